@@ -1,0 +1,29 @@
+"""The few exceptions of the package. Each message says what is wrong, where, and what to do about it."""
+
+
+class MedsamError(Exception):
+    """Base of every error this package raises on purpose; the command line prints it as one line."""
+
+
+class DataError(MedsamError):
+    """An image, a mask or a data folder cannot be used as it is."""
+
+
+class CheckpointError(MedsamError):
+    """A checkpoint is missing, damaged, of the wrong kind, or cannot be fetched."""
+
+
+class StoreError(MedsamError):
+    """An embedding store belongs to another model or preprocessing, or is damaged beyond a rebuild."""
+
+
+class PromptError(MedsamError, ValueError):
+    """A box or point is malformed or lies outside its image."""
+
+
+class ShapeError(MedsamError, ValueError):
+    """Two arrays that must agree in shape do not."""
+
+
+class ConfigError(MedsamError, ValueError):
+    """A setting has a value that is not allowed; the message lists those that are."""

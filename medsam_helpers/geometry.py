@@ -1,0 +1,138 @@
+"""The three frames of an image, and the only code that converts between them.
+
+*original*: the pixels as they came. *model*: long side scaled to the encoder's input size, padded right and bottom
+to a square. *mask*: the decoder's output grid, which covers the padded model frame. An image, its mask, its boxes and
+its points all travel by the same scale-and-pad; what takes another way (stretching the mask to a square, say)
+lands somewhere else unless the image is square.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from medsam_helpers.errors import PromptError, ShapeError
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The way between the frames for one image size.
+
+    Args:
+        original_hw: height and width of the image in pixels.
+        model_size: side of the encoder's square input (1024; 256 for `lite-medsam`).
+        mask_size: side of the decoder's square output (256).
+
+    >>> frame = Frame((300, 600))
+    >>> frame.resized_hw
+    (512, 1024)
+    >>> frame.to_model(np.array([0, 0, 600, 300]))
+    array([   0.,    0., 1024.,  512.], dtype=float32)
+    """
+
+    original_hw: tuple[int, int]
+    model_size: int = 1024
+    mask_size: int = 256
+
+    @property
+    def resized_hw(self) -> tuple[int, int]:
+        """Size of the image inside the model frame, before padding; rounded as `SamProcessor` rounds it."""
+        scale = self.model_size / max(self.original_hw)
+        return int(self.original_hw[0] * scale + 0.5), int(self.original_hw[1] * scale + 0.5)
+
+    @property
+    def _scale_xy(self) -> np.ndarray:
+        (height, width), (new_height, new_width) = self.original_hw, self.resized_hw
+        return np.array([new_width / width, new_height / height], np.float32)
+
+    def to_model(self, coordinates: np.ndarray) -> np.ndarray:
+        """Points `(..., 2)` xy or boxes `(..., 4)` xyxy of the original frame, in the model frame (float32)."""
+        pairs = np.asarray(coordinates, np.float32)
+        return (pairs.reshape(*pairs.shape[:-1], -1, 2) * self._scale_xy).reshape(pairs.shape)
+
+    def to_original(self, coordinates: np.ndarray) -> np.ndarray:
+        """Inverse of `to_model`."""
+        pairs = np.asarray(coordinates, np.float32)
+        return (pairs.reshape(*pairs.shape[:-1], -1, 2) / self._scale_xy).reshape(pairs.shape)
+
+    def image_to_model(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> (h, w, 3) uint8, resized with Pillow's antialiased bilinear filter, not yet padded."""
+        self._check(image)
+        height, width = self.resized_hw
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+    def mask_to_target(self, mask: np.ndarray) -> torch.Tensor:
+        """The reference mask in the mask frame: what the decoder's logits are trained against.
+
+        The mask takes the image's own way (resize, pad right and bottom); the padded frame is then reduced to the
+        mask grid by area, and a cell belongs to the lesion when at least half of it does.
+
+        Args:
+            mask: (H, W) bool, original frame.
+        Returns:
+            (mask_size, mask_size) float32 in {0, 1}.
+        """
+        self._check(mask)
+        height, width = self.resized_hw
+        resized = Image.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BILINEAR)
+        padded = torch.zeros(1, 1, self.model_size, self.model_size)
+        padded[0, 0, :height, :width] = torch.from_numpy(np.asarray(resized, np.float32) / 255)
+        return (F.adaptive_avg_pool2d(padded, self.mask_size)[0, 0] >= 0.5).float()
+
+    def logits_to_original(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (N, M, h, w) of the mask frame, interpolated to the original frame: (N, M, H, W) float32.
+
+        The order is that of `SamProcessor.post_process_masks`: enlarge to the padded model frame, cut the padding
+        off, resize to the original. `logit > 0` afterwards is `sigmoid > 0.5` in the right frame.
+        """
+        height, width = self.resized_hw
+        large = F.interpolate(logits.float(), (self.model_size,) * 2, mode="bilinear", align_corners=False)
+        return F.interpolate(large[..., :height, :width], self.original_hw, mode="bilinear", align_corners=False)
+
+    def _check(self, array: np.ndarray) -> None:
+        if array.shape[:2] != tuple(self.original_hw):
+            raise ShapeError(f"frame is for {self.original_hw} pixels (H, W), the array is {array.shape[:2]}")
+
+
+def check_boxes(boxes: np.ndarray, original_hw: tuple[int, int]) -> np.ndarray:
+    """(N, 4) float32 half-open xyxy boxes, checked: finite, not empty, inside the image.
+
+    Args:
+        boxes: one box `(4,)` or several `(N, 4)`, original frame.
+        original_hw: height and width of the image.
+    Raises:
+        PromptError: names the box and what is wrong with it.
+    """
+    boxes = np.asarray(boxes, np.float32)
+    if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4 or boxes.size == 0:
+        raise PromptError(f"boxes must be one (4,) or several (N, 4) of x0 y0 x1 y1, got shape {boxes.shape}")
+    height, width = original_hw
+    for box in boxes.reshape(-1, 4):
+        shown = " ".join(f"{v:g}" for v in box)
+        if not np.isfinite(box).all():
+            raise PromptError(f"box {shown}: every side must be a finite number")
+        if box[2] <= box[0] or box[3] <= box[1]:
+            raise PromptError(f"box {shown} is empty: x1 must be greater than x0, and y1 than y0")
+        if box[0] < 0 or box[1] < 0 or box[2] > width or box[3] > height:
+            raise PromptError(f"box {shown} leaves the image, which is {width} wide and {height} high")
+    return boxes.reshape(-1, 4)
+
+
+def check_points(points: np.ndarray, original_hw: tuple[int, int]) -> np.ndarray:
+    """(K, 2) float32 xy points, checked to lie inside the image.
+
+    Raises:
+        PromptError: names the first point outside.
+    """
+    points = np.asarray(points, np.float32)
+    if points.ndim not in (1, 2) or points.shape[-1] != 2 or points.size == 0:
+        raise PromptError(f"points must be one (2,) or several (K, 2) of x y, got shape {points.shape}")
+    height, width = original_hw
+    for x, y in points.reshape(-1, 2):
+        if not (0 <= x < width and 0 <= y < height):
+            raise PromptError(f"point {x:g} {y:g} lies outside the image, which is {width} wide and {height} high")
+    return points.reshape(-1, 2)

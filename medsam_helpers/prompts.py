@@ -1,0 +1,96 @@
+"""From a mask to the prompt a person would have given: boxes with a hand's tremor, points inside the lesion."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+
+from medsam_helpers.errors import ConfigError, PromptError
+
+BoxMode = Literal["union", "components"]
+_EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
+
+
+def mask_to_boxes(mask: np.ndarray, mode: BoxMode = "union", min_area: float = 1e-4) -> np.ndarray:
+    """Tight half-open boxes round a mask.
+
+    Args:
+        mask: (H, W) bool.
+        mode: "union" gives one box round everything, "components" one box a connected component (8 neighbours),
+            largest first.
+        min_area: components below this share of the image are specks of the annotation and get no box of their own
+            (the largest always does). The union takes every pixel.
+    Returns:
+        (N, 4) float32 `[x0, y0, x1, y1)`; N is 1 for "union".
+    Raises:
+        PromptError: the mask is empty, so there is nothing to put a box round.
+        ConfigError: unknown mode.
+
+    >>> mask = np.zeros((6, 8), bool); mask[1:3, 2:5] = True; mask[5, 7] = True
+    >>> mask_to_boxes(mask)
+    array([[2., 1., 8., 6.]], dtype=float32)
+    >>> mask_to_boxes(mask, "components")
+    array([[2., 1., 5., 3.],
+           [7., 5., 8., 6.]], dtype=float32)
+    """
+    if not mask.any():
+        raise PromptError("the mask is empty: there is nothing to put a box round")
+    if mode == "union":
+        regions = ndimage.find_objects(mask.astype(np.uint8))
+    elif mode == "components":
+        labels, count = ndimage.label(mask, _EIGHT_NEIGHBOURS)
+        areas = np.bincount(labels.ravel())[1:]
+        order = np.argsort(-areas, kind="stable")
+        kept = [i for rank, i in enumerate(order) if rank == 0 or areas[i] >= min_area * mask.size]
+        regions = [ndimage.find_objects(labels)[i] for i in kept]
+    else:
+        raise ConfigError(f"box mode {mode!r} is unknown: use 'union' or 'components'")
+    return np.array([[x.start, y.start, x.stop, y.stop] for y, x in regions], np.float32)
+
+
+def jitter_boxes(
+    boxes: np.ndarray, original_hw: tuple[int, int], jitter_1024: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Boxes whose four sides each moved by an independent uniform draw, inward or outward.
+
+    Args:
+        boxes: (N, 4) float, original frame.
+        original_hw: height and width of the image; the result stays inside it.
+        jitter_1024: largest move, in pixels of a frame whose long side is 1024 (20 is 1.95 % of the long side),
+            so that it means the same for every image size.
+        rng: source of the draws; 4 N of them, whatever the jitter.
+    Returns:
+        (N, 4) float32, each box at least one pixel wide and high.
+    """
+    height, width = original_hw
+    moves = rng.uniform(-1, 1, size=np.shape(boxes)) * (jitter_1024 * max(original_hw) / 1024)
+    moved = np.asarray(boxes, np.float64) + moves
+    limits = np.array([width, height])
+    low, high = np.minimum(moved[:, :2], moved[:, 2:]), np.maximum(moved[:, :2], moved[:, 2:])
+    low = np.clip(low, 0, limits - 1)
+    high = np.clip(np.maximum(high, low + 1), 1, limits)
+    return np.concatenate([low, high], axis=1).astype(np.float32)
+
+
+def sample_points(mask: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Pixels drawn uniformly from inside the mask, without repetition where the mask is large enough.
+
+    A pixel is drawn as a pair: drawing x and y apart, as several public notebooks do, can miss the mask.
+
+    Args:
+        mask: (H, W) bool. Pass `~mask` for background points.
+        count: how many.
+        rng: source of the draws.
+    Returns:
+        (count, 2) float32 xy pixel indices (SAM itself adds the half pixel to the centre).
+    Raises:
+        PromptError: the mask is empty.
+    """
+    inside = np.flatnonzero(mask)
+    if inside.size == 0:
+        raise PromptError("the mask is empty: there is no pixel to click on")
+    chosen = rng.choice(inside, size=count, replace=inside.size < count)
+    y, x = np.unravel_index(chosen, mask.shape)
+    return np.stack([x, y], axis=1).astype(np.float32)
