@@ -1,0 +1,46 @@
+"""The three parts of a SAM: which train, which stay, and how large they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+from torch import nn
+from transformers import SamModel
+
+from medsam_helpers.errors import ConfigError
+
+PARTS = ("vision_encoder", "prompt_encoder", "mask_decoder")
+
+
+def freeze_all_but(model: SamModel, trainable: Iterable[str]) -> list[nn.Parameter]:
+    """Stop every gradient except those of the named parts; returns the parameters that train.
+
+    Raises:
+        ConfigError: a part's name is unknown.
+    """
+    trainable = tuple(trainable)
+    unknown = set(trainable) - set(PARTS)
+    if unknown:
+        raise ConfigError(f"unknown part {', '.join(sorted(unknown))}: a SAM has {', '.join(PARTS)}")
+    model.requires_grad_(False)
+    for part in trainable:
+        model.get_submodule(part).requires_grad_(True)
+    # The positional code is a fixed random projection; in the original it is a buffer.
+    model.shared_image_embedding.requires_grad_(False)
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def parameter_table(model: SamModel) -> pd.DataFrame:
+    """One row a part and a total: parameters, how many of them train, share of the whole.
+
+    The positional embedding, a fixed random matrix that image and prompts share, counts with the prompt encoder.
+    """
+    rows = []
+    for part in PARTS:
+        parameters = list(model.get_submodule(part).parameters())
+        rows.append((part, sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)))
+    table = pd.DataFrame(rows, columns=["part", "parameters", "trainable"]).set_index("part")
+    table.loc["total"] = table.sum()
+    table["share"] = table["parameters"] / table.loc["total", "parameters"]
+    return table

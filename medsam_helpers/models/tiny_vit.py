@@ -1,0 +1,215 @@
+"""TinyViT, the image encoder of MobileSAM and LiteMedSAM: a small hybrid of convolutions and windowed attention.
+
+Source: Wu et al., "TinyViT: Fast Pretraining Distillation for Small Vision Transformers", ECCV 2022, arXiv 2207.10666;
+Zhang et al., "Faster Segment Anything: Towards Lightweight SAM for Mobile Applications", arXiv 2306.14289.
+Module names follow the published checkpoints, so that these load with `strict=True`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from transformers import SamVisionConfig
+from transformers.models.sam.modeling_sam import SamVisionEncoderOutput
+
+STAGE_WIDTHS = (64, 128, 160, 320)
+STAGE_DEPTHS = (2, 2, 6, 2)
+STAGE_HEADS = (2, 4, 5, 10)
+STAGE_WINDOWS = (7, 7, 14, 7)
+# The strides of the reductions after stages 0, 1, 2: the last stage keeps SAM's 64 x 64 grid.
+REDUCTION_STRIDES = (2, 2, 1)
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, then batch normalisation; one convolution after `fuse`."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.c(x))
+
+    def fuse(self) -> None:
+        """Fold the normalisation into the convolution: the same function in inference, in one pass over memory."""
+        if isinstance(self.bn, nn.BatchNorm2d):
+            self.c, self.bn = fuse_conv_bn_eval(self.c.eval(), self.bn.eval()), nn.Identity()
+
+
+class MBConv(nn.Module):
+    """Inverted bottleneck: widen by 4, depthwise 3 x 3, narrow, add the input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(width, 4 * width)
+        self.conv2 = ConvNorm(4 * width, 4 * width, kernel=3, groups=4 * width)
+        self.conv3 = ConvNorm(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x + self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x))))))
+
+
+class Reduction(nn.Module):
+    """Changes the width between two stages, and halves the grid where `stride` is 2."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(inputs, outputs)
+        self.conv2 = ConvNorm(outputs, outputs, kernel=3, stride=stride, groups=outputs)
+        self.conv3 = ConvNorm(outputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+
+
+class WindowAttention(nn.Module):
+    """Self-attention inside one window, with a learned bias for each relative offset |dy|, |dx|."""
+
+    def __init__(self, width: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.attention_biases = nn.Parameter(torch.zeros(heads, window * window))
+        y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+        y, x = y.flatten(), x.flatten()
+        offsets = (y[:, None] - y).abs() * window + (x[:, None] - x).abs()
+        self.register_buffer("offsets", offsets, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(windows, tokens, width) -> the same shape."""
+        windows, tokens, width = x.shape
+        # Each head's query, key and value lie side by side in the checkpoint, head after head.
+        qkv = self.qkv(self.norm(x)).view(windows, tokens, self.heads, 3, width // self.heads)
+        query, key, value = qkv.permute(3, 0, 2, 1, 4)
+        # A mask of four dimensions is what lets the CPU take its fused attention kernel.
+        bias = self.attention_biases[None, :, self.offsets].to(query.dtype)
+        x = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return self.proj(x.transpose(1, 2).reshape(windows, tokens, width))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between, on normalised input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(self.norm(x))))
+
+
+class Block(nn.Module):
+    """Windowed attention, a depthwise convolution that crosses window borders, and an MLP. Grid is (B, H, W, C)."""
+
+    def __init__(self, width: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.attn = WindowAttention(width, heads, window)
+        self.local_conv = ConvNorm(width, width, kernel=3, groups=width)
+        self.mlp = Mlp(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, height, width, channels = x.shape
+        size = self.window
+        # The grid is padded with zeros to whole windows; the padding takes part in attention, as it did in training.
+        padded = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))
+        rows, columns = padded.shape[1] // size, padded.shape[2] // size
+        windows = padded.view(batch, rows, size, columns, size, channels).transpose(2, 3)
+        attended = self.attn(windows.reshape(-1, size * size, channels))
+        attended = attended.view(batch, rows, columns, size, size, channels).transpose(2, 3).reshape(padded.shape)
+        x = x + attended[:, :height, :width]
+        # A (B, H, W, C) grid seen as (B, C, H, W) is what the convolutions call channels_last: no copy here.
+        x = self.local_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return x + self.mlp(x)
+
+
+class ConvStage(nn.Module):
+    """The first stage: bottleneck convolutions on the finest grid, then a reduction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*[MBConv(STAGE_WIDTHS[0]) for _ in range(STAGE_DEPTHS[0])])
+        self.downsample = Reduction(STAGE_WIDTHS[0], STAGE_WIDTHS[1], REDUCTION_STRIDES[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.downsample(self.blocks(x))
+
+
+class AttentionStage(nn.Module):
+    """Stages 1 to 3: transformer blocks, then (but for the last) a reduction."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__()
+        width = STAGE_WIDTHS[index]
+        blocks = [Block(width, STAGE_HEADS[index], STAGE_WINDOWS[index]) for _ in range(STAGE_DEPTHS[index])]
+        self.blocks = nn.Sequential(*blocks)
+        self.downsample = (
+            Reduction(width, STAGE_WIDTHS[index + 1], REDUCTION_STRIDES[index]) if index < 3 else nn.Identity()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.downsample(self.blocks(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of a (B, C, H, W) map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class PatchEmbed(nn.Module):
+    """Two convolutions: a quarter of the grid from a 1024 input, the full grid from a 256 input."""
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__()
+        kernel, stride = (3, 2) if image_size > 256 else (1, 1)
+        half = STAGE_WIDTHS[0] // 2
+        self.seq = nn.Sequential(
+            ConvNorm(3, half, kernel, stride), nn.GELU(), ConvNorm(half, STAGE_WIDTHS[0], kernel, stride)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.seq(x)
+
+
+class TinyViT(nn.Module):
+    """Image encoder with the interface of `transformers`' `SamVisionEncoder`.
+
+    Args:
+        config: `image_size` is 1024 (MobileSAM) or 256 (LiteMedSAM); `output_channels` is SAM's 256.
+    """
+
+    def __init__(self, config: SamVisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.output_channels
+        self.patch_embed = PatchEmbed(config.image_size)
+        self.layers = nn.ModuleList([ConvStage(), *[AttentionStage(i) for i in (1, 2, 3)]])
+        self.neck = nn.Sequential(
+            nn.Conv2d(STAGE_WIDTHS[-1], channels, 1, bias=False),
+            ChannelNorm(channels, eps=1e-6),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            ChannelNorm(channels, eps=1e-6),
+        )
+
+    def fuse(self) -> TinyViT:
+        """This encoder with every batch normalisation folded into its convolution, for inference (in place)."""
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                module.fuse()
+        return self
+
+    def forward(self, pixel_values: Tensor, **_: object) -> SamVisionEncoderOutput:
+        """(B, 3, S, S) float pixels -> `last_hidden_state` (B, 256, 64, 64)."""
+        x = self.patch_embed(pixel_values.contiguous(memory_format=torch.channels_last))
+        for stage in self.layers:
+            x = stage(x)
+        return SamVisionEncoderOutput(last_hidden_state=self.neck(x).contiguous())
