@@ -1,0 +1,159 @@
+"""Losses for one mask against one reference: pure functions of logits and target, each a scalar to be minimised.
+
+All of them compute in float32 whatever precision the logits come in: half precision ends at 65,504, and a sum over
+256 x 256 pixels passes that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from monai.losses import DiceCELoss
+
+from medsam_helpers.errors import ConfigError, DataError, ShapeError
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _checked(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both as float32, after the two checks that the losses' Raises sections promise."""
+    if logits.shape != target.shape or logits.ndim != 4 or logits.shape[1] != 1:
+        raise ShapeError(
+            f"logits and target must both be (B, 1, H, W), are {tuple(logits.shape)} and {tuple(target.shape)}; "
+            "several prompts an image belong into the batch: logits.flatten(0, 1)"
+        )
+    logits, target = logits.float(), target.float()
+    if (target * (target - 1)).any():
+        raise DataError(
+            f"target must hold 0 and 1 only, its values run from {target.min():g} to {target.max():g}; "
+            "binarise the mask first, for example mask > 127 where it was saved as 0 and 255"
+        )
+    return logits, target
+
+
+def bce_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy, mean over all pixels of the batch.
+
+    Args:
+        logits: (B, 1, H, W) float, unbounded.
+        target: (B, 1, H, W), values in {0, 1}.
+    Returns:
+        Scalar >= 0; 0 is certain and right everywhere.
+    Raises:
+        ShapeError: the shapes differ or are not (B, 1, H, W).
+        DataError: the target holds something else than 0 and 1.
+
+    >>> bce_loss(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2))  # ln 2: knows nothing
+    tensor(0.6931)
+    """
+    logits, target = _checked(logits, target)
+    return F.binary_cross_entropy_with_logits(logits, target)
+
+
+def focal_loss(
+    logits: torch.Tensor, target: torch.Tensor, alpha: float | None = 0.25, gamma: float = 2.0
+) -> torch.Tensor:
+    """Cross-entropy in which a pixel weighs less the better it is known: `(1 - p_t)^gamma`.
+
+    Args:
+        logits: (B, 1, H, W) float, unbounded.
+        target: (B, 1, H, W), values in {0, 1}.
+        alpha: weight of the foreground, the background gets `1 - alpha`; None weighs both 1.
+        gamma: 0 is plain cross-entropy; larger values leave more to the pixels that are still wrong.
+    Returns:
+        Scalar >= 0, mean over all pixels of the batch.
+    Raises:
+        ShapeError: the shapes differ or are not (B, 1, H, W).
+        DataError: the target holds something else than 0 and 1.
+    Source: Lin et al., ICCV 2017, eq. 5; arXiv:1708.02002.
+    """
+    logits, target = _checked(logits, target)
+    margin = logits * (2 * target - 1)  # positive where right, so p_t = sigmoid(margin)
+    # (1 - p_t)^gamma by its logarithm: the power itself has no finite gradient at p_t = 1 for gamma < 1.
+    loss = -F.logsigmoid(margin) * torch.exp(gamma * F.logsigmoid(-margin))
+    if alpha is not None:
+        loss = loss * (alpha * target + (1 - alpha) * (1 - target))
+    return loss.mean()
+
+
+def dice_loss(logits: torch.Tensor, target: torch.Tensor, squared: bool = False, smooth: float = 1e-5) -> torch.Tensor:
+    """One minus the soft Dice overlap, by image, then the mean over the batch.
+
+    Args:
+        logits: (B, 1, H, W) float, unbounded.
+        target: (B, 1, H, W), values in {0, 1}.
+        squared: square the probabilities in the denominator (Milletari's form). It then is not the Dice that is
+            reported, and its gradient fades as a probability nears its target.
+        smooth: added to both sides of the fraction, so that two empty masks have a loss: 0.
+    Returns:
+        Scalar in [0, 1]; 0 is perfect overlap. Both empty: 0.
+    Raises:
+        ShapeError: the shapes differ or are not (B, 1, H, W).
+        DataError: the target holds something else than 0 and 1.
+    Source: Milletari et al., 3DV 2016; arXiv:1606.04797.
+    """
+    logits, target = _checked(logits, target)
+    probability = logits.sigmoid()
+    overlap = (probability * target).sum(dim=(1, 2, 3))
+    mass = (probability**2 if squared else probability).sum(dim=(1, 2, 3)) + target.sum(dim=(1, 2, 3))
+    return (1 - (2 * overlap + smooth) / (mass + smooth)).mean()
+
+
+def dice_bce_loss(logits: torch.Tensor, target: torch.Tensor, squared: bool = True) -> torch.Tensor:
+    """Dice plus binary cross-entropy, weighed alike; `squared` as MedSAM's authors train it.
+
+    Arguments, Raises as `dice_loss`; a scalar >= 0 comes back.
+
+    Source: Ma et al., Nature Communications 2024; doi:10.1038/s41467-024-44824-z.
+    """
+    return dice_loss(logits, target, squared) + bce_loss(logits, target)
+
+
+def dice_ce_loss(logits: torch.Tensor, target: torch.Tensor, squared: bool = False) -> torch.Tensor:
+    """Dice plus cross-entropy by MONAI's `DiceCELoss`, the loss of the public fine-tuning recipe (`squared=True`).
+
+    For one channel the cross-entropy is the binary one. MONAI before 1.3 took a softmax over that single channel, so
+    its share was 0 for every prediction (MONAI #6923); a test holds the share above 0.
+
+    Arguments, Raises as `dice_loss`; a scalar >= 0 comes back.
+    """
+    logits, target = _checked(logits, target)
+    return DiceCELoss(sigmoid=True, squared_pred=squared)(logits, target)
+
+
+def sam_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Focal and Dice loss, 20 : 1, which SAM's masks were trained with (its IoU head's loss is not in it).
+
+    Arguments, Raises as `dice_loss`; a scalar >= 0 comes back.
+
+    Source: Kirillov et al., ICCV 2023, appendix A; arXiv:2304.02643.
+    """
+    return 20 * focal_loss(logits, target) + dice_loss(logits, target)
+
+
+LOSSES: dict[str, Loss] = {
+    "bce": bce_loss,
+    "dice": dice_loss,
+    "focal": focal_loss,
+    "dice_bce": dice_bce_loss,
+    "dice_ce": dice_ce_loss,
+    "dice_ce_squared": partial(dice_ce_loss, squared=True),
+    "sam": sam_loss,
+}
+
+
+def get_loss(name: str) -> Loss:
+    """The loss of that name.
+
+    Raises:
+        ConfigError: no such loss; the message lists those there are.
+
+    >>> get_loss("dice").__name__
+    'dice_loss'
+    """
+    if name not in LOSSES:
+        raise ConfigError(f"loss {name!r} is unknown: use one of {', '.join(LOSSES)}")
+    return LOSSES[name]
