@@ -1,7 +1,7 @@
 """How well a mask agrees with the reference, at the image's own size: overlap, distance of the outlines.
 
 Empty masks are defined, never NaN: two empty masks agree perfectly, an empty one against a filled one scores worst.
-The distances equal those of MONAI's `compute_hausdorff_distance` and `compute_surface_dice` (the tests compare them). They
+Distances equal those of MONAI's `compute_hausdorff_distance` and `compute_surface_dice` (the tests compare them); they
 are taken here, once for both metrics, because that is ten times as quick.
 """
 

@@ -1,0 +1,137 @@
+"""The table of scores, one row a case, model and prompt: means over it with intervals, paired gains, its file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.files import atomic_write
+
+METRICS = ["dice", "iou", "hd95_percent", "nsd"]
+COLUMNS = ["case", "model", "prompt", "seed", *METRICS, "area_true", "area_pred", "iou_score"]
+
+
+class Interval(NamedTuple):
+    """A mean with its bootstrap interval.
+
+    >>> str(Interval(0.021, 0.014, 0.029))
+    '0.021 [0.014, 0.029]'
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def bootstrap_mean(
+    values: Sequence[float] | np.ndarray, *, seed: int = 0, n: int = 10_000, level: float = 0.95
+) -> Interval:
+    """Mean of `values` with its percentile bootstrap interval.
+
+    Equal values, or a single one, give an interval without width: nothing varies when they are drawn again. Of one
+    case that says nothing about the next.
+
+    Args:
+        values: (N,) float, one a case.
+        seed: of the resampling.
+        n: number of resamples.
+        level: share of the resampled means inside the interval.
+    Raises:
+        DataError: no values, or one that is not finite.
+    """
+    values = np.asarray(values, np.float64)
+    if values.size == 0 or not np.isfinite(values).all():
+        raise DataError(f"a mean needs finite values: of {values.size}, {np.isfinite(values).sum()} are finite")
+    mean = float(values.mean())
+    if np.ptp(values) == 0:
+        return Interval(mean, mean, mean)
+    low, high = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=n,
+        batch=1000,  # bounds the memory, batch x N floats
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(mean, float(low), float(high))
+
+
+def paired_gain(
+    table: pd.DataFrame, prompt: str, model: str = "tuned", base: str = "zero-shot", metric: str = "dice"
+) -> Interval:
+    """Mean over cases of `model` minus `base` on the same case and prompt, with its bootstrap interval.
+
+    Args:
+        table: as `evaluate` gives it.
+        prompt: one of the table's prompts.
+        model: name of the model in question.
+        base: name of the one it is compared with.
+        metric: one of `METRICS`.
+    Raises:
+        ConfigError: the table has no such model, prompt or metric; the message lists those it has.
+        DataError: a case was scored for one of the two only.
+    """
+    for column, wanted in (("prompt", prompt), ("model", model), ("model", base)):
+        if wanted not in set(table[column]):
+            raise ConfigError(f"the table has no {column} {wanted!r}, but {', '.join(sorted(set(table[column])))}")
+    if metric not in METRICS:
+        raise ConfigError(f"metric {metric!r} is unknown: use one of {', '.join(METRICS)}")
+    rows = table[(table["prompt"] == prompt) & table["model"].isin([model, base])]
+    by_case = rows.pivot_table(index="case", columns="model", values=metric, aggfunc="mean")
+    by_case = by_case.reindex(columns=[model, base])
+    if alone := list(by_case.index[by_case.isna().any(axis=1)]):
+        raise DataError(
+            f"scored for one of {model} and {base} only: {', '.join(alone)}; evaluate both on the same cases"
+        )
+    return bootstrap_mean(by_case[model] - by_case[base])
+
+
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over cases, one row a model and prompt, in the table's order; several seeds are averaged by case first.
+
+    Returns:
+        Columns `model, prompt, n, dice, dice_low, dice_high, iou, hd95_percent, nsd`; n counts cases, low and high are
+        the 95 % bootstrap interval of the mean Dice.
+    """
+    rows = []
+    for (model, prompt), group in table.groupby(["model", "prompt"], sort=False):
+        by_case = group.groupby("case")[METRICS].mean()
+        dice = bootstrap_mean(by_case["dice"])
+        row = {"model": model, "prompt": prompt, "n": len(by_case)}
+        rows.append(row | by_case.mean().to_dict() | {"dice": dice.mean, "dice_low": dice.low, "dice_high": dice.high})
+    columns = ["model", "prompt", "n", "dice", "dice_low", "dice_high", "iou", "hd95_percent", "nsd"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """The table as CSV, atomically, six decimals, so that equal runs write equal files."""
+    with atomic_write(path) as temporary:
+        table.to_csv(temporary, columns=COLUMNS, index=False, float_format="%.6f", lineterminator="\n")
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """A table that `write_table` wrote. Names stay text, "007" and "NA" too.
+
+    Raises:
+        DataError: no such file, not a CSV, or a column is missing.
+    """
+    text = dict.fromkeys(["case", "model", "prompt"], str)
+    try:
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"iou_score": [""]})
+        if missing := [column for column in COLUMNS if column not in table]:
+            raise DataError(
+                f"{path} lacks the column(s) {', '.join(missing)}; a table of scores has {','.join(COLUMNS)}"
+            )
+        return table[COLUMNS].astype(dict.fromkeys([*METRICS, "iou_score"], float))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a table of scores: {error}") from error
