@@ -1,0 +1,100 @@
+"""What a training step and a dev score are fed with: cached embeddings, boxes, targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from tqdm.auto import tqdm
+
+from medsam_helpers.data.case import Case
+from medsam_helpers.embeddings import EmbeddingStore
+from medsam_helpers.errors import DataError
+from medsam_helpers.geometry import Frame
+from medsam_helpers.prompts import BoxMode, jitter_boxes, mask_to_boxes
+
+FrameOf = Callable[[tuple[int, int]], Frame]
+
+
+class PromptedCases(Dataset):
+    """Training examples: a cached embedding, a box jittered anew each epoch, the target in the mask frame.
+
+    The draw of epoch e and case i depends on (seed, e, i) alone, so that a resumed run sees what an
+    uninterrupted one would have seen, on any number of processes.
+
+    Args:
+        cases: decoded once, here; only boxes and small targets are kept.
+        store: holds their embeddings.
+        frame_of: gives an image size's `Frame`.
+        jitter_1024: see `prompts.jitter_boxes`.
+        box_mode: with "components" an epoch shows one lesion of each case, drawn anew.
+        seed: of order and jitter.
+    Raises:
+        DataError: an embedding is missing.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        store: EmbeddingStore,
+        frame_of: FrameOf,
+        jitter_1024: float,
+        box_mode: BoxMode,
+        seed: int,
+    ) -> None:
+        self.store, self.jitter_1024, self.seed = store, jitter_1024, seed
+        self.epoch = 0
+        self.digests: list[str] = []
+        self.image_digests: list[str] = []
+        self.frames: list[Frame] = []
+        self.boxes: list[np.ndarray] = []
+        self.targets: list[list[Tensor]] = []
+        for case in tqdm(cases, desc="reading cases", leave=False, disable=None):
+            if case.image_digest not in store:
+                raise DataError(f"{case.name}: no embedding of this image in {store.folder}; embed the data first")
+            frame, boxes = frame_of(case.size_hw), mask_to_boxes(case.mask, box_mode)
+            self.digests.append(case.digest)
+            self.image_digests.append(case.image_digest)
+            self.frames.append(frame)
+            self.boxes.append(boxes)
+            self.targets.append([frame.mask_to_target(_inside(box, case.mask)).bool() for box in boxes])
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """`image_embeddings` (256, 64, 64), `input_boxes` (1, 4) in the model frame, `target` (1, h, w)."""
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        frame, boxes = self.frames[index], self.boxes[index]
+        chosen = rng.integers(len(boxes))
+        box = jitter_boxes(boxes[[chosen]], frame.original_hw, self.jitter_1024, rng)
+        return {
+            "image_embeddings": self.store[self.image_digests[index]].float(),
+            "input_boxes": torch.from_numpy(frame.to_model(box)),
+            "target": self.targets[index][chosen].float()[None],
+        }
+
+
+def _inside(box: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The part of the mask that a box asks for."""
+    x0, y0, x1, y1 = box.astype(int)
+    part = np.zeros_like(mask)
+    part[y0:y1, x0:x1] = mask[y0:y1, x0:x1]
+    return part
+
+
+class EpochOrder(Sampler[int]):
+    """A permutation of the examples that depends on (seed, epoch) alone."""
+
+    def __init__(self, examples: PromptedCases) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.examples.seed, self.examples.epoch])
+        yield from rng.permutation(len(self.examples)).tolist()

@@ -1,0 +1,53 @@
+"""Which number format is computed in, and whether the machine really does it."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from medsam_helpers.errors import ConfigError
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def default_device() -> torch.device:
+    """The CUDA device, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; without that it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    abilities = torch.cpu.get_capabilities()
+    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16") or abilities.get("bf16"))
+
+
+def effective_precision(requested: str, device: torch.device) -> str:
+    """The precision that will really be used: "fp32", "bf16" or "fp16".
+
+    "auto" is bf16 where the hardware has it, else fp32. fp16 exists on CUDA only: `accelerate` leaves autocast off
+    elsewhere without a word, here it is said.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    if requested not in PRECISIONS:
+        raise ConfigError(f"precision {requested!r} is unknown: use {', '.join(PRECISIONS)}")
+    if requested == "auto":
+        return "bf16" if has_fast_bf16(device) else "fp32"
+    if requested == "fp16" and device.type != "cuda":
+        warnings.warn(f"fp16 needs CUDA; on {device.type} this runs in fp32", stacklevel=2)
+        return "fp32"
+    return requested
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Context in which matrix products and convolutions run in an effective precision."""
+    return torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision in _DTYPES)

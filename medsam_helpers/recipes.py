@@ -1,0 +1,122 @@
+"""Training recipes by name: each says where its numbers come from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.losses import LOSSES
+from medsam_helpers.precision import PRECISIONS
+from medsam_helpers.prompts import BoxMode
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is fine-tuned.
+
+    Args:
+        name: under which it is recorded.
+        source: paper or repository of the numbers.
+        loss: a name of `losses.LOSSES`.
+        lr: peak learning rate of AdamW.
+        lr_min: where the cosine ends.
+        weight_decay: of AdamW.
+        warmup_steps: optimiser steps of linear rise before the cosine.
+        epochs: passes over the training cases.
+        batch: prompts a forward pass, over all processes.
+        accumulation: forward passes an optimiser step.
+        precision: "auto", "fp32", "bf16" or "fp16"; the loss is always computed in float32.
+        jitter_1024: largest move of a box side, pixels of the 1024 frame.
+        box_mode: one box round everything, or one (drawn anew each epoch) of the components.
+        clip_norm: largest norm of the gradient.
+        patience: epochs without a better dev Dice before the run stops; None runs them all.
+        trainable: parts whose weights change. The encoder cannot: its embeddings are cached.
+
+    Raises:
+        ConfigError: a value that cannot be.
+    """
+
+    name: str
+    source: str
+    loss: str = "dice_ce"
+    lr: float = 1e-4
+    lr_min: float = 0.0
+    weight_decay: float = 0.01
+    warmup_steps: int = 0
+    epochs: int = 10
+    batch: int = 4
+    accumulation: int = 1
+    precision: str = "auto"
+    jitter_1024: float = 20.0
+    box_mode: BoxMode = "union"
+    clip_norm: float = 1.0
+    patience: int | None = None
+    trainable: tuple[str, ...] = ("mask_decoder",)
+
+    def __post_init__(self) -> None:
+        positive = {"lr": self.lr, "epochs": self.epochs, "batch": self.batch, "accumulation": self.accumulation}
+        for name, value in positive.items():
+            if not value > 0:
+                raise ConfigError(f"{name} must be greater than 0, is {value:g}")
+        for name in ("lr_min", "weight_decay", "warmup_steps", "jitter_1024"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, is {getattr(self, name):g}")
+        if self.loss not in LOSSES:
+            raise ConfigError(f"loss {self.loss!r} is unknown: use {', '.join(LOSSES)}")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision {self.precision!r} is unknown: use {', '.join(PRECISIONS)}")
+        if "vision_encoder" in self.trainable:
+            raise ConfigError("the vision encoder cannot be trained here: its embeddings are cached")
+
+    def but(self, **changes: Any) -> Recipe:
+        """A copy with some values changed; those that are None are left as they are."""
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    def as_dict(self) -> dict[str, Any]:
+        """All values, JSON-able."""
+        return asdict(self) | {"trainable": list(self.trainable)}
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("best", source="measured here on dev, see notebooks/results"),
+        Recipe(
+            "guide",
+            source="public guide to fine-tuning SAM on Kvasir-SEG, with its frame bug and one-sided jitter put right",
+            loss="dice_ce_squared",
+            lr=1e-5,
+            lr_min=1e-7,
+            epochs=30,
+            batch=2,
+            accumulation=2,
+            precision="fp16",
+        ),
+        Recipe(
+            "sam",
+            source="Kirillov et al., Segment Anything, ICCV 2023, section 3 and appendix A (loss, AdamW, decay 0.1, "
+            "warm-up 250); learning rate scaled down from 8e-4 for a batch of 4",
+            loss="sam",
+            weight_decay=0.1,
+            warmup_steps=250,
+        ),
+        Recipe(
+            "medsam",
+            source="Ma et al., Segment anything in medical images, Nature Communications 2024 (loss, AdamW 1e-4, "
+            "decay 0.01); decoder only, batch of 4",
+            loss="dice_bce",
+        ),
+    )
+}
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of this name.
+
+    Raises:
+        ConfigError: lists the names there are.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"recipe {name!r} is unknown: use {', '.join(RECIPES)}")
+    return RECIPES[name]

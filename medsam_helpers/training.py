@@ -1,0 +1,211 @@
+"""`fit`: the training loop, on embeddings that were computed before."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import SamModel
+
+from medsam_helpers.data.case import Case
+from medsam_helpers.embeddings import EmbeddingStore
+from medsam_helpers.errors import DataError
+from medsam_helpers.evaluation import case_boxes
+from medsam_helpers.examples import EpochOrder, PromptedCases
+from medsam_helpers.losses import get_loss
+from medsam_helpers.metrics import dice
+from medsam_helpers.models import freeze_all_but, model_info
+from medsam_helpers.models.decoder import part_state
+from medsam_helpers.precision import default_device, effective_precision
+from medsam_helpers.recipes import Recipe
+from medsam_helpers.segmenter import Segmenter
+from medsam_helpers.training_state import STATE_FILE, TrainingState
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What `fit` leaves behind; the model holds the weights of `best_epoch` (0: none was better than zero-shot)."""
+
+    history: pd.DataFrame
+    best_epoch: int
+    best_dev_dice: float
+    precision: str
+    seconds: float
+
+
+def learning_rate(step: int, total_steps: int, recipe: Recipe) -> float:
+    """Linear warm-up, then a cosine from `lr` to `lr_min`.
+
+    >>> [round(learning_rate(s, 4, Recipe("r", "", lr=1.0)), 3) for s in range(5)]
+    [1.0, 0.854, 0.5, 0.146, 0.0]
+    """
+    if step < recipe.warmup_steps:
+        return recipe.lr * (step + 1) / recipe.warmup_steps
+    progress = min(1.0, (step - recipe.warmup_steps) / max(1, total_steps - recipe.warmup_steps))
+    return recipe.lr_min + (recipe.lr - recipe.lr_min) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def fit(
+    model: SamModel,
+    train: Sequence[Case],
+    dev: Sequence[Case],
+    recipe: Recipe,
+    store: EmbeddingStore,
+    output: Path,
+    *,
+    seed: int = 0,
+    log_with: str | None = None,
+    show_progress: bool = True,
+) -> FitResult:
+    """Train the recipe's parts on cached embeddings; keep the weights with the best dev Dice.
+
+    The state is written to `output` after every epoch. A run that was interrupted or killed goes on from there when
+    it is called again with the same arguments, and ends in the same weights; a finished one returns at once.
+    Under `torchrun` or `accelerate launch` several processes share each batch.
+
+    Args:
+        model: changed in place.
+        train: cases whose embeddings are in the store.
+        dev: likewise; scored after each epoch at original size, with the recipe's jitter, one fixed draw a case.
+        recipe: see `recipes`.
+        store: of this model's encoder.
+        output: folder for the state.
+        seed: of order and jitter.
+        log_with: an `accelerate` tracker ("mlflow", "wandb", "tensorboard") that gets loss, rate and dev Dice.
+        show_progress: show the bar.
+    Raises:
+        DataError: no training or no dev case, or an embedding is missing.
+        ConfigError: `output` holds the state of a run with other arguments.
+    """
+    if not len(train) or not len(dev):
+        raise DataError(f"training needs cases in train and in dev, got {len(train)} and {len(dev)}")
+    accelerator = _accelerator(recipe, output, log_with)
+    precision = effective_precision(recipe.precision, accelerator.device)
+    info, parameters = model_info(model), freeze_all_but(model, recipe.trainable)
+    examples = PromptedCases(train, store, info.frame, recipe.jitter_1024, recipe.box_mode, seed)
+    identity = {
+        "recipe": recipe.as_dict(),
+        "seed": seed,
+        "precision": precision,
+        "base_digest": info.base_digest,
+        "train": hashlib.sha256("".join(examples.digests).encode()).hexdigest(),
+        "dev": hashlib.sha256("".join(case.digest for case in dev).encode()).hexdigest(),
+    }
+    state = TrainingState.open(output / STATE_FILE, identity)
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    state.restore(model, optimizer)
+    loader = DataLoader(examples, batch_size=recipe.batch, sampler=EpochOrder(examples))
+    wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    if accelerator.scaler is not None and state.scaler:
+        accelerator.scaler.load_state_dict(state.scaler)
+    accelerator.init_trackers("medsam", config={k: str(v) for k, v in recipe.as_dict().items()})
+
+    def finish_epoch(row: dict[str, float]) -> None:
+        row["dev_dice"] = _dev_dice(model, dev, recipe, store, seed, accelerator)
+        state.record(row, part_state(model, recipe.trainable))
+        state.finished = state.epoch >= recipe.epochs or _is_out_of_patience(state, recipe)
+        if accelerator.is_main_process:
+            state.save(optimizer, accelerator.scaler)
+        accelerator.log(row, step=state.epoch)
+
+    if state.epoch < 0:  # nothing done yet: epoch 0 is the zero-shot model
+        finish_epoch({"loss": float("nan"), "lr": 0.0, "seconds": 0.0})
+
+    steps_per_epoch = math.ceil(len(loader) / recipe.accumulation)
+    rate_at = partial(learning_rate, total_steps=recipe.epochs * steps_per_epoch, recipe=recipe)
+    done, total = state.epoch * steps_per_epoch, recipe.epochs * steps_per_epoch
+    quiet = not show_progress or not accelerator.is_main_process
+    with tqdm(total=total, initial=done, desc=f"fine-tune ({precision})", unit="step", disable=quiet) as bar:
+        while not state.finished:
+            started = time.perf_counter()
+            examples.epoch = state.epoch + 1
+            loss = _train_epoch(wrapped, loader, optimizer, accelerator, recipe, rate_at, bar)
+            rate = optimizer.param_groups[0]["lr"]
+            finish_epoch({"loss": loss, "lr": rate, "seconds": round(time.perf_counter() - started, 2)})
+            bar.set_postfix(loss=f"{loss:.3f}", dev_dice=f"{state.history[-1]['dev_dice']:.3f}")
+
+    accelerator.end_training()
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+    model.load_state_dict(state.best, strict=False)
+    model.eval().requires_grad_(False)
+    history = pd.DataFrame(state.history).rename_axis("epoch").reset_index()
+    return FitResult(history, state.best_epoch, state.best_dice, precision, float(history["seconds"].sum()))
+
+
+def _train_epoch(
+    model: nn.Module,
+    loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    recipe: Recipe,
+    rate_at: Callable[[int], float],
+    bar: tqdm,
+) -> float:
+    """One pass over the examples; gives the mean loss."""
+    loss_of, losses = get_loss(recipe.loss), []
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.train()
+    for batch in loader:
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(bar.n)
+        with accelerator.accumulate(model):
+            target = batch.pop("target")
+            logits = model(**batch, multimask_output=False).pred_masks
+            # (B, prompts, masks, h, w) with one prompt and one mask: losses want (B, 1, h, w).
+            loss = loss_of(logits.flatten(0, 1), target)
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(parameters, recipe.clip_norm)
+                bar.update()
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(loss.detach())
+    return accelerator.reduce(torch.stack(losses).mean(), "mean").item()
+
+
+def _accelerator(recipe: Recipe, output: Path, log_with: str | None) -> Accelerator:
+    precision = effective_precision(recipe.precision, default_device())
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        gradient_accumulation_steps=recipe.accumulation,
+        # The recipe's batch is the whole one: several processes share it, and so take the same steps as one.
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+        # Dice and cross-entropy give the IoU head no gradient.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        log_with=log_with,
+        project_dir=output,
+        cpu=default_device().type == "cpu",
+    )
+
+
+def _is_out_of_patience(state: TrainingState, recipe: Recipe) -> bool:
+    return recipe.patience is not None and state.epoch - state.best_epoch >= recipe.patience
+
+
+def _dev_dice(
+    model: SamModel,
+    dev: Sequence[Case],
+    recipe: Recipe,
+    store: EmbeddingStore,
+    seed: int,
+    accelerator: Accelerator,
+) -> float:
+    """Mean Dice at original size; each process scores its share."""
+    segmenter = Segmenter(model, accelerator.device, store=store)
+    total = torch.zeros((), device=accelerator.device)
+    for index in range(accelerator.process_index, len(dev), accelerator.num_processes):
+        case = dev[index]
+        masks, _ = segmenter.predict_case(case, case_boxes(case, recipe.box_mode, recipe.jitter_1024, seed))
+        total += dice(masks.any(axis=0), case.mask)
+    return accelerator.reduce(total, "sum").item() / len(dev)
