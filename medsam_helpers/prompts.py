@@ -40,11 +40,11 @@ def mask_to_boxes(mask: np.ndarray, mode: BoxMode = "union", min_area: float = 1
     if mode == "union":
         regions = ndimage.find_objects(mask.astype(np.uint8))
     elif mode == "components":
-        labels, count = ndimage.label(mask, _EIGHT_NEIGHBOURS)
+        labels, _ = ndimage.label(mask, _EIGHT_NEIGHBOURS)
         areas = np.bincount(labels.ravel())[1:]
         order = np.argsort(-areas, kind="stable")
-        kept = [i for rank, i in enumerate(order) if rank == 0 or areas[i] >= min_area * mask.size]
-        regions = [ndimage.find_objects(labels)[i] for i in kept]
+        found = ndimage.find_objects(labels)
+        regions = [found[i] for rank, i in enumerate(order) if rank == 0 or areas[i] >= min_area * mask.size]
     else:
         raise ConfigError(f"box mode {mode!r} is unknown: use 'union' or 'components'")
     return np.array([[x.start, y.start, x.stop, y.stop] for y, x in regions], np.float32)

@@ -1,0 +1,215 @@
+"""The frames: parity with `SamProcessor`, round trips, and the bug of stretched ground truth."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import SamProcessor
+from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
+
+from medsam_helpers.errors import PromptError, ShapeError
+from medsam_helpers.geometry import Frame, check_boxes, check_points
+from medsam_helpers.metrics import dice
+
+SIZES = [(300, 601), (531, 622), (1072, 1920), (622, 531), (352, 332), (97, 1500), (64, 48), (1024, 1024)]
+
+
+@pytest.fixture(scope="module")
+def processor():
+    """The Pillow class by its name: the plain `SamImageProcessor` needs torchvision."""
+    return SamProcessor(SamImageProcessorPil())
+
+
+def ellipse(hw, centre=(0.45, 0.55), radii=(0.2, 0.2)):
+    """An ellipse; centre and radii as shares of height and width."""
+    y, x = np.mgrid[: hw[0], : hw[1]]
+    (cy, cx), (ry, rx) = np.multiply(centre, hw), np.multiply(radii, hw)
+    return ((y + 0.5 - cy) / ry) ** 2 + ((x + 0.5 - cx) / rx) ** 2 <= 1
+
+
+def as_logits(target):
+    """Logits of a model that is certain, and right, on the whole mask frame."""
+    return (target * 20 - 10)[None, None]
+
+
+def round_trip(mask, **sizes):
+    frame = Frame(mask.shape, **sizes)
+    return (frame.logits_to_original(as_logits(frame.mask_to_target(mask)))[0, 0] > 0).numpy()
+
+
+@pytest.mark.parametrize("hw", SIZES)
+def test_image_equals_the_processors_before_it_normalises(processor, hw):
+    image = np.random.default_rng(0).integers(0, 256, (*hw, 3), dtype=np.uint8)
+    found = processor(images=image, return_tensors="pt")
+    frame = Frame(hw)
+    height, width = frame.resized_hw
+    assert tuple(found["reshaped_input_sizes"][0].tolist()) == frame.resized_hw
+    normalised = found["pixel_values"][0].numpy().transpose(1, 2, 0)
+    assert not normalised[height:].any()
+    assert not normalised[:, width:].any()
+    normaliser = processor.image_processor
+    pixels = (normalised[:height, :width] * normaliser.image_std + normaliser.image_mean) * 255
+    np.testing.assert_allclose(pixels, frame.image_to_model(image), atol=1e-3)
+
+
+@pytest.mark.parametrize("hw", SIZES)
+def test_prompts_equal_the_processors(processor, hw):
+    boxes = [[3.0, 5.0, hw[1] - 1.5, hw[0] / 2], [0.0, 0.0, float(hw[1]), float(hw[0])]]
+    points = [[10.0, 20.0], [hw[1] - 1.0, hw[0] - 1.0]]
+    image = np.zeros((*hw, 3), np.uint8)
+    found = processor(images=image, input_boxes=[boxes], input_points=[[points]], return_tensors="pt")
+    np.testing.assert_allclose(Frame(hw).to_model(boxes), found["input_boxes"][0], rtol=1e-6)
+    np.testing.assert_allclose(Frame(hw).to_model(points), found["input_points"][0, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("hw", SIZES)
+@pytest.mark.parametrize("model_size", [1024, 256])
+def test_logits_equal_the_processors_way_back(processor, hw, model_size):
+    frame = Frame(hw, model_size=model_size)
+    logits = torch.randn(2, 3, 256, 256, generator=torch.Generator().manual_seed(1))
+    (expected,) = processor.image_processor.post_process_masks(
+        [logits], [hw], [frame.resized_hw], binarize=False, pad_size={"height": model_size, "width": model_size}
+    )
+    torch.testing.assert_close(frame.logits_to_original(logits), expected)
+    assert frame.logits_to_original(logits.bfloat16()).dtype == torch.float32
+
+
+def test_coordinates_by_hand():
+    frame = Frame((300, 600), model_size=256)
+    assert frame.resized_hw == (128, 256)
+    np.testing.assert_allclose(frame.to_model([[150, 75, 600, 300]]), [[64, 32, 256, 128]])
+    np.testing.assert_allclose(frame.to_model([300, 150]), [128, 64])
+    # 333 / 500 * 1024 = 681.98: the short side is rounded, so x and y scale by slightly different factors.
+    np.testing.assert_allclose(Frame((333, 500)).to_model([500, 333]), [1024, 682])
+
+
+def test_target_by_hand():
+    # 2 x 4 image in a model frame of 4 and a mask frame of 2: rows 2 and 3 are padding.
+    frame = Frame((2, 4), model_size=4, mask_size=2)
+    target = frame.mask_to_target(np.array([[1, 1, 1, 0], [1, 1, 0, 0]], bool))
+    assert target.tolist() == [[1, 0], [0, 0]]
+    # A cell that is half lesion counts: padding is no lesion, yet the upper half of the lower cells decides.
+    frame = Frame((3, 4), model_size=4, mask_size=2)
+    assert frame.mask_to_target(np.ones((3, 4), bool)).tolist() == [[1, 1], [1, 1]]
+    assert (target.dtype, target.shape) == (torch.float32, (2, 2))
+
+
+sides = st.integers(16, 2000)
+shares = st.floats(0, 1)
+
+
+@settings(deadline=None)
+@given(sides, sides, st.sampled_from([256, 1024]), st.lists(st.tuples(shares, shares), min_size=2, max_size=2))
+def test_coordinates_go_there_and_back(height, width, model_size, corners):
+    frame = Frame((height, width), model_size)
+    box = (np.array(corners) * [width, height]).ravel()
+    there = frame.to_model(box)
+    np.testing.assert_allclose(frame.to_original(there), box, atol=1e-3)
+    np.testing.assert_allclose(there.reshape(2, 2), [frame.to_model(xy) for xy in box.reshape(2, 2)])
+    limit = np.array(frame.resized_hw)[::-1]
+    assert (there.reshape(2, 2) <= limit + 1e-3).all()
+    assert max(frame.resized_hw) == model_size
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    hw=st.tuples(st.integers(200, 900), st.integers(200, 900)).filter(lambda hw: 0.55 < hw[0] / hw[1] < 1.8),
+    centre=st.tuples(st.floats(0.2, 0.8), st.floats(0.2, 0.8)),
+    radii=st.tuples(st.floats(0.15, 0.4), st.floats(0.15, 0.4)),
+    model_size=st.sampled_from([256, 1024]),
+)
+def test_perfect_mask_stays_perfect_on_the_way_round(hw, centre, radii, model_size):
+    mask = ellipse(hw, centre, radii)
+    back = round_trip(mask, model_size=model_size)
+    assert dice(back, mask) >= 0.99
+    # Nothing moved: the centres of mass agree to a small part of the mask frame's cell.
+    shift = np.subtract(*(np.argwhere(m).mean(axis=0) for m in (back, mask)))
+    assert np.abs(shift).max() < 0.25 * max(hw) / 256
+
+
+def test_a_lesion_of_one_percent_loses_little_to_the_mask_frames_grid():
+    mask = ellipse((530, 621), radii=(0.06, 0.06))
+    assert 0.01 < mask.mean() < 0.012
+    assert dice(round_trip(mask), mask) >= 0.98
+
+
+def stretched_ground_truth_dice(mask):
+    """What a perfect prediction scores in training when the mask is resized straight to 256 x 256."""
+    truth = np.asarray(Image.fromarray(mask).resize((256, 256), Image.Resampling.NEAREST))
+    return dice(Frame(mask.shape).mask_to_target(mask).numpy() > 0.5, truth)
+
+
+def stretched_prediction_dice(mask):
+    """What it scores at original size when its padded 256 x 256 map is thresholded, then stretched to the image."""
+    padded = Image.fromarray(Frame(mask.shape).mask_to_target(mask).numpy() > 0.5)
+    return dice(np.asarray(padded.resize(mask.shape[::-1], Image.Resampling.NEAREST)), mask)
+
+
+@pytest.mark.parametrize(
+    ("hw", "stretched"),
+    [((530, 621), 0.77), ((480, 720), 0.45), ((1072, 1920), 0.25), ((720, 480), 0.34), ((600, 600), 1.0)],
+)
+def test_stretched_ground_truth_scores_a_perfect_mask_badly(hw, stretched):
+    # The same lesion, an eighth of the image, in images of several shapes. Only the square one is spared.
+    mask = ellipse(hw)
+    assert dice(round_trip(mask), mask) >= 0.99
+    assert stretched_ground_truth_dice(mask) == pytest.approx(stretched, abs=0.01)
+    assert stretched_prediction_dice(mask) == pytest.approx(stretched, abs=0.01)
+
+
+@pytest.mark.parametrize("fill", [False, True])
+def test_masks_without_an_outline_survive(fill):
+    mask = np.full((300, 500), fill)
+    np.testing.assert_array_equal(round_trip(mask), mask)
+
+
+def test_array_of_another_size_is_refused():
+    frame = Frame((30, 60))
+    with pytest.raises(ShapeError, match=r"\(30, 60\) pixels \(H, W\), the array is \(60, 30\)"):
+        frame.mask_to_target(np.zeros((60, 30), bool))
+    with pytest.raises(ShapeError, match=r"\(256, 256\)"):
+        frame.image_to_model(np.zeros((256, 256, 3), np.uint8))
+
+
+def test_good_prompts_come_back_as_float32_rows():
+    assert check_boxes([0, 0, 60, 30], (30, 60)).tolist() == [[0, 0, 60, 30]]
+    assert check_boxes(np.array([[1, 2, 3, 4], [0, 0, 1, 1]]), (30, 60)).dtype == np.float32
+    assert check_points([59, 29], (30, 60)).tolist() == [[59, 29]]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "said"),
+    [
+        ([10, 5, 10, 9], "10 5 10 9 is empty"),
+        ([20, 5, 10, 9], "20 5 10 9 is empty"),
+        ([[0, 0, 5, 5], [0, 0, 61, 5]], "0 0 61 5 leaves the image, which is 60 wide and 30 high"),
+        ([0, 0, 5, 31], "leaves the image"),
+        ([-1, 0, 5, 5], "leaves the image"),
+        ([0, 0, np.nan, 5], "finite"),
+        ([0, 0, np.inf, 5], "finite"),
+        ([0, 0, 5], r"shape \(3,\)"),
+        ([[[0, 0, 5, 5]]], r"shape \(1, 1, 4\)"),
+        (np.empty((0, 4)), r"shape \(0, 4\)"),
+    ],
+)
+def test_bad_boxes_are_named(boxes, said):
+    with pytest.raises(PromptError, match=said):
+        check_boxes(boxes, (30, 60))
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        ([60, 5], "60 5 lies outside the image, which is 60 wide and 30 high"),
+        ([[5, 5], [5, 30]], "5 30 lies outside"),
+        ([-0.1, 5], "-0.1 5 lies outside"),
+        ([np.nan, 5], "lies outside"),
+        ([5], r"shape \(1,\)"),
+        (np.empty((0, 2)), r"shape \(0, 2\)"),
+    ],
+)
+def test_bad_points_are_named(points, said):
+    with pytest.raises(PromptError, match=said):
+        check_points(points, (30, 60))

@@ -1,0 +1,152 @@
+"""Prompts: boxes by hand, jitter that is signed, scaled and stays inside, points that hit the mask."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+
+from medsam_helpers.errors import ConfigError, PromptError
+from medsam_helpers.geometry import check_boxes, check_points
+from medsam_helpers.prompts import jitter_boxes, mask_to_boxes, sample_points
+
+
+def mask_of(hw, *regions):
+    mask = np.zeros(hw, bool)
+    for y0, y1, x0, x1 in regions:
+        mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def test_boxes_are_half_open():
+    mask = np.zeros((5, 7), bool)
+    mask[3, 2] = True
+    assert mask_to_boxes(mask).tolist() == [[2, 3, 3, 4]]  # x1 = max + 1
+    mask[1, 6] = True
+    assert mask_to_boxes(mask).tolist() == [[2, 1, 7, 4]]
+    assert mask_to_boxes(np.ones((5, 7), bool)).tolist() == [[0, 0, 7, 5]]
+
+
+def test_union_and_components():
+    mask = mask_of((100, 200), (10, 20, 10, 20), (50, 90, 100, 180), (12, 14, 60, 90))
+    assert mask_to_boxes(mask).tolist() == [[10, 10, 180, 90]]
+    expected = [[100, 50, 180, 90], [10, 10, 20, 20], [60, 12, 90, 14]]  # areas 3200, 100, 60
+    assert mask_to_boxes(mask, "components").tolist() == expected
+
+
+def test_pixels_that_touch_at_a_corner_are_one_component():
+    mask = np.eye(6, dtype=bool)
+    assert mask_to_boxes(mask, "components").tolist() == [[0, 0, 6, 6]]
+
+
+def test_specks_get_no_box_of_their_own_but_belong_to_the_union():
+    mask = mask_of((100, 200), (10, 30, 10, 30), (60, 61, 150, 151), (80, 81, 150, 152))
+    # One pixel is 0.5e-4 of the image and goes, two are 1e-4 and stay.
+    assert mask_to_boxes(mask, "components").tolist() == [[10, 10, 30, 30], [150, 80, 152, 81]]
+    assert len(mask_to_boxes(mask, "components", min_area=0)) == 3
+    assert mask_to_boxes(mask).tolist() == [[10, 10, 152, 81]]
+
+
+def test_the_largest_component_gets_its_box_however_small():
+    mask = mask_of((500, 500), (7, 8, 9, 10))
+    assert mask_to_boxes(mask, "components").tolist() == [[9, 7, 10, 8]]
+
+
+@settings(deadline=None)
+@given(hnp.arrays(np.bool_, (9, 13)))
+def test_boxes_hold_the_mask_and_nothing_can_be_cut_off(mask):
+    mask[4, 5] = True
+    ((x0, y0, x1, y1),) = mask_to_boxes(mask).astype(int)
+    inside = mask[y0:y1, x0:x1]
+    assert inside.sum() == mask.sum()
+    assert all(side.any() for side in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
+    components = mask_to_boxes(mask, "components", min_area=0)
+    assert len(components) == ndimage.label(mask, np.ones((3, 3)))[1]
+    assert [*components[:, :2].min(axis=0), *components[:, 2:].max(axis=0)] == [x0, y0, x1, y1]
+
+
+def test_empty_mask_and_unknown_mode_are_refused():
+    for mode in ("union", "components"):
+        with pytest.raises(PromptError, match="mask is empty"):
+            mask_to_boxes(np.zeros((4, 4), bool), mode)
+    with pytest.raises(ConfigError, match="'union' or 'components'"):
+        mask_to_boxes(np.ones((4, 4), bool), "largest")
+
+
+sides = st.integers(2, 3000)
+
+
+@settings(deadline=None)
+@given(sides, sides, st.data())
+def test_jitter_stays_inside_and_leaves_at_least_a_pixel(height, width, data):
+    x0, y0 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    x1, y1 = data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height))
+    jitter = data.draw(st.sampled_from([0, 5, 20, 50, 2000]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    (moved,) = jitter_boxes([[x0, y0, x1, y1]], (height, width), jitter, rng)
+    check_boxes(moved, (height, width))
+    assert moved[2] - moved[0] >= 1 - 1e-3
+    assert moved[3] - moved[1] >= 1 - 1e-3
+    if jitter == 0:
+        assert moved.tolist() == [x0, y0, x1, y1]
+
+
+@pytest.mark.parametrize("hw", [(1024, 1024), (512, 2048), (300, 256)])
+def test_jitter_is_uniform_signed_and_scales_with_the_long_side(hw):
+    limit = 20 * max(hw) / 1024
+    boxes = np.tile([[0.4, 0.4, 0.6, 0.6]] * np.array([hw[1], hw[0]] * 2), (4000, 1))
+    moves = jitter_boxes(boxes, hw, 20, np.random.default_rng(0)) - boxes
+    assert np.abs(moves).max() <= limit + 1e-3
+    assert np.abs(moves).max() > 0.99 * limit
+    # Inward as often as outward on each side, and as far: mean 0, standard deviation limit / sqrt(3).
+    np.testing.assert_allclose((moves > 0).mean(axis=0), 0.5, atol=0.03)
+    np.testing.assert_allclose(moves.mean(axis=0), 0, atol=0.03 * limit)
+    np.testing.assert_allclose(moves.std(axis=0), limit / np.sqrt(3), rtol=0.03)
+    # The sides move apart from one another.
+    correlation = np.corrcoef(moves.T) - np.eye(4)
+    assert np.abs(correlation).max() < 0.06
+
+
+def test_jitter_takes_the_same_draw_for_every_size():
+    boxes = [[300.0, 400.0, 700.0, 600.0], [100.0, 100.0, 500.0, 500.0]]
+    small, large = (jitter_boxes(boxes, (1000, 1024), size, np.random.default_rng(4)) for size in (10, 40))
+    np.testing.assert_allclose(large - boxes, 4 * (small - boxes), atol=1e-3)
+    rngs = [np.random.default_rng(4), np.random.default_rng(4)]
+    for rng, size in zip(rngs, (0, 40), strict=True):
+        jitter_boxes(boxes, (1000, 1024), size, rng)
+    assert rngs[0].random() == rngs[1].random()  # and leaves the generator in the same state
+
+
+def test_jitter_leaves_its_input_alone():
+    boxes = np.array([[10.0, 10.0, 20.0, 20.0]])
+    jitter_boxes(boxes, (100, 100), 20, np.random.default_rng(0))
+    assert boxes.tolist() == [[10, 10, 20, 20]]
+
+
+@settings(deadline=None)
+@given(hnp.arrays(np.bool_, (6, 11)), st.integers(1, 80), st.integers(0, 99))
+def test_points_hit_the_mask_and_repeat_only_when_they_must(mask, count, seed):
+    mask[2, 9] = True
+    points = sample_points(mask, count, np.random.default_rng(seed))
+    assert points.shape == (count, 2)
+    x, y = check_points(points, mask.shape).astype(int).T
+    assert mask[y, x].all()
+    if count <= mask.sum():
+        assert len({*zip(x, y, strict=True)}) == count
+
+
+def test_points_cover_the_mask_evenly_where_apart_drawn_coordinates_would_miss():
+    # An L: x and y drawn apart from its pixels would hit the empty corner.
+    mask = mask_of((40, 60), (0, 40, 0, 10), (30, 40, 0, 60))
+    points = sample_points(mask, mask.sum(), np.random.default_rng(0)).astype(int)
+    seen = np.zeros_like(mask)
+    seen[points[:, 1], points[:, 0]] = True
+    np.testing.assert_array_equal(seen, mask)
+    first = [tuple(sample_points(mask, 1, np.random.default_rng(seed))[0]) for seed in range(200)]
+    assert len(set(first)) > 150
+
+
+def test_point_in_an_empty_mask_is_refused():
+    with pytest.raises(PromptError, match="no pixel to click on"):
+        sample_points(np.zeros((4, 4), bool), 1, np.random.default_rng(0))
