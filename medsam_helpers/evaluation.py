@@ -27,6 +27,7 @@ __all__ = [
     "Interval",
     "Predictor",
     "bootstrap_mean",
+    "case_boxes",
     "evaluate",
     "fill_box",
     "fill_ellipse",
@@ -105,10 +106,9 @@ def evaluate(
         if not case.mask.any():
             left_out.append(case.name)
             continue
-        exact = mask_to_boxes(case.mask, box_mode)
-        boxes = [_boxes_of_case(case, exact, jitter, seed) for jitter in jitters.values()]
+        boxes = [case_boxes(case, box_mode, jitter, seed) for jitter in jitters.values()]
         for model, predict in {**BASELINES, **models}.items():
-            predictions = _predictions(model, predict, case, np.concatenate(boxes), len(exact))
+            predictions = _predictions(model, predict, case, np.concatenate(boxes), len(boxes[0]))
             for prompt, (mask, iou_score) in zip(jitters, predictions, strict=True):
                 row = {"case": case.name, "model": model, "prompt": prompt, "seed": seed}
                 row |= score_mask(mask, case.mask, tolerance_1024)
@@ -130,10 +130,14 @@ def _jitter_1024(prompt: str) -> float:
     return float(found.group(1) or 0)
 
 
-def _boxes_of_case(case: Case, exact: np.ndarray, jitter_1024: float, seed: int) -> np.ndarray:
-    """The same generator for every jitter, so that only its size differs."""
+def case_boxes(case: Case, box_mode: BoxMode, jitter_1024: float, seed: int) -> np.ndarray:
+    """(N, 4) float32 boxes of a case with its one fixed draw of jitter.
+
+    The generator is the same for every jitter, so that only the size of the moves differs.
+    """
     name = int.from_bytes(hashlib.sha256(case.name.encode()).digest()[:8], "big")
-    return jitter_boxes(exact, case.size_hw, jitter_1024, np.random.default_rng([seed, name]))
+    rng = np.random.default_rng([seed, name])
+    return jitter_boxes(mask_to_boxes(case.mask, box_mode), case.size_hw, jitter_1024, rng)
 
 
 def _predictions(

@@ -11,6 +11,7 @@ from medsam_helpers.errors import ConfigError, DataError, MedsamError, ShapeErro
 from medsam_helpers.evaluation import (
     COLUMNS,
     bootstrap_mean,
+    case_boxes,
     evaluate,
     fill_box,
     fill_ellipse,
@@ -133,6 +134,13 @@ def test_jitter_depends_on_seed_and_name_only(cases):
     assert (boxes_seen([cases[1]], seed=1)["b"][1:] != alone[1:]).any()
     twin = Case("another name", cases[1].image, cases[1].mask)
     assert (boxes_seen([twin])["another name"][1:] != alone[1:]).any()
+
+
+def test_case_boxes_are_those_that_evaluate_prompts_with(cases):
+    for mode in ("union", "components"):
+        seen = boxes_seen(cases, prompts=["j20"], seed=3, box_mode=mode)
+        for case in cases:
+            np.testing.assert_array_equal(case_boxes(case, mode, 20, 3), seen[case.name])
 
 
 def test_jitter_is_known_ahead_for_a_seed_and_name():
