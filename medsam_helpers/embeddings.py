@@ -44,7 +44,7 @@ class EmbeddingStore:
         with self._lock:
             if not self._manifest_path.exists():
                 self._write_shards({})
-        self._reload()
+        self.reload()
 
     @classmethod
     def for_model(cls, info: ModelInfo, precision: str, root: Path | None = None) -> EmbeddingStore:
@@ -111,7 +111,7 @@ class EmbeddingStore:
             entry = {"sha256": sha256_of(temporary), "images": list(pending)}
         with self._lock:
             self._write_shards({**self._read_shards(), name: entry})
-        self._reload()
+        self.reload()
         pending.clear()
 
     def _is_intact(self, digest: str) -> bool:
@@ -125,7 +125,7 @@ class EmbeddingStore:
         with self._lock:
             self._write_shards({name: entry for name, entry in self._read_shards().items() if name != shard})
             (self.folder / shard).unlink(missing_ok=True)
-        self._reload()
+        self.reload()
         return False
 
     def _open(self, shard: str) -> bool:
@@ -136,7 +136,8 @@ class EmbeddingStore:
         self._files[shard] = safe_open(path, framework="pt")
         return True
 
-    def _reload(self) -> None:
+    def reload(self) -> None:
+        """See what other processes have added since."""
         self._shards = self._read_shards()
         self._shard_of = {image: name for name, entry in self._shards.items() for image in entry["images"]}
 
@@ -156,4 +157,3 @@ class EmbeddingStore:
     def _write_shards(self, shards: Mapping[str, dict]) -> None:
         with atomic_write(self._manifest_path) as temporary:
             temporary.write_text(json.dumps({"key": self.key, "shards": shards}, indent=1) + "\n")
-

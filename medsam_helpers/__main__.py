@@ -1,0 +1,153 @@
+"""The command line: `python -m medsam_helpers`, or `medsam`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from medsam_helpers import __version__
+from medsam_helpers.errors import MedsamError
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for a wrong argument, with where to look, in place of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"medsam: {message} (see `{self.prog} --help`)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `run` to the name of its function in `commands`."""
+    parser = _Parser(
+        prog="medsam", description="Fine-tune, evaluate and prompt Segment Anything models. Not for clinical use."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: str, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        sub.add_argument("--json", action="store_true", help="the last line of the output is one JSON object")
+        return sub
+
+    sub = command("weights", "fetch_weights", "fetch the light checkpoints and check their hashes")
+    sub.add_argument("names", nargs="*", metavar="NAME", help="default: mobile-sam lite-medsam")
+    sub.add_argument("--list", action="store_true", help="list all, with licences")
+
+    sub = command("phantoms", "draw_phantoms", "write a phantom data set as a folder")
+    sub.add_argument("--kind", choices=("endoscopy", "ultrasound"), default="endoscopy")
+    for split, size in (("train", 80), ("dev", 16), ("val", 32)):
+        sub.add_argument(f"--{split}", type=_count, default=size, metavar="N")
+    sub.add_argument("--seed", type=_count, default=0, metavar="N")
+    sub.add_argument("--output", type=Path, required=True, metavar="DIR")
+
+    sub = command("audit", "run_audit", "list what is wrong with a data set; exit status 1 if something is")
+    sub.add_argument("data", metavar="DATA", help=_DATA)
+
+    sub = command("embed", "embed", "compute a data set's embeddings and keep them")
+    _add_data(sub)
+    _add_model(sub, checkpoint=False)
+
+    sub = command("finetune", "finetune", "fine-tune the mask decoder, score it once on val")
+    _add_data(sub)
+    sub.add_argument(
+        "--model", default="mobile-sam", metavar="NAME", help="a name of `medsam weights --list`, or a path"
+    )
+    sub.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), help="default: the recipe's")
+    sub.add_argument("--recipe", default="best", metavar="NAME", help="best, guide, sam or medsam")
+    sub.add_argument("--epochs", type=_count, metavar="N")
+    sub.add_argument("--lr", type=float, metavar="F")
+    sub.add_argument("--batch", type=_count, metavar="N")
+    sub.add_argument("--jitter", type=float, metavar="PX1024", help="in training and scoring; default: the recipe's")
+    sub.add_argument("--box-mode", choices=("union", "components"))
+    sub.add_argument("--seed", type=_count, default=0, metavar="N")
+    sub.add_argument("--output", type=Path, default=Path("runs/finetune"), metavar="DIR")
+
+    sub = command("evaluate", "evaluate", "score a model or a fine-tuned decoder, an image a row")
+    _add_data(sub)
+    _add_model(sub)
+    sub.add_argument("--split", choices=("train", "dev", "val"), default="val")
+    sub.add_argument("--jitter", type=float, default=20.0, metavar="PX1024", help="0: exact boxes (default 20)")
+    sub.add_argument("--box-mode", choices=("union", "components"), default="union")
+    sub.add_argument("--output", type=Path, default=Path("runs/evaluate"), metavar="DIR")
+
+    sub = command("predict", "predict", "one mask for one image")
+    _add_model(sub)
+    sub.add_argument("--image", type=Path, required=True, metavar="FILE")
+    sub.add_argument("--box", type=float, nargs=4, action="append", metavar=("X0", "Y0", "X1", "Y1"))
+    sub.add_argument("--point", type=float, nargs=2, action="append", metavar=("X", "Y"), help="on the lesion")
+    sub.add_argument("--background", type=float, nargs=2, action="append", metavar=("X", "Y"), help="beside the lesion")
+    sub.add_argument("--output", type=Path, default=Path("mask.png"), metavar="MASK.png")
+
+    sub = command("export", "export", "write the whole model for plain transformers")
+    _add_model(sub)
+    sub.add_argument("--output", type=Path, required=True, metavar="DIR")
+    sub.add_argument("--push-to-hub", metavar="REPO", help="OWNER/NAME; needs HF_TOKEN in the environment")
+    return parser
+
+
+_DATA = "a folder with images/ and masks/, or phantom, phantom-ultrasound, kvasir, breast"
+
+
+def _add_data(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--data", required=True, metavar="SOURCE", help=_DATA)
+    for split in ("train", "dev", "val"):
+        sub.add_argument(f"--{split}-limit", type=_count, metavar="N", help=f"at most N {split} cases")
+    sub.add_argument("--skip-bad", action="store_true", help="leave bad files out, counted and named")
+
+
+def _add_model(sub: argparse.ArgumentParser, checkpoint: bool = True) -> None:
+    group = sub.add_mutually_exclusive_group(required=True) if checkpoint else sub
+    group.add_argument(
+        "--model", metavar="NAME", help="a name of `medsam weights --list`, or a path", required=not checkpoint
+    )
+    if checkpoint:
+        group.add_argument("--checkpoint", type=Path, metavar="DIR", help="a folder that finetune wrote")
+    sub.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="of the encoder")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
+
+
+_count.__name__ = "whole number"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit status: 0, 1 (audit found errors), 2 (one line said why), 130 (interrupted)."""
+    args = build_parser().parse_args(argv)
+    started = time.perf_counter()
+    args.elapsed = lambda: time.perf_counter() - started
+    args.command_line = shlex.join(["medsam", *(argv if argv is not None else sys.argv[1:])])
+    warnings.showwarning = lambda message, *_, **__: print(f"medsam: warning: {message}", file=sys.stderr)
+    try:
+        from medsam_helpers import commands
+
+        result = getattr(commands, args.run)(args)
+    except MedsamError as error:
+        print(f"medsam: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        # A full disk, a folder without permission: the system's own words name the file.
+        print(f"medsam: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("medsam: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    if args.json:
+        print(json.dumps(result))
+    return result.get("exit_status", 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

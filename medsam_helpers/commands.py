@@ -1,0 +1,203 @@
+"""What each command of `medsam` does: arguments in, one dictionary out (the JSON line), prose on the way."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from medsam_helpers import weights
+from medsam_helpers.config import RunConfig
+from medsam_helpers.errors import ConfigError, DataError, PromptError
+from medsam_helpers.files import atomic_write
+
+Result = dict[str, Any]
+
+
+def fetch_weights(args: Namespace) -> Result:
+    """Fetch and check the light checkpoints, or list all."""
+    pinned = [name for name, entry in weights.WEIGHTS.items() if isinstance(entry, weights.PinnedFile)]
+    for name in args.names:
+        if name not in weights.WEIGHTS:
+            raise ConfigError(f"no checkpoint {name!r}: there are {', '.join(weights.WEIGHTS)}")
+    if args.list:
+        for name, entry in weights.WEIGHTS.items():
+            where = entry.repository if name not in pinned else f"{entry.size / 1e6:.0f} MB, sha256 {entry.sha256[:12]}"
+            print(f"{name:16} {entry.licence}  {where}  {entry.note}")
+        return {"checkpoints": list(weights.WEIGHTS)}
+    paths = {}
+    for name in args.names or pinned:
+        if name in pinned:
+            paths[name] = str(weights.fetch(weights.WEIGHTS[name]))
+        else:
+            from medsam_helpers.models import load_sam
+
+            load_sam(name)
+            paths[name] = "in the hub's own cache"
+        print(f"{name}: {paths[name]}")
+    return paths
+
+
+def draw_phantoms(args: Namespace) -> Result:
+    """Write a phantom data set in the folder layout."""
+    from medsam_helpers.data.phantoms import phantom_dataset, save_folder
+
+    dataset = phantom_dataset(args.kind, n_train=args.train, n_dev=args.dev, n_val=args.val, seed=args.seed)
+    save_folder(dataset, args.output)
+    print(f"{dataset} in {args.output}")
+    return {"folder": str(args.output), "n_train": args.train + args.dev, "n_val": args.val}
+
+
+def run_audit(args: Namespace) -> Result:
+    """Print what is wrong with a data set; exit status 1 where something is."""
+    from medsam_helpers.data import load_data
+    from medsam_helpers.data.audit import audit
+
+    folder = Path(args.data).expanduser()
+    report = audit(folder if folder.is_dir() else load_data(args.data))
+    print(report)
+    counts = report.table.groupby("severity").size().to_dict()
+    return {"exit_status": report.exit_status, **{name: int(n) for name, n in counts.items()}}
+
+
+def embed(args: Namespace) -> Result:
+    """Fill the embedding store of a model for a data set."""
+    from medsam_helpers.data import load_data
+    from medsam_helpers.experiment import embed_cases
+
+    segmenter = _segmenter(args, with_store=True)
+    dataset = load_data(args.data, **_limits(args))
+    encoded, seconds = 0, 0.0
+    for split in (dataset.train, dataset.dev, dataset.val):
+        count, spent = embed_cases(segmenter, split)
+        encoded, seconds = encoded + count, seconds + spent
+    print(f"{dataset}; {encoded} images encoded in {seconds:.1f} s ({segmenter.precision}); {segmenter.store.folder}")
+    return {
+        "encoded": encoded,
+        "in_store": len(segmenter.store),
+        "seconds_encode": round(seconds, 1),
+        "precision": segmenter.precision,
+        "store": str(segmenter.store.folder),
+    }
+
+
+def finetune(args: Namespace) -> Result:
+    """Fine-tune, score once on val, write everything."""
+    from medsam_helpers.experiment import run_finetune, summary_text
+
+    names = ("model", "data", "train_limit", "dev_limit", "val_limit", "recipe", "epochs", "lr", "batch", "seed")
+    given = {name: getattr(args, name) for name in names}
+    config = RunConfig().but(
+        **given, jitter_1024=args.jitter, box_mode=args.box_mode, precision=args.precision, skip_bad=args.skip_bad
+    )
+    run = run_finetune(config, args.output)
+    figures = run.figures
+    _tell_left_out(figures["left_out"])
+    print(summary_text(run.table, run.dataset, f"{config}"))
+    low, high = figures["gain_ci95"]
+    print(f"gain over zero-shot, prompt {figures['prompt']}: {figures['gain']:+.3f} [{low:+.3f}, {high:+.3f}] (95 %)")
+    print(f"written to {args.output}: summary.md, before_after.png, metrics.csv, decoder.safetensors, run_card.json")
+    return figures
+
+
+def evaluate(args: Namespace) -> Result:
+    """Score a model or a fine-tuned decoder on a split."""
+    from medsam_helpers.data import load_data
+    from medsam_helpers.experiment import evaluate_model, prompt_name, summary_text
+    from medsam_helpers.runcard import write_run_card
+    from medsam_helpers.scores import bootstrap_mean, write_table
+
+    segmenter = _segmenter(args, with_store=True)
+    dataset = load_data(args.data, **_limits(args))
+    cases = getattr(dataset, args.split)
+    if not len(cases):
+        raise DataError(f"{args.data}: the split {args.split} is empty")
+    model = "tuned" if args.checkpoint else "zero-shot"
+    table = evaluate_model(segmenter, cases, model, args.jitter, args.box_mode)
+    own = table[table["model"] == model]
+    interval = bootstrap_mean(own["dice"])
+    figures = {
+        "dice": round(interval.mean, 4),
+        "dice_ci95": [round(interval.low, 4), round(interval.high, 4)],
+        **{name: round(own[name].mean(), 4) for name in ("iou", "hd95_percent", "nsd")},
+        "n": len(own),
+        "left_out": [*dataset.left_out, *table.attrs["left_out"]],
+    }
+    write_table(table, args.output / "metrics.csv")
+    write_run_card(
+        args.output / "run_card.json",
+        command=args.command_line,
+        data_digest=cases.digest,
+        seconds=args.elapsed(),
+        model=str(args.checkpoint or args.model),
+        split=args.split,
+        prompt=prompt_name(args.jitter),
+        metrics=figures,
+    )
+    _tell_left_out(figures["left_out"])
+    print(summary_text(table, dataset, f"{args.checkpoint or args.model} on {args.split}"))
+    return figures
+
+
+def predict(args: Namespace) -> Result:
+    """One mask for one image, from boxes or points; several prompts give the union of their masks."""
+    from medsam_helpers.data.reading import read_image
+
+    if not args.box and not args.point:
+        raise PromptError("no prompt: pass --box X0 Y0 X1 Y1, or --point X Y")
+    if args.box and args.point and len(args.box) > 1:
+        raise PromptError("points refine one box: pass several boxes, or one box with points")
+    image = read_image(args.image)
+    segmenter = _segmenter(args)
+    points = [*(args.point or []), *(args.background or [])]
+    labels = [1] * len(args.point or []) + [0] * len(args.background or [])
+    prediction = segmenter.predict(
+        image,
+        boxes=np.array(args.box) if args.box else None,
+        points=np.array(points) if points else None,
+        labels=np.array(labels) if points else None,
+    )
+    mask = prediction.masks[:, 0].any(axis=0)
+    with atomic_write(args.output) as temporary:
+        Image.fromarray(mask.astype(np.uint8) * 255).save(temporary)
+    scores = [round(float(score), 3) for score in prediction.scores[:, 0]]
+    print(f"{args.output}: {int(mask.sum())} pixels ({mask.mean():.1%} of the image), model's own IoU guess {scores}")
+    return {"mask": str(args.output), "area": int(mask.sum()), "iou_score": scores}
+
+
+def export(args: Namespace) -> Result:
+    """Write the whole model with `save_pretrained`, and send it to the hub where asked."""
+    from medsam_helpers.models.export import export_model, push_to_hub
+
+    folder = export_model(args.checkpoint or args.model, args.output)
+    print(f"written to {folder}")
+    if args.push_to_hub:
+        url = push_to_hub(folder, args.push_to_hub)
+        print(f"sent to {url}")
+        return {"folder": str(folder), "url": url}
+    return {"folder": str(folder)}
+
+
+def _segmenter(args: Namespace, with_store: bool = False):
+    from medsam_helpers.embeddings import EmbeddingStore
+    from medsam_helpers.models import load_checkpoint, load_sam
+    from medsam_helpers.segmenter import Segmenter
+
+    checkpoint = getattr(args, "checkpoint", None)
+    model = load_checkpoint(checkpoint) if checkpoint else load_sam(args.model)
+    segmenter = Segmenter(model, precision=args.precision)
+    if with_store:
+        segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
+    return segmenter
+
+
+def _limits(args: Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in ("train_limit", "dev_limit", "val_limit", "skip_bad")}
+
+
+def _tell_left_out(names: list[str]) -> None:
+    if names:
+        print(f"left out {len(names)}: {', '.join(names)}")

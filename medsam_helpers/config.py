@@ -1,0 +1,108 @@
+"""`RunConfig`: what a run is made of, and the profiles that fill it in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.prompts import BoxMode
+from medsam_helpers.recipes import Recipe, get_recipe
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A fine-tuning run: model, data, recipe, and what is changed of the recipe (None: nothing).
+
+    Args:
+        model: a name of `weights.WEIGHTS` or a path.
+        data: a name of `data.SOURCES` or a folder.
+        train_limit: at most so many training cases; likewise dev and val.
+        recipe: a name of `recipes.RECIPES`.
+        seed: of the order and jitter in training; the splits do not depend on it.
+    """
+
+    model: str = "mobile-sam"
+    data: str = "phantom"
+    train_limit: int | None = None
+    dev_limit: int | None = None
+    val_limit: int | None = None
+    recipe: str = "best"
+    epochs: int | None = None
+    lr: float | None = None
+    batch: int | None = None
+    jitter_1024: float | None = None
+    box_mode: BoxMode | None = None
+    precision: str | None = None
+    seed: int = 0
+    skip_bad: bool = False
+
+    def full_recipe(self) -> Recipe:
+        """The recipe with this run's changes in it."""
+        return get_recipe(self.recipe).but(
+            epochs=self.epochs,
+            lr=self.lr,
+            batch=self.batch,
+            jitter_1024=self.jitter_1024,
+            box_mode=self.box_mode,
+            precision=self.precision,
+        )
+
+    def limits(self) -> dict[str, int | bool | None]:
+        """The keywords of `data.load_data`."""
+        names = ("train_limit", "dev_limit", "val_limit", "skip_bad")
+        return {name: getattr(self, name) for name in names}
+
+    def but(self, **changes: Any) -> RunConfig:
+        """A copy with some values changed; those that are None are left as they are."""
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    def __str__(self) -> str:
+        defaults = RunConfig()
+        told = {"model", "data", "recipe"}
+        shown = {k: v for k, v in asdict(self).items() if k in told or v != getattr(defaults, k)}
+        return ", ".join(f"{name} {value}" for name, value in shown.items())
+
+
+PROFILES: dict[str, RunConfig] = {
+    # Any machine, no account, no data licence: what the notebooks' stored outputs come from.
+    "laptop": RunConfig(epochs=6),
+    "kvasir": RunConfig(model="sam-vit-base", data="kvasir", recipe="guide"),
+    "breast": RunConfig(model="sam-vit-base", data="breast", recipe="guide"),
+}
+
+
+def config_from_environment(environment: Mapping[str, str] = os.environ, **overrides: Any) -> RunConfig:
+    """The profile that `MEDSAM_PROFILE` names (default `laptop`), with `MEDSAM_MODEL`, `MEDSAM_DATA`, ... laid over.
+
+    Args:
+        environment: any mapping, for tests.
+        overrides: laid over both.
+    Raises:
+        ConfigError: an unknown profile, or a value that is no number where one is needed.
+
+    >>> config_from_environment({"MEDSAM_MODEL": "lite-medsam", "MEDSAM_TRAIN_LIMIT": "8"}).train_limit
+    8
+    """
+    name = environment.get("MEDSAM_PROFILE", "laptop")
+    if name not in PROFILES:
+        raise ConfigError(f"MEDSAM_PROFILE={name!r} is unknown: use {', '.join(PROFILES)}")
+    found = {}
+    for field in fields(RunConfig):
+        text = environment.get(f"MEDSAM_{field.name.upper()}")
+        if text:
+            found[field.name] = _parse(field.name, str(field.type), text)
+    return PROFILES[name].but(**found).but(**overrides)
+
+
+def _parse(name: str, kind: str, text: str) -> Any:
+    try:
+        if kind.startswith("int"):
+            return int(text)
+        if kind.startswith("float"):
+            return float(text)
+    except ValueError as error:
+        raise ConfigError(f"MEDSAM_{name.upper()}={text!r} must be a number") from error
+    return text.lower() in ("1", "true", "yes") if kind == "bool" else text
