@@ -1,0 +1,71 @@
+# The project's commands; `make help` lists them. A machine with make and Python is enough: .venv is built when missing
+# and brought up to date when pyproject.toml or constraints.txt changes.
+
+# Tried in this order; `make setup PYTHON=/path/to/python` tries that one only.
+PYTHON ?= python3 python3.13 python3.12 python3.11
+# One more package index, e.g. the one that PyTorch's "Get started" page gives for Linux, Pip, CPU.
+TORCH_INDEX ?=
+# What `make tutorial` runs on: a data source or folder, and a model.
+DATA = phantom
+MODEL = mobile-sam
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed.stamp
+TUTORIAL := runs/tutorial
+
+.DELETE_ON_ERROR:
+.PHONY: help setup tutorial test lab lint fix bench clean
+
+help:  ## list these commands (the default)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make tutorial DATA=FOLDER MODEL=NAME   runs on your images/ and masks/, and on another model"
+	@echo "  make setup TORCH_INDEX=URL             on Linux without a GPU, the first time: saves gigabytes of CUDA;"
+	@echo "                                         the selector on PyTorch's Get started page gives the URL"
+
+setup: $(INSTALLED)  ## build .venv with everything in it, at the tested versions
+
+tutorial: $(INSTALLED)  ## the main job: fetch a light SAM, fine-tune it, show before and after
+	$(BIN)/medsam finetune --data "$(DATA)" --model "$(MODEL)" --output $(TUTORIAL)
+	@printf '\nBefore and after: %s\nMetrics by image: %s\nSummary:          %s\n' \
+		$(TUTORIAL)/before_after.png $(TUTORIAL)/metrics.csv $(TUTORIAL)/summary.md
+
+test: $(INSTALLED)  ## doctests, unit tests and every notebook, cell by cell
+	$(BIN)/python -m pytest --nbval
+
+lab: $(INSTALLED)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+lint: $(INSTALLED)  ## check style, notebooks included
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+fix: $(INSTALLED)  ## mend what lint can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)  ## run the benchmarks; one line of JSON each
+	@for script in $$(grep -ls '^# make bench:' benchmarks/*.py); do \
+		$(BIN)/python $$script $$(sed -n 's/^# make bench: *//p' $$script) || exit 1; \
+	done
+
+clean:  ## remove .venv, caches and runs/tutorial; your other runs and the downloaded checkpoints stay
+	rm -rf $(VENV) $(TUTORIAL) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# `--clear` because a .venv without a working Python (an interrupted build, an upgraded system) is of no use.
+$(BIN)/python:
+	@for python in $(PYTHON); do \
+		$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || continue; \
+		echo "Building $(VENV) with $$($$python --version)"; \
+		$$python -m venv --clear $(VENV) && exit 0; \
+		rm -rf $(VENV); exit 1; \
+	done; \
+	echo "This project needs Python 3.11, 3.12 or 3.13; none of these is one: $(PYTHON)." >&2; \
+	echo "Install one, or name it: make setup PYTHON=/path/to/python3.12" >&2; \
+	exit 1
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -c constraints.txt -e '.[all]' $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)')
+	@touch $@
