@@ -105,7 +105,7 @@ class EmbeddingStore:
     def _flush(self, pending: dict[str, Tensor]) -> None:
         if not pending:
             return
-        name = f"{min(pending)[:16]}-{len(pending)}.safetensors"
+        name = f"{next(iter(pending))[:16]}-{len(pending)}.safetensors"
         with atomic_write(self.folder / name) as temporary:
             save_file({k: v.detach().half().cpu().contiguous() for k, v in pending.items()}, temporary)
             entry = {"sha256": sha256_of(temporary), "images": list(pending)}

@@ -1,14 +1,16 @@
 """How well a mask agrees with the reference, at the image's own size: overlap, distance of the outlines.
 
 Empty masks are defined, never NaN: two empty masks agree perfectly, an empty one against a filled one scores worst.
-Distances equal those of MONAI's `compute_hausdorff_distance` and `compute_surface_dice` (the tests compare them); they
-are taken here, once for both metrics, because that is ten times as quick.
+Distances between outlines are MONAI's, taken once for both metrics.
 """
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
-from scipy.spatial import KDTree
+import torch
+from monai.metrics.utils import get_edge_surface_distance
 
 from medsam_helpers.errors import DataError, ShapeError
 
@@ -118,18 +120,15 @@ def _surface_distances(pred: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, 
 
     An empty mask has no outline: it gives an empty array, and the other's distances are infinite.
     """
-    pred_xy, true_xy = _outline(pred), _outline(true)
-    if not (len(pred_xy) and len(true_xy)):
-        return np.full(len(pred_xy), np.inf), np.full(len(true_xy), np.inf)
-    return KDTree(true_xy).query(pred_xy)[0], KDTree(pred_xy).query(true_xy)[0]
-
-
-def _outline(mask: np.ndarray) -> np.ndarray:
-    """(K, 2) yx of the pixels that have one of their four neighbours outside the mask (or outside the image)."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return np.empty((0, 2), int)
-    corner = rows[0], columns[0]
-    cut = np.pad(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], 1)  # time goes with the area looked at
-    inner = cut[:-2, 1:-1] & cut[2:, 1:-1] & cut[1:-1, :-2] & cut[1:-1, 2:]
-    return np.argwhere(cut[1:-1, 1:-1] & ~inner) + corner
+    if not (pred.any() and true.any()):
+        return np.full(int(pred.any()), np.inf), np.full(int(true.any()), np.inf)
+    both = pred | true
+    # The time goes with the area looked at: cut both to where either has something, with a rim for the outline.
+    rows, columns = np.flatnonzero(both.any(axis=1)), np.flatnonzero(both.any(axis=0))
+    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    masks = [torch.from_numpy(np.pad(mask[window], 1)) for mask in (pred, true)]
+    with warnings.catch_warnings():
+        # MONAI warns of an argument that it passes to itself.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
+        _, distances, _ = get_edge_surface_distance(*masks, symmetric=True, warn_empty=False)
+    return distances[0].numpy(), distances[1].numpy()

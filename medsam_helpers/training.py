@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -123,14 +123,15 @@ def fit(
         finish_epoch({"loss": float("nan"), "lr": 0.0, "seconds": 0.0})
 
     steps_per_epoch = math.ceil(len(loader) / recipe.accumulation)
-    rate_at = partial(learning_rate, total_steps=recipe.epochs * steps_per_epoch, recipe=recipe)
     done, total = state.epoch * steps_per_epoch, recipe.epochs * steps_per_epoch
     quiet = not show_progress or not accelerator.is_main_process
     with tqdm(total=total, initial=done, desc=f"fine-tune ({precision})", unit="step", disable=quiet) as bar:
         while not state.finished:
             started = time.perf_counter()
             examples.epoch = state.epoch + 1
-            loss = _train_epoch(wrapped, loader, optimizer, accelerator, recipe, rate_at, bar)
+            steps = range(state.epoch * steps_per_epoch, total)
+            rates = (learning_rate(step, total, recipe) for step in steps)
+            loss = _train_epoch(wrapped, loader, optimizer, accelerator, recipe, rates, bar)
             rate = optimizer.param_groups[0]["lr"]
             finish_epoch({"loss": loss, "lr": rate, "seconds": round(time.perf_counter() - started, 2)})
             bar.set_postfix(loss=f"{loss:.3f}", dev_dice=f"{state.history[-1]['dev_dice']:.3f}")
@@ -149,7 +150,7 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     recipe: Recipe,
-    rate_at: Callable[[int], float],
+    rates: Iterator[float],
     bar: tqdm,
 ) -> float:
     """One pass over the examples; gives the mean loss."""
@@ -157,8 +158,6 @@ def _train_epoch(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
     for batch in loader:
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(bar.n)
         with accelerator.accumulate(model):
             target = batch.pop("target")
             logits = model(**batch, multimask_output=False).pred_masks
@@ -167,6 +166,9 @@ def _train_epoch(
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(parameters, recipe.clip_norm)
+                rate = next(rates)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
                 bar.update()
             optimizer.step()
             optimizer.zero_grad()
@@ -176,6 +178,8 @@ def _train_epoch(
 
 def _accelerator(recipe: Recipe, output: Path, log_with: str | None) -> Accelerator:
     precision = effective_precision(recipe.precision, default_device())
+    # accelerate keeps one precision a process; a notebook trains several recipes in one.
+    AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision="no" if precision == "fp32" else precision,
         gradient_accumulation_steps=recipe.accumulation,

@@ -31,6 +31,7 @@ def make_tiny_sam(seed: int = 0) -> SamModel:
             "global_attn_indexes": [1],
             "num_pos_feats": width // 2,
             "mlp_dim": 64,
+            "initializer_range": 0.1,  # the default, 1e-10, makes every embedding zero
         },
         prompt_encoder_config={"hidden_size": width, "image_size": 128, "patch_size": 8, "mask_input_channels": 4},
         mask_decoder_config={
@@ -39,6 +40,7 @@ def make_tiny_sam(seed: int = 0) -> SamModel:
             "num_attention_heads": 2,
             "iou_head_hidden_dim": width,
         },
+        initializer_range=0.1,
     )
     return SamModel(config).eval()
 
