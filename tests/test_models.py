@@ -25,6 +25,7 @@ from medsam_helpers.models.export import export_model
 from medsam_helpers.models.loading import state_digest
 from medsam_helpers.models.mobile_sam import build_light, light_config, rename_keys
 from medsam_helpers.models.tiny_vit import TinyViT
+from medsam_helpers.models.upscale import Upscale
 from medsam_helpers.weights import WEIGHTS, fetch
 
 LIGHT = ("mobile-sam", "lite-medsam")
@@ -92,6 +93,23 @@ def test_folding_the_normalisation_changes_nothing_but_the_number_of_layers():
         after = encoder.fuse()(pixels).last_hidden_state
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-3)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in encoder.modules())
+
+
+def test_the_quick_upscale_is_the_transposed_convolution_value_and_gradient():
+    torch.manual_seed(0)
+    plain = torch.nn.ConvTranspose2d(6, 4, 2, 2)
+    quick = Upscale(6, 4, 2, 2)
+    quick.load_state_dict(plain.state_dict())
+    answers, gradients = [], []
+    for layer in (plain, quick):
+        x = torch.linspace(-1, 1, 2 * 6 * 5 * 7).reshape(2, 6, 5, 7).requires_grad_()
+        answer = layer(x)
+        answer.square().sum().backward()
+        answers.append(answer)
+        gradients.append([x.grad, layer.weight.grad, layer.bias.grad])
+    torch.testing.assert_close(answers[1], answers[0])
+    for quick_gradient, plain_gradient in zip(*gradients, strict=True):
+        torch.testing.assert_close(quick_gradient, plain_gradient)
 
 
 def test_vit_b_has_the_parameters_that_the_paper_counts():

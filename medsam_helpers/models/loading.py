@@ -17,6 +17,7 @@ from medsam_helpers import weights
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.geometry import Frame
 from medsam_helpers.models.mobile_sam import build_light, light_config, load_light
+from medsam_helpers.models.upscale import with_quick_upscale
 
 _LIGHT_CONFIGS = {"mobile-sam": (1024, "imagenet"), "lite-medsam": (256, "minmax")}
 
@@ -108,7 +109,7 @@ def _untied(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _label(model: SamModel, name: str, digest: str) -> SamModel:
     # Kept in the configuration, so that they travel with save_pretrained.
     model.config.base_name, model.config.base_digest = name, digest
-    return model
+    return with_quick_upscale(model)
 
 
 def state_digest(model: SamModel) -> str:
