@@ -91,7 +91,7 @@ class _Look:
     thumbnail: np.ndarray | None = None
 
 
-def audit(source: str | Path | Dataset, *, split_seed: int = 0) -> AuditReport:
+def audit(source: str | Path | Dataset, *, split_seed: int = 0, show_progress: bool = True) -> AuditReport:
     """Looks at every case of a folder or a data set.
 
     Errors: unreadable files, missing partners, two files of one stem, image and mask of different sizes, empty masks,
@@ -102,6 +102,7 @@ def audit(source: str | Path | Dataset, *, split_seed: int = 0) -> AuditReport:
     Args:
         source: a folder with `images/` and `masks/`, or a loaded data set.
         split_seed: decides the splits for which a folder has no file.
+        show_progress: show the bar of an audit that takes longer than a second.
     Raises:
         DataError: the folder lacks that layout, or its split files contradict each other.
     """
@@ -112,7 +113,8 @@ def audit(source: str | Path | Dataset, *, split_seed: int = 0) -> AuditReport:
         name, (rows, jobs) = index.path.resolve().name, _folder_jobs(index, split_seed)
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes outside the interpreter's lock
-        looks = list(tqdm(pool.map(lambda job: _look(job[2]), jobs), "audit", len(jobs), delay=1))
+        looking = pool.map(lambda job: _look(job[2]), jobs)
+        looks = list(tqdm(looking, "audit", len(jobs), delay=1, disable=not show_progress))
     looked = [(case, split, look) for (case, split, _), look in zip(jobs, looks, strict=True)]
     rows += [(case, split, *finding) for case, split, look in looked for finding in look.findings]
     readable = [(case, split, look) for case, split, look in looked if look.size_hw]

@@ -91,7 +91,7 @@ def _draw_case(seed: int, name: str) -> Case:
     return Case(name, image, mask)
 
 
-def save_folder(dataset: Dataset, folder: str | Path) -> None:
+def save_folder(dataset: Dataset, folder: str | Path, *, show_progress: bool = True) -> None:
     """Write a data set in the folder layout: `images/` and `masks/` as PNG, `train.txt` and `val.txt`.
 
     The layout has no third list: the cases of `dev` go into `train.txt`, from which a reader draws its own dev split.
@@ -99,6 +99,7 @@ def save_folder(dataset: Dataset, folder: str | Path) -> None:
     Args:
         dataset: any data set, not only phantoms.
         folder: made if it is not there.
+        show_progress: show the bar.
     Raises:
         DataError: the folder holds something already.
     """
@@ -106,7 +107,8 @@ def save_folder(dataset: Dataset, folder: str | Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: is not an empty folder; name a new one, so that nothing is mixed up or overwritten")
     cases = chain(dataset.train, dataset.dev, dataset.val)
-    for case in tqdm(cases, "save", len(dataset.train) + len(dataset.dev) + len(dataset.val), unit="case"):
+    count = len(dataset.train) + len(dataset.dev) + len(dataset.val)
+    for case in tqdm(cases, "save", count, unit="case", disable=not show_progress):
         with atomic_write(folder / "images" / f"{case.name}.png") as path:
             Image.fromarray(case.image).save(path)
         with atomic_write(folder / "masks" / f"{case.name}.png") as path:
