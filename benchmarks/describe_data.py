@@ -2,8 +2,8 @@
 
     python benchmarks/describe_data.py --data FOLDER --output DIR
 
-Writes DIR/cases.csv (see `medsam_helpers.data.describe`), DIR/findings.csv (the audit's errors and warnings, and how
-many cases each of its notes is about) and DIR/run_card.json; the last line printed is one JSON object.
+Writes DIR/cases.csv (see `medsam_helpers.data.describe`), DIR/findings.csv (the audit's errors and warnings) and
+DIR/run_card.json, which counts the audit's notes too; the last line printed is one JSON object.
 """
 
 from __future__ import annotations
