@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
 import time
@@ -46,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     for split, size in (("train", 80), ("dev", 16), ("val", 32)):
         sub.add_argument(f"--{split}", type=_count, default=size, metavar="N")
     sub.add_argument("--seed", type=_count, default=0, metavar="N")
-    sub.add_argument("--output", type=Path, required=True, metavar="DIR")
+    sub.add_argument("--output", type=_path, required=True, metavar="DIR")
 
     sub = command("audit", "run_audit", "list what is wrong with a data set; exit status 1 if something is")
     sub.add_argument("data", metavar="DATA", help=_DATA)
@@ -60,39 +61,43 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--model", default="mobile-sam", metavar="NAME", help="a name of `medsam weights --list`, or a path"
     )
-    sub.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), help="default: the recipe's")
-    sub.add_argument("--recipe", default="best", metavar="NAME", help="best, guide, sam or medsam")
-    sub.add_argument("--epochs", type=_count, metavar="N")
-    sub.add_argument("--lr", type=float, metavar="F")
+    sub.add_argument("--precision", choices=_PRECISIONS, help="default: the recipe's")
+    sub.add_argument("--recipe", choices=RECIPE_NAMES, default="best", help="default: best")
+    sub.add_argument("--epochs", type=_count, metavar="N", help="default: the recipe's; likewise for what follows")
+    sub.add_argument("--lr", type=_amount, metavar="F")
     sub.add_argument("--batch", type=_count, metavar="N")
-    sub.add_argument("--jitter", type=float, metavar="PX1024", help="in training and scoring; default: the recipe's")
-    sub.add_argument("--box-mode", choices=("union", "components"))
+    sub.add_argument("--jitter", type=_amount, metavar="PX1024", help="in training and scoring; 0: exact boxes")
+    sub.add_argument("--box-mode", choices=_BOX_MODES)
     sub.add_argument("--seed", type=_count, default=0, metavar="N")
-    sub.add_argument("--output", type=Path, default=Path("runs/finetune"), metavar="DIR")
+    sub.add_argument("--output", type=_path, default=Path("runs/finetune"), metavar="DIR")
 
     sub = command("evaluate", "evaluate", "score a model or a fine-tuned decoder, an image a row")
     _add_data(sub)
     _add_model(sub)
     sub.add_argument("--split", choices=("train", "dev", "val"), default="val")
-    sub.add_argument("--jitter", type=float, default=20.0, metavar="PX1024", help="0: exact boxes (default 20)")
-    sub.add_argument("--box-mode", choices=("union", "components"), default="union")
-    sub.add_argument("--output", type=Path, default=Path("runs/evaluate"), metavar="DIR")
+    sub.add_argument("--jitter", type=_amount, default=20.0, metavar="PX1024", help="0: exact boxes (default 20)")
+    sub.add_argument("--box-mode", choices=_BOX_MODES, help="default: as the checkpoint was trained, else union")
+    sub.add_argument("--output", type=_path, default=Path("runs/evaluate"), metavar="DIR")
 
     sub = command("predict", "predict", "one mask for one image")
     _add_model(sub)
-    sub.add_argument("--image", type=Path, required=True, metavar="FILE")
+    sub.add_argument("--image", type=_path, required=True, metavar="FILE")
     sub.add_argument("--box", type=float, nargs=4, action="append", metavar=("X0", "Y0", "X1", "Y1"))
     sub.add_argument("--point", type=float, nargs=2, action="append", metavar=("X", "Y"), help="on the lesion")
     sub.add_argument("--background", type=float, nargs=2, action="append", metavar=("X", "Y"), help="beside the lesion")
-    sub.add_argument("--output", type=Path, default=Path("mask.png"), metavar="MASK.png")
+    sub.add_argument("--output", type=_path, default=Path("mask.png"), metavar="MASK.png")
 
     sub = command("export", "export", "write the whole model for plain transformers")
     _add_model(sub)
-    sub.add_argument("--output", type=Path, required=True, metavar="DIR")
+    sub.add_argument("--output", type=_path, required=True, metavar="DIR")
     sub.add_argument("--push-to-hub", metavar="REPO", help="OWNER/NAME; needs HF_TOKEN in the environment")
     return parser
 
 
+RECIPE_NAMES = ("best", "guide", "sam", "medsam")
+"""Spelt out, as importing the recipes takes seconds; a test holds them in step."""
+_PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+_BOX_MODES = ("union", "components")
 _DATA = "a folder with images/ and masks/, or phantom, phantom-ultrasound, kvasir, breast"
 
 
@@ -109,8 +114,10 @@ def _add_model(sub: argparse.ArgumentParser, checkpoint: bool = True) -> None:
         "--model", metavar="NAME", help="a name of `medsam weights --list`, or a path", required=not checkpoint
     )
     if checkpoint:
-        group.add_argument("--checkpoint", type=Path, metavar="DIR", help="a folder that finetune wrote")
-    sub.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="of the encoder")
+        group.add_argument("--checkpoint", type=_path, metavar="DIR", help="a folder that finetune wrote")
+    sub.add_argument(
+        "--precision", choices=_PRECISIONS, help="of the encoder; default: as the checkpoint was trained, else auto"
+    )
 
 
 def _count(text: str) -> int:
@@ -120,7 +127,18 @@ def _count(text: str) -> int:
     return number
 
 
-_count.__name__ = "whole number"
+def _amount(text: str) -> float:
+    number = float(text)
+    if not (math.isfinite(number) and number >= 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number from 0 up")
+    return number
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()  # the shell does not do it in --output=~/runs
+
+
+_count.__name__, _amount.__name__ = "whole number", "number"  # as argparse's messages call them
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,24 +147,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.perf_counter()
     args.elapsed = lambda: time.perf_counter() - started
     args.command_line = shlex.join(["medsam", *(argv if argv is not None else sys.argv[1:])])
-    warnings.showwarning = lambda message, *_, **__: print(f"medsam: warning: {message}", file=sys.stderr)
-    try:
-        from medsam_helpers import commands
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _tell(f"warning: {message}")
+        try:
+            from medsam_helpers import commands
 
-        result = getattr(commands, args.run)(args)
-    except MedsamError as error:
-        print(f"medsam: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        # A full disk, a folder without permission: the system's own words name the file.
-        print(f"medsam: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("medsam: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+            result = getattr(commands, args.run)(args)
+        except MedsamError as error:
+            print(f"medsam: {error}", file=sys.stderr)
+            return 2
+        except OSError as error:
+            # A full disk, a folder without permission: the system's own words name the file.
+            _tell(error)
+            return 2
+        except KeyboardInterrupt:
+            resumes = args.run in ("embed", "finetune")
+            _tell("interrupted" + "; the same command goes on from here" * resumes)
+            return 130
     if args.json:
         print(json.dumps(result))
     return result.get("exit_status", 0)
+
+
+def _tell(message: object) -> None:
+    """One line on the error stream, however many the message has."""
+    print("medsam:", *str(message).split(), file=sys.stderr)
 
 
 if __name__ == "__main__":

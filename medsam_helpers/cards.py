@@ -27,7 +27,7 @@ def write_model_card(path: Path, card: Mapping[str, Any]) -> None:
     )
     low, high = metrics["gain_ci95"]
     phantom = ""
-    if data["name"].startswith("phantom"):
+    if "phantom" in data["name"]:
         phantom = "**The images are phantoms, drawn by a program: these figures say nothing clinical.**\n\n"
     text = f"""---
 {header.to_yaml()}
@@ -64,4 +64,4 @@ misses the lesion still gives a mask, and the model's own IoU score is not calib
 Made by: `{card["command"]}`
 """
     with atomic_write(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")

@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image
 
 from medsam_helpers import weights
-from medsam_helpers.config import RunConfig
+from medsam_helpers.checks import check_names, check_writable, claim_folder
 from medsam_helpers.errors import ConfigError, DataError, PromptError
 from medsam_helpers.files import atomic_write
+
+# Whatever takes seconds to import is imported inside its command, after what a typo can spoil was looked at.
 
 Result = dict[str, Any]
 
@@ -45,6 +47,9 @@ def draw_phantoms(args: Namespace) -> Result:
     """Write a phantom data set in the folder layout."""
     from medsam_helpers.data.phantoms import phantom_dataset, save_folder
 
+    if not args.train + args.dev + args.val:
+        raise ConfigError("nothing to draw: --train, --dev and --val are all 0")
+    check_writable(args.output)
     dataset = phantom_dataset(args.kind, n_train=args.train, n_dev=args.dev, n_val=args.val, seed=args.seed)
     save_folder(dataset, args.output)
     print(f"{dataset} in {args.output}")
@@ -53,23 +58,27 @@ def draw_phantoms(args: Namespace) -> Result:
 
 def run_audit(args: Namespace) -> Result:
     """Print what is wrong with a data set; exit status 1 where something is."""
-    from medsam_helpers.data import load_data
+    from medsam_helpers.data import SOURCES, load_data
     from medsam_helpers.data.audit import audit
 
     folder = Path(args.data).expanduser()
-    report = audit(folder if folder.is_dir() else load_data(args.data))
+    is_folder = args.data not in SOURCES and (folder / "images").is_dir()
+    report = audit(folder if is_folder else load_data(args.data))
     print(report)
-    counts = report.table.groupby("severity").size().to_dict()
-    return {"exit_status": report.exit_status, **{name: int(n) for name, n in counts.items()}}
+    counts = report.table.groupby("severity").size()
+    found = {f"{severity}s": int(counts.get(severity, 0)) for severity in ("error", "warning", "note")}
+    return {"exit_status": report.exit_status, **found}
 
 
 def embed(args: Namespace) -> Result:
     """Fill the embedding store of a model for a data set."""
     from medsam_helpers.data import load_data
+
+    check_names(**_named(args))
+    dataset = load_data(args.data, **_limits(args))
+    segmenter = _segmenter(args, with_store=True)
     from medsam_helpers.experiment import embed_cases
 
-    segmenter = _segmenter(args, with_store=True)
-    dataset = load_data(args.data, **_limits(args))
     encoded, seconds = 0, 0.0
     for split in (dataset.train, dataset.dev, dataset.val):
         count, spent = embed_cases(segmenter, split)
@@ -86,6 +95,8 @@ def embed(args: Namespace) -> Result:
 
 def finetune(args: Namespace) -> Result:
     """Fine-tune, score once on val, write everything."""
+    check_names(**_named(args))
+    from medsam_helpers.config import RunConfig
     from medsam_helpers.experiment import run_finetune, summary_text
 
     names = ("model", "data", "train_limit", "dev_limit", "val_limit", "recipe", "epochs", "lr", "batch", "seed")
@@ -93,12 +104,14 @@ def finetune(args: Namespace) -> Result:
     config = RunConfig().but(
         **given, jitter_1024=args.jitter, box_mode=args.box_mode, precision=args.precision, skip_bad=args.skip_bad
     )
-    run = run_finetune(config, args.output)
+    run = run_finetune(config, args.output, command=args.command_line)
     figures = run.figures
     _tell_left_out(figures["left_out"])
-    print(summary_text(run.table, run.dataset, f"{config}"))
+    print(summary_text(run.table, f"{config}", f"{run.dataset}; scored on val"))
     low, high = figures["gain_ci95"]
     print(f"gain over zero-shot, prompt {figures['prompt']}: {figures['gain']:+.3f} [{low:+.3f}, {high:+.3f}] (95 %)")
+    if not figures["best_epoch"]:
+        print("no epoch was better than zero-shot on dev, so the weights are those of the base")
     print(f"written to {args.output}: summary.md, before_after.png, metrics.csv, decoder.safetensors, run_card.json")
     return figures
 
@@ -106,17 +119,24 @@ def finetune(args: Namespace) -> Result:
 def evaluate(args: Namespace) -> Result:
     """Score a model or a fine-tuned decoder on a split."""
     from medsam_helpers.data import load_data
+
+    check_names(**_named(args))
+    claim_folder(args.output, mark="metrics.csv", never="decoder.safetensors")
+    # Pixels of the other splits are of no use here: a limit of 0 leaves them unread.
+    limits = _limits(args) | {f"{split}_limit": 0 for split in ("train", "dev", "val") if split != args.split}
+    dataset = load_data(args.data, **limits)
+    cases = getattr(dataset, args.split)
+    if not len(cases):
+        raise DataError(f"{args.data}: the split {args.split} is empty: choose another --split, or raise its limit")
+    segmenter = _segmenter(args, with_store=True)
+
     from medsam_helpers.experiment import evaluate_model, prompt_name, summary_text
     from medsam_helpers.runcard import write_run_card
     from medsam_helpers.scores import bootstrap_mean, write_table
 
-    segmenter = _segmenter(args, with_store=True)
-    dataset = load_data(args.data, **_limits(args))
-    cases = getattr(dataset, args.split)
-    if not len(cases):
-        raise DataError(f"{args.data}: the split {args.split} is empty")
     model = "tuned" if args.checkpoint else "zero-shot"
-    table = evaluate_model(segmenter, cases, model, args.jitter, args.box_mode)
+    box_mode = args.box_mode or _trained_with(args).get("box_mode", "union")
+    table = evaluate_model(segmenter, cases, model, args.jitter, box_mode)
     own = table[table["model"] == model]
     interval = bootstrap_mean(own["dice"])
     figures = {
@@ -135,10 +155,13 @@ def evaluate(args: Namespace) -> Result:
         model=str(args.checkpoint or args.model),
         split=args.split,
         prompt=prompt_name(args.jitter),
+        box_mode=box_mode,
+        precision=segmenter.precision,
         metrics=figures,
     )
     _tell_left_out(figures["left_out"])
-    print(summary_text(table, dataset, f"{args.checkpoint or args.model} on {args.split}"))
+    about = f"{dataset.name}, {args.split}: {len(own)} cases"
+    print(summary_text(table, f"{args.checkpoint or args.model} on {args.data}", about))
     return figures
 
 
@@ -146,13 +169,26 @@ def predict(args: Namespace) -> Result:
     """One mask for one image, from boxes or points; several prompts give the union of their masks."""
     from medsam_helpers.data.reading import read_image
 
+    points = [*(args.point or []), *(args.background or [])]
     if not args.box and not args.point:
         raise PromptError("no prompt: pass --box X0 Y0 X1 Y1, or --point X Y")
-    if args.box and args.point and len(args.box) > 1:
+    if points and len(args.box or []) > 1:
         raise PromptError("points refine one box: pass several boxes, or one box with points")
+    check_names(**_named(args))
+    if args.output.suffix.lower() != ".png" or args.output.is_dir():
+        raise ConfigError(f"{args.output}: the mask is written as PNG, so name a file that ends in .png")
+    if args.output.exists() and args.image.exists() and args.output.samefile(args.image):
+        raise ConfigError(f"{args.output} is the image itself, which the mask would overwrite: name another file")
+    check_writable(args.output.parent)
     image = read_image(args.image)
+
+    from medsam_helpers.geometry import check_boxes, check_points
+
+    if args.box:
+        check_boxes(args.box, image.shape[:2])
+    if points:
+        check_points(points, image.shape[:2])
     segmenter = _segmenter(args)
-    points = [*(args.point or []), *(args.background or [])]
     labels = [1] * len(args.point or []) + [0] * len(args.background or [])
     prediction = segmenter.predict(
         image,
@@ -170,8 +206,12 @@ def predict(args: Namespace) -> Result:
 
 def export(args: Namespace) -> Result:
     """Write the whole model with `save_pretrained`, and send it to the hub where asked."""
-    from medsam_helpers.models.export import export_model, push_to_hub
+    check_names(**_named(args))
+    check_writable(args.output)
+    from medsam_helpers.models.export import check_hub_access, export_model, push_to_hub
 
+    if args.push_to_hub:
+        check_hub_access(args.push_to_hub)
     folder = export_model(args.checkpoint or args.model, args.output)
     print(f"written to {folder}")
     if args.push_to_hub:
@@ -188,10 +228,22 @@ def _segmenter(args: Namespace, with_store: bool = False):
 
     checkpoint = getattr(args, "checkpoint", None)
     model = load_checkpoint(checkpoint) if checkpoint else load_sam(args.model)
-    segmenter = Segmenter(model, precision=args.precision)
+    segmenter = Segmenter(model, precision=args.precision or _trained_with(args).get("precision", "auto"))
     if with_store:
         segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
     return segmenter
+
+
+def _trained_with(args: Namespace) -> dict[str, Any]:
+    """The recipe of the checkpoint, if there is one."""
+    from medsam_helpers.models.decoder import read_card
+
+    checkpoint = getattr(args, "checkpoint", None)
+    return read_card(checkpoint).get("recipe", {}) if checkpoint else {}
+
+
+def _named(args: Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name, None) for name in ("model", "checkpoint", "data")}
 
 
 def _limits(args: Namespace) -> dict[str, Any]:

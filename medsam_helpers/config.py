@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, get_args
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.prompts import BoxMode
@@ -22,6 +23,8 @@ class RunConfig:
         train_limit: at most so many training cases; likewise dev and val.
         recipe: a name of `recipes.RECIPES`.
         seed: of the order and jitter in training; the splits do not depend on it.
+    Raises:
+        ConfigError: a box mode that is none, or a negative seed. `full_recipe` checks the recipe's values.
     """
 
     model: str = "mobile-sam"
@@ -38,6 +41,12 @@ class RunConfig:
     precision: str | None = None
     seed: int = 0
     skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        if self.box_mode not in (None, *get_args(BoxMode)):
+            raise ConfigError(f"box_mode {self.box_mode!r} is unknown: use {' or '.join(get_args(BoxMode))}")
+        if self.seed < 0:
+            raise ConfigError(f"seed must be a whole number from 0 up, is {self.seed}")
 
     def full_recipe(self) -> Recipe:
         """The recipe with this run's changes in it."""
@@ -81,12 +90,12 @@ def config_from_environment(environment: Mapping[str, str] = os.environ, **overr
         environment: any mapping, for tests.
         overrides: laid over both.
     Raises:
-        ConfigError: an unknown profile, or a value that is no number where one is needed.
+        ConfigError: an unknown profile, or a value that is no number (no yes or no) where one is needed.
 
     >>> config_from_environment({"MEDSAM_MODEL": "lite-medsam", "MEDSAM_TRAIN_LIMIT": "8"}).train_limit
     8
     """
-    name = environment.get("MEDSAM_PROFILE", "laptop")
+    name = environment.get("MEDSAM_PROFILE") or "laptop"
     if name not in PROFILES:
         raise ConfigError(f"MEDSAM_PROFILE={name!r} is unknown: use {', '.join(PROFILES)}")
     found = {}
@@ -97,12 +106,23 @@ def config_from_environment(environment: Mapping[str, str] = os.environ, **overr
     return PROFILES[name].but(**found).but(**overrides)
 
 
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(text)
+    return number
+
+
+_SWITCH = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
+_READERS = {
+    "int": (int, "a whole number"),
+    "float": (_finite, "a finite number"),
+    "bool": (lambda text: _SWITCH[text.lower()], "yes or no"),
+}
+
+
 def _parse(name: str, kind: str, text: str) -> Any:
+    read, wanted = _READERS.get(kind.removesuffix(" | None"), (str, "text"))
     try:
-        if kind.startswith("int"):
-            return int(text)
-        if kind.startswith("float"):
-            return float(text)
-    except ValueError as error:
-        raise ConfigError(f"MEDSAM_{name.upper()}={text!r} must be a number") from error
-    return text.lower() in ("1", "true", "yes") if kind == "bool" else text
+        return read(text)
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"MEDSAM_{name.upper()}={text!r} must be {wanted}") from error

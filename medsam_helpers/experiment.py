@@ -20,9 +20,11 @@ from tqdm.auto import tqdm
 
 from medsam_helpers import plotting
 from medsam_helpers.cards import write_model_card
+from medsam_helpers.checks import claim_folder
 from medsam_helpers.config import RunConfig
 from medsam_helpers.data import Case, Dataset, load_data
 from medsam_helpers.embeddings import EmbeddingStore
+from medsam_helpers.errors import DataError
 from medsam_helpers.evaluation import case_boxes, evaluate
 from medsam_helpers.files import atomic_write
 from medsam_helpers.models import load_sam, save_decoder
@@ -32,7 +34,8 @@ from medsam_helpers.runcard import write_run_card
 from medsam_helpers.scores import paired_gain, summarise, write_table
 from medsam_helpers.segmenter import Segmenter
 from medsam_helpers.training import FitResult, fit
-from medsam_helpers.weights import cache_dir
+from medsam_helpers.training_state import STATE_FILE
+from medsam_helpers.weights import WEIGHTS, cache_dir
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,8 @@ def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool
 
 
 def prompt_name(jitter_1024: float) -> str:
-    """The name of a jitter in tables: "exact", "j20", ..."""
-    return f"j{jitter_1024:g}" if jitter_1024 else "exact"
+    """The name of a jitter in tables: "exact", "j20", "j2.5"; every digit, since the draw is made from the name."""
+    return f"j{np.format_float_positional(jitter_1024, trim='-')}" if jitter_1024 else "exact"
 
 
 def run_finetune(config: RunConfig, output: Path, show_progress: bool = True, command: str = "") -> Finetuned:
@@ -94,11 +97,13 @@ def run_finetune(config: RunConfig, output: Path, show_progress: bool = True, co
         show_progress: show the bars.
         command: for the run card; default: this process's command line.
     Raises:
-        MedsamError: any of its kinds; nothing is half-written.
+        MedsamError: any of its kinds; nothing is half-written, and nothing that is no run's is overwritten.
     """
     started = time.perf_counter()
     recipe = config.full_recipe()
+    claim_folder(output, mark=STATE_FILE)
     dataset = load_data(config.data, **config.limits())
+    _check_splits(dataset)
     model = load_sam(config.model, show_progress)
     zero_shot = Segmenter(model, precision=recipe.precision)
     zero_shot.store = store = EmbeddingStore.for_model(zero_shot.info, zero_shot.precision)
@@ -136,6 +141,16 @@ def run_finetune(config: RunConfig, output: Path, show_progress: bool = True, co
     return finished
 
 
+def _check_splits(dataset: Dataset) -> None:
+    """Found out now, not after the images were embedded and the model was trained."""
+    empty = [split for split in ("train", "dev", "val") if not len(getattr(dataset, split))]
+    if empty:
+        raise DataError(
+            f"{dataset}: fine-tuning needs cases in each split, {' and '.join(empty)} has none: list some in "
+            f"{empty[0]}.txt, or raise the limit"
+        )
+
+
 def _headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:
     means = table[table["prompt"] == prompt].groupby("model")["dice"].mean()
     gain = paired_gain(table, prompt)
@@ -155,7 +170,8 @@ def _write(run: Finetuned, config: RunConfig, result: FitResult, command: str, s
     with atomic_write(output / "history.csv") as temporary:
         result.history.to_csv(temporary, index=False)
     with atomic_write(output / "summary.md") as temporary:
-        temporary.write_text(summary_text(run.table, dataset, f"{config}"))
+        text = summary_text(run.table, f"{config}", f"{dataset}; scored on val")
+        temporary.write_text(text, encoding="utf-8")
     card = write_run_card(
         output / "run_card.json",
         command=command,
@@ -163,7 +179,7 @@ def _write(run: Finetuned, config: RunConfig, result: FitResult, command: str, s
         seconds=seconds,
         base=info.name,
         base_digest=info.base_digest,
-        base_path=None if info.name == config.model else config.model,
+        base_path=None if config.model in WEIGHTS else str(Path(config.model).expanduser().resolve()),
         recipe=recipe.as_dict(),
         config=asdict(config) | {"data": dataset.name},
         data={"name": dataset.name, "licence": dataset.licence, "citation": dataset.citation},
@@ -179,10 +195,10 @@ def _write(run: Finetuned, config: RunConfig, result: FitResult, command: str, s
     write_model_card(output / "README.md", card)
 
 
-def summary_text(table: pd.DataFrame, dataset: Dataset, title: str) -> str:
-    """The means of a table as a Markdown page."""
+def summary_text(table: pd.DataFrame, title: str, about: str) -> str:
+    """The means of a table as a Markdown page; `about` says over which cases they are."""
     shown = summarise(table)
-    head = f"# {title}\n\n{dataset}. Means over val at original resolution; interval: 95 %, bootstrap over images.\n\n"
+    head = f"# {title}\n\n{about}. Means at original resolution; interval: 95 %, bootstrap over images.\n\n"
     columns = ("model", "prompt", "n", "Dice", "interval", "IoU", "HD95 (% of diagonal)", "NSD")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in shown.itertuples():

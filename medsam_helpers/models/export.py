@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 import tempfile
 from pathlib import Path
 
+import requests
 import torch
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
-from requests import RequestException
+from huggingface_hub import HfApi, constants, get_token
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import SamModel
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 from transformers.models.sam.processing_sam import SamProcessor
 
 from medsam_helpers.errors import CheckpointError, ConfigError
-from medsam_helpers.models.decoder import CARD_FILE, load_checkpoint
+from medsam_helpers.models.decoder import CARD_FILE, load_checkpoint, read_card
 from medsam_helpers.models.loading import load_sam
+from medsam_helpers.weights import TIMEOUT_S
 
+ORIGIN_FILE = "finetune_card.json"
+"""The run card of an exported decoder. Not `run_card.json`, by which a folder that holds a decoder only is known."""
 _PLAIN = "Load it with `transformers.SamModel.from_pretrained`; the processor lies beside it."
 _LIGHT = (
     "Its encoder is TinyViT, which `transformers.SamModel` does not know: load it with "
@@ -45,11 +49,15 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as temporary:
         folder = Path(temporary) / output.name
         _save(model, folder)
-        text = (source / "README.md").read_text() if fine_tuned else f"# {model.config.base_name}\n"
+        readme = source / "README.md"
+        has_card = fine_tuned and readme.is_file()
+        text = readme.read_text(encoding="utf-8") if has_card else f"# {model.config.base_name}\n"
         note = _LIGHT if _is_light(model) else _PLAIN
-        (folder / "README.md").write_text(f"{text}\n## This folder\n\n{note}\n")
+        (folder / "README.md").write_text(f"{text}\n## This folder\n\n{note}\n", encoding="utf-8")
         if fine_tuned:
-            shutil.copy(source / CARD_FILE, folder)
+            # The base is inside now; where it lay on this machine is nobody's business.
+            card = {key: value for key, value in read_card(source).items() if key not in ("base_path", "config")}
+            (folder / ORIGIN_FILE).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if output.exists():
             output.rmdir()
         folder.rename(output)
@@ -68,8 +76,29 @@ def _save(model: SamModel, folder: Path) -> None:
         SamProcessor(SamImageProcessorPil(size={"longest_edge": size}, pad_size=sides)).save_pretrained(folder)
 
 
+def check_hub_access(repository: str) -> None:
+    """Find out within seconds, before anything is written, what would stop `push_to_hub`.
+
+    Raises:
+        ConfigError: not OWNER/NAME, or there is no token.
+        CheckpointError: the hub cannot be reached; its own client would try for half a minute.
+    """
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise ConfigError(f"cannot push to {repository!r}: {_one_line(error)}") from error
+    if repository.count("/") != 1:
+        raise ConfigError(f"cannot push to {repository!r}: a repository is named OWNER/NAME")
+    if not get_token():
+        raise ConfigError(f"cannot push to {repository}: no token; set HF_TOKEN, or log in with `hf auth login`")
+    try:
+        requests.head(constants.ENDPOINT, timeout=TIMEOUT_S)
+    except requests.RequestException as error:
+        raise CheckpointError(f"cannot push to {repository}: {constants.ENDPOINT} does not answer") from error
+
+
 def push_to_hub(folder: Path, repository: str) -> str:
-    """Send an exported folder to the hub, private; gives its address.
+    """Send an exported folder to the hub, private unless the repository is there already; gives its address.
 
     The token comes from `HF_TOKEN` or the hub's own login, never from an argument.
 
@@ -80,7 +109,14 @@ def push_to_hub(folder: Path, repository: str) -> str:
     try:
         address = hub.create_repo(repository, private=True, exist_ok=True)
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload fine-tuned SAM")
-    except (HfHubHTTPError, RequestException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"cannot push to {repository}: {reason}; is HF_TOKEN set, and may it write?") from error
+    # The client raises its HTTP library's errors, its own, OSError, ValueError and RuntimeError.
+    except Exception as error:
+        raise CheckpointError(
+            f"cannot push to {repository}: {_one_line(error)}. The token must be allowed to write there; the export "
+            f"is whole, so once it is, `hf upload {repository} {folder}` sends it"
+        ) from error
     return str(address)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error.__cause__ or error).split())[:300]
