@@ -30,7 +30,7 @@ def test_nothing_given_is_not_attempted(capsys, exercise):
 
 
 @pytest.mark.parametrize("stub", [no_body, not_implemented])
-@pytest.mark.parametrize("exercise", ["01.2", "01.3"])
+@pytest.mark.parametrize("exercise", ["01.2", "01.3", "02.2", "02.3"])
 def test_a_stub_is_not_attempted(capsys, exercise, stub):
     assert said(capsys, exercise, stub) == f"{exercise}: not attempted yet\n"
 
@@ -52,10 +52,23 @@ def tversky(logits, target, a, b, dims=(1, 2, 3)):
     return 1 - (hit / mass).mean()
 
 
+def cell_to_original(row, column, height, width):
+    scale = 1024 / max(height, width)
+    return (column + 0.5) * 4 / scale, (row + 0.5) * 4 / scale
+
+
+def split_by_patient(patients, rng):
+    everyone = sorted(set(patients))
+    return np.isin(patients, rng.permutation(everyone)[: max(1, len(everyone) // 5)])
+
+
 RIGHT = {
     "01.1": [0.98, torch.tensor(0.98), np.float32(0.98)],
     "01.2": [tversky],
     "01.3": [lambda logits, target: focal_loss(logits, target, alpha=None)],
+    "02.1": [112, 112.0],
+    "02.2": [cell_to_original, lambda row, column, h, w: np.array(cell_to_original(row, column, h, w))],
+    "02.3": [split_by_patient, lambda patients, rng: split_by_patient(patients, rng).tolist()],
 }
 WRONG = {
     "01.1": [
@@ -74,6 +87,21 @@ WRONG = {
     "01.3": [
         (focal_loss, "before the mean"),  # its default alpha is not 1
         (lambda logits, target: 0.0, "before the mean"),
+    ],
+    "02.1": [(144, "the image takes"), (448, "model frame"), (56, "divide by four"), ("many", "divide by four")],
+    "02.2": [
+        (lambda row, column, h, w: cell_to_original(column, row, h, w), "from the column"),
+        (lambda row, column, h, w: cell_to_original(row - 0.5, column - 0.5, h, w), "upper left corner"),
+        (lambda row, column, h, w: ((column + 0.5) * w / 256, (row + 0.5) * h / 256), "one scale"),
+        (lambda row, column, h, w: (column * w / 256, row * h / 256), "one scale"),
+        (lambda row, column, h, w: ((column + 0.5) * 4, (row + 0.5) * 4), "one scale"),
+    ],
+    "02.3": [
+        (lambda patients, rng: rng.random(len(patients)) < 0.2, "on both sides"),
+        (lambda patients, rng: np.zeros(len(patients), bool), "0% of the images"),
+        (lambda patients, rng: np.ones(len(patients), bool), "100% of the images"),
+        (lambda patients, rng: sorted(set(patients))[:1], "booleans"),
+        (lambda patients, rng: np.zeros(len(patients)), "booleans"),
     ],
 }
 
