@@ -43,14 +43,19 @@ def show_case(
         tint = np.zeros((*prediction.shape, 4))
         tint[prediction] = (*_rgb("prediction"), 0.25)
         ax.imshow(tint)
+    height, width = image.shape[:2]
     for mask, role in ((truth, "truth"), (prediction, "prediction")):
-        if mask is not None and mask.any() and not mask.all():
-            lines = ax.contour(mask, levels=[0.5], colors=COLORS[role], linewidths=1.6)
+        if mask is not None and mask.any():
+            # A rim of background closes the outline of what touches the image's edge.
+            x, y, rimmed = np.arange(-1, width + 1), np.arange(-1, height + 1), np.pad(mask, 1).astype(float)
+            lines = ax.contour(x, y, rimmed, levels=[0.5], colors=COLORS[role], linewidths=1.6)
             lines.set_path_effects(_HALO)
     for x0, y0, x1, y1 in np.reshape(boxes if boxes is not None else [], (-1, 4)):
         # Pixel centres lie on whole numbers in a picture, box sides on pixel edges.
         style = {"fill": False, "edgecolor": COLORS["prompt"], "linewidth": 1.6, "linestyle": "--"}
         ax.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, path_effects=_HALO, **style))
+    # Pixels, whole ones, whatever else was drawn.
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     ax.set_title(title, fontsize=10)
     ax.set_axis_off()
     return ax

@@ -1,0 +1,134 @@
+"""Settings: profiles, what the environment lays over them, and values that are refused."""
+
+from dataclasses import fields
+
+import pytest
+
+from medsam_helpers.config import PROFILES, RunConfig, config_from_environment
+from medsam_helpers.data import SOURCES
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.recipes import RECIPES
+from medsam_helpers.weights import WEIGHTS
+
+
+def test_profiles_are_the_three_that_the_series_promises():
+    assert list(PROFILES) == ["laptop", "kvasir", "breast"]
+    assert (PROFILES["laptop"].model, PROFILES["laptop"].data) == ("mobile-sam", "phantom")
+    for name in ("kvasir", "breast"):
+        assert (PROFILES[name].model, PROFILES[name].data) == ("sam-vit-base", name)
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_every_profile_names_what_there_is(profile):
+    assert profile.model in WEIGHTS
+    assert profile.data in SOURCES
+    assert profile.full_recipe().name == profile.recipe
+
+
+@pytest.mark.parametrize("environment", [{}, {"MEDSAM_PROFILE": "laptop"}, {"MEDSAM_PROFILE": "", "MEDSAM_LR": ""}])
+def test_without_a_word_it_is_the_laptop(environment):
+    assert config_from_environment(environment) == PROFILES["laptop"]
+
+
+def test_the_environment_overrides_every_field_of_a_profile():
+    values = {
+        "model": "lite-medsam",
+        "data": "a/folder",
+        "train_limit": 8,
+        "dev_limit": 2,
+        "val_limit": 0,
+        "recipe": "sam",
+        "epochs": 3,
+        "lr": 5e-4,
+        "batch": 2,
+        "jitter_1024": 12.5,
+        "box_mode": "components",
+        "precision": "fp32",
+        "seed": 7,
+        "skip_bad": True,
+    }
+    assert set(values) == {field.name for field in fields(RunConfig)}
+    environment = {f"MEDSAM_{name.upper()}": str(value) for name, value in values.items()}
+    assert config_from_environment({"MEDSAM_PROFILE": "kvasir", **environment}) == RunConfig(**values)
+
+
+def test_what_the_environment_does_not_name_stays_the_profiles():
+    config = config_from_environment({"MEDSAM_PROFILE": "kvasir", "MEDSAM_MODEL": "mobile-sam"})
+    assert (config.model, config.data, config.recipe) == ("mobile-sam", "kvasir", "guide")
+
+
+def test_arguments_lie_over_the_environment():
+    assert config_from_environment({"MEDSAM_EPOCHS": "3"}, epochs=5).epochs == 5
+    assert config_from_environment({"MEDSAM_EPOCHS": "3"}, epochs=None).epochs == 3
+
+
+def test_the_process_environment_is_the_default(monkeypatch):
+    monkeypatch.setenv("MEDSAM_SEED", "3")
+    assert config_from_environment().seed == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", True), ("Yes", True), ("on", True), ("0", False), ("FALSE", False), ("no", False)]
+)
+def test_a_switch_takes_the_usual_words(text, value):
+    assert config_from_environment({"MEDSAM_SKIP_BAD": text}).skip_bad is value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("PROFILE", "gpu", "MEDSAM_PROFILE='gpu' is unknown: use laptop, kvasir, breast"),
+        ("EPOCHS", "1.5", "MEDSAM_EPOCHS='1.5' must be a whole number"),
+        ("TRAIN_LIMIT", "all", "MEDSAM_TRAIN_LIMIT='all' must be a whole number"),
+        ("LR", "fast", "MEDSAM_LR='fast' must be a finite number"),
+        ("JITTER_1024", "nan", "MEDSAM_JITTER_1024='nan' must be a finite number"),
+        ("LR", "inf", "MEDSAM_LR='inf' must be a finite number"),
+        ("SKIP_BAD", "maybe", "MEDSAM_SKIP_BAD='maybe' must be yes or no"),
+        ("BOX_MODE", "each", "box_mode 'each' is unknown: use union or components"),
+        ("SEED", "-1", "seed must be a whole number from 0 up, is -1"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_is_allowed(name, text, message):
+    with pytest.raises(ConfigError) as caught:
+        config_from_environment({f"MEDSAM_{name}": text})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": "nope"}, "recipe 'nope' is unknown: use best, guide, sam, medsam"),
+        ({"epochs": 0}, "epochs must be greater than 0"),
+        ({"lr": -1e-4}, "lr must be greater than 0"),
+        ({"lr": float("nan")}, "lr must be greater than 0"),
+        ({"batch": 0}, "batch must be greater than 0"),
+        ({"jitter_1024": -1.0}, "jitter_1024 must not be negative"),
+        ({"precision": "int8"}, "precision 'int8' is unknown"),
+    ],
+)
+def test_a_bad_recipe_value_is_found_when_the_recipe_is_made(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        RunConfig(**changes).full_recipe()
+
+
+def test_the_recipe_of_a_run_is_the_named_one_with_the_runs_changes():
+    recipe = RunConfig(recipe="guide", epochs=2, jitter_1024=0.0).full_recipe()
+    assert recipe == RECIPES["guide"].but(epochs=2, jitter_1024=0.0)
+    assert RunConfig(recipe="guide").full_recipe() == RECIPES["guide"]
+
+
+def test_but_changes_what_is_given_and_keeps_the_rest():
+    config = RunConfig(epochs=4)
+    assert config.but(epochs=None, seed=1) == RunConfig(epochs=4, seed=1)
+    assert config.but(jitter_1024=0.0).jitter_1024 == 0.0, "0 is a value, not a gap"
+    assert config == RunConfig(epochs=4)
+
+
+def test_limits_are_what_load_data_takes():
+    limits = RunConfig(train_limit=3, skip_bad=True).limits()
+    assert limits == {"train_limit": 3, "dev_limit": None, "val_limit": None, "skip_bad": True}
+
+
+def test_one_line_tells_the_source_and_what_differs_from_the_default():
+    assert str(RunConfig()) == "model mobile-sam, data phantom, recipe best"
+    assert str(RunConfig(data="mine", epochs=3)) == "model mobile-sam, data mine, recipe best, epochs 3"
