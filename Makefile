@@ -27,7 +27,7 @@ help:  ## list these commands (the default)
 setup: $(INSTALLED)  ## build .venv with everything in it, at the tested versions
 
 tutorial: $(INSTALLED)  ## the main job: fetch a light SAM, fine-tune it, show before and after
-	$(BIN)/medsam finetune --data "$(DATA)" --model "$(MODEL)" --output $(TUTORIAL)
+	$(BIN)/medsam finetune --data "$(DATA)" --model "$(MODEL)" --epochs 6 --output $(TUTORIAL)
 	@printf '\nBefore and after: %s\nMetrics by image: %s\nSummary:          %s\n' \
 		$(TUTORIAL)/before_after.png $(TUTORIAL)/metrics.csv $(TUTORIAL)/summary.md
 

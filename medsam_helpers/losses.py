@@ -11,7 +11,6 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from monai.losses import DiceCELoss
 
 from medsam_helpers.errors import ConfigError, DataError, ShapeError
 
@@ -120,6 +119,9 @@ def dice_ce_loss(logits: torch.Tensor, target: torch.Tensor, squared: bool = Fal
 
     Arguments, Raises as `dice_loss`; a scalar >= 0 comes back.
     """
+    # Here and not above: importing MONAI imports every tracker and tuner that is installed, mlflow and optuna too.
+    from monai.losses import DiceCELoss
+
     logits, target = _checked(logits, target)
     return DiceCELoss(sigmoid=True, squared_pred=squared)(logits, target)
 

@@ -10,7 +10,6 @@ import warnings
 
 import numpy as np
 import torch
-from monai.metrics.utils import get_edge_surface_distance
 
 from medsam_helpers.errors import DataError, ShapeError
 
@@ -120,6 +119,9 @@ def _surface_distances(pred: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, 
 
     An empty mask has no outline: it gives an empty array, and the other's distances are infinite.
     """
+    # Here and not above: importing MONAI imports every tracker and tuner that is installed, mlflow and optuna too.
+    from monai.metrics.utils import get_edge_surface_distance
+
     if not (pred.any() and true.any()):
         return np.full(int(pred.any()), np.inf), np.full(int(true.any()), np.inf)
     both = pred | true
