@@ -130,7 +130,7 @@ def evaluate(args: Namespace) -> Result:
         raise DataError(f"{args.data}: the split {args.split} is empty: choose another --split, or raise its limit")
     segmenter = _segmenter(args, with_store=True)
 
-    from medsam_helpers.experiment import evaluate_model, prompt_name, summary_text
+    from medsam_helpers.experiment import evaluate_model, name_left_out, prompt_name, summary_text
     from medsam_helpers.runcard import write_run_card
     from medsam_helpers.scores import bootstrap_mean, write_table
 
@@ -144,7 +144,7 @@ def evaluate(args: Namespace) -> Result:
         "dice_ci95": [round(interval.low, 4), round(interval.high, 4)],
         **{name: round(own[name].mean(), 4) for name in ("iou", "hd95_percent", "nsd")},
         "n": len(own),
-        "left_out": [*dataset.left_out, *table.attrs["left_out"]],
+        "left_out": name_left_out(dataset, table, args.data),
     }
     write_table(table, args.output / "metrics.csv")
     write_run_card(
@@ -152,7 +152,7 @@ def evaluate(args: Namespace) -> Result:
         command=args.command_line,
         data_digest=cases.digest,
         seconds=args.elapsed(),
-        model=str(args.checkpoint or args.model),
+        model=args.checkpoint.resolve().name if args.checkpoint else segmenter.info.name,
         split=args.split,
         prompt=prompt_name(args.jitter),
         box_mode=box_mode,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import shlex
 import sys
 import time
@@ -132,7 +133,7 @@ def run_finetune(config: RunConfig, output: Path, show_progress: bool = True, co
         "encoded": encoded,
         "precision": result.precision,
         "best_epoch": result.best_epoch,
-        "left_out": [*dataset.left_out, *table.attrs["left_out"]],
+        "left_out": name_left_out(dataset, table, config.data),
         "checkpoint": str(output),
     }
     finished = Finetuned(zero_shot, tuned, dataset, recipe, table, figures, output)
@@ -164,13 +165,20 @@ def _headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:
     }
 
 
+def name_left_out(dataset: Dataset, table: pd.DataFrame, source: str) -> list[str]:
+    """What was not used, each with the reason; files by their place in the data's folder, since cards are shared."""
+    folder = f"{Path(source).expanduser()}{os.sep}"
+    return [text.replace(folder, "") for text in (*dataset.left_out, *table.attrs["left_out"])]
+
+
 def _write(run: Finetuned, config: RunConfig, result: FitResult, command: str, seconds: float) -> None:
     output, dataset, recipe, info = run.folder, run.dataset, run.recipe, run.tuned.info
+    shown = config.but(data=dataset.name, model=info.name)  # names in place of paths
     write_table(run.table, output / "metrics.csv")
     with atomic_write(output / "history.csv") as temporary:
         result.history.to_csv(temporary, index=False)
     with atomic_write(output / "summary.md") as temporary:
-        text = summary_text(run.table, f"{config}", f"{dataset}; scored on val")
+        text = summary_text(run.table, f"{shown}", f"{dataset}; scored on val")
         temporary.write_text(text, encoding="utf-8")
     card = write_run_card(
         output / "run_card.json",
@@ -181,7 +189,7 @@ def _write(run: Finetuned, config: RunConfig, result: FitResult, command: str, s
         base_digest=info.base_digest,
         base_path=None if config.model in WEIGHTS else str(Path(config.model).expanduser().resolve()),
         recipe=recipe.as_dict(),
-        config=asdict(config) | {"data": dataset.name},
+        config=asdict(shown),
         data={"name": dataset.name, "licence": dataset.licence, "citation": dataset.citation},
         sizes={"train": len(dataset.train), "dev": len(dataset.dev), "val": len(dataset.val)},
         precision=result.precision,
