@@ -17,12 +17,12 @@ def check_names(model: str | None = None, checkpoint: Path | None = None, data: 
         ConfigError: no model or no data source of that name, and no such path.
         CheckpointError: no such folder, or no run card in it.
     """
-    if model and model not in WEIGHTS and not Path(model).expanduser().exists():
+    if model is not None and model not in WEIGHTS and not Path(model).expanduser().exists():
         raise ConfigError(f"no model {model!r}: use {', '.join(WEIGHTS)}, or a path that exists")
-    if checkpoint and not (checkpoint / "run_card.json").is_file():
+    if checkpoint is not None and not (checkpoint / "run_card.json").is_file():
         lacks = "holds no run_card.json" if checkpoint.is_dir() else "is no folder that exists"
         raise CheckpointError(f"checkpoint {checkpoint} {lacks}: pass one that `medsam finetune --output` wrote")
-    if data and data not in SOURCES and not Path(data).expanduser().is_dir():
+    if data is not None and data not in SOURCES and not Path(data).expanduser().is_dir():
         raise ConfigError(f"no data source {data!r}: use {', '.join(SOURCES)}, or a folder that exists")
 
 

@@ -210,7 +210,7 @@ def export(args: Namespace) -> Result:
     check_writable(args.output)
     from medsam_helpers.models.export import check_hub_access, export_model, push_to_hub
 
-    if args.push_to_hub:
+    if args.push_to_hub is not None:  # an empty name, of an unset variable, is a mistake too
         check_hub_access(args.push_to_hub)
     folder = export_model(args.checkpoint or args.model, args.output)
     print(f"written to {folder}")

@@ -113,10 +113,12 @@ def push_to_hub(folder: Path, repository: str) -> str:
     except Exception as error:
         raise CheckpointError(
             f"cannot push to {repository}: {_one_line(error)}. The token must be allowed to write there; the export "
-            f"is whole, so once it is, `hf upload {repository} {folder}` sends it"
+            f"is whole, so once it is, `hf upload {repository} {folder} --private` sends it"
         ) from error
     return str(address)
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error.__cause__ or error).split())[:300]
+    # An upload's RuntimeError only names the file; what the hub said is in its cause.
+    reason = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+    return " ".join(str(reason).split())[:400].rstrip(".")
