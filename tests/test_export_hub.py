@@ -171,6 +171,7 @@ def test_an_export_is_whole_for_plain_transformers_and_for_us(tuned, tmp_path):
     assert json.loads(out.splitlines()[-1]) == {"folder": str(tmp_path / "full")}
     expected = {"config.json", "model.safetensors", "processor_config.json", "README.md", "finetune_card.json"}
     assert {path.name for path in (tmp_path / "full").iterdir()} == expected
+    assert len({path.stat().st_mode for path in (tmp_path / "full").iterdir()}) == 1, "who reads one reads all"
 
     image = np.random.default_rng(0).integers(0, 255, (60, 90, 3)).astype(np.uint8)
     box = np.array([10, 8, 50, 55])

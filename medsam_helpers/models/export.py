@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -58,6 +60,8 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
             # The base is inside now; where it lay on this machine is nobody's business.
             card = {key: value for key, value in read_card(source).items() if key not in ("base_path", "config")}
             (folder / ORIGIN_FILE).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        # safetensors gives its files to their owner alone; others shall read them as they read the rest.
+        shutil.copymode(folder / "README.md", folder / "model.safetensors")
         if output.exists():
             output.rmdir()
         folder.rename(output)
@@ -111,9 +115,10 @@ def push_to_hub(folder: Path, repository: str) -> str:
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload fine-tuned SAM")
     # The client raises its HTTP library's errors, its own, OSError, ValueError and RuntimeError.
     except Exception as error:
+        again = shlex.join(["hf", "upload", repository, str(folder), "--private"])
         raise CheckpointError(
-            f"cannot push to {repository}: {_one_line(error)}. The token must be allowed to write there; the export "
-            f"is whole, so once it is, `hf upload {repository} {folder} --private` sends it"
+            f"cannot push to {repository}: {_one_line(error)}. The token must be allowed to write there. The export is "
+            f"whole: `{again}` sends it"
         ) from error
     return str(address)
 
