@@ -18,10 +18,11 @@ def mask_to_boxes(mask: np.ndarray, mode: BoxMode = "union", min_area: float = 1
 
     Args:
         mask: (H, W) bool.
-        mode: "union" gives one box round everything, "components" one box a connected component (8 neighbours),
-            largest first.
-        min_area: components below this share of the image are specks of the annotation and get no box of their own
-            (the largest always does). The union takes every pixel.
+        mode: "components" gives one box a connected component (8 neighbours), largest first; "union" one box round
+            all of these.
+        min_area: components below this share of the image are specks of the annotation and are not prompted for (the
+            largest always is). In Kvasir-SEG's JPEG masks 180 of 1000 have such stray pixels, and a box round these
+            too would be a prompt that nobody would draw.
     Returns:
         (N, 4) float32 `[x0, y0, x1, y1)`; N is 1 for "union".
     Raises:
@@ -37,17 +38,17 @@ def mask_to_boxes(mask: np.ndarray, mode: BoxMode = "union", min_area: float = 1
     """
     if not mask.any():
         raise PromptError("the mask is empty: there is nothing to put a box round")
-    if mode == "union":
-        regions = ndimage.find_objects(mask.astype(np.uint8))
-    elif mode == "components":
-        labels, _ = ndimage.label(mask, _EIGHT_NEIGHBOURS)
-        areas = np.bincount(labels.ravel())[1:]
-        order = np.argsort(-areas, kind="stable")
-        found = ndimage.find_objects(labels)
-        regions = [found[i] for rank, i in enumerate(order) if rank == 0 or areas[i] >= min_area * mask.size]
-    else:
+    if mode not in ("union", "components"):
         raise ConfigError(f"box mode {mode!r} is unknown: use 'union' or 'components'")
-    return np.array([[x.start, y.start, x.stop, y.stop] for y, x in regions], np.float32)
+    labels, _ = ndimage.label(mask, _EIGHT_NEIGHBOURS)
+    areas = np.bincount(labels.ravel())[1:]
+    order = np.argsort(-areas, kind="stable")
+    found = ndimage.find_objects(labels)
+    regions = [found[i] for rank, i in enumerate(order) if rank == 0 or areas[i] >= min_area * mask.size]
+    boxes = np.array([[x.start, y.start, x.stop, y.stop] for y, x in regions], np.float32)
+    if mode == "union":
+        return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])[None]
+    return boxes
 
 
 def jitter_boxes(

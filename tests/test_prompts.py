@@ -40,12 +40,13 @@ def test_pixels_that_touch_at_a_corner_are_one_component():
     assert mask_to_boxes(mask, "components").tolist() == [[0, 0, 6, 6]]
 
 
-def test_specks_get_no_box_of_their_own_but_belong_to_the_union():
-    mask = mask_of((100, 200), (10, 30, 10, 30), (60, 61, 150, 151), (80, 81, 150, 152))
+def test_specks_are_not_prompted_for():
+    mask = mask_of((100, 200), (10, 30, 10, 30), (95, 96, 190, 191), (80, 81, 150, 152))
     # One pixel is 0.5e-4 of the image and goes, two are 1e-4 and stay.
     assert mask_to_boxes(mask, "components").tolist() == [[10, 10, 30, 30], [150, 80, 152, 81]]
     assert len(mask_to_boxes(mask, "components", min_area=0)) == 3
-    assert mask_to_boxes(mask).tolist() == [[10, 10, 152, 81]]
+    assert mask_to_boxes(mask).tolist() == [[10, 10, 152, 81]], "a stray pixel must not stretch the union"
+    assert mask_to_boxes(mask, min_area=0).tolist() == [[10, 10, 191, 96]]
 
 
 def test_the_largest_component_gets_its_box_however_small():
