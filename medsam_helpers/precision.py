@@ -25,7 +25,7 @@ def has_fast_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
-    abilities = torch.cpu.get_capabilities()
+    abilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch cannot be asked: no
     return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16") or abilities.get("bf16"))
 
 

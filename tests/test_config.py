@@ -1,12 +1,16 @@
-"""Settings: profiles, what the environment lays over them, and values that are refused."""
+"""Settings: profiles, what the environment lays over them, the precision they ask for, and values that are refused."""
 
+import warnings
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
+import torch
 
 from medsam_helpers.config import PROFILES, RunConfig, config_from_environment
 from medsam_helpers.data import SOURCES
 from medsam_helpers.errors import ConfigError
+from medsam_helpers.precision import autocast, default_device, effective_precision, has_fast_bf16
 from medsam_helpers.recipes import RECIPES
 from medsam_helpers.weights import WEIGHTS
 
@@ -132,3 +136,54 @@ def test_limits_are_what_load_data_takes():
 def test_one_line_tells_the_source_and_what_differs_from_the_default():
     assert str(RunConfig()) == "model mobile-sam, data phantom, recipe best"
     assert str(RunConfig(data="mine", epochs=3)) == "model mobile-sam, data mine, recipe best, epochs 3"
+
+
+# --- precision ---
+
+CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
+
+
+def test_fast_bf16_is_what_the_processor_says_of_itself():
+    flags = Path("/proc/cpuinfo")
+    if not flags.exists() or "flags" not in (text := flags.read_text()):
+        pytest.skip("this system does not list its processor's abilities")
+    assert has_fast_bf16(CPU) == ("avx512_bf16" in text or "amx_bf16" in text)
+
+
+def test_a_torch_that_cannot_be_asked_means_no_bf16(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not has_fast_bf16(CPU)
+    assert effective_precision("auto", CPU) == "fp32"
+
+
+def test_auto_takes_bf16_where_it_is_fast_and_what_is_asked_for_stays():
+    assert effective_precision("auto", CPU) == ("bf16" if has_fast_bf16(CPU) else "fp32")
+    assert effective_precision("auto", MPS) == "fp32"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, device in (("fp32", CPU), ("bf16", CPU), ("fp16", CUDA), ("bf16", CUDA)):
+            assert effective_precision(name, device) == name
+
+
+@pytest.mark.parametrize("device", [CPU, MPS])
+def test_fp16_without_cuda_runs_in_fp32_and_says_so(device):
+    with pytest.warns(UserWarning, match=f"fp16 needs CUDA; on {device.type} this runs in fp32"):
+        assert effective_precision("fp16", device) == "fp32"
+
+
+def test_an_unknown_precision_lists_those_there_are():
+    with pytest.raises(ConfigError, match="precision 'half' is unknown: use auto, fp32, bf16, fp16"):
+        effective_precision("half", CPU)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_products_are_computed_in_the_precision_of_the_context(name, dtype):
+    matrix = torch.eye(3)
+    with autocast(CPU, name):
+        assert (matrix @ matrix).dtype == dtype
+    assert (matrix @ matrix).dtype == torch.float32
+
+
+def test_the_default_device_is_the_best_there_is():
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert default_device().type == best
