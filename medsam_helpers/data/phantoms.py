@@ -32,7 +32,7 @@ def draw_phantom(kind: Kind, rng: np.random.Generator) -> tuple[np.ndarray, np.n
         kind: "endoscopy", a colonoscopy with one polyp or two, or "ultrasound", a breast with one lesion.
         rng: source of everything that is drawn; the same state gives the same picture.
     Returns:
-        Image (H, W, 3) uint8 and mask (H, W) bool, not square, 350 to 700 pixels wide; 1 % to 50 % is lesion.
+        Image (H, W, 3) uint8 and mask (H, W) bool, not square, 360 to 620 pixels wide; 1 % to 50 % is lesion.
     Raises:
         ConfigError: unknown kind.
 

@@ -1,7 +1,8 @@
-"""What both kinds of phantom are drawn with: smooth noise, soft steps and lobed outlines on a pixel grid."""
+"""What both kinds of phantom are drawn with: a pixel grid, smooth noise, soft steps and lobed outlines."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Field = NDArray[np.float32]
+"""One number a pixel, (H, W). Plain Python floats keep a field in float32; numpy's own float64 scalars would not."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,9 @@ class Canvas:
     def of_width(cls, width: int, width_over_height: float) -> Canvas:
         """A canvas so many pixels wide."""
         height = round(width / width_over_height)
-        y, x = np.mgrid[:height, :width].astype(np.float32)
+        y, x = np.mgrid[:height, :width].astype(np.float32) + 0.5
         unit = min(height, width) / 2
-        return cls((height, width), (x + 0.5 - width / 2) / unit, (y + 0.5 - height / 2) / unit)
+        return cls((height, width), (x - width / 2) / unit, (y - height / 2) / unit)
 
     @property
     def unit(self) -> float:
@@ -37,45 +39,52 @@ class Canvas:
 
         Each further octave is half as wide and half as strong.
         """
-        height, width = self.size_hw
-        total = np.zeros(self.size_hw, np.float32)
-        for octave in range(octaves):
-            step_y, step_x = np.broadcast_to(np.asarray(scale) * self.unit, 2) / 2**octave
-            rows, columns = height / step_y, width / step_x
-            knots = rng.standard_normal((int(rows) + 5, int(columns) + 5), np.float32)
-            top, left = 1 + rng.random(2)
-            box = (left, top, left + columns, top + rows)
-            fine = Image.fromarray(knots).resize((width, height), Image.Resampling.BICUBIC, box)
-            total += np.asarray(fine) / np.float32(2**octave)
-        return total * (1.5 / sum(0.25**octave for octave in range(octaves)) ** 0.5)
+        steps = np.broadcast_to(np.asarray(scale) * self.unit, 2)
+        field = Image.new("F", (1, 1))
+        for octave in range(octaves):  # each on a grid of its own size: only the last step is as large as the picture
+            rows, columns = np.divide(self.size_hw, steps / 2**octave)
+            knots = rng.standard_normal((int(rows) + 5, int(columns) + 5), np.float32) / np.float32(2**octave)
+            field = Image.fromarray(knots + field.resize(knots.shape[::-1], Image.Resampling.BICUBIC))
+        left, top = 1 + rng.random(2)
+        box = (left, top, left + columns, top + rows)
+        spread = 1.5 / sum(0.25**octave for octave in range(octaves)) ** 0.5
+        return np.asarray(field.resize(self.size_hw[::-1], Image.Resampling.BICUBIC, box)) * np.float32(spread)
 
 
-def soft_step(value: Field, low: float, high: float) -> Field:
+def soft_step(value: Field, low: float | Field, high: float | Field) -> Field:
     """0 below `low`, 1 above `high`, smooth between (Hermite); `low > high` turns it round."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def ellipse_distance(
-    x: Field, y: Field, centre: tuple[float, float], radii: tuple[float, float], angle: float
-) -> Field:
-    """(H, W): 0 at the centre of an ellipse, 1 on its outline, growing in proportion to the distance from the centre."""
+def heading(angle: float) -> np.ndarray:
+    """The unit vector (x, y) in a direction."""
+    return np.array([np.cos(angle), np.sin(angle)])
+
+
+def ellipse_distance(x: Field, y: Field, centre: Sequence[float], radii: Sequence[float], angle: float = 0.0) -> Field:
+    """0 at the centre of an ellipse, 1 on its outline, in proportion between and beyond."""
     dx, dy = x - float(centre[0]), y - float(centre[1])
-    cos, sin = float(np.cos(angle)), float(np.sin(angle))
+    cos, sin = heading(angle).tolist()
     u, v = (cos * dx + sin * dy) / float(radii[0]), (cos * dy - sin * dx) / float(radii[1])
     return np.sqrt(u * u + v * v)
 
 
-def smooth_union(distances: list[Field], sharpness: float = 8.0) -> Field:
+def smooth_union(distances: Sequence[Field], sharpness: float = 8.0) -> Field:
     """Several shapes grown together: about the smallest of their distances, with the notches between them filled."""
     nearest = np.minimum.reduce(distances)
-    return nearest - np.log(sum(np.exp(-sharpness * (d - nearest)) for d in distances)) / sharpness
+    return nearest - np.log(sum(np.exp(sharpness * (nearest - distance)) for distance in distances)) / sharpness
 
 
-def wavy(
-    distance: Field, x: Field, y: Field, centre: tuple[float, float], strength: float, rng: np.random.Generator
+def lobed_distance(
+    x: Field, y: Field, centre: np.ndarray, size: float, lobes: int, waves: float, rng: np.random.Generator
 ) -> Field:
-    """A distance whose outline waves in and out by about `strength`, in 2 to 7 harmonics round the centre."""
+    """0 inside, about 1 on the outline of an ellipse with lobes on it, its edge waving by about `waves`."""
+    parts = [ellipse_distance(x, y, centre, (size, size * rng.uniform(0.5, 1)), rng.normal(0, 0.6))]
+    for _ in range(lobes):
+        turn, radius = rng.uniform(0, 2 * np.pi), size * rng.uniform(0.4, 0.75)
+        offset = size * rng.uniform(0.5, 0.95) * heading(turn)
+        parts.append(ellipse_distance(x, y, centre + offset, (radius, radius * rng.uniform(0.7, 1)), turn))
     angle = np.arctan2(y - float(centre[1]), x - float(centre[0]))
     wave = sum(rng.normal() / order * np.cos(order * angle + rng.uniform(0, 2 * np.pi)) for order in range(2, 8))
-    return distance * np.exp(strength * wave)
+    return smooth_union(parts) * np.exp(waves * wave)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy import ndimage
 
-from medsam_helpers.data.phantoms_texture import Canvas, Field, ellipse_distance, smooth_union, soft_step, wavy
+from medsam_helpers.data.phantoms_texture import Canvas, Field, lobed_distance, soft_step
 
 
 def draw_ultrasound(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -21,36 +21,43 @@ def draw_ultrasound(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     distance = _draw_outline(canvas, benign, rng)
     echo, sheets = _draw_tissue(canvas, depth, rng)
     loss = _draw_losses(canvas, depth, rng)
-
-    soft = rng.uniform(0.02, 0.12) if benign else rng.uniform(0.08, 0.4)
-    inside = soft_step(distance, 1 + soft / 2, 1 - soft / 2)
-    dark = rng.choice([8, 14, 20, 40], p=[0.25, 0.3, 0.25, 0.2]) if benign else rng.uniform(5, 16)
-    own = -8 - dark + rng.uniform(1, 4) * canvas.noise(rng, 0.12, 3)
-    echo += inside * (own - echo)
-    sheets *= 1 - inside
-    rim = np.exp(-np.square((distance - 1.03) / 0.05)) * rng.uniform(0, 8) if benign else soft_step(distance, 1.6, 1.0) * (1 - inside) * rng.uniform(0, 7)
-    echo += rim
-    through = rng.uniform(-30, -3) if benign else rng.uniform(-5, 35)  # decibels kept or lost in a length of 1
-    path = np.cumsum(inside, axis=0) / canvas.unit
-    loss += through * ndimage.gaussian_filter1d(path, 0.05 * canvas.unit, axis=1)
-    return _screen(canvas, _send_pulse(echo, sheets, rng), loss, distance, rng), distance < 1
+    inside = _place_lesion(canvas, distance, benign, echo, rng)
+    through = rng.uniform(-20, -3) if benign else rng.uniform(-5, 35)  # decibels lost (or spared) in a length of 1
+    passed = np.cumsum(inside, axis=0) / canvas.unit
+    loss += through * ndimage.gaussian_filter1d(passed, 0.05 * canvas.unit, axis=1)
+    envelope = _send_pulse(echo, sheets * (1 - inside), rng)
+    return _screen(canvas, envelope, loss, distance, rng), distance < 1
 
 
 def _draw_outline(canvas: Canvas, benign: bool, rng: np.random.Generator) -> Field:
     """Distance to the lesion, 1 on its outline: a smooth oval, or lobes with angles and spikes."""
-    area = float(np.clip(np.exp(rng.normal(np.log(0.045 if benign else 0.09), 0.9)), 0.01, 0.45))
+    area = float(np.clip(np.exp(rng.normal(np.log(0.045 if benign else 0.09), 0.9)), 0.012, 0.45))
     size = float(np.sqrt(area))
     centre = rng.uniform((-0.6, -0.55), (0.6, 0.25))
-    warp = size * (rng.uniform(0, 0.05) if benign else rng.uniform(0.05, 0.14))
+    warp = size * (rng.uniform(0, 0.05) if benign else rng.uniform(0.04, 0.11))
     x = canvas.x + warp * canvas.noise(rng, 0.35 * size, 3)
     y = canvas.y + warp * canvas.noise(rng, 0.35 * size, 3)
-    lobes = [ellipse_distance(x, y, centre, (size, size * rng.uniform(0.45, 0.9)), rng.normal(0, 0.3))]
-    for _ in range(rng.choice([0, 0, 1, 2]) if benign else rng.integers(1, 4)):
-        turn, share = rng.uniform(0, 2 * np.pi), size * rng.uniform(0.35, 0.7)
-        offset = size * rng.uniform(0.5, 0.9) * np.array([np.cos(turn), 0.7 * np.sin(turn)])
-        lobes.append(ellipse_distance(x, y, centre + offset, (share, share * rng.uniform(0.6, 1)), turn))
-    distance = wavy(smooth_union(lobes), x, y, centre, 0.02 if benign else rng.uniform(0.05, 0.15), rng)
-    return distance / np.float32(np.quantile(distance[::3, ::3], area))
+    lobes = int(rng.integers(0, 2) if benign else rng.integers(1, 4))
+    waves = 0.02 if benign else rng.uniform(0.05, 0.15)
+    distance = lobed_distance(x, y, centre, size, lobes, waves, rng)
+    distance /= float(np.quantile(distance[::3, ::3], area))
+    parts, _ = ndimage.label(distance < 1)
+    islands = (parts > 0) & (parts != np.bincount(parts[parts > 0]).argmax())
+    return np.where(islands, np.float32(1.5), distance)  # the warp may have torn splinters off: one lesion stays
+
+
+def _place_lesion(canvas: Canvas, distance: Field, benign: bool, echo: Field, rng: np.random.Generator) -> Field:
+    """Put the lesion's own decibels into `echo`, with a bright capsule or halo; gives its cover, 1 inside."""
+    soft = rng.uniform(0.02, 0.12) if benign else rng.uniform(0.08, 0.4)
+    inside = soft_step(distance, 1 + soft / 2, 1 - soft / 2)
+    darker = float(rng.choice([6, 12, 18, 36], p=[0.25, 0.3, 0.25, 0.2])) if benign else rng.uniform(4, 14)
+    own = -8 - darker + rng.uniform(1, 4) * canvas.noise(rng, 0.12, 3)
+    echo += inside * (own - echo)
+    if benign:
+        echo += rng.uniform(0, 8) * np.exp(-np.square((distance - 1.03) / 0.05))
+    else:
+        echo += rng.uniform(0, 7) * soft_step(distance, 1.6, 1.0) * (1 - inside)
+    return inside
 
 
 def _draw_tissue(canvas: Canvas, depth: Field, rng: np.random.Generator) -> tuple[Field, Field]:
@@ -70,11 +77,13 @@ def _draw_tissue(canvas: Canvas, depth: Field, rng: np.random.Generator) -> tupl
     echo += rng.uniform(1, 3) * canvas.noise(rng, (0.025, 0.12), 2)
     sheets = np.zeros(canvas.size_hw, np.float32)
     for where, strength, (thick, long) in (
-        (in_fat, 1.0, (0.2, 0.8)), (in_gland, 0.9, (0.12, 0.4)), (in_muscle, 1.2, (0.06, 0.5))
+        (in_fat, 1.0, (0.2, 0.8)),
+        (in_gland, 0.9, (0.12, 0.4)),
+        (in_muscle, 1.2, (0.06, 0.5)),
     ):
-        crossing = canvas.noise(rng, (thick, long), 2) + fibres / thick * rng.uniform(1.5, 3)
+        crossing = canvas.noise(rng, (thick, long), 2) + fibres / thick * rng.uniform(2, 5)
         line = np.exp(-np.square(np.sin(crossing) / 0.10)) * soft_step(canvas.noise(rng, (0.15, 0.3), 2), -0.3, 1.5)
-        sheets += where * strength * rng.uniform(0.4, 1.4) * line
+        sheets += where * strength * rng.uniform(0.4, 1.8) * line
     for border in (skin, fat, gland):
         sheets += rng.uniform(0.3, 1) * np.exp(-np.square(border / 0.005)) * soft_step(canvas.noise(rng, 0.4), -1, 1)
     return echo.astype(np.float32), sheets
@@ -103,14 +112,12 @@ def _send_pulse(echo: Field, sheets: Field, rng: np.random.Generator) -> Field:
     return np.asarray(Image.fromarray(total).resize(echo.shape[::-1], Image.Resampling.BICUBIC))
 
 
-def _screen(
-    canvas: Canvas, envelope: Field, loss: Field, distance: Field, rng: np.random.Generator
-) -> np.ndarray:
+def _screen(canvas: Canvas, envelope: Field, loss: Field, distance: Field, rng: np.random.Generator) -> np.ndarray:
     """Log-compressed grey levels, with a label or the examiner's calipers now and then."""
-    span = rng.uniform(45, 60)
-    decibel = 20 * np.log10(np.maximum(envelope, 1e-4)) - loss + rng.uniform(-16, -4)
+    span = rng.uniform(38, 52)
+    decibel = 20 * np.log10(np.maximum(envelope, 1e-4)) - loss + rng.uniform(-14, -4)
     grey = np.clip(255 * (1 + decibel / span), 0, 255).astype(np.uint8)
-    picture = Image.fromarray(grey).filter(ImageFilter.GaussianBlur(0.6))
+    picture = Image.fromarray(grey).filter(ImageFilter.GaussianBlur(0.8))
     pen = ImageDraw.Draw(picture)
     height, width = canvas.size_hw
     if rng.random() < 0.3:
