@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import shlex
+import signal
 import sys
 import time
 import warnings
@@ -147,6 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.perf_counter()
     args.elapsed = lambda: time.perf_counter() - started
     args.command_line = shlex.join(["medsam", *(argv if argv is not None else sys.argv[1:])])
+    # A scheduler that ends the job asks with SIGTERM: what was computed is kept as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: _tell(f"warning: {message}")
         try:

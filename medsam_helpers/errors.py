@@ -27,3 +27,7 @@ class ShapeError(MedsamError, ValueError):
 
 class ConfigError(MedsamError, ValueError):
     """A setting has a value that is not allowed; the message lists those that are."""
+
+
+class TrainingError(MedsamError):
+    """Training cannot go on; what it reached before is kept."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.losses import LOSSES
@@ -57,15 +58,17 @@ class Recipe:
     def __post_init__(self) -> None:
         positive = {"lr": self.lr, "epochs": self.epochs, "batch": self.batch, "accumulation": self.accumulation}
         for name, value in positive.items():
-            if not value > 0:
-                raise ConfigError(f"{name} must be greater than 0, is {value:g}")
+            if not (value > 0 and math.isfinite(value)):
+                raise ConfigError(f"{name} must be greater than 0 and finite, is {value:g}")
         for name in ("lr_min", "weight_decay", "warmup_steps", "jitter_1024"):
-            if getattr(self, name) < 0:
+            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise ConfigError(f"{name} must not be negative, is {getattr(self, name):g}")
         if self.loss not in LOSSES:
             raise ConfigError(f"loss {self.loss!r} is unknown: use {', '.join(LOSSES)}")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision {self.precision!r} is unknown: use {', '.join(PRECISIONS)}")
+        if self.box_mode not in get_args(BoxMode):
+            raise ConfigError(f"box_mode {self.box_mode!r} is unknown: use {' or '.join(get_args(BoxMode))}")
         if "vision_encoder" in self.trainable:
             raise ConfigError("the vision encoder cannot be trained here: its embeddings are cached")
 

@@ -20,7 +20,7 @@ from transformers import SamModel
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.embeddings import EmbeddingStore
-from medsam_helpers.errors import DataError
+from medsam_helpers.errors import DataError, TrainingError
 from medsam_helpers.evaluation import case_boxes
 from medsam_helpers.examples import EpochOrder, PromptedCases
 from medsam_helpers.losses import get_loss
@@ -87,6 +87,7 @@ def fit(
     Raises:
         DataError: no training or no dev case, or an embedding is missing.
         ConfigError: `output` holds the state of a run with other arguments.
+        TrainingError: the loss is not finite.
     """
     if not len(train) or not len(dev):
         raise DataError(f"training needs cases in train and in dev, got {len(train)} and {len(dev)}")
@@ -132,6 +133,11 @@ def fit(
             steps = range(state.epoch * steps_per_epoch, total)
             rates = (learning_rate(step, total, recipe) for step in steps)
             loss = _train_epoch(wrapped, loader, optimizer, accelerator, recipe, rates, bar)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"epoch {state.epoch + 1}: the loss is {loss}; try a lower learning rate, or precision fp32 "
+                    f"(now {precision}). Epoch {state.epoch} is kept in {output}"
+                )
             rate = optimizer.param_groups[0]["lr"]
             finish_epoch({"loss": loss, "lr": rate, "seconds": round(time.perf_counter() - started, 2)})
             bar.set_postfix(loss=f"{loss:.3f}", dev_dice=f"{state.history[-1]['dev_dice']:.3f}")

@@ -45,3 +45,10 @@ def test_permissions_are_those_of_an_ordinary_file(tmp_path):
     with atomic_write(tmp_path / "atomic") as temporary:
         temporary.touch()
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_private_file_of_a_writer_gets_ordinary_permissions(tmp_path):
+    with atomic_write(tmp_path / "a") as temporary:
+        temporary.touch(mode=0o600)
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode

@@ -212,6 +212,21 @@ def damage_missing_weight(folder):
     save_file(state, path)
 
 
+def damage_shape(folder):
+    path = folder / "decoder.safetensors"
+    state = load_file(path)
+    state["mask_decoder.iou_token.weight"] = torch.zeros(3, 5)
+    save_file(state, path)
+
+
+def damage_encoding(folder):
+    (folder / "run_card.json").write_bytes(b"\xff\xfe{")
+
+
+def damage_kind(folder):
+    (folder / "run_card.json").write_text("[1]")
+
+
 def damage_card(folder):
     (folder / "run_card.json").write_text("{")
 
@@ -227,7 +242,10 @@ def damage_no_base(folder):
     [
         (damage_cut, "missing or damaged"),
         (damage_missing_weight, "1 decoder weights missing"),
+        (damage_shape, "0 decoder weights missing, 1 unknown or of another shape"),
         (damage_card, "not a decoder checkpoint"),
+        (damage_encoding, "not a decoder checkpoint"),
+        (damage_kind, "not a decoder checkpoint"),
         (damage_no_base, "not a decoder checkpoint"),
     ],
 )

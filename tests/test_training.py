@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from conftest import draw_discs, make_tiny_sam
 from medsam_helpers.embeddings import EmbeddingStore
-from medsam_helpers.errors import CheckpointError, ConfigError, DataError
+from medsam_helpers.errors import CheckpointError, ConfigError, DataError, TrainingError
 from medsam_helpers.examples import PromptedCases
 from medsam_helpers.experiment import embed_cases
 from medsam_helpers.models import model_info
@@ -260,6 +260,15 @@ def test_every_recipe_trains(setting, tmp_path, name):
     assert result.history["lr"][1] > 0
 
 
+def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_do(setting, tmp_path):
+    model, cases, dev, store = setting
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.mask_decoder.iou_token.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"epoch 1: the loss is nan.*lower learning rate"):
+        train((broken, cases, dev, store), tmp_path / "run")
+
+
 def test_nothing_to_train_on_is_said(setting, tmp_path):
     model, cases, dev, store = setting
     with pytest.raises(DataError, match="needs cases in train and in dev, got 0 and 3"):
@@ -322,6 +331,9 @@ def test_the_rate_rises_and_falls_as_the_recipe_says():
         ({"lr": 0}, "lr must be greater than 0"),
         ({"epochs": -1}, "epochs must be greater than 0"),
         ({"jitter_1024": -5}, "jitter_1024 must not be negative"),
+        ({"lr": float("inf")}, "greater than 0 and finite"),
+        ({"jitter_1024": float("nan")}, "jitter_1024 must not be negative, is nan"),
+        ({"box_mode": "both"}, "box_mode 'both' is unknown: use union or components"),
         ({"loss": "hinge"}, "loss 'hinge' is unknown: use"),
         ({"precision": "int8"}, "precision 'int8' is unknown"),
         ({"trainable": ("vision_encoder",)}, "its embeddings are cached"),

@@ -58,10 +58,10 @@ def read_card(folder: Path) -> dict[str, Any]:
     path = Path(folder) / CARD_FILE
     try:
         card = json.loads(path.read_text())
-        if not {"base", "base_digest"} <= set(card):
+        if not isinstance(card, dict) or not {"base", "base_digest"} <= set(card):
             raise KeyError("base")
         return card
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError) as error:  # text that is no UTF-8 or no JSON is a ValueError
         raise CheckpointError(
             f"{folder}: not a decoder checkpoint ({path.name}: {type(error).__name__}). It needs {DECODER_FILE} "
             f"and {CARD_FILE}, as `medsam finetune --output` writes them"
@@ -90,11 +90,13 @@ def load_checkpoint(folder: str | Path, base: SamModel | str | Path | None = Non
         state = load_file(folder / DECODER_FILE)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / DECODER_FILE}: missing or damaged ({error})") from error
-    _, unexpected = model.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
-    expected = {k for k in model.state_dict() if k.startswith("mask_decoder.")}
-    missing = expected - set(state)
-    if unexpected or missing or not all(k.startswith(tuple(f"{p}." for p in PARTS)) for k in state):
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    missing = [name for name in shapes if name.startswith("mask_decoder.") and name not in state]
+    unknown = [name for name in state if not name.startswith(PARTS) or shapes.get(name) != state[name].shape]
+    if missing or unknown:
         raise CheckpointError(
-            f"{folder / DECODER_FILE}: {len(missing)} decoder weights missing, {len(unexpected)} unknown"
+            f"{folder / DECODER_FILE}: {len(missing)} decoder weights missing, "
+            f"{len(unknown)} unknown or of another shape"
         )
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
     return model.eval()
