@@ -1,6 +1,5 @@
 """Metrics by hand, against an oracle that looks at every pair of outline pixels, and against MONAI."""
 
-
 import numpy as np
 import pytest
 import torch
