@@ -84,7 +84,7 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe("best", source="measured here on dev, see notebooks/results"),
+        Recipe("best", source="a start, not yet searched on dev: rate and jitter of MedSAM's own code, MONAI's DiceCE"),
         Recipe(
             "guide",
             source="public guide to fine-tuning SAM on Kvasir-SEG, with its frame bug and one-sided jitter put right",
