@@ -56,11 +56,11 @@ def _draw_wall(canvas: Canvas, polyps: Polyps, rng: np.random.Generator) -> Wall
     lumen, drift = reach * heading(turn), rng.normal(0, 0.12, 2)
     warp = np.exp(0.15 * canvas.noise(rng, 0.8))
     radius = ellipse_distance(canvas.x, canvas.y, lumen, (1, 1)) * warp
-    shade = ((radius + 0.1) / (radius + rng.uniform(0.3, 0.9))) ** rng.uniform(1.0, 2.0)
+    shade = ((radius + 0.1) / (radius + rng.uniform(0.3, 0.9))) ** rng.uniform(0.8, 1.8)
     curtain = None
     calm = 1 - polyps.cover * soft_step(polyps.firm, 0.6, 0.2)  # what is hardly raised shows no fold through it
     rim_at = (reach + 1) * rng.uniform(0.6, 0.95)
-    for index in range(rng.integers(3, 6) if lumen_seen else rng.integers(2, 6)):
+    for index in range(rng.integers(2, 6) if lumen_seen else rng.integers(1, 6)):
         radii = (rim_at, rim_at * rng.uniform(0.65, 1))
         rim = ellipse_distance(canvas.x, canvas.y, lumen, radii, rng.uniform(0, np.pi)) * warp
         rim += rng.uniform(0.03, 0.12) * canvas.noise(rng, rng.uniform(0.5, 1.0))
@@ -70,7 +70,7 @@ def _draw_wall(canvas: Canvas, polyps: Polyps, rng: np.random.Generator) -> Wall
             present, curtain = np.float32(1), front
         crest = np.exp(-np.maximum(front, 0) / rng.uniform(0.1, 0.3)) * rng.uniform(0.2, 0.6)
         crest -= np.exp(-np.square(front / rng.uniform(0.015, 0.05))) * rng.uniform(0.1, 0.4)
-        pocket = np.exp(np.minimum(front, 0) / rng.uniform(0.08, 0.5)) * rng.uniform(0.35, 0.85)
+        pocket = np.exp(np.minimum(front, 0) / rng.uniform(0.08, 0.5)) * rng.uniform(0.3, 0.75)
         edge = soft_step(front, -0.006, rng.uniform(0.006, 0.03))
         shade *= 1 + present * (edge * crest - (1 - edge) * pocket)
         rim_at *= rng.uniform(0.5, 0.85)
@@ -81,7 +81,7 @@ def _draw_wall(canvas: Canvas, polyps: Polyps, rng: np.random.Generator) -> Wall
         spot = ellipse_distance(canvas.x, canvas.y, near * heading(turn), radii, turn)
         shade *= 1 + rng.uniform(0, most) * np.exp(-np.square(spot))
     shade *= rng.uniform(1.05, 1.35) * np.exp(rng.uniform(0.05, 0.2) * canvas.noise(rng, 0.6))
-    return Wall(shade, rng.uniform(0.03, 0.10) * canvas.noise(rng, 0.4, 2), curtain)
+    return Wall(shade, rng.uniform(0.03, 0.07) * canvas.noise(rng, 0.4, 2), curtain)
 
 
 def _pigment(canvas: Canvas, polyps: Polyps, rng: np.random.Generator) -> np.ndarray:
@@ -119,7 +119,7 @@ def _vessels(canvas: Canvas, rng: np.random.Generator) -> Field:
         if thick > 0.9 and len(walks) < 200:
             for fork in np.flatnonzero(rng.random(len(path)) < 0.13):
                 walks.append((path[fork], turns[fork] + rng.choice([-0.9, 0.9]), thick * 0.7))
-    seen = soft_step(canvas.noise(rng, 0.6), -1.0, 0.8) * rng.uniform(0.2, 1.1)
+    seen = soft_step(canvas.noise(rng, 0.6), -0.8, 1.0) * rng.uniform(0.1, 1)
     return ndimage.gaussian_filter(np.asarray(sheet, np.float32) / 255, canvas.unit / 280) * seen
 
 
@@ -127,7 +127,7 @@ def _light(canvas: Canvas, wall: Wall, polyps: Polyps, pigment: np.ndarray, rng:
     """(3, H, W) what the lens sees: pigment times light, burnt out where it is too much, with glints on wet film."""
     lamp_x, lamp_y = rng.normal(0, 0.35, 2).tolist()
     relief = ndimage.gaussian_filter(polyps.height, 0.01 * canvas.unit) + wall.relief
-    relief += rng.uniform(0.0005, 0.004) * canvas.noise(rng, 0.08, 2)
+    relief += rng.uniform(0.0005, 0.003) * canvas.noise(rng, 0.08, 2)
     slope_y, slope_x = np.gradient(relief, 1 / canvas.unit)
     facing = (1 - lamp_x * slope_x - lamp_y * slope_y) / np.sqrt(1 + slope_x * slope_x + slope_y * slope_y)
     facing = 0.55 + 0.45 * np.clip(facing, -0.4, 1.8)  # light that went through the tissue softens the dark side

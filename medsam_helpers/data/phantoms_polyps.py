@@ -56,7 +56,7 @@ def draw_polyps(canvas: Canvas, visible: np.ndarray, rng: np.random.Generator) -
     whole, head = whole / level, head / level
     # Most polyps stand out on one side and pass into the mucosa on another.
     firm = clear * soft_step(canvas.noise(rng, 1.3 * size), -1.8, rng.uniform(-1.3, 1.5))
-    soft = 0.06 + 0.6 * np.square(1 - firm)
+    soft = 0.03 + 0.6 * np.square(1 - firm)
     round_top = np.maximum(1 - np.square(whole), 0)
     dome = np.minimum(2 * round_top, 1) ** 1.5 * 0.3 if kind == "flat" else round_top ** (1.2 - 0.7 * firm)
     lumps = 1 + rng.uniform(0.0, 0.12) * canvas.noise(rng, 0.35 * size)

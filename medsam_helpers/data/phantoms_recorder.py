@@ -71,7 +71,7 @@ def draw_recorder(canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray,
     text = "\n".join(["Name: PHANTOM", "Sex:    Age:", "D.O.B.:", date, time, "", "CVP:5"])
     corner = (4, rng.uniform(0.2, 0.3) * height)
     written = rng.random() < 0.8
-    sharpen = int(rng.integers(80, 180))
+    sharpen = int(rng.integers(60, 160))
     noise = 0.011 * rng.standard_normal(canvas.size_hw, np.float32)
 
     def finish(rgb: np.ndarray) -> np.ndarray:
