@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import warnings
+from functools import cache
 
 import torch
 
@@ -19,14 +21,32 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+@cache
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; without that it is slower than float32."""
+    """Whether bfloat16 pays on this device.
+
+    A CPU is asked to multiply, not for its list of abilities: several processors have bfloat16 instructions that are
+    slower than their float32, and several virtual machines hide the fast ones.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
     abilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch cannot be asked: no
-    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16") or abilities.get("bf16"))
+    if not any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
+        return False
+    return _seconds_to_multiply(torch.float32) > 1.3 * _seconds_to_multiply(torch.bfloat16)
+
+
+def _seconds_to_multiply(dtype: torch.dtype, side: int = 1024) -> float:
+    """Shortest time of a few matrix products, some milliseconds each."""
+    left, right = torch.ones(side, side, dtype=dtype), torch.ones(side, side, dtype=dtype)
+    taken = []
+    for _ in range(5):
+        started = time.perf_counter()
+        left @ right
+        taken.append(time.perf_counter() - started)
+    return min(taken)
 
 
 def effective_precision(requested: str, device: torch.device) -> str:

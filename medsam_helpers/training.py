@@ -104,7 +104,7 @@ def fit(
         "dev": hashlib.sha256("".join(case.digest for case in dev).encode()).hexdigest(),
     }
     state = TrainingState.open(output / STATE_FILE, identity)
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     state.restore(model, optimizer)
     loader = DataLoader(examples, batch_size=recipe.batch, sampler=EpochOrder(examples))
     wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)

@@ -2,11 +2,11 @@
 
 import warnings
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 import torch
 
+from medsam_helpers import precision
 from medsam_helpers.config import PROFILES, RunConfig, config_from_environment
 from medsam_helpers.data import SOURCES
 from medsam_helpers.errors import ConfigError
@@ -143,17 +143,21 @@ def test_one_line_tells_the_source_and_what_differs_from_the_default():
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 
 
-def test_fast_bf16_is_what_the_processor_says_of_itself():
-    flags = Path("/proc/cpuinfo")
-    if not flags.exists() or "flags" not in (text := flags.read_text()):
-        pytest.skip("this system does not list its processor's abilities")
-    assert has_fast_bf16(CPU) == ("avx512_bf16" in text or "amx_bf16" in text)
+@pytest.mark.parametrize(("bf16_seconds", "pays"), [(0.5, True), (0.9, False), (2.0, False)])
+def test_bf16_is_fast_where_it_multiplies_faster_whatever_the_list_of_abilities_says(monkeypatch, bf16_seconds, pays):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    times = {torch.float32: 1.0, torch.bfloat16: bf16_seconds}
+    monkeypatch.setattr(precision, "_seconds_to_multiply", times.get)
+    assert has_fast_bf16.__wrapped__(CPU) == pays
+
+
+def test_the_time_of_a_product_is_taken_and_positive():
+    assert 0 < precision._seconds_to_multiply(torch.float32, side=64) < 1
 
 
 def test_a_torch_that_cannot_be_asked_means_no_bf16(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert not has_fast_bf16(CPU)
-    assert effective_precision("auto", CPU) == "fp32"
+    assert not has_fast_bf16.__wrapped__(CPU)
 
 
 def test_auto_takes_bf16_where_it_is_fast_and_what_is_asked_for_stays():

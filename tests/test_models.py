@@ -1,5 +1,6 @@
 """Models: against what the original implementations answered, and through save, load and export."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from medsam_helpers.models.decoder import part_state
 from medsam_helpers.models.export import export_model
 from medsam_helpers.models.loading import state_digest
 from medsam_helpers.models.mobile_sam import build_light, light_config, rename_keys
+from medsam_helpers.models.quick_decoder import with_quick_decoder
 from medsam_helpers.models.tiny_vit import TinyViT
-from medsam_helpers.models.upscale import Upscale
 from medsam_helpers.weights import WEIGHTS, fetch
 
 LIGHT = ("mobile-sam", "lite-medsam")
@@ -95,21 +96,32 @@ def test_folding_the_normalisation_changes_nothing_but_the_number_of_layers():
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in encoder.modules())
 
 
-def test_the_quick_upscale_is_the_transposed_convolution_value_and_gradient():
-    torch.manual_seed(0)
-    plain = torch.nn.ConvTranspose2d(6, 4, 2, 2)
-    quick = Upscale(6, 4, 2, 2)
-    quick.load_state_dict(plain.state_dict())
-    answers, gradients = [], []
-    for layer in (plain, quick):
-        x = torch.linspace(-1, 1, 2 * 6 * 5 * 7).reshape(2, 6, 5, 7).requires_grad_()
-        answer = layer(x)
-        answer.square().sum().backward()
-        answers.append(answer)
-        gradients.append([x.grad, layer.weight.grad, layer.bias.grad])
-    torch.testing.assert_close(answers[1], answers[0])
-    for quick_gradient, plain_gradient in zip(*gradients, strict=True):
-        torch.testing.assert_close(quick_gradient, plain_gradient)
+@pytest.mark.parametrize("multimask", [False, True], ids=["one mask", "three masks"])
+def test_the_quick_decoder_is_the_plain_one_value_and_gradient(tiny_sam, multimask):
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(2, 32, 16, 16, generator=generator)
+    boxes = torch.tensor([[[8.0, 8, 90, 60], [30, 20, 100, 100]], [[0, 0, 64, 64], [5, 40, 128, 90]]])
+    outcomes = []
+    for model in (tiny_sam, with_quick_decoder(copy.deepcopy(tiny_sam))):
+        freeze_all_but(model, ["mask_decoder"])
+        output = model(image_embeddings=embeddings, input_boxes=boxes, multimask_output=multimask)
+        (output.pred_masks.square().mean() + output.iou_scores.square().mean()).backward()
+        gradients = {name: p.grad for name, p in model.mask_decoder.named_parameters() if p.grad is not None}
+        outcomes.append((output.pred_masks, output.iou_scores, gradients))
+    (masks, scores, gradients), (quick_masks, quick_scores, quick_gradients) = outcomes
+    assert quick_masks.shape == (2, 2, 3 if multimask else 1, 64, 64)
+    torch.testing.assert_close(quick_masks, masks, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(quick_scores, scores)
+    for name, gradient in gradients.items():
+        # The plain one computes all four masks: the unwanted ones' networks get zeros there, and nothing here.
+        quick = quick_gradients.get(name, torch.zeros_like(gradient))
+        torch.testing.assert_close(quick, gradient, atol=1e-5, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_decoder_of_another_kind_is_not_replaced(tiny_sam):
+    tiny_sam.mask_decoder.upscale_conv1 = torch.nn.ConvTranspose2d(32, 8, kernel_size=4, stride=2, padding=1)
+    with pytest.raises(ValueError, match="upscale_conv1: kernel"):
+        with_quick_decoder(tiny_sam)
 
 
 def test_vit_b_has_the_parameters_that_the_paper_counts():

@@ -16,8 +16,9 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from medsam_helpers import weights
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.geometry import Frame
+from medsam_helpers.memory import keep_freed_memory
 from medsam_helpers.models.mobile_sam import build_light, light_config, load_light
-from medsam_helpers.models.upscale import with_quick_upscale
+from medsam_helpers.models.quick_decoder import with_quick_decoder
 
 _LIGHT_CONFIGS = {"mobile-sam": (1024, "imagenet"), "lite-medsam": (256, "minmax")}
 
@@ -56,6 +57,7 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> SamModel:
         ConfigError: no such name or path.
         CheckpointError: cannot be fetched, is damaged, or does not fit.
     """
+    keep_freed_memory()
     entry = weights.WEIGHTS.get(str(name_or_path))
     if isinstance(entry, weights.HubRepository):
         weights.check_hub(entry.repository)
@@ -109,7 +111,7 @@ def _untied(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _label(model: SamModel, name: str, digest: str) -> SamModel:
     # Kept in the configuration, so that they travel with save_pretrained.
     model.config.base_name, model.config.base_digest = name, digest
-    return with_quick_upscale(model)
+    return with_quick_decoder(model)
 
 
 def state_digest(model: SamModel) -> str:
