@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medsam_helpers.errors import StoreError
-from medsam_helpers.files import atomic_write
+from medsam_helpers.files import atomic_write, cache_dir
 from medsam_helpers.models.loading import ModelInfo
-from medsam_helpers.weights import cache_dir, sha256_of
+from medsam_helpers.weights import sha256_of
 
 SHARD_SIZE = 32
 """Embeddings a file: 64 MB of them for SAM's 256 x 64 x 64 in fp16."""

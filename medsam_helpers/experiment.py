@@ -27,7 +27,7 @@ from medsam_helpers.data import Case, Dataset, load_data
 from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.errors import DataError
 from medsam_helpers.evaluation import case_boxes, evaluate
-from medsam_helpers.files import atomic_write
+from medsam_helpers.files import atomic_write, cache_dir
 from medsam_helpers.models import load_sam, save_decoder
 from medsam_helpers.models.decoder import part_state
 from medsam_helpers.recipes import Recipe
@@ -36,7 +36,7 @@ from medsam_helpers.scores import paired_gain, summarise, write_table
 from medsam_helpers.segmenter import Segmenter
 from medsam_helpers.training import FitResult, fit
 from medsam_helpers.training_state import STATE_FILE
-from medsam_helpers.weights import WEIGHTS, cache_dir
+from medsam_helpers.weights import WEIGHTS
 
 
 @dataclass(frozen=True)

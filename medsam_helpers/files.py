@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside their place, then renamed."""
+"""The cache folder, and files that are either whole or not there: written beside their place, then renamed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import platformdirs
+
+
+def cache_dir() -> Path:
+    """Folder for checkpoints, embeddings, phantoms and runs: `MEDSAM_CACHE`, else the user's cache folder."""
+    return Path(os.environ.get("MEDSAM_CACHE") or platformdirs.user_cache_dir("medsam")).expanduser()
 
 
 @contextmanager

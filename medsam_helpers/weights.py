@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tarfile
 import tempfile
@@ -12,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import platformdirs
 import requests
 from tqdm.auto import tqdm
 
 from medsam_helpers.errors import CheckpointError
-from medsam_helpers.files import atomic_write
+from medsam_helpers.files import atomic_write, cache_dir
 
 TIMEOUT_S = 8
 """Longest silence of a server before the next source is tried."""
@@ -131,11 +129,6 @@ WEIGHTS: dict[str, PinnedFile | HubRepository] = {
         ),
     )
 }
-
-
-def cache_dir() -> Path:
-    """Folder for checkpoints and embeddings: `MEDSAM_CACHE`, else the user's cache folder."""
-    return Path(os.environ.get("MEDSAM_CACHE") or platformdirs.user_cache_dir("medsam")).expanduser()
 
 
 def sha256_of(path: Path) -> str:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from medsam_helpers.data import phantoms
 from medsam_helpers.data.case import Case, Cases, Dataset
 from medsam_helpers.data.folder import folder_dataset
 from medsam_helpers.data.phantoms import KINDS, draw_phantom, phantom_dataset, save_folder
@@ -262,3 +263,33 @@ class TestTexture:
         area = (distance < 1).sum() / canvas.unit**2
         assert 0.5 * 0.5 * 0.5 * np.pi <= area <= 0.5 * 0.5 * np.pi
         assert distance.dtype == np.float32
+
+
+class TestCache:
+    @pytest.fixture
+    def forget(self):
+        """Empty the memory, so that the next case comes from the cache folder."""
+        phantoms._load_case.cache_clear()
+        yield phantoms._load_case.cache_clear
+        phantoms._load_case.cache_clear()
+
+    def test_a_kept_phantom_is_the_drawn_one_pixel_by_pixel(self, cache, forget):
+        first = phantom_dataset(n_val=1).val[0]
+        (path,) = (cache / "phantoms").rglob("*.png")
+        image, mask = draw_phantom("endoscopy", np.random.default_rng([0, 2, 0]))
+        forget()
+        kept = phantom_dataset(n_val=1).val[0]
+        assert kept is not first
+        assert path.stem == kept.name
+        np.testing.assert_array_equal(kept.image, image)
+        np.testing.assert_array_equal(kept.mask, mask)
+
+    @pytest.mark.parametrize("share", [0, 0.5], ids=["empty", "cut off"])
+    def test_a_damaged_file_is_drawn_again(self, cache, forget, share):
+        digest = phantom_dataset(n_val=1).val[0].digest
+        (path,) = (cache / "phantoms").rglob("*.png")
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(share * len(whole))])
+        forget()
+        assert phantom_dataset(n_val=1).val[0].digest == digest
+        assert path.read_bytes() == whole

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+import hashlib
+from functools import cache, lru_cache, partial
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,7 +18,7 @@ from medsam_helpers.data.phantoms_endoscopy import draw_endoscopy
 from medsam_helpers.data.phantoms_ultrasound import draw_ultrasound
 from medsam_helpers.data.splits import SPLITS
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.files import atomic_write
+from medsam_helpers.files import atomic_write, cache_dir
 
 Kind = Literal["endoscopy", "ultrasound"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -48,7 +50,7 @@ def draw_phantom(kind: Kind, rng: np.random.Generator) -> tuple[np.ndarray, np.n
 def phantom_dataset(
     kind: Kind = "endoscopy", n_train: int = 80, n_dev: int = 16, n_val: int = 32, seed: int = 0
 ) -> Dataset:
-    """A data set of phantoms, each drawn when it is first asked for.
+    """A data set of phantoms, each drawn when it is first asked for and then kept in the cache folder.
 
     A case depends on kind, seed, split and its place in the split alone: a larger split begins with the smaller.
 
@@ -70,7 +72,7 @@ def phantom_dataset(
     for what, number in {"n_train": n_train, "n_dev": n_dev, "n_val": n_val, "seed": seed}.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise ConfigError(f"{what} is {number!r}: use a whole number from 0 up")
-    load = partial(_draw_case, seed)
+    load = partial(_load_case, seed)
     splits = {
         split: Cases([f"{kind}-{split}-{index:04d}" for index in range(count)], load)
         for split, count in zip(SPLITS, (n_train, n_dev, n_val), strict=True)
@@ -84,11 +86,32 @@ def phantom_dataset(
 
 
 @lru_cache(maxsize=_CASES_IN_MEMORY)
-def _draw_case(seed: int, name: str) -> Case:
-    kind, split, index = name.split("-")
-    image, mask = draw_phantom(kind, np.random.default_rng([seed, SPLITS.index(split), int(index)]))
+def _load_case(seed: int, name: str) -> Case:
+    path = cache_dir() / "phantoms" / _drawing_digest() / str(seed) / f"{name}.png"
+    try:
+        drawing = np.array(Image.open(path))
+    except OSError:  # not drawn yet, or damaged
+        drawing = _draw(seed, name)
+        with atomic_write(path) as temporary:
+            Image.fromarray(drawing).save(temporary, compress_level=1)
+    image, mask = np.ascontiguousarray(drawing[..., :3]), drawing[..., 3] > 0
     image.flags.writeable = mask.flags.writeable = False  # the case is shared by all who ask for it
     return Case(name, image, mask)
+
+
+def _draw(seed: int, name: str) -> np.ndarray:
+    """(H, W, 4) uint8: the image, and the mask as its fourth channel."""
+    kind, split, index = name.split("-")
+    image, mask = draw_phantom(kind, np.random.default_rng([seed, SPLITS.index(split), int(index)]))
+    return np.dstack([image, mask * np.uint8(255)])
+
+
+@cache
+def _drawing_digest() -> str:
+    """Changes with the code that draws, and with the libraries that it draws with."""
+    sources = (path.read_bytes() for path in sorted(Path(__file__).parent.glob("phantoms*.py")))
+    libraries = (f"{name} {version(name)}".encode() for name in ("numpy", "scipy", "pillow"))
+    return hashlib.sha256(b"".join((*sources, *libraries))).hexdigest()[:16]
 
 
 def save_folder(dataset: Dataset, folder: str | Path, *, show_progress: bool = True) -> None:
