@@ -5,14 +5,14 @@
 PYTHON ?= python3 python3.13 python3.12 python3.11
 # One more package index, e.g. the one that PyTorch's "Get started" page gives for Linux, Pip, CPU.
 TORCH_INDEX ?=
-# What `make tutorial` runs on: a data source or folder, and a model.
-DATA = phantom
-MODEL = mobile-sam
+# What `make tutorial` runs on: a data source or folder, and a model. Empty: phantoms, and the light mobile-sam.
+DATA =
+MODEL =
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed.stamp
-TUTORIAL := runs/tutorial
+TUTORIAL := build/html
 
 .DELETE_ON_ERROR:
 .PHONY: help setup tutorial test lab lint fix bench clean
@@ -20,16 +20,14 @@ TUTORIAL := runs/tutorial
 help:  ## list these commands (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  make tutorial DATA=FOLDER MODEL=NAME   runs on your images/ and masks/, and on another model"
+	@echo "  make tutorial DATA=FOLDER MODEL=NAME   on your images/ and masks/, and on another model (DATA=kvasir, say)"
 	@echo "  make setup TORCH_INDEX=URL             on Linux without a GPU, the first time: saves gigabytes of CUDA;"
 	@echo "                                         the selector on PyTorch's Get started page gives the URL"
 
 setup: $(INSTALLED)  ## build .venv with everything in it, at the tested versions
 
-tutorial: $(INSTALLED)  ## the main job: fetch a light SAM, fine-tune it, show before and after
-	$(BIN)/medsam finetune --data "$(DATA)" --model "$(MODEL)" --epochs 6 --output $(TUTORIAL)
-	@printf '\nBefore and after: %s\nMetrics by image: %s\nSummary:          %s\n' \
-		$(TUTORIAL)/before_after.png $(TUTORIAL)/metrics.csv $(TUTORIAL)/summary.md
+tutorial: $(INSTALLED)  ## the main job: run every notebook, and write them as pages to build/html
+	$(BIN)/python tools/build_series.py --output $(TUTORIAL) $(if $(DATA),--data '$(DATA)') $(if $(MODEL),--model '$(MODEL)')
 
 test: $(INSTALLED)  ## doctests, unit tests and every notebook, cell by cell
 	$(BIN)/python -m pytest --nbval
@@ -50,8 +48,8 @@ bench: $(INSTALLED)  ## run the benchmarks; one line of JSON each
 		$(BIN)/python $$script $$(sed -n 's/^# make bench: *//p' $$script) || exit 1; \
 	done
 
-clean:  ## remove .venv, caches and runs/tutorial; your other runs and the downloaded checkpoints stay
-	rm -rf $(VENV) $(TUTORIAL) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+clean:  ## remove .venv, caches and build/; your runs and the downloaded checkpoints stay
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `--clear` because a .venv without a working Python (an interrupted build, an upgraded system) is of no use.
