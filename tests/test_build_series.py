@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
@@ -16,9 +17,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "tools" / "build_series.py"
 sys.path.insert(0, str(SCRIPT.parent))
-
-from build_series import main  # noqa: E402
-from series_index import minutes  # noqa: E402
+main, minutes = import_module("build_series").main, import_module("series_index").minutes
 
 BAR = new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "a stored bar"})
 
