@@ -31,6 +31,7 @@ __all__ = [
     "evaluate",
     "fill_box",
     "fill_ellipse",
+    "jitter_of",
     "paired_gain",
     "read_table",
     "summarise",
@@ -97,7 +98,7 @@ def evaluate(
         DataError: no case has a lesion.
         ShapeError: a predictor gave something else than a bool mask and a score for each box.
     """
-    jitters = {prompt: _jitter_1024(prompt) for prompt in prompts}
+    jitters = {prompt: jitter_of(prompt) for prompt in prompts}
     if taken := BASELINES.keys() & models.keys():
         raise ConfigError(f"{', '.join(sorted(taken))}: this is a baseline's name; call the model something else")
     rows: list[dict[str, Any]] = []
@@ -123,7 +124,12 @@ def evaluate(
     return table
 
 
-def _jitter_1024(prompt: str) -> float:
+def jitter_of(prompt: str) -> float:
+    """The jitter of a prompt's name, in pixels of the 1024 frame: 0 for "exact", 20 for "j20".
+
+    Raises:
+        ConfigError: it is neither.
+    """
     found = re.fullmatch(r"exact|j(\d+(?:\.\d+)?)", prompt)
     if not found:
         raise ConfigError(f"prompt {prompt!r} is unknown: use 'exact', or 'jN' for a jitter of N, such as 'j20'")
