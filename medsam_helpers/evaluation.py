@@ -76,6 +76,7 @@ def evaluate(
     seed: int = 0,
     box_mode: BoxMode = "union",
     tolerance_1024: float = 2.0,
+    show_progress: bool = True,
 ) -> pd.DataFrame:
     """One row a case, model and prompt, the baselines `box` and `ellipse` among the models.
 
@@ -90,6 +91,7 @@ def evaluate(
         box_mode: "union" prompts with one box a case; "components" with one a lesion, of which the masks' union is
             scored and the mean of the IoU scores is kept.
         tolerance_1024: of the NSD, in pixels of the 1024 frame.
+        show_progress: show the bar.
     Returns:
         Table with the columns `COLUMNS`; areas in pixels, all metrics in the original frame, `iou_score` NaN for the
         baselines. Cases without a lesion cannot be prompted: `table.attrs["left_out"]` lists their names.
@@ -103,7 +105,7 @@ def evaluate(
         raise ConfigError(f"{', '.join(sorted(taken))}: this is a baseline's name; call the model something else")
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
-    for case in tqdm(cases, desc="evaluate", unit="case"):
+    for case in tqdm(cases, desc="evaluate", unit="case", disable=not show_progress):
         if not case.mask.any():
             left_out.append(case.name)
             continue
