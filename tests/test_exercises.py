@@ -119,4 +119,5 @@ def test_a_wrong_answer_gets_its_hint(capsys, exercise, answer, hint):
 
 
 def test_every_checker_is_tried_with_a_right_and_a_wrong_answer():
-    assert RIGHT.keys() == WRONG.keys() == CHECKERS.keys()
+    own = {exercise for exercise in CHECKERS if exercise[:2] in ("01", "02")}  # the others: test_exercises_*.py
+    assert RIGHT.keys() == WRONG.keys() == own

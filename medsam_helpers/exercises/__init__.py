@@ -1,6 +1,11 @@
 """Checkers of the notebooks' exercises, one module a notebook."""
 
-from medsam_helpers.exercises import dataset, losses  # noqa: F401  (importing a module registers its checkers)
+from medsam_helpers.exercises import (  # noqa: F401  (importing a module registers its checkers)
+    dataset,
+    evaluation,
+    losses,
+    start,
+)
 from medsam_helpers.exercises.checking import CHECKERS, check
 
 __all__ = ["CHECKERS", "check"]
