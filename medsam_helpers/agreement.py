@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from medsam_helpers.errors import DataError, ShapeError
+from medsam_helpers.scores import bootstrap_mean
 
 _NORMAL_95 = 1.96
 
@@ -89,13 +90,16 @@ def calibration_table(
         truth: (N,) float, the measured IoU.
         groups: at most so many, in order of the score.
     Returns:
-        One row a group: `n`, mean `score`, mean `truth`, `gap` (score minus truth; above 0 is overconfident).
+        One row a group: `n`, mean `score`, mean `truth` with its 95 % bootstrap interval `low` to `high`, and `gap`
+        (score minus truth; above 0 is overconfident).
     Raises:
         ShapeError: not two lists of one length.
         DataError: no case, or a value that is not finite.
 
-    >>> calibration_table([0.9, 0.7, 0.8, 1.0], [0.7, 0.5, 0.8, 0.8], groups=2).round(2).to_dict("list")
-    {'n': [2, 2], 'score': [0.75, 0.95], 'truth': [0.65, 0.75], 'gap': [0.1, 0.2]}
+    >>> calibration_table([0.9, 0.7, 0.8, 1.0], [0.7, 0.5, 0.8, 0.8], groups=2).round(2)[["score", "truth", "gap"]]
+       score  truth  gap
+    0   0.75   0.65  0.1
+    1   0.95   0.75  0.2
     """
     score, truth = np.asarray(score, np.float64), np.asarray(truth, np.float64)
     if score.shape != truth.shape or score.ndim != 1:
@@ -103,9 +107,10 @@ def calibration_table(
     if score.size == 0 or not np.isfinite([score, truth]).all():
         raise DataError("calibration needs a finite score and a finite truth for each case (baselines have no score)")
     order = np.argsort(score, kind="stable")
-    rows = [
-        {"n": len(part), "score": score[part].mean(), "truth": truth[part].mean()}
-        for part in np.array_split(order, min(groups, len(order)))
-    ]
+    rows = []
+    for part in np.array_split(order, min(groups, len(order))):
+        delivered = bootstrap_mean(truth[part])
+        row = {"n": len(part), "score": score[part].mean(), "truth": delivered.mean}
+        rows.append(row | {"low": delivered.low, "high": delivered.high})
     table = pd.DataFrame(rows)
     return table.assign(gap=table["score"] - table["truth"])

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from medsam_helpers.agreement import limits_of_agreement
 from medsam_helpers.errors import ConfigError
@@ -23,6 +24,7 @@ _STYLES = {
     "zero-shot": {"color": COLORS["zero-shot"], "linestyle": "--", "marker": "o"},
     "tuned": {"color": COLORS["tuned"], "linestyle": "-", "marker": "^"},
 }
+_LABELS = {"dice": "Dice", "iou": "IoU", "hd95_percent": "HD95, % of the diagonal", "nsd": "NSD"}
 _FURTHER = ("#CC79A7", "#009E73", "#D55E00", "#56B4E9")
 
 
@@ -70,8 +72,9 @@ def before_after_scatter(
     low = float(by_case[[before, after]].min().min())
     ends = [low - 0.05 * (1 - low), 1 + 0.02 * (1 - low)]
     ax.plot(ends, ends, color="black", linewidth=1, linestyle=":")
-    ax.set(xlim=ends, ylim=ends, aspect="equal", xlabel=f"{metric}, {before}", ylabel=f"{metric}, {after}")
-    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    name = _LABELS.get(metric, metric)
+    ax.set(xlim=ends, ylim=ends, aspect="equal", xlabel=f"{name}, {before}", ylabel=f"{name}, {after}")
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
     return ax
 
 
@@ -91,7 +94,7 @@ def jitter_curve(ax: Axes, table: pd.DataFrame, metric: str = "dice") -> Axes:
         if model not in BASELINES:
             band = [means[j].low for j in jitters], [means[j].high for j in jitters]
             ax.fill_between(jitters, *band, color=style["color"], alpha=0.15, linewidth=0)
-    ax.set(xlabel="jitter: sides move by up to N pixels of a 1024 frame", ylabel=f"mean {metric}")
+    ax.set(xlabel="jitter: sides move by up to N pixels of a 1024 frame", ylabel=f"mean {_LABELS.get(metric, metric)}")
     ax.legend(frameon=False, fontsize=8)
     return ax
 
@@ -114,7 +117,7 @@ def group_means(ax: Axes, groups: pd.DataFrame, names: Sequence[str] | None = No
         ax.errorbar(x, rows["mean"], error, label=model, capsize=2, **(style | {"linestyle": "none"}))
     if names is None:
         first = groups.drop_duplicates("group")
-        names = [f"{row['from']:.3g} to {row['to']:.3g}\nn = {row['n']}" for _, row in first.iterrows()]
+        names = [f"{row['from']:.2g} to {row['to']:.2g}\nn = {row['n']}" for _, row in first.iterrows()]
     ax.set_xticks(range(len(numbers)), names, fontsize=8)
     ax.set(xlim=(-0.5, len(numbers) - 0.5), ylabel="mean score")
     ax.legend(frameon=False, fontsize=8)
@@ -154,8 +157,9 @@ def bland_altman(
     if ratio:
         ax.set(xscale="log", yscale="log")
         for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter("{x:g}")
-            axis.set_minor_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
     name = "geometric mean of both" if ratio else "mean of both"
     ax.set(xlabel=f"{name}{', ' + unit if unit else ''}", ylabel="measured / reference" if ratio else "difference")
     return ax
@@ -164,16 +168,19 @@ def bland_altman(
 def reliability(ax: Axes, calibrations: Mapping[str, pd.DataFrame]) -> Axes:
     """Measured IoU against the promised one, a line a model. Under the diagonal the model promises too much.
 
+    The bars are bootstrap intervals of each group's measured mean.
+
     Args:
         ax: drawn into.
         calibrations: model -> table of `agreement.calibration_table`.
     """
-    values = pd.concat(list(calibrations.values()))[["score", "truth"]].to_numpy()
+    values = pd.concat(list(calibrations.values()))[["score", "low"]].to_numpy()
     low = values.min() - 0.03
     ax.plot([low, 1], [low, 1], color="black", linewidth=1, linestyle=":", label="promise kept")
     for model, style in model_styles(list(calibrations)).items():
         table = calibrations[model]
-        ax.plot(table["score"], table["truth"], label=model, markersize=6, **style)
+        error = [table["truth"] - table["low"], table["high"] - table["truth"]]
+        ax.errorbar(table["score"], table["truth"], error, label=model, markersize=6, elinewidth=0.8, **style)
     ax.set(xlim=(low, 1), ylim=(low, 1), aspect="equal", xlabel="IoU promised (mean of group)", ylabel="IoU measured")
     ax.legend(frameon=False, fontsize=8)
     return ax

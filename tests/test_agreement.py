@@ -80,6 +80,7 @@ def test_calibration_groups_by_the_score_whatever_the_order():
     assert table["n"].tolist() == [21, 21, 21, 20, 20]
     assert table["score"].is_monotonic_increasing
     np.testing.assert_allclose(table["gap"], 0.1)
+    assert ((table["low"] < table["truth"]) & (table["truth"] < table["high"])).all()
     assert (table["n"] * table["score"]).sum() == pytest.approx(score.sum())
 
 

@@ -76,8 +76,8 @@ def test_the_scatter_has_a_point_a_case_above_the_diagonal_where_it_gained(ax):
 def test_the_scatter_compares_whichever_models_are_named(ax):
     table = make_table(models=("a", "b"))
     before_after_scatter(ax, table, "exact", before="a", after="b")
-    assert ax.get_xlabel() == "dice, a"
-    assert ax.get_ylabel() == "dice, b"
+    assert ax.get_xlabel() == "Dice, a"
+    assert ax.get_ylabel() == "Dice, b"
 
 
 def test_the_curve_runs_through_the_means_in_order_of_the_jitter(ax):
@@ -125,9 +125,10 @@ def test_reliability_has_the_diagonal_and_a_line_a_model(ax):
     score = np.linspace(0.6, 1, 20)
     tables = {"zero-shot": calibration_table(score, score - 0.1, 4), "tuned": calibration_table(score, score, 4)}
     reliability(ax, tables)
-    diagonal, *lines = ax.lines
+    diagonal = ax.lines[0]
     np.testing.assert_allclose(diagonal.get_xdata(), diagonal.get_ydata())
+    lines = [container.lines[0] for container in ax.containers]
     assert [to_hex(line.get_color()) for line in lines] == [COLORS["zero-shot"].lower(), COLORS["tuned"].lower()]
-    np.testing.assert_allclose(lines[0].get_xdata() - lines[0].get_ydata(), 0.1)
-    np.testing.assert_allclose(lines[1].get_xdata(), lines[1].get_ydata())
-    assert ax.get_xlim()[0] < tables["zero-shot"]["truth"].min()  # the lowest delivery is still inside
+    for line, table in zip(lines, tables.values(), strict=True):
+        np.testing.assert_allclose(np.asarray(line.get_data(), float), table[["score", "truth"]].to_numpy().T)
+    assert ax.get_xlim()[0] < tables["zero-shot"]["low"].min()  # the lowest bar is still inside
