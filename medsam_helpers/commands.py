@@ -97,7 +97,8 @@ def finetune(args: Namespace) -> Result:
     """Fine-tune, score once on val, write everything."""
     check_names(**_named(args))
     from medsam_helpers.config import RunConfig
-    from medsam_helpers.experiment import run_finetune, summary_text
+    from medsam_helpers.experiment import run_finetune
+    from medsam_helpers.run_folder import summary_text
 
     names = ("model", "data", "train_limit", "dev_limit", "val_limit", "recipe", "epochs", "lr", "batch", "seed")
     given = {name: getattr(args, name) for name in names}
@@ -130,7 +131,8 @@ def evaluate(args: Namespace) -> Result:
         raise DataError(f"{args.data}: the split {args.split} is empty: choose another --split, or raise its limit")
     segmenter = _segmenter(args, with_store=True)
 
-    from medsam_helpers.experiment import evaluate_model, name_left_out, prompt_name, summary_text
+    from medsam_helpers.experiment import evaluate_model, prompt_name
+    from medsam_helpers.run_folder import name_left_out, summary_text
     from medsam_helpers.runcard import write_run_card
     from medsam_helpers.scores import bootstrap_mean, write_table
 

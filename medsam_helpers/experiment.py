@@ -4,52 +4,34 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from accelerate import PartialState
-from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from medsam_helpers import plotting
-from medsam_helpers.cards import write_model_card
 from medsam_helpers.checks import claim_folder
-from medsam_helpers.config import RunConfig
+from medsam_helpers.config import RunConfig, config_from_environment
 from medsam_helpers.data import Case, Dataset, load_data
 from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.errors import DataError
-from medsam_helpers.evaluation import case_boxes, evaluate
-from medsam_helpers.files import atomic_write, cache_dir
-from medsam_helpers.models import load_sam, save_decoder
-from medsam_helpers.models.decoder import part_state
-from medsam_helpers.recipes import Recipe
-from medsam_helpers.runcard import write_run_card
-from medsam_helpers.scores import paired_gain, summarise, write_table
+from medsam_helpers.evaluation import evaluate
+from medsam_helpers.files import cache_dir
+from medsam_helpers.models import load_sam
+from medsam_helpers.run_folder import Finetuned, name_left_out, write_run
+from medsam_helpers.runcard import git_commit
+from medsam_helpers.scores import paired_gain
 from medsam_helpers.segmenter import Segmenter
-from medsam_helpers.training import FitResult, fit
+from medsam_helpers.training import fit
 from medsam_helpers.training_state import STATE_FILE
-from medsam_helpers.weights import WEIGHTS
-
-
-@dataclass(frozen=True)
-class Finetuned:
-    """A finished run: both models on one store of embeddings, the scores on val, and the folder they lie in."""
-
-    zero_shot: Segmenter
-    tuned: Segmenter
-    dataset: Dataset
-    recipe: Recipe
-    table: pd.DataFrame
-    figures: dict[str, Any]
-    folder: Path
+from medsam_helpers.weights import sha256_of
 
 
 def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool = True) -> tuple[int, float]:
@@ -100,7 +82,7 @@ def run_finetune(config: RunConfig, output: Path, show_progress: bool = True, co
     Raises:
         MedsamError: any of its kinds; nothing is half-written, and nothing that is no run's is overwritten.
     """
-    started = time.perf_counter()
+    started, commit = time.perf_counter(), git_commit()
     recipe = config.full_recipe()
     claim_folder(output, mark=STATE_FILE)
     dataset = load_data(config.data, **config.limits())
@@ -121,7 +103,7 @@ def run_finetune(config: RunConfig, output: Path, show_progress: bool = True, co
     prompt = prompt_name(recipe.jitter_1024)
     prompts = list(dict.fromkeys(["exact", prompt]))
     models = {"zero-shot": zero_shot.predict_case, "tuned": tuned.predict_case}
-    table = evaluate(dataset.val, models, prompts=prompts, box_mode=recipe.box_mode)
+    table = evaluate(dataset.val, models, prompts=prompts, box_mode=recipe.box_mode, show_progress=show_progress)
     figures = {
         **_headline(table, prompt),
         "prompt": prompt,
@@ -138,7 +120,8 @@ def run_finetune(config: RunConfig, output: Path, show_progress: bool = True, co
     }
     finished = Finetuned(zero_shot, tuned, dataset, recipe, table, figures, output)
     if PartialState().is_main_process:
-        _write(finished, config, result, command or shlex.join(sys.argv), time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        write_run(finished, config, result, command or shlex.join(sys.argv), seconds, commit)
     return finished
 
 
@@ -165,82 +148,19 @@ def _headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:
     }
 
 
-def name_left_out(dataset: Dataset, table: pd.DataFrame, source: str) -> list[str]:
-    """What was not used, each with the reason; files by their place in the data's folder, since cards are shared."""
-    folder = f"{Path(source).expanduser()}{os.sep}"
-    return [text.replace(folder, "") for text in (*dataset.left_out, *table.attrs["left_out"])]
-
-
-def _write(run: Finetuned, config: RunConfig, result: FitResult, command: str, seconds: float) -> None:
-    output, dataset, recipe, info = run.folder, run.dataset, run.recipe, run.tuned.info
-    shown = config.but(data=dataset.name, model=info.name)  # names in place of paths
-    write_table(run.table, output / "metrics.csv")
-    with atomic_write(output / "history.csv") as temporary:
-        result.history.to_csv(temporary, index=False)
-    with atomic_write(output / "summary.md") as temporary:
-        text = summary_text(run.table, f"{shown}", f"{dataset}; scored on val")
-        temporary.write_text(text, encoding="utf-8")
-    card = write_run_card(
-        output / "run_card.json",
-        command=command,
-        data_digest=dataset.digest,
-        seconds=seconds,
-        base=info.name,
-        base_digest=info.base_digest,
-        base_path=None if config.model in WEIGHTS else str(Path(config.model).expanduser().resolve()),
-        recipe=recipe.as_dict(),
-        config=asdict(shown),
-        data={"name": dataset.name, "licence": dataset.licence, "citation": dataset.citation},
-        sizes={"train": len(dataset.train), "dev": len(dataset.dev), "val": len(dataset.val)},
-        precision=result.precision,
-        best_epoch=result.best_epoch,
-        metrics={k: v for k, v in run.figures.items() if k != "checkpoint"},
-    )
-    save_decoder(part_state(run.tuned.model, recipe.trainable), output, card)
-    with atomic_write(output / "before_after.png") as temporary:
-        picture(run).savefig(temporary, dpi=110)
-    # Last, so that its presence says that the folder is complete.
-    write_model_card(output / "README.md", card)
-
-
-def summary_text(table: pd.DataFrame, title: str, about: str) -> str:
-    """The means of a table as a Markdown page; `about` says over which cases they are."""
-    shown = summarise(table)
-    head = f"# {title}\n\n{about}. Means at original resolution; interval: 95 %, bootstrap over images.\n\n"
-    columns = ("model", "prompt", "n", "Dice", "interval", "IoU", "HD95 (% of diagonal)", "NSD")
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for row in shown.itertuples():
-        lines.append(
-            f"| {row.model} | {row.prompt} | {row.n} | {row.dice:.3f} | {row.dice_low:.3f} to {row.dice_high:.3f} "
-            f"| {row.iou:.3f} | {row.hd95_percent:.2f} | {row.nsd:.3f} |"
-        )
-    return head + "\n".join(lines) + "\n"
-
-
-def picture(run: Finetuned, rows: int = 3) -> Figure:
-    """Before and after on the cases with the largest loss of Dice, the median and the largest gain: none picked."""
-    by_case = run.table[run.table["prompt"] == run.figures["prompt"]].pivot(
-        index="case", columns="model", values="dice"
-    )
-    order = (by_case["tuned"] - by_case["zero-shot"]).sort_values().index
-    ranks = np.unique(np.linspace(0, len(order) - 1, rows).round().astype(int))
-    cases = [run.dataset.val[run.dataset.val.names.index(order[rank])] for rank in ranks]
-    boxes = [case_boxes(case, run.recipe.box_mode, run.recipe.jitter_1024, seed=0) for case in cases]
-    before, after = (
-        [model.predict_case(case, box)[0].any(axis=0) for case, box in zip(cases, boxes, strict=True)]
-        for model in (run.zero_shot, run.tuned)
-    )
-    note = f"{run.dataset.name}: largest loss, median and largest gain of {len(order)}, {run.figures['prompt']} boxes"
-    return plotting.before_after(cases, boxes, before, after, note)
-
-
-def get_or_train(config: RunConfig, show_progress: bool = True) -> Path:
+def get_or_train(config: RunConfig | None = None, show_progress: bool = True) -> Path:
     """The folder of this run's decoder checkpoint in the cache; trained now where it is not there yet.
 
-    The folder depends on the settings, the recipe's values and the pixels, so a changed one trains anew.
+    Without a config it is the run that the environment asks for.
+
+    The folder depends on the settings, the recipe's values, the base's weights and the pixels, so a changed one trains
+    anew.
     """
+    config = config or config_from_environment()
     data = load_data(config.data, **config.limits()).digest
-    identity = [sorted(asdict(config).items()), sorted(config.full_recipe().as_dict().items()), data]
+    base = Path(config.model).expanduser()
+    weights = [sha256_of(file) for file in sorted([base, *base.glob("*.safetensors")]) if file.is_file()]
+    identity = [sorted(asdict(config).items()), sorted(config.full_recipe().as_dict().items()), weights, data]
     folder = cache_dir() / "runs" / hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
     if not (folder / "README.md").exists():
         run_finetune(config, folder, show_progress)

@@ -22,7 +22,13 @@ _PACKAGES = ("torch", "transformers", "monai", "accelerate", "numpy")
 
 
 def write_run_card(
-    path: str | Path, *, command: str | Sequence[str], data_digest: str, seconds: float, **figures: Any
+    path: str | Path,
+    *,
+    command: str | Sequence[str],
+    data_digest: str,
+    seconds: float,
+    commit: str | None = None,
+    **figures: Any,
 ) -> dict[str, Any]:
     """Writes a run card as JSON, atomically, and gives its content back.
 
@@ -32,11 +38,12 @@ def write_run_card(
             that is shared does not tell of somebody's folders.
         data_digest: SHA-256 of the data that was used.
         seconds: duration of the run.
+        commit: `git_commit()` when the run began: code may change while it runs. Default: now's.
         figures: what else the card holds: recipe, sizes, results. Anything that JSON can hold.
     """
     card = {
         "command": _public_command(command),
-        "commit": git_commit(),
+        "commit": commit or git_commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "data_digest": data_digest,
         "seconds": round(seconds, 1),

@@ -183,6 +183,10 @@ def test_a_finished_run_trains_nothing_when_called_again(tuned):
     again = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--output", "run", "--json")
     assert (state.stat().st_mtime_ns, files_of(Path("run"))[state]) == before
     assert again.json["tuned_dice"] == tuned.json["tuned_dice"]
+    # The card keeps what encoding took when it was done.
+    kept = json.loads((Path("run") / "run_card.json").read_text())["metrics"]
+    assert (again.json["encoded"], kept["encoded"]) == (0, tuned.json["encoded"])
+    assert kept["seconds_encode"] == tuned.json["seconds_encode"]
 
 
 def test_a_run_that_learns_nothing_says_so():
@@ -417,14 +421,18 @@ def test_get_or_train_trains_once_for_each_setting_and_each_pixel(place, tmp_pat
     assert get_or_train(config, show_progress=False) == first
     assert {path: path.stat().st_mtime_ns for path in first.iterdir()} == before
 
-    others = [get_or_train(config.but(lr=1e-3), show_progress=False)]
+    base = shutil.copytree(place / "tiny", tmp_path / "tiny")
+    copied = get_or_train(config.but(model=str(base)), show_progress=False)
+    make_tiny_sam(seed=1).save_pretrained(base)  # another model at the same place
+    others = [get_or_train(config.but(lr=1e-3), show_progress=False), copied]
+    others.append(get_or_train(config.but(model=str(base)), show_progress=False))
     # Every image, as a limit leaves some unread.
     for path in (folder / "images").iterdir():
         image = np.array(Image.open(path))
         image[0, 0, 0] ^= 1
         Image.fromarray(image).save(path)
     others.append(get_or_train(config, show_progress=False))
-    assert len({first, *others}) == 3
+    assert len({first, *others}) == 5
 
 
 # --- what a person gets wrong ---
