@@ -121,7 +121,9 @@ _SORT = (
     "const v=r=>r.cells[i].dataset.value,n=[...b.rows].every(r=>v(r)!=''&&!isNaN(v(r)));"
     "[...b.rows].sort((p,q)=>(up?1:-1)*(n?v(p)-v(q):v(p).localeCompare(v(q)))).forEach(r=>b.append(r))"
 )
+# Styles of its own, since notebooks and their exports shrink pictures and align text as they like.
 _CELL = "padding:4px 6px;text-align:center;vertical-align:middle;border-bottom:1px solid #8884"
+_HEAD = f"{_CELL};position:sticky;top:0;background:var(--jp-layout-color0,Canvas)"
 _BUTTON = "font:inherit;color:inherit;background:none;border:none;cursor:pointer;text-decoration:underline dotted"
 
 
@@ -134,7 +136,7 @@ def qualitative_html(table: pd.DataFrame, note: str = "", max_height_px: int = 6
         note: over the table; phantoms are to be called phantoms.
         max_height_px: what is longer scrolls.
     """
-    head = "".join(f"<th style='{_CELL};position:sticky;top:0'>{_heading(table, name)}</th>" for name in table)
+    head = "".join(f"<th style='{_HEAD}'>{_heading(table, name)}</th>" for name in table)
     rows = "".join(
         f"<tr>{''.join(_cell(name, value) for name, value in row.items())}</tr>" for row in table.to_dict("records")
     )
@@ -156,7 +158,8 @@ def _heading(table: pd.DataFrame, name: str) -> str:
 def _cell(name: str, value: object) -> str:
     if isinstance(value, np.ndarray):
         source, (height, width) = _data_uri(value), value.shape[:2]
-        shown = f"<img src='{source}' width='{width}' height='{height}' alt='{html.escape(name, quote=True)}'>"
+        size = f"width='{width}' height='{height}' style='max-width:none'"
+        shown = f"<img src='{source}' {size} alt='{html.escape(name)}'>"
         return f"<td style='{_CELL}'>{shown}</td>"
     number = isinstance(value, Real)
     text = f"{value:.2f}" if number and not isinstance(value, (int, np.integer)) else html.escape(str(value))
