@@ -1,0 +1,61 @@
+"""Checkers of notebook 05, evaluate the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from medsam_helpers.agreement import limits_of_agreement
+from medsam_helpers.exercises.checking import checker, near
+
+
+@checker("05.1")
+def _iou_of_a_dice(answer: Any) -> str | None:
+    if near(answer, 8 / 9, 0.01):
+        return "that is the Dice of a mask whose IoU is 0.8: solve for the other one"
+    if not near(answer, 2 / 3, 0.01):
+        return "say that both masks have an area of 1: from the Dice follows what they share, from that their union"
+    return None
+
+
+@checker("05.2")
+def _interval_by_patient(answer: Callable[..., Any]) -> str | None:
+    for seed, (people, images) in enumerate([(12, 10), (40, 5)]):
+        rng = np.random.default_rng(seed)
+        per_patient = rng.normal(0.02, 0.05, people)
+        order = rng.permutation(people * images)
+        patients = np.repeat([f"patient-{i}" for i in range(people)], images)[order]
+        gains = np.repeat(per_patient, images)[order]  # all images of a patient alike: they count as one
+        low, high = map(float, answer(gains, list(patients), np.random.default_rng(seed)))
+        # The bootstrap's variance of a mean is that of the drawn units over their number.
+        wide = 2 * 1.96 * per_patient.std() / np.sqrt(people)
+        if not low < gains.mean() < high:
+            return f"the interval {low:.3f} to {high:.3f} does not hold the mean gain, {gains.mean():.3f}"
+        if high - low < 0.7 * wide:
+            return "too narrow: draw patients, and take all images of each patient that was drawn"
+        if high - low > 1.3 * wide:
+            return "too wide for 95 %: take the 2.5th and the 97.5th percentile of some thousand resampled means"
+    return None
+
+
+@checker("05.3")
+def _ratio_limits(answer: Callable[..., Any]) -> str | None:
+    rng = np.random.default_rng(5)
+    for bias, spread, count in ((1.5, 0.2, 40), (0.9, 0.4, 15)):
+        reference = rng.lognormal(2, 1, count)
+        measured = reference * rng.lognormal(np.log(bias), spread, count)
+        given = np.array([float(value) for value in answer(reference, measured)])
+        right = np.array(limits_of_agreement(reference, measured, ratio=True)[:3])
+        if given.shape != (3,):
+            return "give back three numbers: bias, lower and upper limit"
+        if np.allclose(given, np.log(right), rtol=0.02, atol=0.01):
+            return "those are logarithms still: take them back with exp"
+        if not np.isclose(given[0], right[0], rtol=0.02):
+            return "the bias is exp of the mean of log(measured / reference), about 1 where nothing is wrong"
+        if given[2] / given[0] < (right[2] / right[0]) ** 0.5:
+            return "too close: the limits are for one case, so no division by the root of n"
+        if not np.allclose(given, right, rtol=0.05):
+            return "the limits lie 1.96 standard deviations of the logarithms below and above, then exp"
+    return None
