@@ -95,3 +95,24 @@ def sample_points(mask: np.ndarray, count: int, rng: np.random.Generator) -> np.
     chosen = rng.choice(inside, size=count, replace=inside.size < count)
     y, x = np.unravel_index(chosen, mask.shape)
     return np.stack([x, y], axis=1).astype(np.float32)
+
+
+def deepest_pixel(mask: np.ndarray) -> np.ndarray:
+    """(2,) float32 xy of the pixel that lies farthest from the mask's edge: where one would click.
+
+    The image's own edge counts as edge. The mean of the pixels would not do: that of a crescent lies outside it.
+
+    Args:
+        mask: (H, W) bool.
+    Raises:
+        PromptError: the mask is empty.
+
+    >>> mask = np.zeros((5, 7), bool); mask[1:4, 2:5] = True
+    >>> deepest_pixel(mask)
+    array([3., 2.], dtype=float32)
+    """
+    if not mask.any():
+        raise PromptError("the mask is empty: there is no pixel to click on")
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(depth.argmax(), mask.shape)
+    return np.array([x, y], np.float32)

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from medsam_helpers.errors import ConfigError, PromptError
 from medsam_helpers.geometry import check_boxes, check_points
-from medsam_helpers.prompts import jitter_boxes, mask_to_boxes, sample_points
+from medsam_helpers.prompts import deepest_pixel, jitter_boxes, mask_to_boxes, sample_points
 
 
 def mask_of(hw, *regions):
@@ -151,3 +151,28 @@ def test_points_cover_the_mask_evenly_where_apart_drawn_coordinates_would_miss()
 def test_point_in_an_empty_mask_is_refused():
     with pytest.raises(PromptError, match="no pixel to click on"):
         sample_points(np.zeros((4, 4), bool), 1, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("rows", "deepest"),
+    [
+        (["......", ".####.", ".####.", ".####.", "......"], {(2, 2), (3, 2)}),
+        (["###..", "###..", "###.."], {(1, 1)}),  # the image's own edge counts
+        (["#...#"], {(0, 0), (4, 0)}),
+    ],
+)
+def test_the_deepest_pixel_is_farthest_from_every_edge(rows, deepest):
+    mask = np.array([[cell == "#" for cell in row] for row in rows])
+    assert tuple(deepest_pixel(mask).tolist()) in deepest
+
+
+def test_the_deepest_pixel_of_a_ring_lies_on_it():
+    y, x = np.ogrid[:60, :60]
+    ring = (abs(np.hypot(x - 30, y - 30) - 20) < 6) & (x + y > 20)
+    column, row = deepest_pixel(ring).astype(int)
+    assert ring[row, column]
+
+
+def test_an_empty_mask_has_no_deepest_pixel():
+    with pytest.raises(PromptError, match="no pixel to click on"):
+        deepest_pixel(np.zeros((4, 4), bool))
