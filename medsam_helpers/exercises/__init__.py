@@ -3,6 +3,8 @@
 from medsam_helpers.exercises import (  # noqa: F401  (importing a module registers its checkers)
     dataset,
     evaluation,
+    finetuning,
+    how_sam_works,
     losses,
     start,
 )
