@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("phantoms", "draw_phantoms", "write a phantom data set as a folder")
     sub.add_argument("--kind", choices=("endoscopy", "ultrasound"), default="endoscopy")
-    for split, size in (("train", 80), ("dev", 16), ("val", 32)):
+    for split, size in (("train", 80), ("dev", 16), ("val", 64)):
         sub.add_argument(f"--{split}", type=_count, default=size, metavar="N")
     sub.add_argument("--seed", type=_count, default=0, metavar="N")
     sub.add_argument("--output", type=_path, required=True, metavar="DIR")

@@ -146,7 +146,7 @@ class TestPhantomDataset:
         assert phantom_dataset("ultrasound", 1, 0, 0).train.names == ["ultrasound-train-0000"]
 
     def test_defaults_are_80_16_32(self):
-        assert str(phantom_dataset()) == "endoscopy-phantoms: 80 train, 16 dev, 32 val"
+        assert str(phantom_dataset()) == "endoscopy-phantoms: 80 train, 16 dev, 64 val"
 
     def test_a_case_depends_on_seed_split_and_place_alone(self):
         small = phantom_dataset("ultrasound", n_train=1, n_dev=1, n_val=1)

@@ -28,7 +28,7 @@ def load_data(
     """The data set of a name or a folder.
 
     Args:
-        source: `phantom` or `phantom-ultrasound` (80 train, 16 dev, 32 val), `kvasir` or `breast` (from the hub), or
+        source: `phantom` or `phantom-ultrasound` (80 train, 16 dev, 64 val), `kvasir` or `breast` (from the hub), or
             a folder: one with `images/` and `masks/`, or the local copy of a hub data set (parquet files). A folder
             that has the name of a source is written `./kvasir`.
         train_limit: take the first N of the split; a larger limit contains the smaller. None for all there are.
@@ -46,7 +46,7 @@ def load_data(
     if source in _PHANTOM_KINDS:
         from medsam_helpers.data.phantoms import phantom_dataset
 
-        dataset = phantom_dataset(kind=_PHANTOM_KINDS[source], n_train=80, n_dev=16, n_val=32, seed=split_seed)
+        dataset = phantom_dataset(kind=_PHANTOM_KINDS[source], n_train=80, n_dev=16, n_val=64, seed=split_seed)
         return replace(dataset, **{split: getattr(dataset, split)[:limit] for split, limit in limits.items()})
 
     path = Path(source).expanduser()

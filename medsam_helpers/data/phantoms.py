@@ -23,7 +23,7 @@ from medsam_helpers.files import atomic_write, cache_dir
 Kind = Literal["endoscopy", "ultrasound"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _PAINTERS = {"endoscopy": draw_endoscopy, "ultrasound": draw_ultrasound}
-_CASES_IN_MEMORY = 128
+_CASES_IN_MEMORY = 160
 """About 1 MB each."""
 
 
@@ -48,7 +48,7 @@ def draw_phantom(kind: Kind, rng: np.random.Generator) -> tuple[np.ndarray, np.n
 
 
 def phantom_dataset(
-    kind: Kind = "endoscopy", n_train: int = 80, n_dev: int = 16, n_val: int = 32, seed: int = 0
+    kind: Kind = "endoscopy", n_train: int = 80, n_dev: int = 16, n_val: int = 64, seed: int = 0
 ) -> Dataset:
     """A data set of phantoms, each drawn when it is first asked for and then kept in the cache folder.
 
