@@ -12,13 +12,14 @@ MODEL =
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed.stamp
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 TUTORIAL := build/html
 
 .DELETE_ON_ERROR:
-.PHONY: help setup tutorial test lab lint fix bench clean
+.PHONY: help setup tutorial test test-browser lab lint fix bench clean
 
 help:  ## list these commands (the default)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make tutorial DATA=FOLDER MODEL=NAME   on your images/ and masks/, and on another model (DATA=kvasir, say)"
 	@echo "  make setup TORCH_INDEX=URL             on Linux without a GPU, the first time: saves gigabytes of CUDA;"
@@ -31,6 +32,12 @@ tutorial: $(INSTALLED)  ## the main job: run every notebook, and write them as p
 
 test: $(INSTALLED)  ## doctests, unit tests and every notebook, cell by cell
 	$(BIN)/python -m pytest --nbval
+
+test-browser: $(INSTALLED)  ## the box-prompt demo in a real browser; installs Debian's Chromium where it is missing
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || test -n "$(MEDSAM_CHROMIUM)" || { \
+		$(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends chromium; } || { \
+		echo "Chromium is missing and apt-get cannot install it: install it, or name it in MEDSAM_CHROMIUM." >&2; exit 1; }
+	$(BIN)/python -m pytest tests/browser
 
 lab: $(INSTALLED)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks

@@ -1,0 +1,116 @@
+"""What a model says to a prompt, checked, and the small pictures of it that go to the browser."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from medsam_helpers.errors import ShapeError
+from medsam_helpers.metrics import dice
+
+MAX_SHOWN = 2048
+"""Longest side that is sent to the browser; masks and scores keep the original size."""
+_PNG_PIXELS = 2_000_000
+"""Larger pictures travel as JPEG: a PNG of them takes a second to write."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One model's answer to all boxes and points on the canvas.
+
+    Args:
+        masks: (N, H, W) bool, original frame; one a box, or a single one for points alone.
+        scores: (N,) the model's own guess of each mask's IoU; None if it has none.
+        dice: of the union of the masks with the truth; None where the truth is not known.
+        seconds: that the model took.
+    """
+
+    masks: np.ndarray
+    scores: np.ndarray | None
+    dice: float | None
+    seconds: float
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(H, W) bool: the union of the masks."""
+        return self.masks.any(axis=0)
+
+    def caption(self) -> str:
+        """Scores and Dice in a line."""
+        parts = []
+        if self.scores is not None:
+            shown = [f"{score:.2f}" for score in self.scores[:6]] + ["..."] * (len(self.scores) > 6)
+            parts.append(f"score {', '.join(shown)}")
+        if self.dice is not None:
+            parts.append(f"Dice {self.dice:.2f}")
+        return " · ".join(parts) or f"{100 * self.mask.mean():.1f} % of the image"
+
+
+def read_answer(result: Any, size_hw: tuple[int, int], truth: np.ndarray | None, seconds: float) -> Answer:
+    """What a predict function gave back, as an `Answer`.
+
+    Args:
+        result: a mask (H, W), masks (N, H, W), or a pair of masks and scores (N,).
+        size_hw: of the image.
+        truth: (H, W) bool, if known.
+        seconds: that the call took.
+    Raises:
+        ShapeError: no boolean masks of the image's size, or not one score a mask.
+    """
+    masks, scores = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
+    masks = np.asarray(masks)
+    masks = masks[None] if masks.ndim == 2 else masks
+    if masks.dtype != np.bool_ or masks.ndim != 3 or masks.shape[1:] != tuple(size_hw) or not len(masks):
+        raise ShapeError(
+            f"predict must give back bool masks (H, W) or (N, H, W) of the image's size {tuple(size_hw)}, "
+            f"gave {masks.dtype} of shape {masks.shape}"
+        )
+    if scores is not None:
+        scores = np.asarray(scores, np.float64).reshape(-1)
+        if len(scores) != len(masks):
+            raise ShapeError(f"predict gave back {len(scores)} scores for {len(masks)} masks")
+    overlap = None if truth is None else dice(masks.any(axis=0), truth)
+    return Answer(masks, scores, overlap, seconds)
+
+
+def shown_size(size_hw: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the picture in the browser."""
+    scale = min(1.0, MAX_SHOWN / max(size_hw))
+    return max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale))
+
+
+def image_layer(image: np.ndarray) -> dict[str, Any]:
+    """An image (H, W, 3) uint8 as the browser gets it."""
+    height, width = shown_size(image.shape[:2])
+    picture = Image.fromarray(image)
+    if (height, width) != image.shape[:2]:
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    if height * width <= _PNG_PIXELS:
+        return {"type": "image/png", "bytes": _encoded(picture, "PNG", compress_level=1)}
+    return {"type": "image/jpeg", "bytes": _encoded(picture, "JPEG", quality=92)}
+
+
+def mask_layer(mask: np.ndarray) -> dict[str, Any] | None:
+    """A mask (H, W) bool as the browser gets it: only the part where there is something; None if there is nothing.
+
+    Place and size are in pixels of the picture shown.
+    """
+    height, width = shown_size(mask.shape)
+    if (height, width) != mask.shape:
+        mask = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return None
+    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    picture = Image.fromarray(np.ascontiguousarray(part))
+    return {"x": int(columns[0]), "y": int(rows[0]), "bytes": _encoded(picture, "PNG", compress_level=1)}
+
+
+def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()

@@ -1,0 +1,221 @@
+"""`BoxPrompt`: an image to drag boxes over and to click on, and the masks that a model gives back at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import traitlets as t
+
+from medsam_helpers.segmenter import Segmenter
+from medsam_helpers.widgets.answers import Answer, mask_layer, read_answer
+from medsam_helpers.widgets.canvas import HINT, Canvas
+from medsam_helpers.widgets.inputs import Predict, as_boxes, as_points, by_name, check_image
+
+_NO_PROMPT: tuple[list, list] = ([], [])
+
+
+class BoxPrompt(Canvas):
+    """An image, boxes and points on it, and the masks of one model or of several side by side.
+
+    Boxes and points may be set from code too (`widget.boxes = [[120, 80, 310, 260]]`); the answer is there when the
+    assignment returns. What goes wrong in a model is shown in the status line and kept in `error`.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        predict: a `Segmenter`, or any function `predict(image, boxes, points)` of the image, boxes (N, 4) xyxy and
+            points (K, 3) of x, y, label (1 foreground, 0 background), N or K possibly 0; it gives back a bool mask
+            (H, W), one a box (N, H, W), or a pair of masks and scores (N,). If it has a method
+            `prepare(image, report)`, this is called once an image. A dict of several by name shows them side by side.
+        truth: (H, W) bool, if known: drawn as an outline, and the Dice is told.
+        name: of the image.
+    Raises:
+        DataError: image or truth is of another kind.
+        ConfigError: there is no model.
+    """
+
+    def __init__(
+        self,
+        image: np.ndarray,
+        predict: Predict | Segmenter | Mapping[str, Predict | Segmenter],
+        truth: np.ndarray | None = None,
+        name: str = "image",
+    ) -> None:
+        super().__init__()
+        self._quiet = False
+        self._asked = _NO_PROMPT
+        self._history: list[tuple[list, list]] = []
+        self._predictors = by_name(predict)
+        self._models = list(self._predictors)
+        self.answers: dict[str, Answer] = {}
+        self.set_image(image, truth, name)
+
+    # What is on the canvas
+
+    def set_image(self, image: np.ndarray, truth: np.ndarray | None = None, name: str = "image") -> None:
+        """Show another image; boxes, points and history start anew. Arguments and errors as for the class."""
+        image = check_image(image, truth, name)
+        with self.lock:
+            self._history, self.answers = [], {}
+            with self.hold_sync():
+                self._show(image, truth, name)
+                self._place(*_NO_PROMPT)
+                self._send_answer()
+            self._prepare()
+
+    def set_models(self, predict: Predict | Segmenter | Mapping[str, Predict | Segmenter]) -> None:
+        """Ask another model, or several side by side, about the same image, boxes and points."""
+        predictors = by_name(predict)
+        with self.lock:
+            self._predictors, self.answers = predictors, {}
+            with self.hold_sync():
+                self._models = list(predictors)
+                self._send_answer()
+            if self._prepare():
+                self._ask()
+
+    def prompt(self, boxes: Sequence = (), points: Sequence = ()) -> Answer | None:
+        """Set boxes and points at once, from code.
+
+        Args:
+            boxes: (N, 4) xyxy.
+            points: (K, 3) of x, y, label.
+        Returns:
+            The first model's answer; None without a prompt.
+        Raises:
+            PromptError: one lies outside the image.
+            Exception: whatever a model raised.
+        """
+        with self.lock:
+            before = self._asked
+            self._place(as_boxes(boxes, self.image), as_points(points, self.image))
+            if self._asked != before:
+                self._history.append(before)
+                self._ask()
+            if self.error is not None:
+                raise self.error
+            return self.answer
+
+    def undo(self) -> None:
+        """Take back the last change of boxes and points."""
+        with self.lock:
+            if self._history:
+                self._place(*self._history.pop())
+                self._ask()
+
+    def clear(self) -> None:
+        """Take away all boxes and points; `undo` brings them back."""
+        with self.lock:
+            if self._asked != _NO_PROMPT:
+                self._history.append(self._asked)
+                self._place(*_NO_PROMPT)
+                self._ask()
+
+    # What the models say
+
+    def prompts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (N, 4) and points (K, 3), as the models got them."""
+        boxes, points = self._asked
+        return np.array(boxes, np.float32).reshape(-1, 4), np.array(points, np.float32).reshape(-1, 3)
+
+    @property
+    def predictors(self) -> Mapping[str, Predict]:
+        """The models by name."""
+        return MappingProxyType(self._predictors)
+
+    @property
+    def answer(self) -> Answer | None:
+        """The first model's answer; None before there is one."""
+        return self.answers.get(next(iter(self._predictors)))
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """(H, W) bool: what the first model says, all boxes together."""
+        return self.answer.mask if self.answer else None
+
+    @property
+    def dice(self) -> float | None:
+        """Of the first model's mask with the truth, where this is known."""
+        return self.answer.dice if self.answer else None
+
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        counts = _counts(self.boxes, self.points)
+        return f"BoxPrompt({self.name}, {width} x {height}, {', '.join(self._models)}: {counts})"
+
+    # Behind it
+
+    @t.observe("boxes", "points")
+    def _on_prompt(self, _: t.Bunch) -> None:
+        with self.lock:
+            # Both may have changed in one message; and while this waited for the lock, there may be newer ones.
+            if not self._quiet and (self.boxes, self.points) != self._asked:
+                self._history.append(self._asked)
+                self._asked = (self.boxes, self.points)
+                self._ask()
+
+    def _place(self, boxes: list, points: list) -> None:
+        """Set both without asking the models."""
+        self._quiet = True
+        try:
+            with self.hold_sync():
+                self.boxes, self.points = boxes, points
+            self._asked = (self.boxes, self.points)
+        finally:
+            self._quiet = False
+
+    def _prepare(self) -> bool:
+        """Let the models encode the image; False if one of them failed."""
+        self.error = None
+        for name, predict in self._predictors.items():
+            if hasattr(predict, "prepare"):
+                with self.hold_sync():
+                    self.progress = 0
+                    self.say(f"{name}: encoding {self.name}...", "busy")
+                try:
+                    predict.prepare(self.image, self._report)
+                except Exception as error:
+                    self.fail(error, f"{name}: encoding {self.name}")
+                    return False
+        self.say(f"ready: {HINT}")
+        return True
+
+    def _ask(self) -> None:
+        """Ask each model about what is on the canvas, and send their masks."""
+        self.answers, self.error = {}, None
+        boxes, points = self.prompts()
+        if not len(boxes) and not points[:, 2].any():
+            self._send_answer()
+            self.say("ready: click on the lesion too, or drag a box" if len(points) else f"ready: {HINT}")
+            return
+        for name, predict in self._predictors.items():
+            started = time.perf_counter()
+            try:
+                result = predict(self.image, boxes, points)
+                seconds = time.perf_counter() - started
+                self.answers[name] = read_answer(result, self.image.shape[:2], self.truth, seconds)
+            except Exception as error:
+                self._send_answer()
+                self.fail(error, name)
+                return
+        with self.hold_sync():
+            self._send_answer()
+            self.say(f"{_counts(boxes, points)}; answered in {self._model_ms():.0f} ms")
+
+    def _model_ms(self) -> float:
+        return 1000 * sum(answer.seconds for answer in self.answers.values())
+
+    def _send_answer(self) -> None:
+        self._answer = {
+            "request": self._request,
+            "ms": self._model_ms(),
+            "layers": [mask_layer(self.answers[name].mask) if name in self.answers else None for name in self._models],
+            "captions": [self.answers[name].caption() if name in self.answers else "" for name in self._models],
+        }
+
+
+def _counts(boxes: Sequence, points: Sequence) -> str:
+    box, point = "box" if len(boxes) == 1 else "boxes", "point" if len(points) == 1 else "points"
+    return f"{len(boxes)} {box}, {len(points)} {point}"

@@ -1,0 +1,124 @@
+"""`Canvas`: what the browser shows and sends, without any model: image, boxes, points, status, uploads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import traitlets as t
+
+from medsam_helpers.errors import MedsamError
+from medsam_helpers.widgets.answers import image_layer, mask_layer, shown_size
+from medsam_helpers.widgets.inputs import Rows, as_boxes, as_points
+
+HINT = "drag a box over the lesion"
+_FOLDER = Path(__file__).parent
+
+
+class Canvas(anywidget.AnyWidget):
+    """The Python side of `box_prompt.js`; `BoxPrompt` puts the models behind it.
+
+    Browser events arrive on another thread (JupyterLab's subshell) than the notebook's cells: `lock` makes them take
+    turns. Nobody sees an exception there, so that each ends in the status line and in `error`.
+    """
+
+    _esm = _FOLDER / "box_prompt.js"
+    _css = _FOLDER / "box_prompt.css"
+
+    boxes = Rows().tag(sync=True)
+    points = Rows().tag(sync=True)
+    opacity = t.Float(0.45, min=0, max=1).tag(sync=True)
+    outline = t.Bool(False, help="outline only, no fill").tag(sync=True)
+    show_truth = t.Bool(True).tag(sync=True)
+    status = t.Unicode(HINT).tag(sync=True)
+    state = t.Enum(("ready", "busy", "error"), "ready").tag(sync=True)
+    progress = t.Float(0, min=0, max=1).tag(sync=True)
+    _image = t.Dict().tag(sync=True)
+    _models = t.List(t.Unicode()).tag(sync=True)
+    _answer = t.Dict().tag(sync=True)
+    _request = t.Int(0).tag(sync=True)
+    _clipboard = t.Dict().tag(sync=True)
+    _uploads = t.Bool(False).tag(sync=True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.RLock()
+        self.error: Exception | None = None
+        self._upload_handler: Callable[[str, bytes], None] | None = None
+        self._parts: list[bytes] = []
+        self.on_msg(self._on_message)
+
+    def set_state(self, sync_data: Mapping[str, Any]) -> None:
+        """Take over what the browser sends; what is not valid is shown there and put back."""
+        try:
+            for name, check in (("boxes", as_boxes), ("points", as_points)):
+                check(sync_data.get(name, ()), self.image)
+        except Exception as error:
+            self.fail(error)
+            self.send_state(["boxes", "points"])
+        else:
+            super().set_state(sync_data)
+
+    def undo(self) -> None:
+        """Take back the last change: what Ctrl+Z asks for."""
+        raise NotImplementedError
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Put a text on the clipboard of whoever looks at the widget, as far as the browser lets it."""
+        self._clipboard = {"text": text, "count": self._clipboard.get("count", 0) + 1}
+
+    def accept_uploads(self, handler: Callable[[str, bytes], None]) -> None:
+        """Offer to upload a file; the handler gets its name and content."""
+        self._upload_handler, self._uploads = handler, True
+
+    def say(self, text: str, state: str = "ready") -> None:
+        """Show a text in the status line."""
+        with self.hold_sync():
+            self.state, self.status = state, text
+
+    def fail(self, error: Exception, doing: str = "") -> None:
+        """Show an error in the status line and keep it in `error`."""
+        self.error = error
+        kind = "" if isinstance(error, MedsamError) else f"{type(error).__name__}: "
+        self.say(f"{doing}{': ' if doing else ''}{kind}{error or 'no message'}", "error")
+
+    def _show(self, image: np.ndarray, truth: np.ndarray | None, name: str) -> None:
+        self.image, self.truth, self.name = image, truth, name
+        height, width = shown_size(image.shape[:2])
+        self._image = {
+            **image_layer(image),
+            "name": name,
+            "width": image.shape[1],
+            "height": image.shape[0],
+            "shownWidth": width,
+            "shownHeight": height,
+            "truth": None if truth is None else mask_layer(truth),
+        }
+
+    def _report(self, share: float) -> None:
+        if share >= 1 or share - self.progress > 0.04:
+            self.progress = share
+
+    @t.validate("boxes")
+    def _valid_boxes(self, proposal: t.Bunch) -> list:
+        return as_boxes(proposal["value"], self.image) if len(proposal["value"]) else []
+
+    @t.validate("points")
+    def _valid_points(self, proposal: t.Bunch) -> list:
+        return as_points(proposal["value"], self.image) if len(proposal["value"]) else []
+
+    def _on_message(self, _: Any, content: Mapping[str, Any], buffers: Sequence[memoryview]) -> None:
+        with self.lock:
+            if content.get("do") == "undo":
+                self.undo()
+            if content.get("do") == "upload" and self._upload_handler is not None:
+                if content["part"] == 0:
+                    self._parts = []
+                self._parts.append(bytes(buffers[0]))
+                if len(self._parts) == content["parts"]:
+                    whole, self._parts = b"".join(self._parts), []
+                    self._upload_handler(content["name"], whole)

@@ -1,0 +1,598 @@
+"""The box widget as a person meets it: JupyterLab, a real kernel with the real light model, a real browser."""
+
+import io
+import json
+import time
+
+import numpy as np
+import pytest
+from lab import Notebook, chromium, jupyter_lab
+from PIL import Image
+
+from medsam_helpers.data import load_data
+from medsam_helpers.metrics import dice
+from medsam_helpers.models import save_decoder
+from medsam_helpers.models.decoder import part_state
+from medsam_helpers.prompts import mask_to_boxes
+from medsam_helpers.segmenter import Segmenter
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+DEMO = [
+    "from medsam_helpers.widgets import box_prompt_demo\ndemo = box_prompt_demo()\ndemo",
+    "import time; time.sleep(8)",
+    "print(demo.canvas.predictors['zero-shot'].cache.encoded)",
+]
+OWN = [
+    """
+import time
+import numpy as np
+from medsam_helpers.widgets import BoxPrompt
+
+asked = []
+
+def slow(image, boxes, points):
+    asked.append(boxes.tolist())
+    time.sleep(1)
+    if len(boxes) and boxes[0, 0] < 20:
+        raise RuntimeError("lost the patient's left side")
+    mask = np.zeros(image.shape[:2], bool)
+    for x0, y0, x1, y1 in boxes.astype(int):
+        mask[y0:y1, x0:x1] = True
+    return mask
+
+widget = BoxPrompt(np.full((300, 400, 3), 120, np.uint8), slow, name="gray")
+widget
+""",
+    "print(len(asked), widget.boxes)",
+    "import os; os._exit(1)",
+]
+ANSWERED = """request => {
+    const { dataset } = document.querySelector('.box-prompt');
+    return Number(dataset.drawn) === request && Number(dataset.request) === request;
+}"""
+
+
+class Canvas:
+    """What a person does with mouse and keys, in pixels of the image."""
+
+    def __init__(self, notebook: Notebook) -> None:
+        self.notebook, self.page = notebook, notebook.page
+
+    def data(self, name):
+        return self.notebook.widget.get_attribute(f"data-{name}")
+
+    @property
+    def boxes(self):
+        return json.loads(self.data("boxes"))
+
+    @property
+    def points(self):
+        return json.loads(self.data("points"))
+
+    @property
+    def status(self):
+        return self.notebook.widget.get_by_role("status").inner_text()
+
+    @property
+    def request(self):
+        return int(self.data("request") or 0)
+
+    def element(self, pane=0):
+        return self.notebook.widget.locator("canvas").nth(pane)
+
+    def at(self, x, y, pane=0):
+        """The place on the page of an image's pixel, as long as the whole image is shown."""
+        frame = self.element(pane).bounding_box()
+        width, height = self.size
+        return frame["x"] + x * frame["width"] / width, frame["y"] + y * frame["height"] / height
+
+    @property
+    def size(self):
+        words = self.element().get_attribute("aria-label").split(", ")[1].split()
+        return int(words[0]), int(words[2])
+
+    def drag(self, start, end, pane=0, hold=False):
+        self.page.mouse.move(*self.at(*start, pane))
+        self.page.mouse.down()
+        self.page.mouse.move(*self.at(*end, pane), steps=4)
+        if not hold:
+            self.page.mouse.up()
+
+    def click(self, x, y, pane=0):
+        self.page.mouse.click(*self.at(x, y, pane))
+
+    def press(self, key):
+        self.element().press(key)
+
+    def tool(self, name):
+        self.notebook.widget.locator(f"[data-tool={name}]").click()
+
+    def answered(self, timeout=30_000):
+        """Wait until the mask of the latest prompt is on the screen."""
+        self.page.wait_for_function(ANSWERED, arg=self.request, timeout=timeout)
+
+    def says(self, text, timeout=30_000):
+        self.page.wait_for_function(
+            "text => document.querySelector('.box-prompt-status').textContent.includes(text)", arg=text, timeout=timeout
+        )
+
+    def pixel(self, x, y, pane=0):
+        """RGB that the canvas shows at a pixel of the image."""
+        width, height = self.size
+        return self.element(pane).evaluate(
+            """(canvas, [x, y]) => [...canvas.getContext('2d').getImageData(
+                Math.round(x * canvas.width), Math.round(y * canvas.height), 1, 1).data].slice(0, 3)""",
+            [(x + 0.5) / width, (y + 0.5) / height],
+        )
+
+    def button(self, text):
+        self.page.get_by_role("button", name=text, exact=True).click()
+
+    def choose(self, label, option):
+        self.page.get_by_label(label, exact=True).select_option(option)
+
+    def upload(self, name, content):
+        with self.page.expect_file_chooser() as chooser:
+            self.page.get_by_role("button", name="Your own file").click()
+        chooser.value.set_files({"name": name, "mimeType": "application/octet-stream", "buffer": content})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="module")
+def lab(folder):
+    with jupyter_lab(folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def open_notebook(browser, lab, folder):
+    """Opens a notebook, runs its first cell and gives its canvas."""
+    contexts = []
+
+    def open_it(name, cells, **options):
+        context = browser.new_context(viewport={"width": 1300, "height": 1150}, **options)
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        contexts.append(context)
+        notebook = Notebook(context, lab, folder, cells, name)
+        notebook.run(0)
+        notebook.page.locator(".box-prompt[data-image]").wait_for(timeout=120_000)
+        return Canvas(notebook)
+
+    yield open_it
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def opened_demo(open_notebook):
+    return open_notebook("demo.ipynb", DEMO)
+
+
+@pytest.fixture(scope="module")
+def opened_own(open_notebook):
+    return open_notebook("own.ipynb", OWN)
+
+
+def checked(canvas):
+    """The canvas for a test; afterwards: no script failed, and nothing left the machine."""
+    yield canvas
+    assert canvas.notebook.complaints == []
+    assert canvas.notebook.outside_requests() == []
+    assert canvas.notebook.requests
+
+
+@pytest.fixture
+def demo(opened_demo):
+    if opened_demo.data("image") != "endoscopy-val-0000":
+        opened_demo.choose("Images", "phantom")
+        opened_demo.choose("Image", "endoscopy-val-0000")
+        opened_demo.page.locator(".box-prompt[data-image='endoscopy-val-0000']").wait_for()
+    opened_demo.choose("Model", "zero-shot")
+    opened_demo.choose("Beside it", "(nothing)")
+    opened_demo.button("Clear")
+    opened_demo.page.wait_for_function(
+        "() => ['boxes', 'points'].every((name) => document.querySelector('.box-prompt').dataset[name] === '[]')"
+    )
+    opened_demo.tool("box")
+    yield from checked(opened_demo)
+
+
+@pytest.fixture
+def own(opened_own):
+    yield from checked(opened_own)
+
+
+@pytest.fixture(scope="module")
+def case():
+    return load_data("phantom", train_limit=0, dev_limit=0).val[0]
+
+
+@pytest.fixture(scope="module")
+def box(case):
+    return mask_to_boxes(case.mask)[0].astype(int).tolist()
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return Segmenter.load("mobile-sam", precision="fp32")
+
+
+def saved(folder, pattern):
+    """The newest file of that name; `Save` never overwrites."""
+    files = sorted((folder / "box_prompts").glob(pattern), key=lambda file: file.stat().st_mtime)
+    return files[-1]
+
+
+def test_a_drag_gives_mask_score_and_dice_and_the_mask_is_the_segmenters(demo, folder, case, box, segmenter):
+    inner = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    plain = demo.pixel(*inner)
+    demo.drag(box[:2], box[2:])
+    demo.answered()
+    assert np.abs(np.subtract(demo.boxes, [box])).max() <= 1
+    caption = demo.notebook.widget.locator("figcaption").inner_text()
+    assert "score 0." in caption
+    assert "Dice 0.9" in caption
+    assert np.abs(np.subtract(demo.pixel(*inner), plain)).sum() > 60, "the mask is tinted"
+
+    demo.button("Save mask")
+    demo.says("saved")
+    mask = np.asarray(Image.open(saved(folder, "*_mask*.png"))) > 0
+    expected = segmenter.predict(case.image, boxes=np.array(demo.boxes)).masks[0, 0]
+    assert dice(mask, expected) > 0.999
+    demo.button("Save prompts")
+    demo.says("prompts.json")
+    assert json.loads(saved(folder, "*.json").read_text())["boxes"] == demo.boxes
+
+
+def test_a_box_is_moved_by_its_inside_and_resized_by_edge_and_corner(demo):
+    demo.drag((100, 60), (200, 160))
+    x0, y0, x1, y1 = demo.boxes[0]
+    demo.drag((150, 110), (170, 130))
+    assert demo.boxes[0] == pytest.approx([x0 + 20, y0 + 20, x1 + 20, y1 + 20], abs=1)
+    x0, y0, x1, y1 = demo.boxes[0]
+    demo.drag((x1, (y0 + y1) / 2), (x1 + 30, y0))
+    assert demo.boxes[0] == pytest.approx([x0, y0, x1 + 30, y1], abs=1)
+    demo.drag((x0, y0), (x0 - 15, y0 - 10))
+    assert demo.boxes[0] == pytest.approx([x0 - 15, y0 - 10, x1 + 30, y1], abs=1)
+    demo.drag((150, 110), (-400, 110))
+    assert demo.boxes[0][0] == 0, "stops at the image's edge"
+    assert demo.boxes[0][2] - demo.boxes[0][0] == pytest.approx(x1 - x0 + 45, abs=2)
+    assert len(demo.boxes) == 1
+    demo.answered()
+
+
+def test_several_boxes_also_inside_each_other(demo):
+    demo.drag((20, 20), (120, 120))
+    demo.drag((200, 200), (300, 300))
+    demo.page.keyboard.down("Control")
+    demo.drag((220, 220), (280, 280))
+    demo.page.keyboard.up("Control")
+    demo.answered()
+    assert len(demo.boxes) == 3
+    assert demo.boxes[2] == pytest.approx([220, 220, 280, 280], abs=1)
+    assert "3 boxes" in demo.status
+    assert demo.notebook.widget.locator("figcaption").inner_text().count("0.") >= 3
+
+
+def test_a_click_and_a_drag_that_escape_ends_leave_no_box(demo):
+    before = demo.request
+    demo.click(50, 50)
+    demo.drag((40, 40), (100, 100), hold=True)
+    demo.page.keyboard.press("Escape")
+    demo.page.mouse.up()
+    assert (demo.boxes, demo.request) == ([], before)
+    demo.drag((40, 40), (100, 100))
+    demo.drag((70, 70), (90, 90), hold=True)
+    demo.page.keyboard.press("Escape")
+    demo.page.mouse.up()
+    assert demo.boxes[0] == pytest.approx([40, 40, 100, 100], abs=1)
+
+
+def test_everything_can_be_done_by_keyboard_and_lab_keeps_its_hands_off(demo):
+    cells = demo.page.locator(".jp-CodeCell").count()
+    demo.element().focus()
+    demo.press("Enter")
+    x0, y0, x1, y1 = demo.boxes[0]
+    for key in ("ArrowRight", "ArrowDown", "Control+ArrowRight", "Shift+ArrowDown", "Shift+Control+ArrowLeft"):
+        demo.press(key)
+    assert demo.boxes == [[x0 + 11, y0 + 1, x1 + 1, y1 + 2]]
+    demo.answered()
+    assert "score" in demo.notebook.widget.locator("figcaption").inner_text()
+    assert f"selected box 1: {x0 + 11} {y0 + 1} {x1 + 1} {y1 + 2}" in demo.element().get_attribute("aria-label")
+    demo.press("f")
+    demo.press("ArrowLeft")
+    demo.press("b")
+    assert [label for *_, label in demo.points] == [1, 0]
+    demo.press("n")
+    demo.press("Delete")
+    assert (demo.boxes, len(demo.points)) == ([], 2)
+    demo.answered()
+    demo.press("Control+z")
+    demo.page.wait_for_function("document.querySelector('.box-prompt').dataset.boxes !== '[]'")
+    for key in ("d", "d", "x", "a", "Escape"):  # Lab's: delete, cut and add a cell
+        demo.press(key)
+    assert demo.page.locator(".jp-CodeCell").count() == cells
+    demo.press("Tab")
+    assert demo.page.evaluate("document.activeElement.tagName") != "CANVAS", "the focus can leave"
+
+
+def test_clicks_refine_the_mask_and_a_second_click_takes_a_point_away(demo, folder, box):
+    demo.drag(box[:2], box[2:])
+    demo.answered()
+    demo.tool("background")
+    demo.click(box[0] + 40, (box[1] + box[3]) / 2)
+    demo.answered()
+    demo.tool("foreground")
+    demo.click((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+    demo.answered()
+    assert [label for *_, label in demo.points] == [0, 1]
+    assert demo.status.startswith("1 box, 2 points")
+    demo.click(*demo.points[0][:2])
+    demo.answered()
+    assert [label for *_, label in demo.points] == [1]
+
+
+def test_a_click_alone_is_a_prompt_too(demo, box):
+    demo.tool("foreground")
+    demo.click((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+    demo.answered()
+    assert "Dice" in demo.notebook.widget.locator("figcaption").inner_text()
+
+
+def test_undo_and_clear(demo):
+    demo.drag((20, 20), (120, 120))
+    demo.answered()
+    demo.drag((200, 200), (300, 300))
+    demo.answered()
+    demo.button("Undo")
+    demo.page.wait_for_function("JSON.parse(document.querySelector('.box-prompt').dataset.boxes).length === 1")
+    demo.button("Clear")
+    demo.page.wait_for_function("document.querySelector('.box-prompt').dataset.boxes === '[]'")
+    demo.says("drag a box")
+
+
+def test_opacity_outline_and_truth_are_drawn_at_once(demo, box):
+    demo.drag(box[:2], box[2:])
+    demo.answered()
+    inner = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    shown = {}
+    for opacity in (0, 0.5, 1):
+        demo.page.get_by_label("Opacity").fill(str(opacity))
+        demo.page.wait_for_timeout(100)
+        shown[opacity] = np.array(demo.pixel(*inner))
+    assert np.abs(shown[1] - [0xF0, 0xE4, 0x42]).max() <= 2, "opaque is the mask's colour"
+    middle = (shown[0] + shown[1]) / 2
+    assert np.abs(shown[0.5] - middle).max() <= 3
+    demo.page.get_by_label("Outline only").check()
+    demo.page.wait_for_timeout(100)
+    assert np.abs(demo.pixel(*inner) - shown[0]).max() <= 2
+    picture = demo.element().screenshot()
+    demo.page.get_by_label("Truth").uncheck()
+    demo.page.wait_for_timeout(100)
+    assert demo.element().screenshot() != picture
+    demo.page.get_by_label("Truth").check()
+    demo.page.get_by_label("Outline only").uncheck()
+    demo.page.get_by_label("Opacity").fill("0.45")
+
+
+def test_zoom_keeps_boxes_in_pixels_of_the_image(demo):
+    frame = demo.element().bounding_box()
+    corner = frame["x"] + 5, frame["y"] + 5
+    demo.page.mouse.move(*corner)
+    demo.page.keyboard.down("Control")
+    for _ in range(4):
+        demo.page.mouse.wheel(0, -200)
+    demo.page.keyboard.up("Control")
+    demo.page.wait_for_timeout(200)
+    demo.page.mouse.move(frame["x"] + 100, frame["y"] + 100)
+    demo.page.mouse.down()
+    demo.page.mouse.move(frame["x"] + 300, frame["y"] + 200, steps=3)
+    demo.page.mouse.up()
+    demo.answered()
+    x0, y0, x1, y1 = demo.boxes[0]
+    per_pixel = 200 / (x1 - x0)
+    whole = frame["width"] / demo.size[0]
+    assert per_pixel / whole == pytest.approx(np.exp(2), rel=0.1), "four turns of the wheel"
+    assert (x1 - x0) / (y1 - y0) == pytest.approx(2, rel=0.1)
+    assert x0 == pytest.approx((5 + 95 / np.exp(2)) / whole, abs=2)
+    demo.tool("pan")
+    before = demo.element().screenshot()
+    demo.drag((150, 150), (100, 100))
+    demo.page.wait_for_timeout(100)
+    assert demo.element().screenshot() != before
+    assert demo.boxes == [[x0, y0, x1, y1]]
+    demo.page.get_by_role("button", name="show the whole image").click()
+
+
+def test_another_model_and_both_side_by_side_share_one_embedding(demo, folder, box, segmenter):
+    state = part_state(segmenter.model, ["mask_decoder"])
+    state["mask_decoder.output_hypernetworks_mlps.0.proj_out.bias"] += 0.2
+    card = {"base": "mobile-sam", "base_digest": segmenter.info.base_digest}
+    save_decoder(state, folder / "runs" / "mine", card)
+    demo.drag(box[:2], box[2:])
+    demo.answered()
+    caption = demo.notebook.widget.locator("figcaption strong")
+    assert caption.all_inner_texts() == ["zero-shot"]
+    encoded = demo.notebook.output(2)
+    field = demo.page.get_by_placeholder("folder of a fine-tuned decoder, then Enter")
+    field.fill("runs/mine")
+    field.press("Enter")
+    demo.page.locator("figcaption strong", has_text="mine").wait_for()
+    demo.says("answered")
+    demo.choose("Beside it", "zero-shot")
+    demo.page.wait_for_function("document.querySelectorAll('.box-prompt canvas').length === 2")
+    demo.says("answered")
+    demo.page.wait_for_timeout(300)
+    assert caption.all_inner_texts() == ["mine", "zero-shot"]
+    captions = demo.notebook.widget.locator(".box-prompt-caption").all_inner_texts()
+    assert all("Dice" in text for text in captions)
+    assert demo.element(0).screenshot() != demo.element(1).screenshot()
+    demo.drag((box[0], box[1]), (box[0] + 10, box[1] + 10), pane=1)
+    demo.answered()
+    assert demo.boxes[0][:2] == pytest.approx([box[0] + 10, box[1] + 10], abs=2), "a box is moved in either picture"
+    assert demo.notebook.output(2) == encoded, "no new encoding"
+
+
+def test_the_copied_call_gives_the_same_mask(demo, folder, box):
+    demo.drag(box[:2], box[2:])
+    demo.answered()
+    demo.button("Save mask")
+    demo.says("saved")
+    demo.button("Copy Python call")
+    demo.says("clipboard")
+    demo.page.wait_for_timeout(300)
+    code = demo.page.evaluate("navigator.clipboard.readText()")
+    assert code == demo.page.locator("textarea.widget-input, .widget-textarea textarea").first.input_value()
+    names = {}
+    exec(code, names)
+    assert np.array_equal(names["mask"], np.asarray(Image.open(saved(folder, "*_mask*.png"))) > 0)
+
+
+def png(array, kind="PNG", **options):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_uploads_right_and_wrong(demo):
+    demo.upload("notes.png", b"these are not the pixels you are looking for")
+    demo.says("notes.png: not a readable image")
+    assert demo.data("state") == "error"
+    assert demo.data("image") == "endoscopy-val-0000"
+    demo.upload("bomb.png", png(np.zeros((9500, 9500), bool)))
+    demo.says("bomb")
+
+    ramp = np.linspace(0, 255, 400 * 300).reshape(300, 400).astype(np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    kinds = {
+        "gray.png": (png(ramp), (400, 300)),
+        "deep.png": (png(ramp.astype(np.uint16) * 200), (400, 300)),
+        "clear.png": (png(np.dstack([ramp] * 4)), (400, 300)),
+        "phone.jpg": (png(np.dstack([ramp] * 3), "JPEG", exif=turned), (300, 400)),
+    }
+    for name, (content, size) in kinds.items():
+        demo.upload(name, content)
+        demo.page.locator(f".box-prompt[data-image='{name}']").wait_for()
+        assert demo.size == size
+        demo.says("ready")
+    demo.drag((50, 50), (200, 200))
+    demo.answered()
+    caption = demo.notebook.widget.locator("figcaption").inner_text()
+    assert "score" in caption
+    assert "Dice" not in caption, "the truth of an upload is not known"
+
+
+def test_a_large_upload_comes_through(demo):
+    noise = np.random.default_rng(0).integers(0, 255, (2400, 3200, 3), np.uint8)
+    content = png(noise, compress_level=0)
+    assert len(content) > 20_000_000
+    demo.upload("large.png", content)
+    demo.page.locator(".box-prompt[data-image='large.png']").wait_for(timeout=60_000)
+    assert demo.size == (3200, 2400)
+    demo.drag((1000, 1000), (2000, 2000))
+    demo.answered()
+    assert demo.boxes[0] == pytest.approx([1000, 1000, 2000, 2000], abs=5)
+
+
+def test_a_busy_kernel_does_not_keep_the_canvas_from_answering(demo, box):
+    demo.notebook.run(1)
+    demo.page.wait_for_function("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'busy'")
+    started = time.monotonic()
+    demo.drag(box[:2], (box[2] - 30, box[3] - 30))
+    demo.drag((box[2] - 30, box[3] - 30), box[2:])
+    demo.answered()
+    assert demo.notebook.busy(1), "the cell was still running"
+    assert time.monotonic() - started < 8
+    assert np.abs(np.subtract(demo.boxes, [box])).max() <= 1
+    demo.notebook.wait(1)
+
+
+def test_after_a_reload_of_the_page_everything_is_there_again(demo, box):
+    demo.drag(box[:2], box[2:])
+    demo.answered()
+    boxes, caption = demo.boxes, demo.notebook.widget.locator("figcaption").inner_text()
+    demo.notebook.save()
+    demo.notebook.open()
+    demo.page.locator(".box-prompt[data-drawn]").wait_for(timeout=60_000)
+    assert demo.boxes == boxes
+    assert demo.notebook.widget.locator("figcaption").inner_text() == caption
+    demo.drag((box[0], box[1]), (box[0] + 20, box[1] + 20))
+    demo.answered()
+    assert demo.boxes[0][:2] == pytest.approx([box[0] + 20, box[1] + 20], abs=2)
+
+
+def test_fast_drags_on_a_slow_model_leave_the_last_box_right(own):
+    own.drag((40, 40), (90, 100))
+    for _ in range(5):
+        x0, _, x1, _ = own.boxes[0]
+        own.drag(((x0 + x1) / 2, 70), ((x0 + x1) / 2 + 20, 70))
+    own.answered()
+    assert own.boxes[0] == pytest.approx([140, 40, 190, 100], abs=5)
+    asked, _, told = own.notebook.output(1).partition(" ")
+    assert json.loads(told) == own.boxes
+    assert int(asked) <= 4, "drags that came while the model was busy were answered together"
+    assert own.data("state") == "ready"
+
+
+def test_an_error_in_the_kernel_is_shown_and_the_next_drag_works(own):
+    own.element().focus()
+    while own.boxes:
+        own.press("n")
+        own.press("Delete")
+    own.drag((4, 150), (60, 250))
+    own.says("RuntimeError: lost the patient's left side")
+    assert own.data("state") == "error"
+    for _ in range(2):
+        own.press("Control+ArrowRight")
+    own.says("answered")
+    assert own.data("state") == "ready"
+
+
+def test_a_kernel_that_died_is_noticed(own):
+    own.notebook.run(2)
+    own.page.wait_for_timeout(1500)
+    own.page.keyboard.press("Enter")  # Lab says that the kernel will restart
+    own.drag((100, 200), (200, 280))
+    own.says("no answer from the kernel", timeout=20_000)
+    assert own.data("state") == "error"
+
+
+def test_touch_draws_pinches_and_the_screen_is_sharp(open_notebook):
+    canvas = open_notebook("touch.ipynb", OWN[:1], has_touch=True, device_scale_factor=2)
+    ratio = canvas.element().evaluate("canvas => canvas.width / canvas.clientWidth")
+    assert ratio == pytest.approx(2, abs=0.01)
+    session = canvas.page.context.new_cdp_session(canvas.page)
+
+    def touch(kind, *places):
+        points = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(canvas.at(*place) for place in places)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", (100, 100))
+    for x in (150, 200, 250):
+        touch("touchMove", (x, x - 50))
+    touch("touchEnd")
+    canvas.answered()
+    assert canvas.boxes[0] == pytest.approx([100, 100, 250, 200], abs=1)
+    before = canvas.element().screenshot()
+    touch("touchStart", (150, 150))
+    touch("touchStart", (150, 150), (200, 150))
+    for x in (230, 260, 300):
+        touch("touchMove", (150, 150), (x, 150))
+    touch("touchEnd")
+    canvas.page.wait_for_timeout(200)
+    assert canvas.element().screenshot() != before, "zoomed"
+    assert len(canvas.boxes) == 1, "two fingers draw no box"
+    assert canvas.notebook.complaints == []
+    assert canvas.notebook.outside_requests() == []
