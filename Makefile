@@ -16,7 +16,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 TUTORIAL := build/html
 
 .DELETE_ON_ERROR:
-.PHONY: help setup tutorial test test-browser lab lint fix bench clean
+.PHONY: help setup tutorial test test-browser mlops lab lint fix bench clean
 
 help:  ## list these commands (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test-browser: $(INSTALLED)  ## the box-prompt demo in a real browser; installs D
 		$(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends chromium; } || { \
 		echo "Chromium is missing and apt-get cannot install it: install it, or name it in MEDSAM_CHROMIUM." >&2; exit 1; }
 	$(BIN)/python -m pytest tests/browser
+
+mlops: $(INSTALLED)  ## start the MLflow server on this machine and print its address; ^C stops it, nothing is lost
+	$(BIN)/python -m medsam_helpers.mlops.server
 
 lab: $(INSTALLED)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks

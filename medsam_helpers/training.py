@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
+from accelerate.tracking import GeneralTracker
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -65,7 +67,8 @@ def fit(
     output: Path,
     *,
     seed: int = 0,
-    log_with: str | None = None,
+    log_with: str | GeneralTracker | Sequence[str | GeneralTracker] | None = None,
+    dev_jitter_1024: float | None = None,
     show_progress: bool = True,
 ) -> FitResult:
     """Train the recipe's parts on cached embeddings; keep the weights with the best dev Dice.
@@ -82,7 +85,10 @@ def fit(
         store: of this model's encoder.
         output: folder for the state.
         seed: of order and jitter.
-        log_with: an `accelerate` tracker ("mlflow", "wandb", "tensorboard") that gets loss, rate and dev Dice.
+        log_with: an `accelerate` tracker, or its name ("mlflow", "wandb", "tensorboard"), that gets loss and rate of
+            each step, and dev Dice and IoU of each epoch; the axis of both is the optimiser's steps.
+        dev_jitter_1024: of the boxes that dev is scored with. Default: the recipe's; where that is what is searched
+            for, dev needs one of its own, or the smallest jitter would always win.
         show_progress: show the bar.
     Raises:
         DataError: no training or no dev case, or an embedding is missing.
@@ -103,6 +109,9 @@ def fit(
         "train": hashlib.sha256("".join(examples.digests).encode()).hexdigest(),
         "dev": hashlib.sha256("".join(case.digest for case in dev).encode()).hexdigest(),
     }
+    if dev_jitter_1024 is not None:
+        identity["dev_jitter_1024"] = dev_jitter_1024
+    dev_recipe = recipe.but(jitter_1024=dev_jitter_1024)
     state = TrainingState.open(output / STATE_FILE, identity)
     optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     state.restore(model, optimizer)
@@ -111,19 +120,19 @@ def fit(
     if accelerator.scaler is not None and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
     accelerator.init_trackers("medsam", config={k: str(v) for k, v in recipe.as_dict().items()})
+    steps_per_epoch = math.ceil(len(loader) / recipe.accumulation)
 
     def finish_epoch(row: dict[str, float]) -> None:
-        row["dev_dice"] = _dev_dice(model, dev, recipe, store, seed, accelerator)
+        row["dev_dice"], dev_iou = _dev_scores(model, dev, dev_recipe, store, seed, accelerator)
         state.record(row, part_state(model, recipe.trainable))
         state.finished = state.epoch >= recipe.epochs or _is_out_of_patience(state, recipe)
         if accelerator.is_main_process:
             state.save(optimizer, accelerator.scaler)
-        accelerator.log(row, step=state.epoch)
+        accelerator.log(row | {"dev_iou": dev_iou, "epoch": state.epoch}, step=state.epoch * steps_per_epoch)
 
     if state.epoch < 0:  # nothing done yet: epoch 0 is the zero-shot model
         finish_epoch({"loss": float("nan"), "lr": 0.0, "seconds": 0.0})
 
-    steps_per_epoch = math.ceil(len(loader) / recipe.accumulation)
     done, total = state.epoch * steps_per_epoch, recipe.epochs * steps_per_epoch
     quiet = not show_progress or not accelerator.is_main_process
     with tqdm(total=total, initial=done, desc=f"fine-tune ({precision})", unit="step", disable=quiet) as bar:
@@ -131,8 +140,8 @@ def fit(
             started = time.perf_counter()
             examples.epoch = state.epoch + 1
             steps = range(state.epoch * steps_per_epoch, total)
-            rates = (learning_rate(step, total, recipe) for step in steps)
-            loss = _train_epoch(wrapped, loader, optimizer, accelerator, recipe, rates, bar)
+            schedule = ((step + 1, learning_rate(step, total, recipe)) for step in steps)
+            loss = _train_epoch(wrapped, loader, optimizer, accelerator, recipe, schedule, bar)
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"epoch {state.epoch + 1}: the loss is {loss}; try a lower learning rate, or precision fp32 "
@@ -156,7 +165,7 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     recipe: Recipe,
-    rates: Iterator[float],
+    schedule: Iterator[tuple[int, float]],
     bar: tqdm,
 ) -> float:
     """One pass over the examples; gives the mean loss."""
@@ -172,7 +181,9 @@ def _train_epoch(
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(parameters, recipe.clip_norm)
-                rate = next(rates)
+                step, rate = next(schedule)
+                if accelerator.trackers:
+                    accelerator.log({"step_loss": loss.item(), "step_lr": rate}, step=step)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 bar.update()
@@ -182,7 +193,7 @@ def _train_epoch(
     return accelerator.reduce(torch.stack(losses).mean(), "mean").item()
 
 
-def _accelerator(recipe: Recipe, output: Path, log_with: str | None) -> Accelerator:
+def _accelerator(recipe: Recipe, output: Path, log_with: Any) -> Accelerator:
     precision = effective_precision(recipe.precision, default_device())
     # accelerate keeps one precision a process; a notebook trains several recipes in one.
     AcceleratorState._reset_state()
@@ -203,19 +214,21 @@ def _is_out_of_patience(state: TrainingState, recipe: Recipe) -> bool:
     return recipe.patience is not None and state.epoch - state.best_epoch >= recipe.patience
 
 
-def _dev_dice(
+def _dev_scores(
     model: SamModel,
     dev: Sequence[Case],
     recipe: Recipe,
     store: EmbeddingStore,
     seed: int,
     accelerator: Accelerator,
-) -> float:
-    """Mean Dice at original size; each process scores its share."""
+) -> tuple[float, float]:
+    """Mean Dice and IoU at original size; each process scores its share."""
     segmenter = Segmenter(model, accelerator.device, store=store)
-    total = torch.zeros((), device=accelerator.device)
+    total = torch.zeros(2, device=accelerator.device)
     for index in range(accelerator.process_index, len(dev), accelerator.num_processes):
         case = dev[index]
         masks, _ = segmenter.predict_case(case, case_boxes(case, recipe.box_mode, recipe.jitter_1024, seed))
-        total += dice(masks.any(axis=0), case.mask)
-    return accelerator.reduce(total, "sum").item() / len(dev)
+        score = dice(masks.any(axis=0), case.mask)
+        total += torch.tensor([score, score / (2 - score)], device=accelerator.device)
+    dice_sum, iou_sum = accelerator.reduce(total, "sum").tolist()
+    return dice_sum / len(dev), iou_sum / len(dev)

@@ -73,3 +73,12 @@ def draw_discs(count: int, seed: int = 0) -> Cases:
 @pytest.fixture
 def discs():
     return draw_discs
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory):
+    """One real MLflow server for all tests that ask for it."""
+    from medsam_helpers.mlops.server import Server
+
+    with Server(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server

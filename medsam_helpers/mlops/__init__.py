@@ -1,0 +1,15 @@
+"""The MLOps pipeline: tracked, tuned, registered, launched, automated. An extra: the core never imports it."""
+
+import os
+
+# Read by MLflow when it is imported or asked: no telemetry, and a server that is gone is noticed within seconds, since
+# the journal (see `journal`) tries again by itself.
+for _name, _value in {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}.items():
+    os.environ.setdefault(_name, _value)
