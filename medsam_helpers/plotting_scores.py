@@ -117,11 +117,15 @@ def group_means(ax: Axes, groups: pd.DataFrame, names: Sequence[str] | None = No
         ax.errorbar(x, rows["mean"], error, label=model, capsize=2, **(style | {"linestyle": "none"}))
     if names is None:
         first = groups.drop_duplicates("group")
-        names = [f"{row['from']:.2g} to {row['to']:.2g}\nn = {row['n']}" for _, row in first.iterrows()]
+        names = [f"{_short(row['from'])} to {_short(row['to'])}\nn = {row['n']}" for _, row in first.iterrows()]
     ax.set_xticks(range(len(numbers)), names, fontsize=8)
     ax.set(xlim=(-0.5, len(numbers) - 0.5), ylabel="mean score")
     ax.legend(frameon=False, fontsize=8)
     return ax
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
 
 
 def bland_altman(
@@ -156,9 +160,10 @@ def bland_altman(
         ax.axhspan(*interval, color=style["color"], alpha=0.12, linewidth=0)
     if ratio:
         ax.set(xscale="log", yscale="log")
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.set_major_formatter("{x:g}")
+        for axis, values in ((ax.xaxis, x), (ax.yaxis, y)):
+            decades = np.log10(values.max() / values.min())
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1, 3) if decades < 2.5 else (1,)))
+            axis.set_major_formatter("{x:.9g}")
             axis.set_minor_formatter(NullFormatter())
     name = "geometric mean of both" if ratio else "mean of both"
     ax.set(xlabel=f"{name}{', ' + unit if unit else ''}", ylabel="measured / reference" if ratio else "difference")
