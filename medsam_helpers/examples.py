@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,12 +12,23 @@ from torch.utils.data import Dataset, Sampler
 from tqdm.auto import tqdm
 
 from medsam_helpers.data.case import Case
+from medsam_helpers.data.views import view_of
 from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.errors import DataError
 from medsam_helpers.geometry import Frame
 from medsam_helpers.prompts import BoxMode, jitter_boxes, mask_to_boxes
 
 FrameOf = Callable[[tuple[int, int]], Frame]
+
+
+@dataclass(frozen=True)
+class _View:
+    """One view of a case: where its embedding is found, its boxes, and a target for each box."""
+
+    image_digest: str
+    frame: Frame
+    boxes: np.ndarray
+    targets: list[Tensor]
 
 
 class PromptedCases(Dataset):
@@ -27,11 +39,12 @@ class PromptedCases(Dataset):
 
     Args:
         cases: decoded once, here; only boxes and small targets are kept.
-        store: holds their embeddings.
+        store: holds the embeddings of all their views.
         frame_of: gives an image size's `Frame`.
         jitter_1024: see `prompts.jitter_boxes`.
         box_mode: with "components" an epoch shows one lesion of each case, drawn anew.
-        seed: of order and jitter.
+        seed: of order, view and jitter.
+        views: names of `data.views.VIEWS`; an epoch shows one of each case, drawn anew.
     Raises:
         DataError: an embedding is missing.
     """
@@ -44,23 +57,23 @@ class PromptedCases(Dataset):
         jitter_1024: float,
         box_mode: BoxMode,
         seed: int,
+        views: Sequence[str] = ("as-is",),
     ) -> None:
         self.store, self.jitter_1024, self.seed = store, jitter_1024, seed
         self.epoch = 0
         self.digests: list[str] = []
-        self.image_digests: list[str] = []
-        self.frames: list[Frame] = []
-        self.boxes: list[np.ndarray] = []
-        self.targets: list[list[Tensor]] = []
-        for case in tqdm(cases, desc="reading cases", leave=False, disable=None):
+        self.views: list[list[_View]] = []
+
+        def seen(case: Case) -> _View:
             if case.image_digest not in store:
                 raise DataError(f"{case.name}: no embedding of this image in {store.folder}; embed the data first")
             frame, boxes = frame_of(case.size_hw), mask_to_boxes(case.mask, box_mode)
+            targets = [frame.mask_to_target(_inside(box, case.mask)).bool() for box in boxes]
+            return _View(case.image_digest, frame, boxes, targets)
+
+        for case in tqdm(cases, desc="reading cases", leave=False, disable=None):
             self.digests.append(case.digest)
-            self.image_digests.append(case.image_digest)
-            self.frames.append(frame)
-            self.boxes.append(boxes)
-            self.targets.append([frame.mask_to_target(_inside(box, case.mask)).bool() for box in boxes])
+            self.views.append([seen(view_of(case, view)) for view in views])
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -68,13 +81,13 @@ class PromptedCases(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """`image_embeddings` (256, 64, 64), `input_boxes` (1, 4) in the model frame, `target` (1, h, w)."""
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        frame, boxes = self.frames[index], self.boxes[index]
-        chosen = rng.integers(len(boxes))
-        box = jitter_boxes(boxes[[chosen]], frame.original_hw, self.jitter_1024, rng)
+        view = self.views[index][rng.integers(len(self.views[index]))]
+        chosen = rng.integers(len(view.boxes))
+        box = jitter_boxes(view.boxes[[chosen]], view.frame.original_hw, self.jitter_1024, rng)
         return {
-            "image_embeddings": self.store[self.image_digests[index]].float(),
-            "input_boxes": torch.from_numpy(frame.to_model(box)),
-            "target": self.targets[index][chosen].float()[None],
+            "image_embeddings": self.store[view.image_digest].float(),
+            "input_boxes": torch.from_numpy(view.frame.to_model(box)),
+            "target": view.targets[chosen].float()[None],
         }
 
 

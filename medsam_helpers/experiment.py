@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from medsam_helpers.checks import claim_folder
 from medsam_helpers.config import RunConfig, config_from_environment
 from medsam_helpers.data import Case, Dataset, load_data
+from medsam_helpers.data.views import views_of
 from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.errors import DataError
 from medsam_helpers.evaluation import evaluate
@@ -91,7 +92,7 @@ def run_finetune(config: RunConfig, output: Path, show_progress: bool = True, co
     zero_shot = Segmenter(model, precision=recipe.precision)
     zero_shot.store = store = EmbeddingStore.for_model(zero_shot.info, zero_shot.precision)
     encoded, seconds_encode = 0, 0.0
-    for split in (dataset.train, dataset.dev, dataset.val):
+    for split in (views_of(dataset.train, recipe.views), dataset.dev, dataset.val):
         count, seconds = embed_cases(zero_shot, split, show_progress)
         encoded, seconds_encode = encoded + count, seconds_encode + seconds
 

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import SamModel
 
+from medsam_helpers.averaging import WeightAverage
 from medsam_helpers.data.case import Case
 from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.errors import DataError, TrainingError
@@ -79,7 +80,7 @@ def fit(
 
     Args:
         model: changed in place.
-        train: cases whose embeddings are in the store.
+        train: cases; the embeddings of all views of them are in the store.
         dev: likewise; scored after each epoch at original size, with the recipe's jitter, one fixed draw a case.
         recipe: see `recipes`.
         store: of this model's encoder.
@@ -100,7 +101,7 @@ def fit(
     accelerator = _accelerator(recipe, output, log_with)
     precision = effective_precision(recipe.precision, accelerator.device)
     info, parameters = model_info(model), freeze_all_but(model, recipe.trainable)
-    examples = PromptedCases(train, store, info.frame, recipe.jitter_1024, recipe.box_mode, seed)
+    examples = PromptedCases(train, store, info.frame, recipe.jitter_1024, recipe.box_mode, seed, recipe.views)
     identity = {
         "recipe": recipe.as_dict(),
         "seed": seed,
@@ -119,12 +120,17 @@ def fit(
     wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     if accelerator.scaler is not None and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
+    average = WeightAverage(model, recipe.average_decay)
+    average.load(state.average)
     accelerator.init_trackers("medsam", config={k: str(v) for k, v in recipe.as_dict().items()})
     steps_per_epoch = math.ceil(len(loader) / recipe.accumulation)
 
     def finish_epoch(row: dict[str, float]) -> None:
-        row["dev_dice"], dev_iou = _dev_scores(model, dev, dev_recipe, store, seed, accelerator)
-        state.record(row, part_state(model, recipe.trainable))
+        current = part_state(model, recipe.trainable)
+        with average.applied():
+            row["dev_dice"], dev_iou = _dev_scores(model, dev, dev_recipe, store, seed, accelerator)
+            state.record(row, current, part_state(model, recipe.trainable))
+        state.average = {name: weight.cpu() for name, weight in average.weights.items()}
         state.finished = state.epoch >= recipe.epochs or _is_out_of_patience(state, recipe)
         if accelerator.is_main_process:
             state.save(optimizer, accelerator.scaler)
@@ -141,7 +147,7 @@ def fit(
             examples.epoch = state.epoch + 1
             steps = range(state.epoch * steps_per_epoch, total)
             schedule = ((step + 1, learning_rate(step, total, recipe)) for step in steps)
-            loss = _train_epoch(wrapped, loader, optimizer, accelerator, recipe, schedule, bar)
+            loss = _train_epoch(wrapped, loader, optimizer, accelerator, recipe, schedule, average, bar)
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"epoch {state.epoch + 1}: the loss is {loss}; try a lower learning rate, or precision fp32 "
@@ -166,6 +172,7 @@ def _train_epoch(
     accelerator: Accelerator,
     recipe: Recipe,
     schedule: Iterator[tuple[int, float]],
+    average: WeightAverage,
     bar: tqdm,
 ) -> float:
     """One pass over the examples; gives the mean loss."""
@@ -189,6 +196,8 @@ def _train_epoch(
                 bar.update()
             optimizer.step()
             optimizer.zero_grad()
+            if accelerator.sync_gradients:
+                average.update()
         losses.append(loss.detach())
     return accelerator.reduce(torch.stack(losses).mean(), "mean").item()
 

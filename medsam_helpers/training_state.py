@@ -17,7 +17,7 @@ from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.files import atomic_write
 
 STATE_FILE = "training_state.safetensors"
-_CURRENT, _BEST, _OPTIMIZER = "current/", "best/", "optimizer/"
+_CURRENT, _BEST, _AVERAGE, _OPTIMIZER = "current/", "best/", "average/", "optimizer/"
 
 
 @dataclass
@@ -34,6 +34,7 @@ class TrainingState:
     finished: bool = False
     current: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Tensor] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
 
@@ -63,7 +64,8 @@ class TrainingState:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
         run = {key: stored[key] for key in ("history", "finished", "scaler")}
-        return cls(path, identity, current=group(_CURRENT), best=group(_BEST), optimizer=group(_OPTIMIZER), **run)
+        groups = {"current": _CURRENT, "best": _BEST, "average": _AVERAGE, "optimizer": _OPTIMIZER}
+        return cls(path, identity, **{name: group(prefix) for name, prefix in groups.items()}, **run)
 
     @property
     def epoch(self) -> int:
@@ -80,12 +82,12 @@ class TrainingState:
         """Dev Dice of the best epoch."""
         return self.history[self.best_epoch]["dev_dice"]
 
-    def record(self, row: Mapping[str, float], weights: dict[str, Tensor]) -> None:
-        """Add an epoch's row (with `dev_dice`) and its weights, which become the best ones if they are."""
+    def record(self, row: Mapping[str, float], current: dict[str, Tensor], scored: dict[str, Tensor]) -> None:
+        """Add an epoch's row (with `dev_dice`), the weights to go on from, and those scored: maybe the best."""
         self.history.append(dict(row))
-        self.current = weights
+        self.current = current
         if self.best_epoch == self.epoch:
-            self.best = weights
+            self.best = scored
 
     def save(self, optimizer: torch.optim.Optimizer, scaler: Any = None) -> None:
         """Write everything, whole or not at all."""
@@ -95,7 +97,7 @@ class TrainingState:
             for name, value in values.items()
         }
         self.scaler = scaler.state_dict() if scaler is not None else {}
-        groups = {_CURRENT: self.current, _BEST: self.best, _OPTIMIZER: self.optimizer}
+        groups = {_CURRENT: self.current, _BEST: self.best, _AVERAGE: self.average, _OPTIMIZER: self.optimizer}
         # Equal tensors may share memory (current is best): safetensors wants each its own.
         tensors = {prefix + key: value.clone() for prefix, group in groups.items() for key, value in group.items()}
         run = {name: getattr(self, name) for name in ("identity", "history", "finished", "scaler")}

@@ -101,7 +101,7 @@ def test_a_bad_value_is_named_with_what_is_allowed(name, text, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"recipe": "nope"}, "recipe 'nope' is unknown: use best, guide, sam, medsam"),
+        ({"recipe": "nope"}, "recipe 'nope' is unknown: use quick, best, guide, sam, medsam"),
         ({"epochs": 0}, "epochs must be greater than 0"),
         ({"lr": -1e-4}, "lr must be greater than 0"),
         ({"lr": float("nan")}, "lr must be greater than 0"),

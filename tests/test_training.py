@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import draw_discs, make_tiny_sam
+from medsam_helpers.data.views import VIEWS, view_of, views_of
 from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.errors import CheckpointError, ConfigError, DataError, TrainingError
 from medsam_helpers.examples import PromptedCases
@@ -114,9 +115,9 @@ class StopAt:
 
 
 @pytest.mark.parametrize("lookups", [1, 5, 13, 20, 30], ids="lookup {}".format)
-@pytest.mark.parametrize("accumulation", [1, 3])
-def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(setting, tmp_path, lookups, accumulation):
-    recipe = RECIPE.but(accumulation=accumulation, warmup_steps=2)
+@pytest.mark.parametrize("changes", [{"accumulation": 1}, {"accumulation": 3}, {"average_decay": 0.9}], ids=str)
+def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(setting, tmp_path, lookups, changes):
+    recipe = RECIPE.but(warmup_steps=2, **changes)
     whole, expected = train(setting, tmp_path / "whole", recipe)
     model, train_cases, dev, store = setting
     with pytest.raises(KeyboardInterrupt):
@@ -127,6 +128,19 @@ def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(setting,
     assert_same(*last)
     columns = ["epoch", "loss", "lr", "dev_dice"]
     assert result.history[columns].equals(expected.history[columns])
+
+
+def test_what_dev_scores_and_what_is_kept_is_the_average_and_training_goes_on_from_its_own_weights(setting, tmp_path):
+    plain, _ = train(setting, tmp_path / "plain")
+    averaged, result = train(setting, tmp_path / "averaged", RECIPE.but(average_decay=0.9))
+    states = [load_file(tmp_path / name / STATE_FILE) for name in ("plain", "averaged")]
+    ends = [{k: v for k, v in state.items() if k.startswith("current/")} for state in states]
+    assert_same(*ends)
+    kept = weights_of(averaged)
+    average = {k.removeprefix("average/"): v for k, v in states[1].items() if k.startswith("average/")}
+    assert result.best_epoch == RECIPE.epochs
+    assert_same({name: kept[name] for name in average}, average)
+    assert not torch.equal(kept["mask_decoder.iou_token.weight"], weights_of(plain)["mask_decoder.iou_token.weight"])
 
 
 SCRIPT = """
@@ -334,6 +348,7 @@ def test_the_rate_rises_and_falls_as_the_recipe_says():
         ({"lr": float("inf")}, "greater than 0 and finite"),
         ({"jitter_1024": float("nan")}, "jitter_1024 must not be negative, is nan"),
         ({"box_mode": "both"}, "box_mode 'both' is unknown: use union or components"),
+        ({"average_decay": 1}, "average_decay must be from 0 up and below 1, is 1"),
         ({"loss": "hinge"}, "loss 'hinge' is unknown: use"),
         ({"precision": "int8"}, "precision 'int8' is unknown"),
         ({"trainable": ("vision_encoder",)}, "its embeddings are cached"),
@@ -345,5 +360,38 @@ def test_a_recipe_that_cannot_be_is_refused(change, message):
 
 
 def test_an_unknown_recipe_lists_what_there_is():
-    with pytest.raises(ConfigError, match="recipe 'magic' is unknown: use best, guide, sam, medsam"):
+    with pytest.raises(ConfigError, match="recipe 'magic' is unknown: use quick, best, guide, sam, medsam"):
         get_recipe("magic")
+
+
+def test_views_show_each_case_in_every_view_with_its_own_embedding_and_target(setting):
+    model, cases, _, store = setting
+    views = tuple(VIEWS)
+    segmenter = Segmenter(model, "cpu", precision="fp32", store=store)
+    assert embed_cases(segmenter, views_of(cases, views), show_progress=False)[0] == 3 * len(cases), "as-is was there"
+    examples = PromptedCases(cases, store, model_info(model).frame, 0, "union", seed=0, views=views)
+    seen = set()
+    for examples.epoch in range(40):
+        for index, case in enumerate(cases):
+            example = examples[index]
+            shown = [view_of(case, view) for view in views]
+            targets = [model_info(model).frame(one.size_hw).mask_to_target(one.mask) for one in shown]
+            stored = [store[one.image_digest].float() for one in shown]
+            (which,) = (k for k, features in enumerate(stored) if torch.equal(features, example["image_embeddings"]))
+            torch.testing.assert_close(example["target"][0], targets[which])
+            seen.add((index, which))
+    assert len(seen) == len(views) * len(cases)
+
+
+def test_views_without_their_embeddings_are_refused(setting):
+    model, cases, _, store = setting
+    with pytest.raises(DataError, match="mirrored: no embedding of this image"):
+        PromptedCases(cases, store, model_info(model).frame, 0, "union", seed=0, views=("as-is", "mirrored"))
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_twice_is_the_case_itself(view):
+    case = draw_discs(1)[0]
+    twice = view_of(view_of(case, view), view)
+    assert twice.digest == case.digest
+    assert (view_of(case, view).digest == case.digest) == (view == "as-is")

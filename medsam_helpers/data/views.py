@@ -1,0 +1,42 @@
+"""Views of a case: mirrored, upside down, turned. Each has an embedding of its own: more variety, encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from medsam_helpers.data.case import Case, Cases
+
+VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "as-is": lambda pixels: pixels,
+    "mirrored": lambda pixels: pixels[:, ::-1],
+    "upside-down": lambda pixels: pixels[::-1],
+    "turned": lambda pixels: pixels[::-1, ::-1],
+}
+"""What each does to an array (H, W) or (H, W, 3). A polyp has no upright; check that it holds for your organ."""
+
+
+def view_of(case: Case, view: str) -> Case:
+    """The case as that view shows it, image and mask alike; its name says which.
+
+    >>> case = Case("a", np.zeros((1, 2, 3), np.uint8), np.array([[True, False]]))
+    >>> view_of(case, "mirrored").mask
+    array([[False,  True]])
+    """
+    if view == "as-is":
+        return case
+    turn = VIEWS[view]
+    image, mask = (np.ascontiguousarray(turn(pixels)) for pixels in (case.image, case.mask))
+    return Case(f"{case.name} {view}", image, mask)
+
+
+def views_of(cases: Sequence[Case], views: Iterable[str]) -> Cases:
+    """Each view of each case, drawn when asked for."""
+    places = {f"{index} {view}": (index, view) for index in range(len(cases)) for view in views}
+
+    def load(name: str) -> Case:
+        index, view = places[name]
+        return view_of(cases[index], view)
+
+    return Cases(list(places), load)
