@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -32,12 +33,19 @@ from medsam_helpers.training import fit
 RECIPE = Recipe("test", "", lr=1e-3, epochs=3, batch=2, precision="fp32")
 
 
+TESTS = Path(__file__).parent
+
+
 @pytest.fixture
 def setting(tmp_path):
+    return make_setting(tmp_path)
+
+
+def make_setting(root):
     """A tiny model, a data set of 5 training, 3 dev and 2 val cases, and their embeddings."""
     model, cases = make_tiny_sam(), draw_discs(10)
     segmenter = Segmenter(model, "cpu", precision="fp32")
-    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path / "embeddings")
+    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", root / "embeddings")
     embed_cases(segmenter, cases, show_progress=False)
     dataset = Dataset("discs", cases[:5], cases[5:8], cases[8:], licence="nobody's", citation="none")
     return model, dataset, segmenter.store
@@ -84,6 +92,36 @@ def test_a_run_tells_its_curves_recipe_versions_and_commit(setting, tmp_path, ml
     assert {purpose: about["cases"] for purpose, about in used.items()} == {"train": 5, "dev": 3, "val": 2}
     assert {about["licence"] for about in used.values()} == {"nobody's"}
     assert used["train"]["digest"] == split_digest(setting[1].train)
+
+
+WANDB = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import pytest
+from test_mlops_tracking import make_setting, train
+root = Path(sys.argv[2])
+train(make_setting(root), root / "run", "wandb")
+"""
+
+
+def test_another_tracker_is_one_word(tmp_path):
+    """W&B without an account or a network writes a file; in it are the curves, each of its steps in order."""
+    offline = {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}
+    done = subprocess.run(
+        [sys.executable, "-c", WANDB, str(TESTS), str(tmp_path)],
+        env={**os.environ, **offline},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "less than" not in done.stderr, "W&B drops a step that comes after a later one"
+    (written,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    content = written.read_bytes()
+    counts = {name: content.count(name) for name in (b"step_loss", b"dev_iou")}
+    assert counts[b"step_loss"] >= 9
+    assert counts[b"dev_iou"] >= 4
 
 
 def test_one_pixel_changes_the_digest_and_so_which_runs_are_found(tmp_path, mlflow_server):
