@@ -26,6 +26,7 @@ from medsam_helpers.errors import DataError
 from medsam_helpers.evaluation import evaluate
 from medsam_helpers.files import cache_dir
 from medsam_helpers.models import load_sam
+from medsam_helpers.recipes import Recipe
 from medsam_helpers.run_folder import Finetuned, name_left_out, write_run
 from medsam_helpers.runcard import git_commit
 from medsam_helpers.scores import paired_gain
@@ -69,7 +70,15 @@ def prompt_name(jitter_1024: float) -> str:
     return f"j{np.format_float_positional(jitter_1024, trim='-')}" if jitter_1024 else "exact"
 
 
-def run_finetune(config: RunConfig, output: Path, show_progress: bool = True, command: str = "") -> Finetuned:
+def run_finetune(
+    config: RunConfig,
+    output: Path,
+    show_progress: bool = True,
+    command: str = "",
+    *,
+    recipe: Recipe | None = None,
+    log_with: Any = None,
+) -> Finetuned:
     """Fine-tune, score once on val, and write everything to `output`.
 
     Writes `decoder.safetensors`, `run_card.json`, `README.md` (model card), `history.csv`, `metrics.csv` (an image a
@@ -80,11 +89,13 @@ def run_finetune(config: RunConfig, output: Path, show_progress: bool = True, co
         output: folder, made where missing.
         show_progress: show the bars.
         command: for the run card; default: this process's command line.
+        recipe: in place of the config's; a sweep's winner, say.
+        log_with: see `fit`.
     Raises:
         MedsamError: any of its kinds; nothing is half-written, and nothing that is no run's is overwritten.
     """
     started, commit = time.perf_counter(), git_commit()
-    recipe = config.full_recipe()
+    recipe = recipe or config.full_recipe()
     claim_folder(output, mark=STATE_FILE)
     dataset = load_data(config.data, **config.limits())
     _check_splits(dataset)
@@ -97,9 +108,8 @@ def run_finetune(config: RunConfig, output: Path, show_progress: bool = True, co
         encoded, seconds_encode = encoded + count, seconds_encode + seconds
 
     tuned_model = copy.deepcopy(model)
-    result = fit(
-        tuned_model, dataset.train, dataset.dev, recipe, store, output, seed=config.seed, show_progress=show_progress
-    )
+    options = {"seed": config.seed, "log_with": log_with, "show_progress": show_progress}
+    result = fit(tuned_model, dataset.train, dataset.dev, recipe, store, output, **options)
     tuned = Segmenter(tuned_model, precision=recipe.precision, store=store)
     prompt = prompt_name(recipe.jitter_1024)
     prompts = list(dict.fromkeys(["exact", prompt]))
