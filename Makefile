@@ -42,8 +42,8 @@ test-browser: $(INSTALLED)  ## the box-prompt demo in a real browser; installs D
 mlops: $(INSTALLED)  ## start the MLflow server on this machine and print its address; ^C stops it, nothing is lost
 	$(BIN)/python -m medsam_helpers.mlops.server
 
-lab: $(INSTALLED)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab --notebook-dir notebooks
+lab: $(INSTALLED)  ## open JupyterLab on the first notebook
+	$(BIN)/jupyter lab --notebook-dir notebooks --LabApp.default_url=/lab/tree/00_start_here.ipynb
 
 lint: $(INSTALLED)  ## check style, notebooks included
 	$(BIN)/ruff check .
