@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 from reference_image import BOX, reference_image
 
+from medsam_helpers.data.case import Case
 from medsam_helpers.data.phantoms import phantom_dataset, save_folder
+from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.errors import ConfigError, DataError, PromptError, ShapeError
 from medsam_helpers.models import save_decoder
 from medsam_helpers.models.decoder import part_state
@@ -349,6 +351,18 @@ def test_the_least_recently_used_embedding_goes_first(segmenter):
     assert cache.encoded == 3
     predictor.prepare(b)
     assert cache.encoded == 4
+
+
+def test_an_embedding_that_lies_in_the_segmenters_store_is_taken_from_there(segmenter, tmp_path):
+    image = reference_image()
+    segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision, tmp_path)
+    case = Case("x", image, np.ones(image.shape[:2], bool))
+    segmenter.store.build([(case.image_digest, lambda: segmenter.embed(image).features[0])])
+    cache = EmbeddingCache()
+    predictor = SegmenterPredictor(segmenter, cache=cache)
+    masks, _ = predictor(image, BOX[None], np.zeros((0, 3)))
+    assert cache.encoded == 0
+    assert (masks[0] != segmenter.predict(image, boxes=BOX).masks[0, 0]).mean() < 5e-3, "but for half precision"
 
 
 def test_progress_of_an_encoding_rises_to_one(segmenter):

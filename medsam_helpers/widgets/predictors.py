@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from medsam_helpers.data.case import Case
 from medsam_helpers.models.loading import state_digest
 from medsam_helpers.segmenter import Embedding, Segmenter
 
@@ -42,7 +42,7 @@ class EmbeddingCache:
         return len(self._kept)
 
     def get(self, segmenter: Segmenter, encoder: str, image: np.ndarray, report: Report | None = None) -> Embedding:
-        """The image's embedding, encoded now where it is not there.
+        """The image's embedding, encoded now where it is neither here nor in the segmenter's store.
 
         Args:
             segmenter: encodes.
@@ -53,19 +53,28 @@ class EmbeddingCache:
         with self.lock:
             key = (encoder, segmenter.precision, segmenter.info.pixel_scaling, self._digest(image))
             if key not in self._kept:
-                with _reporting(segmenter.model.vision_encoder, report):
-                    self._kept[key] = segmenter.embed(image)
-                self.encoded += 1
+                self._kept[key] = self._stored(segmenter, key[-1], image) or self._encode(segmenter, image, report)
             self._kept.move_to_end(key)
             while len(self._kept) > self.size:
                 self._kept.popitem(last=False)
             return self._kept[key]
 
+    def _stored(self, segmenter: Segmenter, digest: str, image: np.ndarray) -> Embedding | None:
+        if segmenter.store is None or digest not in segmenter.store:
+            return None
+        return Embedding(segmenter.store[digest].float()[None], segmenter.info.frame(image.shape[:2]))
+
+    def _encode(self, segmenter: Segmenter, image: np.ndarray, report: Report | None) -> Embedding:
+        with _reporting(segmenter.model.vision_encoder, report):
+            embedding = segmenter.embed(image)
+        self.encoded += 1
+        return embedding
+
     def _digest(self, image: np.ndarray) -> str:
         # A large image takes longer to hash than its mask to decode; one that nobody can write to is hashed once.
         if self._latest is not None and self._latest[0] is image and not image.flags.writeable:
             return self._latest[1]
-        digest = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+        digest = Case("", image, np.zeros(image.shape[:2], bool)).image_digest
         self._latest = (image, digest)
         return digest
 

@@ -1,0 +1,64 @@
+"""What a person's hand does, played by a program: a click on the worst mistake, a box drawn too large or elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from medsam_helpers.prompts import deepest_pixel
+
+_DARK = 30
+"""Gray values up to this are the recorder's black, not tissue."""
+
+
+def correcting_click(mask: np.ndarray, truth: np.ndarray) -> list[float] | None:
+    """The click of somebody who mends a mask: into the middle of its largest mistake.
+
+    Args:
+        mask: (H, W) bool, what the model says.
+        truth: (H, W) bool.
+    Returns:
+        x, y and label: 1 where lesion was missed, 0 where there is none; None if nothing is wrong.
+
+    >>> truth = np.zeros((5, 9), bool); truth[1:4, 1:4] = True
+    >>> correcting_click(np.zeros_like(truth), truth)
+    [2.0, 2.0, 1]
+    >>> correcting_click(truth, truth)
+    """
+    mistakes, count = ndimage.label(mask != truth)
+    if not count:
+        return None
+    largest = mistakes == 1 + np.bincount(mistakes.ravel())[1:].argmax()
+    x, y = map(float, np.ravel(deepest_pixel(largest)))
+    return [x, y, int(truth[int(y), int(x)])]
+
+
+def resized_box(box: np.ndarray, factor: float, size_hw: tuple[int, int]) -> np.ndarray:
+    """The box with its sides made longer or shorter about its middle, cut off at the image's edge.
+
+    >>> resized_box(np.array([40, 40, 60, 80]), 2, (100, 200))
+    array([ 30.,  20.,  70., 100.])
+    """
+    x0, y0, x1, y1 = np.asarray(box, float)
+    middle, half = np.array([x0 + x1, y0 + y1]) / 2, factor * np.array([x1 - x0, y1 - y0]) / 2
+    width_height = size_hw[::-1]
+    return np.concatenate([np.clip(middle - half, 0, width_height), np.clip(middle + half, 0, width_height)])
+
+
+def empty_box(image: np.ndarray, truth: np.ndarray, rng: np.random.Generator, share: float = 0.25) -> np.ndarray | None:
+    """A box on tissue in which there is no lesion; None where a few hundred draws find none.
+
+    Args:
+        image: (H, W, 3) uint8.
+        truth: (H, W) bool.
+        rng: source of the draws.
+        share: of the image's sides.
+    """
+    height, width = truth.shape
+    box_height, box_width = round(share * height), round(share * width)
+    for _ in range(300):
+        y, x = rng.integers(0, height - box_height + 1), rng.integers(0, width - box_width + 1)
+        part = slice(y, y + box_height), slice(x, x + box_width)
+        if not truth[part].any() and (image[part].max(axis=2) > _DARK).mean() > 0.9:
+            return np.array([x, y, x + box_width, y + box_height], float)
+    return None
