@@ -71,7 +71,7 @@ def answers(
         labels: (K,) of the points.
         note: the figure's title; phantoms are to be called phantoms.
     """
-    figure = Figure(figsize=(2.7 * len(masks), 2.9), layout="constrained")
+    figure = Figure(figsize=(2.5 * len(masks), 2.75), layout="constrained")
     for ax, (title, mask) in zip(figure.subplots(1, len(masks), squeeze=False)[0], masks.items(), strict=True):
         show_case(ax, case.image, truth=case.mask, prediction=mask, boxes=boxes, title=title)
         if points is not None:
@@ -100,7 +100,7 @@ def inside_sam(
         masks: title -> (H, W) bool, three of them.
         note: the figure's title; phantoms are to be called phantoms.
     """
-    figure = Figure(figsize=(8.6, 5.6), layout="constrained")
+    figure = Figure(figsize=(7.4, 4.8), layout="constrained")
     above, below = figure.subplots(2, 3)
     show_points(show_case(above[0], case.image, truth=case.mask, boxes=box, title="a click, a box, the lesion"), point)
     show_map(above[1], case.image, np.moveaxis(components, 0, -1), "what the encoder tells apart", strength=1)
@@ -129,8 +129,9 @@ def published_dice(table: pd.DataFrame) -> Figure:
             value, derived = rows.loc[method, ["dice", "derived"]]
             ax.bar(place, value, color=METHOD_COLORS[method], hatch="//" if derived else None, edgecolor="white")
             ax.text(place, value + 1, f"{value:.1f}", ha="center", fontsize=9)
-        ax.set_xticks(range(len(METHOD_COLORS)), METHOD_COLORS, fontsize=8)
+        ax.set_xticks(range(len(METHOD_COLORS)), [name.replace("V3+", "\nV3+") for name in METHOD_COLORS], fontsize=8)
         ax.set_title(task, fontsize=10)
         ax.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set(ylim=(0, 105), ylabel="median Dice, percent")
+    figure.supxlabel("hatched: worked out from a stated difference", fontsize=8)
     return figure

@@ -87,4 +87,5 @@ def test_what_is_not_stated_gets_no_bar_and_what_is_derived_is_hatched():
     assert [(bar.get_height(), bar.get_hatch()) for bar in polyp.patches] == [(91.3, None)]
     assert [(bar.get_height(), bar.get_hatch()) for bar in tumour.patches] == [(35.5, "//"), (87.8, None)]
     assert sum("not stated" in text.get_text() for text in polyp.texts) == 3
-    assert [text.get_text() for text in polyp.get_xticklabels()] == list(METHOD_COLORS)
+    assert [text.get_text() for text in polyp.get_xticklabels()] == ["SAM", "U-Net", "DeepLab\nV3+", "MedSAM"]
+    assert len(METHOD_COLORS) == 4
