@@ -111,7 +111,7 @@ class Segmenter:
         Args:
             image: (H, W, 3) uint8, or its `Embedding` when it is prompted more than once.
             boxes: (N, 4) half-open xyxy, original frame; a single (4,) counts as N = 1.
-            points: (N, K, 2) xy, original frame; (K, 2) counts as N = 1. With boxes, a refinement of each.
+            points: (N, K, 2) xy, original frame; (K, 2) counts as N = 1, and so does (2,). With boxes, a refinement of each.
             labels: (N, K) or (K,), 1 foreground, 0 background; all 1 when left out.
             mask_logits: (N, 1, h, w) logits of the mask frame: an earlier answer to refine.
             multimask: three masks a prompt, for prompts as ambiguous as a single click; otherwise one.
@@ -159,7 +159,7 @@ class Segmenter:
             checked = check_boxes(boxes, frame.original_hw)
             inputs["input_boxes"] = torch.from_numpy(frame.to_model(checked))[:, None]
         if points is not None:
-            checked = check_points(points, frame.original_hw).reshape(-1, *np.shape(points)[-2:])
+            checked = check_points(points, frame.original_hw).reshape(-1, *np.atleast_2d(points).shape[-2:])
             inputs["input_points"] = torch.from_numpy(frame.to_model(checked))[:, None]
             labels = np.ones(checked.shape[:2]) if labels is None else np.asarray(labels)
             if labels.size != checked.shape[0] * checked.shape[1] or not np.isin(labels, (0, 1)).all():

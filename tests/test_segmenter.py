@@ -72,6 +72,13 @@ def test_images_of_different_sizes_go_through_the_encoder_together(segmenter, im
         assert embedding.frame.original_hw == one.shape[:2]
 
 
+def test_one_point_may_come_without_brackets(segmenter, image):
+    embedding = segmenter.embed(image)
+    answers = [segmenter.predict(embedding, points=points).logits for points in ([40, 30], [[40, 30]], [[[40, 30]]])]
+    torch.testing.assert_close(answers[0], answers[1], rtol=0, atol=0)
+    torch.testing.assert_close(answers[0], answers[2], rtol=0, atol=0)
+
+
 def test_points_boxes_and_masks_each_change_the_answer(segmenter, image):
     embedding = segmenter.embed(image)
     point, background = np.array([[240, 175]]), np.array([[240, 175], [20, 20]])
