@@ -125,12 +125,15 @@ def check_boxes(boxes: np.ndarray, original_hw: tuple[int, int]) -> np.ndarray:
 def check_points(points: np.ndarray, original_hw: tuple[int, int]) -> np.ndarray:
     """(K, 2) float32 xy points, checked to lie inside the image.
 
+    Args:
+        points: one (2,), several (K, 2), or several of each of N prompts (N, K, 2), which come back as (N K, 2).
+        original_hw: height and width of the image.
     Raises:
         PromptError: names the first point outside.
     """
     points = np.asarray(points, np.float32)
-    if points.ndim not in (1, 2) or points.shape[-1] != 2 or points.size == 0:
-        raise PromptError(f"points must be one (2,) or several (K, 2) of x y, got shape {points.shape}")
+    if points.ndim not in (1, 2, 3) or points.shape[-1] != 2 or points.size == 0:
+        raise PromptError(f"points must be one (2,), several (K, 2) or (N, K, 2) of x y, got shape {points.shape}")
     height, width = original_hw
     for x, y in points.reshape(-1, 2):
         if not (0 <= x < width and 0 <= y < height):

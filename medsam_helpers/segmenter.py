@@ -111,7 +111,7 @@ class Segmenter:
         Args:
             image: (H, W, 3) uint8, or its `Embedding` when it is prompted more than once.
             boxes: (N, 4) half-open xyxy, original frame; a single (4,) counts as N = 1.
-            points: (N, K, 2) xy, original frame; (K, 2) counts as N = 1, and so does (2,). With boxes, a refinement of each.
+            points: (N, K, 2) xy, original frame; (K, 2) and (2,) count as N = 1. With boxes, a refinement of each.
             labels: (N, K) or (K,), 1 foreground, 0 background; all 1 when left out.
             mask_logits: (N, 1, h, w) logits of the mask frame: an earlier answer to refine.
             multimask: three masks a prompt, for prompts as ambiguous as a single click; otherwise one.
