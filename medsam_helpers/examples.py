@@ -45,6 +45,7 @@ class PromptedCases(Dataset):
         box_mode: with "components" an epoch shows one lesion of each case, drawn anew.
         seed: of order, view and jitter.
         views: names of `data.views.VIEWS`; an epoch shows one of each case, drawn anew.
+        show_progress: show a bar while the cases are read.
     Raises:
         DataError: an embedding is missing.
     """
@@ -58,6 +59,7 @@ class PromptedCases(Dataset):
         box_mode: BoxMode,
         seed: int,
         views: Sequence[str] = ("as-is",),
+        show_progress: bool = False,
     ) -> None:
         self.store, self.jitter_1024, self.seed = store, jitter_1024, seed
         self.epoch = 0
@@ -71,7 +73,7 @@ class PromptedCases(Dataset):
             targets = [frame.mask_to_target(_inside(box, case.mask)).bool() for box in boxes]
             return _View(case.image_digest, frame, boxes, targets)
 
-        for case in tqdm(cases, desc="reading cases", leave=False, disable=None):
+        for case in tqdm(cases, desc="reading cases", leave=False, disable=None if show_progress else True):
             self.digests.append(case.digest)
             self.views.append([seen(view_of(case, view)) for view in views])
 

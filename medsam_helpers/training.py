@@ -101,7 +101,9 @@ def fit(
     accelerator = _accelerator(recipe, output, log_with)
     precision = effective_precision(recipe.precision, accelerator.device)
     info, parameters = model_info(model), freeze_all_but(model, recipe.trainable)
-    examples = PromptedCases(train, store, info.frame, recipe.jitter_1024, recipe.box_mode, seed, recipe.views)
+    examples = PromptedCases(
+        train, store, info.frame, recipe.jitter_1024, recipe.box_mode, seed, recipe.views, show_progress
+    )
     identity = {
         "recipe": recipe.as_dict(),
         "seed": seed,
