@@ -1,0 +1,59 @@
+"""Takes the picture of the demo that notebook 06 shows to readers on GitHub: a phantom, zero-shot beside fine-tuned.
+
+python tests/browser/make_picture.py [--output notebooks/pictures/box_prompt.png] [--case endoscopy-val-0004]
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+from pathlib import Path
+
+from lab import Notebook, chromium, jupyter_lab
+from PIL import Image
+
+from medsam_helpers.config import config_from_environment
+from medsam_helpers.data import load_data
+from medsam_helpers.evaluation import case_boxes
+from medsam_helpers.experiment import get_or_train
+
+ROOT = Path(__file__).resolve().parents[2]
+COLORS = 200
+"""A palette makes the file a third as large, and nobody sees it."""
+
+
+def main() -> None:
+    """Open the demo, draw a box, keep the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "notebooks" / "pictures" / "box_prompt.png")
+    parser.add_argument("--case", default="endoscopy-val-0004")
+    args = parser.parse_args()
+    config = config_from_environment(precision="fp32")
+    run = get_or_train(config)
+    cases = load_data("phantom", train_limit=0, dev_limit=0).val
+    box = case_boxes(cases[cases.names.index(args.case)], "union", 20, seed=0)[0].round().tolist()
+    cell = f"""
+from medsam_helpers.widgets import box_prompt_demo
+demo = box_prompt_demo({{"zero-shot": "mobile-sam", "fine-tuned": {str(run)!r}}})
+demo.image.value = {args.case!r}
+demo.beside.value = "fine-tuned"
+demo.canvas.boxes = [{box}]
+demo
+"""
+    with tempfile.TemporaryDirectory() as folder, jupyter_lab(Path(folder)) as address, chromium() as browser:
+        page_size = {"width": 1330, "height": 1000}
+        notebook = Notebook(browser.new_context(viewport=page_size), address, Path(folder), [cell])
+        notebook.page.evaluate("jupyterapp.commands.execute('application:toggle-left-area')")
+        notebook.run(0)
+        notebook.page.locator(".box-prompt[data-drawn]").wait_for(timeout=120_000)
+        notebook.page.wait_for_timeout(500)
+        output = notebook.page.locator(".jp-OutputArea-output").first.screenshot()
+    picture = Image.open(io.BytesIO(output)).convert("RGB")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    picture.quantize(COLORS, dither=Image.Dither.FLOYDSTEINBERG).save(args.output, optimize=True)
+    print(f"{args.output}: {picture.width} x {picture.height}, {args.output.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
