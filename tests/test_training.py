@@ -269,7 +269,11 @@ def test_fp16_without_cuda_trains_in_fp32_and_says_so(setting, tmp_path):
 
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_every_recipe_trains(setting, tmp_path, name):
-    _, result = train(setting, tmp_path / "run", get_recipe(name).but(epochs=1, precision="fp32"))
+    model, cases, _, store = setting
+    recipe = get_recipe(name).but(epochs=1, precision="fp32")
+    segmenter = Segmenter(model, "cpu", precision="fp32", store=store)
+    embed_cases(segmenter, views_of(cases, recipe.views), show_progress=False)
+    _, result = train(setting, tmp_path / "run", recipe)
     assert np.isfinite(result.history["loss"][1])
     assert result.history["lr"][1] > 0
 
