@@ -2,7 +2,7 @@
 
 Both are timed inside the browser, by its own clock: JupyterLab on the loopback, a real kernel, headless Chromium, the
 demo of `medsam_helpers.widgets`. The image is a phantom enlarged to 1024 pixels. `drag_to_mask_ms_median` runs from the
-`pointerup` event to the second animation frame after the mask was drawn, so that it has been handed to the screen;
+`pointerup` event to the first animation frame after the one that drew the mask, so that it has been on the screen;
 `model_ms_median` is the part that `Segmenter` takes in the kernel, enlarging the mask included. `first_image_s` runs
 from the change of the picker to the same moment of the status "ready"; the image was never encoded before.
 
@@ -34,21 +34,22 @@ from medsam_helpers.widgets import box_prompt_demo
 demo = box_prompt_demo(data=["images"])
 demo
 """
-# A clock in the page: `elapsed` is set two frames after the widget showed what was waited for.
+# A clock in the page: `elapsed` is kept in the frame after the one in which the widget showed what was waited for. It
+# is a promise, because a page that is asked again and again draws without pause, on the cores that the model needs.
 CLOCK = """() => {
-    const { dataset } = document.querySelector('.box-prompt');
-    const twoFrames = (act) => requestAnimationFrame(() => requestAnimationFrame(act));
-    window.watch = (done) => {
-        window.elapsed = null;
-        const started = performance.now();
-        const look = () => done(dataset)
-            ? twoFrames(() => { window.elapsed = performance.now() - started; })
-            : requestAnimationFrame(look);
-        requestAnimationFrame(look);
-    };
+    const root = document.querySelector('.box-prompt');
+    let started, tell, done = null;
+    window.arm = () => { window.elapsed = new Promise((resolve) => { tell = resolve; }); };
+    const watch = (condition) => { started = performance.now(); done = condition; };
+    new MutationObserver(() => {
+        if (!done || !done(root.dataset)) return;
+        done = null;
+        requestAnimationFrame(() => tell(performance.now() - started));
+    }).observe(root, { attributes: true });
     addEventListener('pointerup', (event) => {
+        const before = root.dataset.request;
         if (event.target.matches('.box-prompt-canvas'))
-            setTimeout(() => watch(({ drawn, request }) => drawn === request));
+            watch(({ drawn, request }) => request !== before && drawn === request);
     }, true);
     document.querySelectorAll('.widget-dropdown select')[1].addEventListener('change', (event) => {
         const name = event.target.selectedOptions[0].label;
@@ -90,20 +91,16 @@ def main() -> None:
             page.evaluate(CLOCK)
             picker = page.locator(".widget-dropdown select").nth(1)
 
-            def elapsed() -> float:
-                page.wait_for_function("window.elapsed !== null && window.elapsed !== undefined")
-                return page.evaluate("window.elapsed")
-
             # The first image was encoded when the demo was made, cold; its drags warm everything up.
             for index, box in enumerate(boxes):
                 if index:
-                    page.evaluate("window.elapsed = null")
+                    page.evaluate("arm()")
                     picker.select_option(index=index)
-                    first.append(elapsed() / 1000)
+                    first.append(page.evaluate("elapsed") / 1000)
                 for count in range(args.drags if index else 5):
-                    page.evaluate("window.elapsed = null")
+                    page.evaluate("arm()")
                     drag(page, box if count == 0 else None)
-                    milliseconds = elapsed()
+                    milliseconds = page.evaluate("elapsed")
                     if index:
                         drags.append(milliseconds)
                         models.append(float(notebook.widget.get_attribute("data-ms")))

@@ -373,6 +373,25 @@ def test_progress_of_an_encoding_rises_to_one(segmenter):
     assert told[-1] == 1.0
 
 
+def test_all_models_run_on_one_thread_whoever_asks(segmenter, monkeypatch):
+    threads = set()
+    predict = Segmenter.predict
+    monkeypatch.setattr(
+        Segmenter, "predict", lambda *a, **k: threads.add(threading.current_thread().name) or predict(*a, **k)
+    )
+    widget = BoxPrompt(reference_image(), segmenter)
+    widget.boxes = BOX[None]
+    asks = [
+        threading.Thread(target=browser_sends, args=(widget,), kwargs={"boxes": [[5, 5, 90, 90 + i]]}) for i in (1, 2)
+    ]
+    for ask in asks:
+        ask.start()
+    for ask in asks:
+        ask.join()
+    assert len(threads) == 1
+    assert threads != {threading.current_thread().name}
+
+
 def test_each_point_refines_the_box_that_it_lies_in_or_is_nearest_to():
     boxes = np.array([[0, 0, 50, 50], [10, 10, 30, 30], [80, 80, 90, 90]], float)
     owners = [owner(np.array(point), boxes) for point in [(20, 20, 1), (40, 40, 1), (70, 95, 0), (99, 99, 0)]]

@@ -120,6 +120,7 @@ function render({ model, el }) {
   let fitted = true;
   let waiting = 0;
   let frame = 0;
+  let version = 0; // of image and masks
   const fingers = new Map();
   const listeners = [];
   const listen = (name, act) => (model.on(name, act), listeners.push([name, act]));
@@ -195,18 +196,38 @@ function render({ model, el }) {
     if (root.dataset.decoded) root.dataset.drawn = root.dataset.decoded;
   }
 
-  function paintPane({ canvas }, layer) {
+  // Image, mask and outlines stay the same while a box is dragged: they are drawn once, on a canvas of their own.
+  function paintPane(pane, layer) {
+    const { canvas, base } = pane;
+    const shown = [view, canvas.width, canvas.height, version, ...["opacity", "outline", "show_truth"].map((name) => model.get(name))];
+    const key = JSON.stringify(shown);
+    if (pane.key !== key) {
+      pane.key = key;
+      [base.width, base.height] = [canvas.width, canvas.height];
+      paintBase(base.getContext("2d"), layer);
+    }
     const context = canvas.getContext("2d");
-    const ratio = window.devicePixelRatio || 1;
     context.setTransform(1, 0, 0, 1, 0, 0);
-    context.clearRect(0, 0, canvas.width, canvas.height);
+    context.globalCompositeOperation = "copy";
+    context.drawImage(base, 0, 0);
+    context.globalCompositeOperation = "source-over";
+    toScreen(context);
+    boxes.forEach((box, index) => paintBox(context, box, index));
+    points.forEach((point, index) => paintPoint(context, point, index));
+  }
+
+  function toScreen(context) {
+    const ratio = window.devicePixelRatio || 1;
     context.setTransform(ratio * view.scale, 0, 0, ratio * view.scale, ratio * view.x, ratio * view.y);
+  }
+
+  function paintBase(context, layer) {
     if (!image) return;
+    toScreen(context);
     const [width, height] = size();
     const { shownWidth, shownHeight } = model.get("_image");
     context.imageSmoothingEnabled = view.scale < 3; // further in, the pixels are what one wants to see
     context.drawImage(image, 0, 0, width, height);
-    context.save();
     context.scale(width / shownWidth, height / shownHeight);
     const thin = shownWidth / (width * view.scale);
     if (layer) {
@@ -218,9 +239,6 @@ function render({ model, el }) {
       strokeOutline(context, layer, COLORS.mask, thin);
     }
     if (truth && model.get("show_truth")) strokeOutline(context, truth, COLORS.truth, thin);
-    context.restore();
-    boxes.forEach((box, index) => paintBox(context, box, index));
-    points.forEach((point, index) => paintPoint(context, point, index));
   }
 
   function strokeOutline(context, { x, y, path }, color, thin) {
@@ -229,7 +247,7 @@ function render({ model, el }) {
     for (const [width, style] of [[3.5, "#0009"], [1.8, color]]) {
       context.lineWidth = width * thin;
       context.strokeStyle = style;
-      context.lineCap = "round";
+      context.lineCap = "square"; // closes the corners; round caps take many times as long
       context.stroke(path);
     }
     context.restore();
@@ -298,7 +316,6 @@ function render({ model, el }) {
       waiting = setTimeout(() => say("no answer from the kernel: is it running? If not, run the cell again", "error"), 10000);
     }, 600);
     describe();
-    draw();
   }
 
   function say(text, state) {
@@ -331,11 +348,13 @@ function render({ model, el }) {
     },
     ([picture, known, name]) => {
       [image, truth] = [picture, known];
+      version++;
       truthSwitch.disabled = !known;
       fitted = true;
       drag = null; // a box begun on the image before
       takeOver();
       layOut();
+      describe();
       root.dataset.image = name;
     },
   );
@@ -348,6 +367,7 @@ function render({ model, el }) {
     },
     ({ answer, decoded }) => {
       layers = decoded;
+      version++;
       panes.forEach((pane, index) => (pane.caption.textContent = answer.captions?.[index] ?? ""));
       root.dataset.decoded = answer.request ?? 0;
       root.dataset.ms = answer.ms ?? 0;
@@ -357,6 +377,8 @@ function render({ model, el }) {
 
   function takeOver() {
     if (drag) return; // the hand on the canvas goes before
+    const sent = JSON.stringify([model.get("boxes"), model.get("points")]);
+    if (sent === JSON.stringify([boxes, points])) return; // what was sent from here
     [boxes, points] = [structuredClone(model.get("boxes")), structuredClone(model.get("points"))];
     if (selected && selected.index >= (selected.kind === "box" ? boxes : points).length) selected = null;
     describe();
@@ -407,6 +429,7 @@ function render({ model, el }) {
       const [x, y, label] = points[index];
       points[index] = [clamp(x + dx, 0, width - 1), clamp(y + dy, 0, height - 1), label];
     }
+    draw();
     commit();
   }
 
@@ -573,7 +596,7 @@ function render({ model, el }) {
       canvas.setAttribute("aria-describedby", help.id);
       canvas.dataset.lmSuppressShortcuts = "true"; // or JupyterLab's own keys delete the cell
       const caption = make("span", { className: "box-prompt-caption" });
-      const pane = { name, canvas, caption };
+      const pane = { name, canvas, caption, base: new OffscreenCanvas(1, 1), key: null };
       canvas.addEventListener("pointerdown", (event) => onDown(pane, event));
       canvas.addEventListener("pointermove", (event) => onMove(pane, event));
       canvas.addEventListener("pointerup", (event) => onUp(pane, event));

@@ -29,8 +29,9 @@ class Canvas(anywidget.AnyWidget):
     _esm = _FOLDER / "box_prompt.js"
     _css = _FOLDER / "box_prompt.css"
 
-    boxes = Rows().tag(sync=True)
-    points = Rows().tag(sync=True)
+    # No echo: the browser knows what it sent, and needs its processor for the next picture.
+    boxes = Rows().tag(sync=True, echo_update=False)
+    points = Rows().tag(sync=True, echo_update=False)
     opacity = t.Float(0.45, min=0, max=1).tag(sync=True)
     outline = t.Bool(False, help="outline only, no fill").tag(sync=True)
     show_truth = t.Bool(True).tag(sync=True)
@@ -40,7 +41,7 @@ class Canvas(anywidget.AnyWidget):
     _image = t.Dict().tag(sync=True)
     _models = t.List(t.Unicode()).tag(sync=True)
     _answer = t.Dict().tag(sync=True)
-    _request = t.Int(0).tag(sync=True)
+    _request = t.Int(0).tag(sync=True, echo_update=False)
     _clipboard = t.Dict().tag(sync=True)
     _uploads = t.Bool(False).tag(sync=True)
 

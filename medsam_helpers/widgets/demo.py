@@ -15,7 +15,7 @@ from medsam_helpers.segmenter import Segmenter
 from medsam_helpers.widgets.box_prompt import BoxPrompt
 from medsam_helpers.widgets.images import Picture, PictureSource, picture_source, read_upload
 from medsam_helpers.widgets.inputs import Predict
-from medsam_helpers.widgets.predictors import SegmenterPredictor
+from medsam_helpers.widgets.predictors import SegmenterPredictor, on_model_thread
 from medsam_helpers.widgets.saving import python_call, save_mask, save_prompts
 
 NOTHING = "(nothing)"
@@ -181,7 +181,7 @@ class BoxPromptDemo(w.VBox):
             elif callable(model):
                 self._loaded[name] = model
             else:
-                self._loaded[name] = SegmenterPredictor(Segmenter.load(model), source=model)
+                self._loaded[name] = SegmenterPredictor(on_model_thread(Segmenter.load, model), source=model)
         return self._loaded[name]
 
     @_shown("loading the model")
@@ -203,7 +203,7 @@ class BoxPromptDemo(w.VBox):
         folder = Path(text).expanduser()
         name = next(n for n in (folder.name, str(folder)) if n not in self._models or self._models[n] == folder)
         self.canvas.say(f"loading {name}...", "busy")
-        self._loaded[name] = SegmenterPredictor(Segmenter.load(folder), source=folder)
+        self._loaded[name] = SegmenterPredictor(on_model_thread(Segmenter.load, folder), source=folder)
         self._models[name] = folder
         self._offer(self.beside, [NOTHING, *self._models], self.beside.value)
         self._offer(self.model, list(self._models), name)
