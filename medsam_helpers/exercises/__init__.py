@@ -6,8 +6,8 @@ from medsam_helpers.exercises import (  # noqa: F401  (importing a module regist
     finetuning,
     how_sam_works,
     losses,
-    prompting,
     mlops,
+    prompting,
     start,
 )
 from medsam_helpers.exercises.checking import CHECKERS, check

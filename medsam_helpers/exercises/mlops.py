@@ -1,0 +1,96 @@
+"""Checkers of notebook 07, the MLOps pipeline."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from medsam_helpers.data.case import Case
+from medsam_helpers.exercises.checking import checker
+
+
+@checker("07.1")
+def _digest_of_a_split(answer: Callable[..., Any]) -> str | None:
+    rng = np.random.default_rng(7)
+    cases = [Case(f"case-{i}", rng.integers(0, 256, (9, 7, 3), np.uint8), rng.random((9, 7)) < 0.4) for i in range(3)]
+    image, mask = cases[1].image.copy(), cases[1].mask.copy()
+    image[-1, -1, -1] ^= 1
+    mask[0, 0] ^= True
+    changed = {
+        "one pixel of an image": [cases[0], replace(cases[1], image=image), cases[2]],
+        "one pixel of a mask": [cases[0], replace(cases[1], mask=mask), cases[2]],
+        "a case's name": [cases[0], replace(cases[1], name="renamed"), cases[2]],
+        "a case that is gone": cases[:2],
+    }
+    digest = answer(list(cases))
+    if not isinstance(digest, str) or not 16 <= len(digest) <= 64:
+        return "give back a text of 16 to 64 characters, such as `hexdigest` does"
+    if answer([replace(case) for case in cases]) != digest:
+        return "equal cases have another digest when they are loaded anew: hash the pixels, not the objects"
+    for what, other in changed.items():
+        if answer(other) == digest:
+            return f"{what} does not change the digest"
+    if answer(cases[::-1]) != digest:
+        return "the same cases in another order are the same data set: sort before you hash"
+    return None
+
+
+@checker("07.2")
+def _gate(answer: Callable[..., Any]) -> str | None:
+    rng = np.random.default_rng(3)
+    champion = rng.uniform(0.4, 0.95, 60)  # cases differ far more than models do
+    lucky = champion + np.where(np.arange(60) == 0, 0.5, rng.normal(0, 0.02, 60))
+    situations = {
+        "steady": (champion + rng.normal(0.02, 0.01, 60), champion, True),
+        "lucky": (lucky, champion, False),
+        "worse": (champion - 0.02, champion, False),
+        "equal": (champion.copy(), champion, False),
+    }
+    hints = {
+        "steady": "0.02 better on nearly every case is not promoted: take differences case by case, then resample",
+        "lucky": "a gain that one case of 60 makes is promoted: ask for an interval above zero, not for a mean",
+        "worse": "a model that is worse on every case is promoted",
+        "equal": "a model that is equal on every case is promoted: not worse is not better",
+    }
+    for name, (challenger, other, promoted) in situations.items():
+        if bool(answer(challenger, other)) != promoted:
+            return hints[name]
+    return None
+
+
+@checker("07.3")
+def _genuine_hook(answer: Callable[..., Any]) -> str | None:
+    secret, body, now = "of this exercise", b'{"entity": "model_version_alias"}', 1_800_000_000
+
+    def hook(delivery: str = "d", at: int = now, key: str = secret, signed: bytes = body) -> dict[str, str]:
+        value = hmac.new(key.encode(), f"{delivery}.{at}.".encode() + signed, hashlib.sha256).digest()
+        signature = "v1," + base64.b64encode(value).decode()
+        return {"delivery-id": delivery, "timestamp": str(at), "signature": signature}
+
+    seen: set[str] = set()
+    refused = [
+        (hook(key="another"), "a hook that another secret signed passes"),
+        (hook(signed=b"{}"), "a hook whose body was exchanged passes: the body is part of what is signed"),
+        (
+            hook() | {"delivery-id": "other"},
+            "a hook with another delivery id passes: the id is part of what is signed",
+        ),
+        (hook("old", at=now - 301), "a hook of more than 300 seconds ago passes"),
+        (hook("early", at=now + 301), "a hook from more than 300 seconds in the future passes"),
+    ]
+    for headers, hint in refused:
+        if answer(secret, headers, body, now, seen):
+            return hint
+    if not answer(secret, hook(), body, now, seen):
+        return "a genuine hook is refused: sign delivery id, timestamp and body, joined by dots"
+    if answer(secret, hook(), body, now + 5, seen):
+        return "the same hook passes twice: remember its delivery id in `seen`"
+    if not answer(secret, hook("d2", at=now - 299), body, now, seen):
+        return "a genuine hook of 299 seconds ago is refused"
+    return None
