@@ -8,10 +8,12 @@ import sys
 import threading
 import time
 
+import matplotlib.pyplot as plt
 import optuna
 import pandas as pd
 import psutil
 import pytest
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from optuna.trial import FixedTrial, TrialState
 
@@ -19,8 +21,10 @@ from conftest import draw_discs, make_tiny_sam
 from medsam_helpers.data import Dataset
 from medsam_helpers.data.phantoms import save_folder
 from medsam_helpers.errors import DataError, TrainingError
-from medsam_helpers.mlops import sweeps
-from medsam_helpers.mlops.sweeps import Pruner, SweepPlan, best_recipe, open_study, suggest, sweep, trials_table
+from medsam_helpers.mlops.pictures import draw_history, draw_importances, draw_parallel_coordinates
+from medsam_helpers.mlops.sweep_worker import Pruner
+from medsam_helpers.mlops.sweeps import SweepPlan, open_study, sweep
+from medsam_helpers.mlops.trials import SPACE, best_recipe, study_of, suggest, trials_table
 from medsam_helpers.recipes import get_recipe
 from medsam_helpers.training_state import STATE_FILE
 
@@ -51,7 +55,7 @@ def test_two_workers_lose_no_trial_though_one_is_killed(plan, tmp_path, mlflow_s
         while not killed:
             time.sleep(0.05)
             begun = list(folder.glob(f"trials/*/{STATE_FILE}"))
-            workers = [p for p in psutil.Process().children() if "medsam_helpers.mlops.sweeps" in p.cmdline()]
+            workers = [p for p in psutil.Process().children() if "medsam_helpers.mlops.sweep_worker" in p.cmdline()]
             if begun and len(workers) == 2:
                 os.kill(workers[0].pid, signal.SIGKILL)
                 killed.append(workers[0].pid)
@@ -130,7 +134,7 @@ def test_a_trial_changes_of_the_recipe_what_the_space_names_and_no_more():
     recipe = suggest(FixedTrial(PARAMS), get_recipe("best"))
     assert {name: getattr(recipe, name) for name in PARAMS} == PARAMS
     assert recipe == get_recipe("best").but(**PARAMS)
-    assert sweeps.SPACE.keys() == PARAMS.keys()
+    assert SPACE.keys() == PARAMS.keys()
 
 
 def test_a_trial_far_below_the_others_is_pruned_and_a_good_one_is_not():
@@ -171,3 +175,30 @@ def test_the_table_shows_every_trial_and_the_winner_is_a_recipe():
     assert list(table["state"]) == ["complete", "complete", "fail"]
     assert best_recipe(study).lr == 3e-4
     assert json.loads(table.to_json(orient="records"))[0]["loss"] == "sam"
+
+
+def test_a_recorded_sweep_is_drawn_as_the_live_one():
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+
+    def objective(trial):
+        recipe = suggest(trial, get_recipe("best"))
+        trial.report(recipe.lr * 900, 1)
+        if trial.number % 5 == 4:
+            raise optuna.TrialPruned
+        return recipe.lr * 900
+
+    study.optimize(objective, n_trials=20)
+    table = trials_table(study)
+    again = study_of(table)
+    assert [trial.params for trial in again.trials] == [trial.params for trial in study.trials]
+    assert again.best_value == study.best_value
+    pd.testing.assert_frame_equal(trials_table(again).drop(columns="seconds"), table.drop(columns="seconds"))
+
+    history, importances = Figure().subplots(1, 2)
+    draw_history(history, table)
+    assert history.get_legend_handles_labels()[1] == ["complete: 16", "pruned: 4", "best"]
+    draw_importances(importances, again)
+    assert importances.get_yticklabels()[-1].get_text() == "lr", "which decides alone here, so it is the top bar"
+    shown = draw_parallel_coordinates(again)
+    assert "lr" in [label.get_text() for label in shown.get_xticklabels()]
+    plt.close("all")

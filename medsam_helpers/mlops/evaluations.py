@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -94,7 +95,9 @@ def log_pictures(uri: str, run_id: str, rows: pd.DataFrame) -> None:
         name: [mlflow.Image(cell) if isinstance(cell, np.ndarray) else _plain(cell) for cell in rows[name]]
         for name in rows
     }
-    MlflowClient(uri).log_table(run_id, columns, QUALITATIVE_FILE)
+    with warnings.catch_warnings():  # MLflow asks pandas 3 in a way of pandas 2
+        warnings.simplefilter("ignore")
+        MlflowClient(uri).log_table(run_id, columns, QUALITATIVE_FILE)
 
 
 def _plain(cell: object) -> object:

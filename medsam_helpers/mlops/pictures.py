@@ -1,9 +1,12 @@
-"""The pipeline drawn: where a model comes from. Returns Axes, shows nothing."""
+"""The pipeline drawn: where a model comes from, and what a sweep found. Returns Axes, shows nothing."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
+import optuna
+import pandas as pd
 from matplotlib.axes import Axes
 from mlflow.entities import Run
 
@@ -59,3 +62,43 @@ def _box(ax: Axes, place: tuple[float, float], kind: str, text: str, alpha: floa
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], alpha: float = 1) -> None:
     style = {"arrowstyle": "-|>", "color": "#666666", "alpha": alpha, "shrinkA": 46, "shrinkB": 46}
     ax.annotate("", end, start, arrowprops=style, zorder=2)
+
+
+def draw_history(ax: Axes, table: pd.DataFrame) -> Axes:
+    """Dev Dice of each trial in the order they were asked for, and the best so far.
+
+    Args:
+        ax: drawn into.
+        table: of `sweeps.trials_table`.
+    """
+    rows = table[table["state"].isin(["complete", "pruned"])].sort_values("trial")
+    for state, marker, color in (("complete", "o", COLORS["tuned"]), ("pruned", "x", "#999999")):
+        part = rows[rows["state"] == state]
+        ax.scatter(part["trial"], part["dev_dice"], marker=marker, color=color, label=f"{state}: {len(part)}")
+    complete = rows[rows["state"] == "complete"]
+    ax.step(complete["trial"], complete["dev_dice"].cummax(), where="post", color="black", linewidth=1, label="best")
+    ax.set(xlabel="trial", ylabel="dev Dice")
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def draw_importances(ax: Axes, study: optuna.Study) -> Axes:
+    """How much of the difference between good and bad trials each setting explains, most important on top.
+
+    Source: Watanabe et al., PED-ANOVA, IJCAI 2023, as Optuna computes it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    names = list(shares)[::-1]
+    ax.barh(names, [shares[name] for name in names], color=COLORS["tuned"])
+    ax.set(xlabel="importance", xlim=(0, 1))
+    return ax
+
+
+def draw_parallel_coordinates(study: optuna.Study) -> Axes:
+    """Every trial as a line through its settings, dark where dev Dice is high; Optuna's drawing, on a new figure."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.visualization.matplotlib.plot_parallel_coordinate(study, params=list(study.best_params))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import os
 import signal
@@ -71,6 +72,7 @@ class Server:
             self._process = subprocess.Popen(
                 self.command(), env=self.environment(), stdout=log, stderr=log, start_new_session=True
             )
+        atexit.register(self.stop)  # for whoever ends without
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and self._process.poll() is None:
             with contextlib.suppress(requests.RequestException):
@@ -84,6 +86,7 @@ class Server:
     def stop(self, force: bool = False) -> None:
         """Stop the server and its workers; with `force` at once, as a power cut would."""
         process, self._process = self._process, None
+        atexit.unregister(self.stop)
         if process is not None:
             for number in [signal.SIGKILL] if force else [signal.SIGTERM, signal.SIGKILL]:
                 with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):

@@ -6,9 +6,6 @@ of its own name, so that one whose worker was killed goes on where it stopped. E
 
 from __future__ import annotations
 
-import argparse
-import copy
-import dataclasses
 import json
 import subprocess
 import sys
@@ -18,33 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import pandas as pd
-from accelerate.tracking import GeneralTracker
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import Trial, TrialState
+from optuna.trial import TrialState
 
 from medsam_helpers.data import load_data
+from medsam_helpers.data.views import views_of
 from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.errors import DataError, TrainingError
 from medsam_helpers.experiment import embed_cases
 from medsam_helpers.files import atomic_write
 from medsam_helpers.mlops.tracking import RunTracker
+from medsam_helpers.mlops.trials import BASE_RECIPE, DONE, SPACE, trials_table
 from medsam_helpers.models import load_sam
-from medsam_helpers.recipes import Recipe, get_recipe
+from medsam_helpers.recipes import get_recipe
 from medsam_helpers.segmenter import Segmenter
-from medsam_helpers.training import fit
 
-_PLAN, _STUDY, _NAME = "plan.json", "study.jsonl", "sweep"
-_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-SPACE: dict[str, tuple] = {
-    "lr": (1e-5, 1e-3),
-    "loss": ("dice_ce", "dice_bce", "sam"),
-    "jitter_1024": (0.0, 10.0, 20.0, 40.0),
-    "batch": (2, 4, 8),
-    "weight_decay": (1e-4, 0.1),
-}
-"""Rate and decay: from, to, by their logarithm; the others: one of these."""
+PLAN_FILE, _STUDY, _NAME = "plan.json", "study.jsonl", "sweep"
 
 
 @dataclass(frozen=True)
@@ -57,7 +44,7 @@ class SweepPlan:
         train_limit: cases to train on; None for all. Likewise dev. Val is not looked at.
         epochs: of each trial.
         trials: finished or pruned ones at the end.
-        recipe: which the trials vary.
+        recipe: which the trials vary. One without a warm-up: they take few steps.
         dev_jitter_1024: of the boxes on dev, the same for all trials.
         seed: of the sampler (plus the worker's number) and of every training.
         experiment: of MLflow; each trial becomes a run inside the sweep's.
@@ -70,7 +57,7 @@ class SweepPlan:
     dev_limit: int | None = None
     epochs: int = 3
     trials: int = 24
-    recipe: str = "best"
+    recipe: str = BASE_RECIPE
     dev_jitter_1024: float = 20.0
     seed: int = 0
     experiment: str = "medsam-sweep"
@@ -100,8 +87,8 @@ def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: 
         tracker = RunTracker(folder / "mlflow", plan.experiment, folder.name, uri=plan.uri)
         tracker.store_init_configuration({k: v for k, v in asdict(plan).items() if k != "uri"})
     dataset = load_data(plan.data, train_limit=plan.train_limit, dev_limit=plan.dev_limit, val_limit=0)
-    segmenter = _segmenter(plan)
-    for cases in (dataset.train, dataset.dev):  # once, for all trials
+    segmenter = segmenter_of(plan)
+    for cases in (views_of(dataset.train, get_recipe(plan.recipe).views), dataset.dev):  # once, for all trials
         embed_cases(segmenter, cases, show_progress)
     if tracker:
         tracker.log_data(dataset)
@@ -110,7 +97,7 @@ def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: 
         _supervise(folder, plan, study, workers)
     finally:
         if tracker:
-            tracker.log({"best_dev_dice": study.best_value} if _finished(study) else {})
+            tracker.log({"best_dev_dice": study.best_value} if finished(study) else {})
             tracker.end()
     trials_table(study).to_csv(folder / "trials.csv", index=False)
     return study
@@ -128,129 +115,15 @@ def open_study(folder: Path, plan: SweepPlan | None = None, worker: int = 0) -> 
     )
 
 
-def trials_table(study: optuna.Study) -> pd.DataFrame:
-    """A trial a row: number, state, dev Dice, epochs it was given, seconds, and what was tried; the best first."""
-    rows = [
-        {
-            "trial": trial.number,
-            "state": trial.state.name.lower(),
-            "dev_dice": trial.value if trial.value is not None else float("nan"),
-            "epochs": max(trial.intermediate_values, default=0),
-            "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else float("nan"),
-            **trial.params,
-        }
-        for trial in study.trials
-    ]
-    return pd.DataFrame(rows).sort_values("dev_dice", ascending=False, ignore_index=True)
-
-
-def suggest(trial: Trial, recipe: Recipe) -> Recipe:
-    """The recipe that a trial tries."""
-    return dataclasses.replace(
-        recipe,
-        lr=trial.suggest_float("lr", *SPACE["lr"], log=True),
-        loss=trial.suggest_categorical("loss", SPACE["loss"]),
-        jitter_1024=trial.suggest_categorical("jitter_1024", SPACE["jitter_1024"]),
-        batch=trial.suggest_categorical("batch", SPACE["batch"]),
-        weight_decay=trial.suggest_float("weight_decay", *SPACE["weight_decay"], log=True),
-    )
-
-
-def best_recipe(study: optuna.Study, recipe: str = "best") -> Recipe:
-    """The recipe of the trial with the highest dev Dice."""
-    return suggest(optuna.trial.FixedTrial(study.best_params), get_recipe(recipe))
-
-
-class Pruner(GeneralTracker):
-    """Tells Optuna each epoch's dev Dice, and stops a trial that is not worth its time.
-
-    Raises:
-        optuna.TrialPruned: from `log`, out of `fit`.
-    """
-
-    name = "optuna"
-    requires_logging_directory = False
-
-    def __init__(self, trial: Trial) -> None:
-        super().__init__()
-        self.trial = trial
-
-    @property
-    def tracker(self) -> Trial:
-        """Accelerate asks for what a tracker writes to."""
-        return self.trial
-
-    def log(self, values: dict, step: int | None = None, **_: Any) -> None:
-        """Report the epochs; steps go by."""
-        if values.get("epoch"):
-            self.trial.report(values["dev_dice"], int(values["epoch"]))
-            if self.trial.should_prune():
-                raise optuna.TrialPruned
-
-
-def work(folder: Path, worker: int) -> None:
-    """What a worker process does: trials until the study has enough."""
-    plan = SweepPlan(**json.loads((folder / _PLAN).read_text()))
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    dataset = load_data(plan.data, train_limit=plan.train_limit, dev_limit=plan.dev_limit, val_limit=0)
-    segmenter = _segmenter(plan)
-    parent = json.loads((folder / "mlflow" / "journal-0.jsonl").open().readline())["key"] if plan.uri else None
-
-    def objective(trial: Trial) -> float:
-        trial.set_user_attr("worker", worker)
-        recipe = suggest(trial, dataclasses.replace(get_recipe(plan.recipe), epochs=plan.epochs))
-        place = folder / "trials" / trial_name(trial.params)
-        loggers: list[GeneralTracker] = []
-        if plan.uri:
-            name = f"trial {trial.number}"
-            run = RunTracker(place, plan.experiment, name, parent=parent, uri=plan.uri, hardware_s=0)
-            loggers.append(run)
-        try:
-            result = fit(
-                copy.deepcopy(segmenter.model),
-                dataset.train,
-                dataset.dev,
-                recipe,
-                segmenter.store,
-                place,
-                seed=plan.seed,
-                dev_jitter_1024=plan.dev_jitter_1024,
-                log_with=[*loggers, Pruner(trial)],
-                show_progress=False,
-            )
-        except optuna.TrialPruned:
-            status = "KILLED"
-            raise
-        except BaseException:
-            status = "FAILED"
-            raise
-        else:
-            status = "FINISHED"
-        finally:
-            for run in loggers:
-                run.set_tags({"medsam.trial": str(trial.number), "medsam.kind": "trial"})
-                run.end(status)
-        return result.best_dev_dice
-
-    stop = optuna.study.MaxTrialsCallback(plan.trials, states=_DONE)
-    study = open_study(folder, plan, worker)
-    if len(_finished(study)) < plan.trials:
-        study.optimize(objective, callbacks=[stop], catch=(TrainingError,))
-
-
-def trial_name(params: dict[str, Any]) -> str:
-    """The folder of a trial, by what it tries: asked for again, it finds its own state there."""
-    return "-".join(f"{value:.3g}" if isinstance(value, float) else str(value) for value in params.values())
-
-
-def _segmenter(plan: SweepPlan) -> Segmenter:
+def segmenter_of(plan: SweepPlan) -> Segmenter:
+    """The base model with its store, which all trials share."""
     segmenter = Segmenter(load_sam(plan.model, show_progress=False), precision=get_recipe(plan.recipe).precision)
     segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
     return segmenter
 
 
 def _keep_plan(folder: Path, plan: SweepPlan) -> None:
-    path, text = folder / _PLAN, json.dumps(asdict(plan), indent=2) + "\n"
+    path, text = folder / PLAN_FILE, json.dumps(asdict(plan), indent=2) + "\n"
     if path.exists():
         known = json.loads(path.read_text()) | {"uri": plan.uri, "trials": plan.trials}
         if known != asdict(plan):
@@ -259,18 +132,19 @@ def _keep_plan(folder: Path, plan: SweepPlan) -> None:
         temporary.write_text(text)
 
 
-def _finished(study: optuna.Study) -> list:
-    return study.get_trials(deepcopy=False, states=_DONE)
+def finished(study: optuna.Study) -> list:
+    """Trials that count: complete ones and pruned ones."""
+    return study.get_trials(deepcopy=False, states=DONE)
 
 
 def _supervise(folder: Path, plan: SweepPlan, study: optuna.Study, workers: int) -> None:
     """Keep the workers at work until the study has enough trials."""
     _ask_again(study, range(10_000))  # what an earlier call left behind
-    command = [sys.executable, "-m", "medsam_helpers.mlops.sweeps", str(folder)]
+    command = [sys.executable, "-m", "medsam_helpers.mlops.sweep_worker", str(folder)]
     number, running = 0, {}
     try:
-        while len(_finished(study)) < plan.trials or running:
-            enough = len(_finished(study)) >= plan.trials
+        while len(finished(study)) < plan.trials or running:
+            enough = len(finished(study)) >= plan.trials
             while len(running) < workers and not enough:
                 if number >= 4 * workers:
                     log = (folder / f"worker-{number - 1}.log").read_text(errors="replace")
@@ -295,11 +169,3 @@ def _ask_again(study: optuna.Study, workers: Any) -> None:
             study.tell(trial.number, state=TrialState.FAIL)
             if len(trial.params) == len(SPACE):
                 study.enqueue_trial(trial.params, user_attrs={"again_for": trial.number})
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="One worker of a sweep; `sweep` starts them.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("worker", type=int)
-    asked = parser.parse_args()
-    work(asked.folder, asked.worker)
