@@ -1,0 +1,191 @@
+"""The registry: models with their card, `challenger` and `champion`, and the gate between the two."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from medsam_helpers.data import Dataset, load_data
+from medsam_helpers.embeddings import EmbeddingStore
+from medsam_helpers.errors import DataError, MedsamError
+from medsam_helpers.evaluation import evaluate, paired_gain
+from medsam_helpers.experiment import embed_cases
+from medsam_helpers.mlops.lineage import CASES_FILE
+from medsam_helpers.mlops.server import tracking_uri
+from medsam_helpers.models import load_checkpoint, load_sam
+from medsam_helpers.models.decoder import DECODER_FILE, read_card
+from medsam_helpers.scores import Interval
+from medsam_helpers.segmenter import Segmenter
+
+CHALLENGER, CHAMPION, CHECKPOINT = "challenger", "champion", "checkpoint"
+CHECKPOINT_FILES = (DECODER_FILE, "run_card.json", "README.md")
+
+
+class RegistryError(MedsamError):
+    """The registry cannot do this, or somebody else was quicker."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate found: Dice of the challenger minus that of the other, on the same images.
+
+    `other` is the champion's version, or "zero-shot" where there is no champion yet.
+    """
+
+    name: str
+    version: str
+    other: str
+    prompt: str
+    n: int
+    gain: Interval
+    promoted: bool
+
+    def __str__(self) -> str:
+        word = "promoted" if self.promoted else "not promoted"
+        against = f"version {self.other}" if self.other != "zero-shot" else self.other
+        return f"{self.name} version {self.version}: {self.gain} against {against} on {self.n} images: {word}"
+
+
+def register(client: MlflowClient, name: str, run_id: str, folder: Path) -> ModelVersion:
+    """A new version of a model from a run that has logged its checkpoint; it becomes the challenger.
+
+    Args:
+        client: of the server.
+        name: of the model, made where missing.
+        run_id: of the run, with the checkpoint as its artifact `checkpoint`.
+        folder: of the checkpoint here; its card and its model card describe the version.
+    Raises:
+        RegistryError: the run has logged no checkpoint.
+    """
+    logged = {Path(file.path).name for file in client.list_artifacts(run_id, CHECKPOINT)}
+    if DECODER_FILE not in logged:
+        raise RegistryError(f"run {run_id} has no {CHECKPOINT}/{DECODER_FILE}: log the checkpoint's folder first")
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    card, text = read_card(folder), folder / "README.md"
+    version = client.create_model_version(
+        name,
+        source=f"runs:/{run_id}/{CHECKPOINT}",
+        run_id=run_id,
+        tags={key: str(card[key]) for key in ("base", "base_digest", "data_digest", "commit") if key in card},
+        description=text.read_text(encoding="utf-8") if text.exists() else None,
+        await_creation_for=None,
+    )
+    client.set_registered_model_alias(name, CHALLENGER, version.version)
+    return version
+
+
+def load_model(
+    client: MlflowClient, name: str, alias_or_version: str = CHAMPION, *, zero_shot: bool = False
+) -> Segmenter:
+    """A model of the registry, ready to segment.
+
+    Args:
+        client: of the server.
+        name: of the model.
+        alias_or_version: "champion", or a version's number.
+        zero_shot: its base, without what it has learned.
+    Raises:
+        MlflowException: no such model, alias or version.
+    """
+    if not alias_or_version.isdigit():
+        alias_or_version = client.get_model_version_by_alias(name, alias_or_version).version
+    with tempfile.TemporaryDirectory() as folder:
+        # Where `models:/NAME@champion` leads to; by the client, since that address asks MLflow's global setting.
+        source = client.get_model_version_download_uri(name, alias_or_version)
+        path = mlflow.artifacts.download_artifacts(source, dst_path=folder, tracking_uri=client.tracking_uri)
+        card = read_card(path)
+        base = load_sam(card.get("base_path") or card["base"], show_progress=False)
+        return Segmenter(base if zero_shot else load_checkpoint(path, base), precision=card.get("precision", "auto"))
+
+
+def version_of(client: MlflowClient, name: str, alias: str) -> str | None:
+    """The version that has this alias; None where none has."""
+    return client.get_registered_model(name).aliases.get(alias)
+
+
+def judge(
+    client: MlflowClient, name: str, dataset: Dataset, prompt: str = "j20", version: str | None = None
+) -> Verdict:
+    """Score a challenger and the champion (or the zero-shot base) on val, and promote the challenger if it is better.
+
+    Better: the 95 % bootstrap interval of the paired difference in Dice lies above zero. The images must be new to
+    both: none of them may be among the training and dev images of either.
+
+    Args:
+        client: of the server.
+        name: of the model.
+        dataset: whose val decides.
+        prompt: of the comparison, "exact" or "jN".
+        version: which is judged; default: the challenger.
+    Raises:
+        RegistryError: there is no challenger, it is the champion already, or the champion changed meanwhile.
+        DataError: an image of val was trained on or selected on.
+    """
+    version = version or version_of(client, name, CHALLENGER)
+    champion = version_of(client, name, CHAMPION)
+    if version is None:
+        raise RegistryError(f"{name} has no {CHALLENGER}: register a run first")
+    if version == champion:
+        raise RegistryError(f"{name} version {version} is the {CHAMPION} already")
+    for known in filter(None, (version, champion)):
+        _check_new_images(client, name, known, dataset)
+    challenger = load_model(client, name, version)
+    other = load_model(client, name, champion) if champion else load_model(client, name, version, zero_shot=True)
+    for segmenter in (challenger, other):  # of one base, as a rule: encoded once, then
+        segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
+        embed_cases(segmenter, dataset.val, show_progress=False)
+    models = {"champion": other.predict_case, "challenger": challenger.predict_case}
+    table = evaluate(dataset.val, models, prompts=[prompt], show_progress=False)
+    gain = paired_gain(table, prompt, "challenger", "champion")
+    verdict = Verdict(
+        name, version, champion or "zero-shot", prompt, table["case"].nunique(), gain, promoted=bool(gain.low > 0)
+    )
+    client.set_model_version_tag(name, version, "medsam.gate", json.dumps(asdict(verdict)))
+    if verdict.promoted:
+        if version_of(client, name, CHAMPION) != champion:
+            raise RegistryError(f"{name}: the {CHAMPION} changed while version {version} was judged; judge it again")
+        client.set_registered_model_alias(name, CHAMPION, version)
+    return verdict
+
+
+def _check_new_images(client: MlflowClient, name: str, version: str, dataset: Dataset) -> None:
+    run_id = client.get_model_version(name, version).run_id
+    with tempfile.TemporaryDirectory() as folder:
+        known = json.loads(Path(client.download_artifacts(run_id, CASES_FILE, folder)).read_text())
+    seen = {digest for split in ("train", "dev") for digest in known[split].values()}
+    shared = [case.name for case in dataset.val if case.image_digest in seen]
+    if shared:
+        raise DataError(
+            f"{name} version {version} was trained or selected on {len(shared)} of these images "
+            f"({', '.join(shared[:3])}{', ...' * (len(shared) > 3)}): judge it on images that are new to it"
+        )
+
+
+def main() -> None:
+    """The gate as a command, for the workflow: exit status 0 whatever the verdict, which is the last line, as JSON."""
+    parser = argparse.ArgumentParser(description="Judge a challenger on images that it was not selected on.")
+    parser.add_argument("name", help="of the registered model")
+    parser.add_argument("--version", help="default: the challenger")
+    parser.add_argument("--data", required=True, help="a source or a folder; its val decides")
+    parser.add_argument("--prompt", default="j20")
+    args = parser.parse_args()
+    dataset = load_data(args.data, train_limit=0, dev_limit=0)
+    verdict = judge(MlflowClient(tracking_uri()), args.name, dataset, args.prompt, args.version)
+    print(verdict)
+    print(json.dumps(asdict(verdict)))
+
+
+if __name__ == "__main__":
+    main()
