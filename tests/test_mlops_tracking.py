@@ -304,8 +304,8 @@ def test_the_server_keeps_its_data_over_a_restart_at_another_port(tmp_path):
     assert oct((tmp_path / "server" / "webhook.key").stat().st_mode)[-3:] == "600"
 
 
-def test_telemetry_is_off_in_server_and_client():
-    assert Server("unused").environment()["MLFLOW_DISABLE_TELEMETRY"] == "true"
+def test_telemetry_is_off_in_server_and_client(tmp_path):
+    assert Server(tmp_path).environment()["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
 
 

@@ -7,6 +7,7 @@ of its own name, so that one whose worker was killed goes on where it stopped. E
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -141,6 +142,8 @@ def _supervise(folder: Path, plan: SweepPlan, study: optuna.Study, workers: int)
     """Keep the workers at work until the study has enough trials."""
     _ask_again(study, range(10_000))  # what an earlier call left behind
     command = [sys.executable, "-m", "medsam_helpers.mlops.sweep_worker", str(folder)]
+    # Workers with all threads each would wait for one another at every step.
+    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers)), **os.environ}
     number, running = 0, {}
     try:
         while len(finished(study)) < plan.trials or running:
@@ -150,7 +153,7 @@ def _supervise(folder: Path, plan: SweepPlan, study: optuna.Study, workers: int)
                     log = (folder / f"worker-{number - 1}.log").read_text(errors="replace")
                     raise TrainingError(f"{folder}: {number} workers died; the log of the last ends so:\n{log[-800:]}")
                 with open(folder / f"worker-{number}.log", "ab") as log:
-                    running[number] = subprocess.Popen([*command, str(number)], stdout=log, stderr=log)
+                    running[number] = subprocess.Popen([*command, str(number)], env=environment, stdout=log, stderr=log)
                 number += 1
             for ended in [n for n, process in running.items() if process.poll() is not None]:
                 del running[ended]
