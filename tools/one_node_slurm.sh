@@ -5,7 +5,7 @@
 #
 # Needs root, and Debian's packages, which `install` fetches: slurmctld slurmd slurm-client munge.
 set -euo pipefail
-folder=${MEDSAM_SLURM:-/var/tmp/medsam-slurm}
+folder=${MEDSAM_SLURM:-${TMPDIR:-/tmp}/medsam-slurm}
 configuration=$folder/slurm.conf
 
 fetch() {
