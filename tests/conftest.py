@@ -1,5 +1,9 @@
 """Small stand-ins that many tests share: a random SAM, cases to segment, an isolated cache."""
 
+import os
+import shutil
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +11,12 @@ from hypothesis import settings
 from transformers import SamConfig, SamModel
 
 from medsam_helpers.data.case import Case, Cases
+
+# Browser tests are collected where Playwright and Chromium are: `make test-browser` brings both. Said here, since a
+# second module named conftest would take this one's place when tests import from it.
+CHROMIUM = os.environ.get("MEDSAM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+if not (CHROMIUM and find_spec("playwright")):
+    collect_ignore_glob = ["browser/*.py"]
 
 # The same examples on every run: a red run is then a change's doing, not chance's.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
