@@ -420,7 +420,7 @@ def test_load_data_takes_a_folder_and_lists_the_choices_otherwise(folder):
 @pytest.mark.parametrize("source", ["phantom", "phantom-ultrasound"])
 def test_load_data_cuts_phantoms_to_the_limits(source):
     whole = load_data(source)
-    assert (len(whole.train), len(whole.dev), len(whole.val)) == (80, 16, 32)
+    assert (len(whole.train), len(whole.dev), len(whole.val)) == (80, 16, 64)
     cut = load_data(source, train_limit=3, dev_limit=0, val_limit=99)
     assert names(cut) == {"train": whole.train.names[:3], "dev": [], "val": whole.val.names}
     assert load_data(source, split_seed=1).train[0].digest != whole.train[0].digest == cut.train[0].digest
