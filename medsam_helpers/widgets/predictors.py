@@ -111,7 +111,7 @@ class SegmenterPredictor:
         self.segmenter = segmenter
         self.source = str(source or segmenter.info.name)
         self.cache = SHARED_CACHE if cache is None else cache
-        self.encoder = state_digest(segmenter.model.vision_encoder)
+        self.encoder = on_model_thread(state_digest, segmenter.model.vision_encoder)
 
     def prepare(self, image: np.ndarray, report: Report | None = None) -> None:
         """Encode the image before the first prompt comes."""
