@@ -23,13 +23,13 @@ from mlflow import MlflowClient
 from medsam_helpers.config import RunConfig
 from medsam_helpers.data import Dataset, load_data
 from medsam_helpers.data.duplicates import near_duplicates, thumbnail
-from medsam_helpers.mlops.pipeline import train_tracked
+from medsam_helpers.mlops.pipeline import TRACKING_FOLDER, train_tracked
 from medsam_helpers.mlops.registry import judge, load_model, register
 from medsam_helpers.mlops.server import Server
 from medsam_helpers.mlops.sweeps import SweepPlan, sweep
 from medsam_helpers.mlops.trials import best_recipe, trials_table
 from medsam_helpers.runcard import git_commit, write_run_card
-from medsam_helpers.scores import write_table
+from medsam_helpers.scores import read_table, summarise, write_table
 
 SPLIT = Path(__file__).parents[1] / "notebooks" / "results" / "breast-pipeline" / "split.csv"
 SIZES = {"val": 27, "dev": 14}  # the rest is train
@@ -105,7 +105,8 @@ def main() -> None:
         )
     results = SPLIT.parent
     trials_table(study).to_csv(results / "trials.csv", index=False)
-    write_table(tracked.run.table, results / "metrics.csv")
+    table = read_table(output / "winner" / TRACKING_FOLDER / "val" / "metrics.csv")
+    write_table(table, results / "metrics.csv")
     (results / "history.csv").write_bytes((output / "winner" / "history.csv").read_bytes())
     card = write_run_card(
         results / "run_card.json",
@@ -119,7 +120,8 @@ def main() -> None:
         sizes={split: len(getattr(tracked.run.dataset, split)) for split in ("train", "dev", "val")},
         sweep={"trials": len(study.trials), "workers": args.workers, "seconds": round(seconds_sweep, 1)}
         | {"best_dev_dice": study.best_value, "epochs": plan.epochs, "train_limit": plan.train_limit},
-        metrics={key: value for key, value in tracked.run.figures.items() if key not in ("checkpoint", "left_out")},
+        metrics={f"dice, {row.model}, {row.prompt}": round(row.dice, 4) for row in summarise(table).itertuples()}
+        | {key: tracked.run.figures[key] for key in ("best_epoch", "precision", "seconds_train")},
         gate=asdict(verdict),
         same_mask_from_the_registry=bool(same),
     )

@@ -98,7 +98,7 @@ def draw_importances(ax: Axes, study: optuna.Study) -> Axes:
 
 
 def draw_parallel_coordinates(study: optuna.Study) -> Axes:
-    """Every trial as a line through its settings, dark where dev Dice is high; Optuna's drawing, on a new figure."""
+    """Every finished trial as a line through its settings, dark where dev Dice is high; Optuna's drawing, on a new figure."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore")  # experimental; and a setting that all finished trials share
         return optuna.visualization.matplotlib.plot_parallel_coordinate(study, params=list(study.best_params))

@@ -51,7 +51,6 @@ class Pruner(GeneralTracker):
 def work(folder: Path, worker: int) -> None:
     """What a worker process does: trials until the study has enough."""
     plan = SweepPlan(**json.loads((folder / PLAN_FILE).read_text()))
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     dataset = load_data(plan.data, train_limit=plan.train_limit, dev_limit=plan.dev_limit, val_limit=0)
     segmenter = segmenter_of(plan)
     parent = json.loads((folder / "mlflow" / "journal-0.jsonl").open().readline())["key"] if plan.uri else None

@@ -11,6 +11,7 @@ from optuna.trial import Trial, TrialState
 from medsam_helpers.recipes import Recipe, get_recipe
 
 BASE_RECIPE = "medsam"
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # the table says it better than a line a trial
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 SPACE: dict[str, tuple] = {
     "lr": (1e-5, 1e-3),
