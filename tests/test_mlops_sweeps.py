@@ -185,7 +185,8 @@ def test_a_recorded_sweep_is_drawn_as_the_live_one():
         trial.report(recipe.lr * 900, 1)
         if trial.number % 5 == 4:
             raise optuna.TrialPruned
-        return recipe.lr * 900
+        trial.report(recipe.weight_decay, 2)  # what decides in the end is something else
+        return recipe.weight_decay
 
     study.optimize(objective, n_trials=20)
     table = trials_table(study)
@@ -197,8 +198,9 @@ def test_a_recorded_sweep_is_drawn_as_the_live_one():
     history, importances = Figure().subplots(1, 2)
     draw_history(history, table)
     assert history.get_legend_handles_labels()[1] == ["complete: 16", "pruned: 4", "best"]
-    draw_importances(importances, again)
-    assert importances.get_yticklabels()[-1].get_text() == "lr", "which decides alone here, so it is the top bar"
-    shown = draw_parallel_coordinates(again)
+    draw_importances(importances, table)
+    assert importances.get_yticklabels()[-1].get_text() == "lr", "which alone decides the first epoch: the top bar"
+    assert len(study_of(table, first_epoch=True).trials) == 20, "pruned ones compare after one epoch"
+    shown = draw_parallel_coordinates(table)
     assert "lr" in [label.get_text() for label in shown.get_xticklabels()]
     plt.close("all")

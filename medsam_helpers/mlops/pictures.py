@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import optuna
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 from mlflow.entities import Run
 
 from medsam_helpers.mlops.lineage import Origin
+from medsam_helpers.mlops.trials import SPACE, study_of
 from medsam_helpers.plotting import COLORS
 
 _KINDS = {"data": "#009E73", "code": "#999999", "run": COLORS["tuned"], "model": COLORS["zero-shot"]}
@@ -35,33 +37,31 @@ def draw_lineage(ax: Axes, origin: Origin, others: Sequence[Run] = ()) -> Axes:
     also = [run for run in others if run.info.run_id != origin.run_id][:3]
     pale = [("run", f"{run.info.run_name}\n{run.info.run_id[:12]}") for run in also]
 
-    places = {}
+    boxes = {}
     for x, column in ((0, left), (1, middle), (2, right)):
         for index, (kind, text) in enumerate(column):
-            places[x, index] = (x, (index + 0.5) / len(column))
-            _box(ax, places[x, index], kind, text)
+            boxes[x, index] = _box(ax, (x, 1 - (index + 0.5) / len(column)), kind, text)
     for start in range(len(left)):
-        _arrow(ax, places[0, start], places[1, 0])
+        _arrow(ax, boxes[0, start], boxes[1, 0])
     for end in range(len(right)):
-        _arrow(ax, places[1, 0], places[2, end])
+        _arrow(ax, boxes[1, 0], boxes[2, end])
     for index, (kind, text) in enumerate(pale):
-        place = (1, -0.18 - 0.22 * index)
-        _arrow(ax, places[0, 0], place, alpha=0.25)
-        _box(ax, place, kind, text, alpha=0.4)
+        _arrow(ax, boxes[0, 0], _box(ax, (1, -0.18 - 0.22 * index), kind, text, alpha=0.4), alpha=0.25)
     lowest = -0.3 - 0.22 * (len(pale) - 1) if pale else 0
     ax.set(xlim=(-0.45, 2.45), ylim=(lowest, 1))
     ax.set_axis_off()
     return ax
 
 
-def _box(ax: Axes, place: tuple[float, float], kind: str, text: str, alpha: float = 1) -> None:
+def _box(ax: Axes, place: tuple[float, float], kind: str, text: str, alpha: float = 1) -> Text:
     frame = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": _KINDS[kind], "linewidth": 2}
-    ax.text(*place, text, ha="center", va="center", fontsize=8, bbox=frame, alpha=alpha, zorder=3)
+    return ax.text(*place, text, ha="center", va="center", fontsize=8, bbox=frame, alpha=alpha, zorder=3)
 
 
-def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], alpha: float = 1) -> None:
-    style = {"arrowstyle": "-|>", "color": "#666666", "alpha": alpha, "shrinkA": 46, "shrinkB": 46}
-    ax.annotate("", end, start, arrowprops=style, zorder=2)
+def _arrow(ax: Axes, start: Text, end: Text, alpha: float = 1) -> None:
+    ends = {"patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch(), "shrinkA": 2, "shrinkB": 2}
+    style = {"arrowstyle": "-|>", "color": "#666666", "alpha": alpha, **ends}
+    ax.annotate("", end.get_position(), start.get_position(), arrowprops=style, zorder=2)
 
 
 def draw_history(ax: Axes, table: pd.DataFrame) -> Axes:
@@ -82,23 +82,36 @@ def draw_history(ax: Axes, table: pd.DataFrame) -> Axes:
     return ax
 
 
-def draw_importances(ax: Axes, study: optuna.Study) -> Axes:
+def draw_importances(ax: Axes, table: pd.DataFrame) -> Axes:
     """How much of the difference between good and bad trials each setting explains, most important on top.
 
+    By dev Dice after the first epoch, which every trial has; among those that were let finish, the settings that
+    decided are all alike.
+
+    Args:
+        ax: drawn into.
+        table: of `sweeps.trials_table`.
     Source: Watanabe et al., PED-ANOVA, IJCAI 2023, as Optuna computes it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+        shares = optuna.importance.get_param_importances(study_of(table, first_epoch=True), evaluator=evaluator)
     names = list(shares)[::-1]
     ax.barh(names, [shares[name] for name in names], color=COLORS["tuned"])
     ax.set(xlabel="importance", xlim=(0, 1))
     return ax
 
 
-def draw_parallel_coordinates(study: optuna.Study) -> Axes:
-    """Every finished trial as a line through its settings, dark where dev Dice is high; Optuna's drawing, on a new figure."""
+def draw_parallel_coordinates(table: pd.DataFrame) -> Axes:
+    """Each trial as a line through its settings, dark where dev Dice is high after one epoch; on a new figure.
+
+    Args:
+        table: of `sweeps.trials_table`.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # experimental; and a setting that all finished trials share
-        return optuna.visualization.matplotlib.plot_parallel_coordinate(study, params=list(study.best_params))
+        warnings.simplefilter("ignore")  # experimental, and a setting that all trials share
+        study = study_of(table, first_epoch=True)
+        return optuna.visualization.matplotlib.plot_parallel_coordinate(
+            study, params=list(SPACE), target=lambda trial: trial.value, target_name="dev Dice, epoch 1"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,15 @@ def work(folder: Path, worker: int) -> None:
                 run.end(status)
         return result.best_dev_dice
 
-    stop = optuna.study.MaxTrialsCallback(plan.trials, states=DONE)
+    enough, boss = optuna.study.MaxTrialsCallback(plan.trials, states=DONE), os.getppid()
+
+    def alone(study: optuna.Study, _: optuna.trial.FrozenTrial) -> None:
+        if os.getppid() != boss:  # nobody would ask again for what this worker leaves behind
+            study.stop()
+
     study = open_study(folder, plan, worker)
     if len(finished(study)) < plan.trials:
-        study.optimize(objective, callbacks=[stop], catch=(TrainingError,))
+        study.optimize(objective, callbacks=[enough, alone], catch=(TrainingError,))
 
 
 def trial_name(params: dict[str, Any]) -> str:

@@ -68,7 +68,7 @@ class SweepPlan:
 def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: bool = True) -> optuna.Study:
     """Search with several workers; gives the study. One that was stopped goes on when called again.
 
-    A worker that dies is replaced, and the trial that it was at is asked for again. Three deaths for each worker are
+    A worker that dies is replaced, and the trial that it was at is asked for again. Two deaths for each worker are
     put up with, then the sweep gives up.
 
     Args:
@@ -149,7 +149,7 @@ def _supervise(folder: Path, plan: SweepPlan, study: optuna.Study, workers: int)
         while len(finished(study)) < plan.trials or running:
             enough = len(finished(study)) >= plan.trials
             while len(running) < workers and not enough:
-                if number >= 4 * workers:
+                if number >= 3 * workers:
                     log = (folder / f"worker-{number - 1}.log").read_text(errors="replace")
                     raise TrainingError(f"{folder}: {number} workers died; the log of the last ends so:\n{log[-800:]}")
                 with open(folder / f"worker-{number}.log", "ab") as log:

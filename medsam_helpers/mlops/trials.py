@@ -24,12 +24,16 @@ SPACE: dict[str, tuple] = {
 
 
 def trials_table(study: optuna.Study) -> pd.DataFrame:
-    """A trial a row: number, state, dev Dice, epochs it was given, seconds, and what was tried; the best first."""
+    """A trial a row: number, state, dev Dice at its end and after its first epoch, epochs, seconds, and what was tried.
+
+    The best comes first.
+    """
     rows = [
         {
             "trial": trial.number,
             "state": trial.state.name.lower(),
             "dev_dice": trial.value if trial.value is not None else float("nan"),
+            "first_dice": trial.intermediate_values.get(1, float("nan")),
             "epochs": max(trial.intermediate_values, default=0),
             "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else float("nan"),
             **trial.params,
@@ -39,11 +43,13 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("dev_dice", ascending=False, ignore_index=True)
 
 
-def study_of(table: pd.DataFrame) -> optuna.Study:
+def study_of(table: pd.DataFrame, first_epoch: bool = False) -> optuna.Study:
     """A study in memory from the table of a recorded one, for drawing: its finished and pruned trials.
 
     Args:
         table: of `trials_table`, or read from its CSV.
+        first_epoch: all trials by their dev Dice after one epoch, the only time at which a pruned one and a finished
+            one compare.
     """
     asked = optuna.create_study().ask()
     suggest(asked, get_recipe("best"))
@@ -51,10 +57,15 @@ def study_of(table: pd.DataFrame) -> optuna.Study:
     for row in table.sort_values("trial").to_dict("records"):
         state = TrialState[row["state"].upper()]
         if state in DONE:
-            score = {"intermediate_values": {int(row["epochs"]): row["dev_dice"]}} if row["epochs"] else {}
-            params = {name: row[name] for name in SPACE}
+            known = {} if first_epoch else {1: row["first_dice"], int(row["epochs"]): row["dev_dice"]}
             study.add_trial(
-                optuna.create_trial(state=state, value=row["dev_dice"], params=params, distributions=kinds, **score)
+                optuna.create_trial(
+                    state=TrialState.COMPLETE if first_epoch else state,
+                    value=row["first_dice" if first_epoch else "dev_dice"],
+                    params={name: row[name] for name in SPACE},
+                    distributions=kinds,
+                    intermediate_values=known,
+                )
             )
     return study
 
