@@ -92,6 +92,8 @@ def test_a_sweep_that_was_stopped_goes_on_and_another_plan_is_refused(plan, tmp_
     more = sweep(tmp_path / "sweep", SweepPlan(**{**small.__dict__, "trials": 2}), workers=1, show_progress=False)
     assert more.trials[0].value == first.trials[0].value
     assert len(finished(more)) == 2
+    decided = json.loads((tmp_path / "sweep" / "plan.json").read_text())["precision"]
+    assert decided in ("fp32", "bf16"), "decided once, for all workers"
     with pytest.raises(DataError, match="another plan"):
         sweep(tmp_path / "sweep", SweepPlan(**{**small.__dict__, "epochs": 3}), workers=1)
 

@@ -58,7 +58,7 @@ def work(folder: Path, worker: int) -> None:
 
     def objective(trial: Trial) -> float:
         trial.set_user_attr("worker", worker)
-        recipe = suggest(trial, get_recipe(plan.recipe).but(epochs=plan.epochs))
+        recipe = suggest(trial, get_recipe(plan.recipe).but(epochs=plan.epochs, precision=plan.precision))
         place = folder / "trials" / trial_name(trial.params)
         loggers: list[GeneralTracker] = []
         if plan.uri:

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from medsam_helpers.files import atomic_write
 from medsam_helpers.mlops.tracking import RunTracker
 from medsam_helpers.mlops.trials import BASE_RECIPE, DONE, SPACE, trials_table
 from medsam_helpers.models import load_sam
+from medsam_helpers.precision import default_device, effective_precision
 from medsam_helpers.recipes import get_recipe
 from medsam_helpers.segmenter import Segmenter
 
@@ -47,6 +48,7 @@ class SweepPlan:
         trials: finished or pruned ones at the end.
         recipe: which the trials vary. One without a warm-up: they take few steps.
         dev_jitter_1024: of the boxes on dev, the same for all trials.
+        precision: of embeddings and trials; "auto" is decided once, since two workers may measure it differently.
         seed: of the sampler (plus the worker's number) and of every training.
         experiment: of MLflow; each trial becomes a run inside the sweep's.
         uri: of the server; None leaves MLflow out.
@@ -60,6 +62,7 @@ class SweepPlan:
     trials: int = 24
     recipe: str = BASE_RECIPE
     dev_jitter_1024: float = 20.0
+    precision: str = "auto"
     seed: int = 0
     experiment: str = "medsam-sweep"
     uri: str | None = None
@@ -81,7 +84,7 @@ def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: 
         TrainingError: workers die again and again; with the end of the log of one.
     """
     folder = Path(folder).absolute()
-    _keep_plan(folder, plan)
+    plan = _keep_plan(folder, plan)
     study = open_study(folder, plan)
     tracker = None
     if plan.uri:
@@ -118,19 +121,23 @@ def open_study(folder: Path, plan: SweepPlan | None = None, worker: int = 0) -> 
 
 def segmenter_of(plan: SweepPlan) -> Segmenter:
     """The base model with its store, which all trials share."""
-    segmenter = Segmenter(load_sam(plan.model, show_progress=False), precision=get_recipe(plan.recipe).precision)
+    segmenter = Segmenter(load_sam(plan.model, show_progress=False), precision=plan.precision)
     segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
     return segmenter
 
 
-def _keep_plan(folder: Path, plan: SweepPlan) -> None:
-    path, text = folder / PLAN_FILE, json.dumps(asdict(plan), indent=2) + "\n"
-    if path.exists():
-        known = json.loads(path.read_text()) | {"uri": plan.uri, "trials": plan.trials}
-        if known != asdict(plan):
-            raise DataError(f"{folder}: holds a sweep with another plan; name a new folder")
+def _keep_plan(folder: Path, plan: SweepPlan) -> SweepPlan:
+    """Write the plan for the workers, its precision decided; a sweep that goes on keeps what was decided."""
+    path = folder / PLAN_FILE
+    known = SweepPlan(**json.loads(path.read_text())) if path.exists() else None
+    if plan.precision == "auto":
+        decided = known.precision if known else effective_precision("auto", default_device())
+        plan = replace(plan, precision=decided)
+    if known and replace(known, uri=plan.uri, trials=plan.trials) != plan:
+        raise DataError(f"{folder}: holds a sweep with another plan; name a new folder")
     with atomic_write(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(json.dumps(asdict(plan), indent=2) + "\n")
+    return plan
 
 
 def finished(study: optuna.Study) -> list:
