@@ -35,20 +35,21 @@ def has_fast_bf16(device: torch.device) -> bool:
     abilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch cannot be asked: no
     if not any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
         return False
-    # In turns, and the shortest of each: on a busy machine one of the two would meet the other work, and the answer flip.
-    turns = [[_seconds_to_multiply(dtype) for dtype in (torch.float32, torch.bfloat16)] for _ in range(4)]
-    fp32, bf16 = map(min, zip(*turns, strict=True))
-    return fp32 > 1.3 * bf16
+    return _seconds_to_multiply(torch.float32) > 1.3 * _seconds_to_multiply(torch.bfloat16)
 
 
-def _seconds_to_multiply(dtype: torch.dtype, side: int = 1024) -> float:
-    """Shortest time of a few matrix products, some milliseconds each."""
+def _seconds_to_multiply(dtype: torch.dtype, side: int = 512) -> float:
+    """Shortest processor time of several matrix products on one thread; other work on the machine does not count."""
     left, right = torch.ones(side, side, dtype=dtype), torch.ones(side, side, dtype=dtype)
-    taken = []
-    for _ in range(5):
-        started = time.perf_counter()
-        left @ right
-        taken.append(time.perf_counter() - started)
+    threads, taken = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        for _ in range(10):
+            started = time.thread_time()
+            left @ right
+            taken.append(time.thread_time() - started)
+    finally:
+        torch.set_num_threads(threads)
     return min(taken)
 
 
