@@ -46,6 +46,7 @@ class PromptedCases(Dataset):
         seed: of order, view and jitter.
         views: names of `data.views.VIEWS`; an epoch shows one of each case, drawn anew.
         show_progress: show a bar while the cases are read.
+        loss_size: side of the targets; default: the mask frame's.
     Raises:
         DataError: an embedding is missing.
     """
@@ -60,6 +61,7 @@ class PromptedCases(Dataset):
         seed: int,
         views: Sequence[str] = ("as-is",),
         show_progress: bool = False,
+        loss_size: int | None = None,
     ) -> None:
         self.store, self.jitter_1024, self.seed = store, jitter_1024, seed
         self.epoch = 0
@@ -70,7 +72,7 @@ class PromptedCases(Dataset):
             if case.image_digest not in store:
                 raise DataError(f"{case.name}: no embedding of this image in {store.folder}; embed the data first")
             frame, boxes = frame_of(case.size_hw), mask_to_boxes(case.mask, box_mode)
-            targets = [frame.mask_to_target(_inside(box, case.mask)).bool() for box in boxes]
+            targets = [frame.mask_to_target(_inside(box, case.mask), loss_size).bool() for box in boxes]
             return _View(case.image_digest, frame, boxes, targets)
 
         for case in tqdm(cases, desc="reading cases", leave=False, disable=None if show_progress else True):

@@ -65,7 +65,7 @@ class Frame:
         height, width = self.resized_hw
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
-    def mask_to_target(self, mask: np.ndarray) -> torch.Tensor:
+    def mask_to_target(self, mask: np.ndarray, size: int | None = None) -> torch.Tensor:
         """The reference mask in the mask frame: what the decoder's logits are trained against.
 
         The mask takes the image's own way (resize, pad right and bottom); the padded frame is then reduced to the
@@ -73,15 +73,18 @@ class Frame:
 
         Args:
             mask: (H, W) bool, original frame.
+            size: side of a finer (or coarser) grid over the same padded frame. Default: `mask_size`.
         Returns:
-            (mask_size, mask_size) float32 in {0, 1}.
+            (size, size) float32 in {0, 1}.
         """
         self._check(mask)
-        height, width = self.resized_hw
+        size = size or self.mask_size
+        finer = max(1, -(-size // self.model_size))  # a grid finer than the model frame: that many cells a pixel
+        height, width = (finer * side for side in self.resized_hw)
         resized = Image.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BILINEAR)
-        padded = torch.zeros(1, 1, self.model_size, self.model_size)
+        padded = torch.zeros(1, 1, finer * self.model_size, finer * self.model_size)
         padded[0, 0, :height, :width] = torch.from_numpy(np.asarray(resized, np.float32) / 255)
-        return (F.adaptive_avg_pool2d(padded, self.mask_size)[0, 0] >= 0.5).float()
+        return (F.adaptive_avg_pool2d(padded, size)[0, 0] >= 0.5).float()
 
     def logits_to_original(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits (N, M, h, w) of the mask frame, interpolated to the original frame: (N, M, H, W) float32.

@@ -35,6 +35,9 @@ class Recipe:
         clip_norm: largest norm of the gradient.
         average_decay: of the moving average of the weights, which is what dev scores and what is kept; 0 keeps the
             last step's weights.
+        loss_size: side of the square that the loss is computed on. None: the decoder's own, 256. Larger: logits are
+            enlarged bilinearly, as for the mask that a reader gets, and targets are finer (one bool a pixel and view in
+            memory).
         patience: epochs without a better dev Dice before the run stops; None runs them all.
         trainable: parts whose weights change. The encoder cannot: its embeddings are cached.
 
@@ -58,6 +61,7 @@ class Recipe:
     box_mode: BoxMode = "union"
     clip_norm: float = 1.0
     average_decay: float = 0.0
+    loss_size: int | None = None
     patience: int | None = None
     trainable: tuple[str, ...] = ("mask_decoder",)
 
@@ -71,6 +75,8 @@ class Recipe:
                 raise ConfigError(f"{name} must not be negative, is {getattr(self, name):g}")
         if not 0 <= self.average_decay < 1:
             raise ConfigError(f"average_decay must be from 0 up and below 1, is {self.average_decay:g}")
+        if self.loss_size is not None and not self.loss_size > 0:
+            raise ConfigError(f"loss_size must be greater than 0, or None for the decoder's own, is {self.loss_size}")
         if self.loss not in LOSSES:
             raise ConfigError(f"loss {self.loss!r} is unknown: use {', '.join(LOSSES)}")
         if self.precision not in PRECISIONS:
@@ -87,8 +93,9 @@ class Recipe:
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
     def as_dict(self) -> dict[str, Any]:
-        """All values, JSON-able."""
-        return asdict(self) | {"trainable": list(self.trainable), "views": list(self.views)}
+        """All values, JSON-able; `loss_size` only where one is set, so that runs of before it keep their identity."""
+        values = asdict(self) | {"trainable": list(self.trainable), "views": list(self.views)}
+        return {name: value for name, value in values.items() if name != "loss_size" or value is not None}
 
 
 RECIPES: dict[str, Recipe] = {
@@ -109,7 +116,7 @@ RECIPES: dict[str, Recipe] = {
             lr=2e-4,
             warmup_steps=20,
             average_decay=0.95,
-            views=tuple(VIEWS),
+            views=("as-is", "mirrored", "upside-down", "turned"),
         ),
         Recipe(
             "guide",

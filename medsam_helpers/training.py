@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.tracking import GeneralTracker
@@ -102,7 +103,15 @@ def fit(
     precision = effective_precision(recipe.precision, accelerator.device)
     info, parameters = model_info(model), freeze_all_but(model, recipe.trainable)
     examples = PromptedCases(
-        train, store, info.frame, recipe.jitter_1024, recipe.box_mode, seed, recipe.views, show_progress
+        train,
+        store,
+        info.frame,
+        recipe.jitter_1024,
+        recipe.box_mode,
+        seed,
+        recipe.views,
+        show_progress,
+        recipe.loss_size,
     )
     identity = {
         "recipe": recipe.as_dict(),
@@ -186,7 +195,10 @@ def _train_epoch(
             target = batch.pop("target")
             logits = model(**batch, multimask_output=False).pred_masks
             # (B, prompts, masks, h, w) with one prompt and one mask: losses want (B, 1, h, w).
-            loss = loss_of(logits.flatten(0, 1), target)
+            logits = logits.flatten(0, 1)
+            if recipe.loss_size:
+                logits = F.interpolate(logits.float(), target.shape[-2:], mode="bilinear", align_corners=False)
+            loss = loss_of(logits, target)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(parameters, recipe.clip_norm)

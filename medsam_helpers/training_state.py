@@ -117,8 +117,8 @@ class TrainingState:
 
 def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     flat_stored, flat_asked = ({**side.get("recipe", {}), **side} for side in (stored, asked))
-    keys = [k for k in flat_asked if k != "recipe" and flat_stored.get(k) != flat_asked[k]]
-    return [f"{k} is {_short(flat_stored.get(k))}, asked for {_short(flat_asked[k])}" for k in keys]
+    keys = [k for k in flat_stored | flat_asked if k != "recipe" and flat_stored.get(k) != flat_asked.get(k)]
+    return [f"{k} is {_short(flat_stored.get(k))}, asked for {_short(flat_asked.get(k))}" for k in keys]
 
 
 def _short(value: Any) -> str:

@@ -213,3 +213,13 @@ def test_bad_boxes_are_named(boxes, said):
 def test_bad_points_are_named(points, said):
     with pytest.raises(PromptError, match=said):
         check_points(points, (30, 60))
+
+
+def test_a_finer_target_takes_the_same_way_as_by_hand():
+    mask = np.zeros((2, 4), bool)
+    mask[0, 1] = True
+    frame = Frame((2, 4), model_size=4, mask_size=2)
+    assert frame.mask_to_target(mask).tolist() == [[0, 0], [0, 0]], "a quarter of a cell"
+    assert frame.mask_to_target(mask, 4).nonzero().tolist() == [[0, 1]]
+    # Finer than the model frame: pixel (0, 1) covers rows 0 and 1, columns 2 and 3; rows 4 to 7 are padding.
+    assert frame.mask_to_target(mask, 8).nonzero().tolist() == [[0, 2], [0, 3], [1, 2], [1, 3]]

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import draw_discs, make_tiny_sam
-from medsam_helpers.data.views import VIEWS, view_of, views_of
+from medsam_helpers.data.case import Case
+from medsam_helpers.data.views import LIGHTS, TURNS, VIEWS, view_of, views_of
 from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.errors import CheckpointError, ConfigError, DataError, TrainingError
 from medsam_helpers.examples import PromptedCases
@@ -353,6 +354,7 @@ def test_the_rate_rises_and_falls_as_the_recipe_says():
         ({"jitter_1024": float("nan")}, "jitter_1024 must not be negative, is nan"),
         ({"box_mode": "both"}, "box_mode 'both' is unknown: use union or components"),
         ({"average_decay": 1}, "average_decay must be from 0 up and below 1, is 1"),
+        ({"loss_size": 0}, "loss_size must be greater than 0, or None for the decoder's own, is 0"),
         ({"loss": "hinge"}, "loss 'hinge' is unknown: use"),
         ({"precision": "int8"}, "precision 'int8' is unknown"),
         ({"trainable": ("vision_encoder",)}, "its embeddings are cached"),
@@ -372,10 +374,10 @@ def test_views_show_each_case_in_every_view_with_its_own_embedding_and_target(se
     model, cases, _, store = setting
     views = tuple(VIEWS)
     segmenter = Segmenter(model, "cpu", precision="fp32", store=store)
-    assert embed_cases(segmenter, views_of(cases, views), show_progress=False)[0] == 3 * len(cases), "as-is was there"
+    assert embed_cases(segmenter, views_of(cases, views), show_progress=False)[0] == 7 * len(cases), "as-is was there"
     examples = PromptedCases(cases, store, model_info(model).frame, 0, "union", seed=0, views=views)
     seen = set()
-    for examples.epoch in range(40):
+    for examples.epoch in range(80):
         for index, case in enumerate(cases):
             example = examples[index]
             shown = [view_of(case, view) for view in views]
@@ -393,9 +395,63 @@ def test_views_without_their_embeddings_are_refused(setting):
         PromptedCases(cases, store, model_info(model).frame, 0, "union", seed=0, views=("as-is", "mirrored"))
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", [view for view in TURNS if "quarter" not in view])
 def test_a_view_twice_is_the_case_itself(view):
     case = draw_discs(1)[0]
     twice = view_of(view_of(case, view), view)
     assert twice.digest == case.digest
     assert (view_of(case, view).digest == case.digest) == (view == "as-is")
+
+
+def test_quarter_turns_move_every_pixel_as_by_hand():
+    image = np.arange(6, dtype=np.uint8).reshape(2, 3)[..., None].repeat(3, axis=2)
+    case = Case("a", image, image[..., 0] == 2)  # the pixel at the top right
+    left, right = view_of(case, "quarter-left"), view_of(case, "quarter-right")
+    assert left.image[..., 0].tolist() == [[2, 5], [1, 4], [0, 3]]
+    assert right.image[..., 0].tolist() == [[3, 0], [4, 1], [5, 2]]
+    assert np.argwhere(left.mask).tolist() == [[0, 0]]
+    assert np.argwhere(right.mask).tolist() == [[2, 1]]
+    assert view_of(left, "quarter-right").digest == case.digest
+
+
+def test_light_bends_the_middle_of_the_scale_and_leaves_ends_and_mask():
+    values = np.array([[0, 64, 128, 255]], np.uint8)
+    case = Case("a", values[..., None].repeat(3, axis=2), values > 100)
+    # 255 (64 / 255)^(1 / 1.4) = 95.0, 255 (128 / 255)^(1 / 1.4) = 155.9; and with 1.4 as the exponent 36.8 and 97.1
+    assert view_of(case, "brighter").image[0, :, 1].tolist() == [0, 95, 156, 255]
+    assert view_of(case, "darker").image[0, :, 1].tolist() == [0, 37, 97, 255]
+    assert all((view_of(case, view).mask == case.mask).all() for view in LIGHTS)
+
+
+def test_recipe_best_keeps_its_four_views_whatever_else_there_is():
+    assert get_recipe("best").views == ("as-is", "mirrored", "upside-down", "turned")
+
+
+def test_the_loss_at_a_larger_size_trains_and_is_another_run(setting, tmp_path):
+    fine = RECIPE.but(loss_size=128)
+    assert fine.as_dict()["loss_size"] == 128
+    assert "loss_size" not in RECIPE.as_dict(), "runs of before it keep their identity"
+    _, result = train(setting, tmp_path / "fine", fine)
+    _, plain = train(setting, tmp_path / "plain")
+    assert result.history["loss"][1] != plain.history["loss"][1]
+    assert result.history["loss"].iloc[-1] < result.history["loss"][1]
+    with pytest.raises(ConfigError, match="loss_size is 128, asked for None"):
+        train(setting, tmp_path / "fine")
+
+
+def test_the_loss_at_the_decoders_own_size_is_the_loss_without_one(setting, tmp_path):
+    _, plain = train(setting, tmp_path / "plain")
+    _, same = train(setting, tmp_path / "same", RECIPE.but(loss_size=64))  # the tiny decoder's own
+    assert list(same.history["loss"][1:]) == list(plain.history["loss"][1:])
+
+
+def test_a_prompt_encoder_trains_too_resumes_and_is_kept(setting, tmp_path):
+    both = RECIPE.but(trainable=("mask_decoder", "prompt_encoder"), epochs=2)
+    before = setting[0].state_dict()
+    whole, _ = train(setting, tmp_path / "whole", both)
+    after = whole.state_dict()
+    changed = {key for key in after if not torch.equal(after[key], before[key])}
+    assert {key.split(".")[0] for key in changed} == {"mask_decoder", "prompt_encoder"}
+    assert not [key for key in changed if "shared" in key], "the positional code is fixed"
+    again, _ = train(setting, tmp_path / "whole", both)
+    assert_same(part_state(again, both.trainable), part_state(whole, both.trainable))

@@ -1,4 +1,4 @@
-"""Views of a case: mirrored, upside down, turned. Each has an embedding of its own: more variety, encoded once."""
+"""Views of a case: mirrored, turned, in other light. Each has an embedding of its own: more variety, encoded once."""
 
 from __future__ import annotations
 
@@ -8,17 +8,29 @@ import numpy as np
 
 from medsam_helpers.data.case import Case, Cases
 
-VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+
+def _gamma(exponent: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Bends the scale of brightness and keeps its ends: black stays black, white stays white."""
+    curve = np.round(255 * (np.arange(256) / 255) ** exponent).astype(np.uint8)
+    return lambda image: curve[image]
+
+
+TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "as-is": lambda pixels: pixels,
     "mirrored": lambda pixels: pixels[:, ::-1],
     "upside-down": lambda pixels: pixels[::-1],
     "turned": lambda pixels: pixels[::-1, ::-1],
+    "quarter-left": lambda pixels: np.rot90(pixels, 1),
+    "quarter-right": lambda pixels: np.rot90(pixels, -1),
 }
 """What each does to an array (H, W) or (H, W, 3). A polyp has no upright; check that it holds for your organ."""
+LIGHTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"brighter": _gamma(1 / 1.4), "darker": _gamma(1.4)}
+"""What each does to an image; the mask stays."""
+VIEWS = TURNS | LIGHTS
 
 
 def view_of(case: Case, view: str) -> Case:
-    """The case as that view shows it, image and mask alike; its name says which.
+    """The case as that view shows it, its name says which.
 
     >>> case = Case("a", np.zeros((1, 2, 3), np.uint8), np.array([[True, False]]))
     >>> view_of(case, "mirrored").mask
@@ -26,8 +38,9 @@ def view_of(case: Case, view: str) -> Case:
     """
     if view == "as-is":
         return case
-    turn = VIEWS[view]
-    image, mask = (np.ascontiguousarray(turn(pixels)) for pixels in (case.image, case.mask))
+    if view in LIGHTS:
+        return Case(f"{case.name} {view}", LIGHTS[view](case.image), case.mask)
+    image, mask = (np.ascontiguousarray(TURNS[view](pixels)) for pixels in (case.image, case.mask))
     return Case(f"{case.name} {view}", image, mask)
 
 
