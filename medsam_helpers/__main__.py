@@ -80,6 +80,12 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--box-mode", choices=_BOX_MODES, help="default: as the checkpoint was trained, else union")
     sub.add_argument("--output", type=_path, default=Path("runs/evaluate"), metavar="DIR")
 
+    sub = command("reproduce", "reproduce", "run an experiment of experiments/ and record it; goes on after a stop")
+    sub.add_argument("name", nargs="?", metavar="NAME", help="of a file there, without .toml")
+    sub.add_argument("--data", metavar="SOURCE", help=f"default: the experiment's; {_DATA}")
+    sub.add_argument("--output", type=_path, metavar="DIR", help="default: notebooks/results/NAME")
+    sub.add_argument("--list", action="store_true", help="list the experiments there are")
+
     sub = command("predict", "predict", "one mask for one image")
     _add_model(sub)
     sub.add_argument("--image", type=_path, required=True, metavar="FILE")
@@ -164,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _tell(error)
             return 2
         except KeyboardInterrupt:
-            resumes = args.run in ("embed", "finetune")
+            resumes = args.run in ("embed", "finetune", "reproduce")
             _tell("interrupted" + "; the same command goes on from here" * resumes)
             return 130
     if args.json:

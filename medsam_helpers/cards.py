@@ -26,6 +26,8 @@ def write_model_card(path: Path, card: Mapping[str, Any]) -> None:
         tags=["segment-anything", "medical-imaging", "medsam"],
     )
     low, high = metrics["gain_ci95"]
+    split = card.get("split", "val")
+    scored = f"scored once on {sizes['val']}" if split == "val" else "and scored on these, which flatters it"
     phantom = ""
     if "phantom" in data["name"]:
         phantom = "**The images are phantoms, drawn by a program: these figures say nothing clinical.**\n\n"
@@ -37,9 +39,9 @@ def write_model_card(path: Path, card: Mapping[str, Any]) -> None:
 
 The mask decoder of `{card["base"]}` after `{card["recipe"]["name"]}` ({card["recipe"]["loss"]}, learning rate
 {card["recipe"]["lr"]:g}, epoch {card["best_epoch"]} of {card["recipe"]["epochs"]}, {card["precision"]}), trained on
-{sizes["train"]} images, chosen on {sizes["dev"]}, scored once on {sizes["val"]}.
+{sizes["train"]} images, chosen on {sizes["dev"]}, {scored}.
 
-{phantom}| mean Dice on {sizes["val"]} images, prompt `{metrics["prompt"]}` | |
+{phantom}| mean Dice on {sizes[split]} images, prompt `{metrics["prompt"]}` | |
 |---|---|
 | fill the box | {metrics["box_dice"]:.3f} |
 | fill its ellipse | {metrics["ellipse_dice"]:.3f} |

@@ -167,6 +167,14 @@ def evaluate(args: Namespace) -> Result:
     return figures
 
 
+def reproduce(args: Namespace) -> Result:
+    """Run an experiment and record it, or list them."""
+    check_names(data=args.data)
+    from medsam_helpers.reproduce import command
+
+    return command(args)
+
+
 def predict(args: Namespace) -> Result:
     """One mask for one image, from boxes or points; several prompts give the union of their masks."""
     from medsam_helpers.data.reading import read_image

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.errors import DataError
 from medsam_helpers.evaluation import evaluate
 from medsam_helpers.files import cache_dir
+from medsam_helpers.memory import peak_mb, restart_peak
 from medsam_helpers.models import load_sam
 from medsam_helpers.recipes import Recipe
 from medsam_helpers.run_folder import Finetuned, name_left_out, write_run
@@ -78,8 +79,11 @@ def run_finetune(
     *,
     recipe: Recipe | None = None,
     log_with: Any = None,
+    split: Literal["dev", "val"] = "val",
+    prompts: Sequence[str] = ("exact",),
+    dev_jitter_1024: float | None = None,
 ) -> Finetuned:
-    """Fine-tune, score once on val, and write everything to `output`.
+    """Fine-tune, score once, and write everything to `output`.
 
     Writes `decoder.safetensors`, `run_card.json`, `README.md` (model card), `history.csv`, `metrics.csv` (an image a
     row), `summary.md` and `before_after.png`. A run that was stopped goes on when called again.
@@ -91,54 +95,61 @@ def run_finetune(
         command: for the run card; default: this process's command line.
         recipe: in place of the config's; a sweep's winner, say.
         log_with: see `fit`.
+        split: to score on. With "dev", for a search, val is not even read.
+        prompts: to score with, beside the one that the run is judged by.
+        dev_jitter_1024: see `fit`; where it is given, the run is judged by it too.
     Raises:
         MedsamError: any of its kinds; nothing is half-written, and nothing that is no run's is overwritten.
     """
     started, commit = time.perf_counter(), git_commit()
     recipe = recipe or config.full_recipe()
     claim_folder(output, mark=STATE_FILE)
-    dataset = load_data(config.data, **config.limits())
-    _check_splits(dataset)
+    restart_peak()
+    dataset = load_data(config.data, **(config.limits() | ({"val_limit": 0} if split == "dev" else {})))
+    _check_splits(dataset, split)
     model = load_sam(config.model, show_progress)
     zero_shot = Segmenter(model, precision=recipe.precision)
     zero_shot.store = store = EmbeddingStore.for_model(zero_shot.info, zero_shot.precision)
     encoded, seconds_encode = 0, 0.0
-    for split in (views_of(dataset.train, recipe.views), dataset.dev, dataset.val):
-        count, seconds = embed_cases(zero_shot, split, show_progress)
+    for cases in (views_of(dataset.train, recipe.views), dataset.dev, dataset.val):
+        count, seconds = embed_cases(zero_shot, cases, show_progress)
         encoded, seconds_encode = encoded + count, seconds_encode + seconds
 
     tuned_model = copy.deepcopy(model)
     options = {"seed": config.seed, "log_with": log_with, "show_progress": show_progress}
+    options |= {"dev_jitter_1024": dev_jitter_1024}
     result = fit(tuned_model, dataset.train, dataset.dev, recipe, store, output, **options)
     tuned = Segmenter(tuned_model, precision=recipe.precision, store=store)
-    prompt = prompt_name(recipe.jitter_1024)
-    prompts = list(dict.fromkeys(["exact", prompt]))
+    prompt = prompt_name(recipe.jitter_1024 if dev_jitter_1024 is None else dev_jitter_1024)
+    prompts = list(dict.fromkeys([*prompts, prompt]))
     models = {"zero-shot": zero_shot.predict_case, "tuned": tuned.predict_case}
-    table = evaluate(dataset.val, models, prompts=prompts, box_mode=recipe.box_mode, show_progress=show_progress)
+    scored = getattr(dataset, split)
+    table = evaluate(scored, models, prompts=prompts, box_mode=recipe.box_mode, show_progress=show_progress)
     figures = {
         **_headline(table, prompt),
         "prompt": prompt,
         "n_train": len(dataset.train),
         "n_dev": len(dataset.dev),
-        "n_val": table["case"].nunique(),
+        f"n_{split}": table["case"].nunique(),
         "seconds_encode": round(seconds_encode, 1),
         "seconds_train": round(result.seconds, 1),
         "encoded": encoded,
+        "peak_memory_mb": peak_mb(),
         "precision": result.precision,
         "best_epoch": result.best_epoch,
         "left_out": name_left_out(dataset, table, config.data),
         "checkpoint": str(output),
     }
-    finished = Finetuned(zero_shot, tuned, dataset, recipe, table, figures, output)
+    finished = Finetuned(zero_shot, tuned, dataset, recipe, table, figures, output, split)
     if PartialState().is_main_process:
         seconds = time.perf_counter() - started
         write_run(finished, config, result, command or shlex.join(sys.argv), seconds, commit)
     return finished
 
 
-def _check_splits(dataset: Dataset) -> None:
+def _check_splits(dataset: Dataset, scored: str) -> None:
     """Found out now, not after the images were embedded and the model was trained."""
-    empty = [split for split in ("train", "dev", "val") if not len(getattr(dataset, split))]
+    empty = [split for split in dict.fromkeys(("train", "dev", scored)) if not len(getattr(dataset, split))]
     if empty:
         raise DataError(
             f"{dataset}: fine-tuning needs cases in each split, {' and '.join(empty)} has none: list some in "
@@ -169,13 +180,23 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
     """
     config = config or config_from_environment()
     data = load_data(config.data, **config.limits()).digest
-    base = Path(config.model).expanduser()
-    weights = [sha256_of(file) for file in sorted([base, *base.glob("*.safetensors")]) if file.is_file()]
+    weights = weights_of(config.model)
     identity = [sorted(asdict(config).items()), sorted(config.full_recipe().as_dict().items()), weights, data]
-    folder = cache_dir() / "runs" / hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
+    folder = run_folder_of(identity)
     if not (folder / "README.md").exists():
         run_finetune(config, folder, show_progress)
     return folder
+
+
+def weights_of(model: str) -> list[str]:
+    """SHA-256 of the files at a path; none for a name, which stands for pinned ones."""
+    base = Path(model).expanduser()
+    return [sha256_of(file) for file in sorted([base, *base.glob("*.safetensors")]) if file.is_file()]
+
+
+def run_folder_of(identity: Sequence[Any]) -> Path:
+    """The cache's folder for a run of that identity."""
+    return cache_dir() / "runs" / hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
 
 
 def evaluate_model(

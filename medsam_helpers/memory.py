@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 # Of malloc.h: how much free memory at the heap's end is given back, how much more than asked for is taken at a time,
 # and how many requests may get pages of their own.
@@ -27,3 +30,21 @@ def keep_freed_memory() -> bool:
         return False
     settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20}
     return all(mallopt(option, value) == 1 for option, value in settings.items())
+
+
+def restart_peak() -> None:
+    """Let `peak_mb` count from now on, where the system can do that (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_mb() -> int | None:
+    """The most memory that this process has held since `restart_peak`, in MB; None where the system does not say.
+
+    Memory that `keep_freed_memory` keeps counts, so a later run of the same process starts from what an earlier held.
+    """
+    try:
+        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return None
+    return round(int(found.group(1)) * 1024 / 1e6) if found else None

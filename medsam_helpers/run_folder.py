@@ -29,7 +29,7 @@ from medsam_helpers.weights import WEIGHTS
 
 @dataclass(frozen=True)
 class Finetuned:
-    """A finished run: both models on one store of embeddings, the scores on val, and the folder they lie in."""
+    """A finished run: both models on one store of embeddings, the scores on a split, and the folder they lie in."""
 
     zero_shot: Segmenter
     tuned: Segmenter
@@ -38,6 +38,7 @@ class Finetuned:
     table: pd.DataFrame
     figures: dict[str, Any]
     folder: Path
+    split: str = "val"
 
 
 def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str, seconds: float, commit: str) -> None:
@@ -57,7 +58,7 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
     with atomic_write(output / "history.csv") as temporary:
         result.history.to_csv(temporary, index=False)
     with atomic_write(output / "summary.md") as temporary:
-        text = summary_text(run.table, f"{shown}", f"{dataset}; scored on val")
+        text = summary_text(run.table, f"{shown}", f"{dataset}; scored on {run.split}")
         temporary.write_text(text, encoding="utf-8")
     card = write_run_card(
         output / "run_card.json",
@@ -72,6 +73,7 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
         config=asdict(shown),
         data={"name": dataset.name, "licence": dataset.licence, "citation": dataset.citation},
         sizes={"train": len(dataset.train), "dev": len(dataset.dev), "val": len(dataset.val)},
+        split=run.split,
         precision=result.precision,
         best_epoch=result.best_epoch,
         metrics=_lasting(run.figures, output / CARD_FILE),
@@ -118,7 +120,8 @@ def picture(run: Finetuned, rows: int = 3) -> Figure:
     )
     order = (by_case["tuned"] - by_case["zero-shot"]).sort_values().index
     ranks = np.unique(np.linspace(0, len(order) - 1, rows).round().astype(int))
-    cases = [run.dataset.val[run.dataset.val.names.index(order[rank])] for rank in ranks]
+    scored = getattr(run.dataset, run.split)
+    cases = [scored[scored.names.index(order[rank])] for rank in ranks]
     boxes = [case_boxes(case, run.recipe.box_mode, run.recipe.jitter_1024, seed=0) for case in cases]
     before, after = (
         [model.predict_case(case, box)[0].any(axis=0) for case, box in zip(cases, boxes, strict=True)]

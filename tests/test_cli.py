@@ -387,7 +387,7 @@ def test_audit_counts_what_it_finds_and_fails_on_errors(place, tmp_path):
 def test_every_command_explains_itself(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     overview = medsam("--help")
-    commands = ("weights", "phantoms", "audit", "embed", "finetune", "evaluate", "predict", "export")
+    commands = ("weights", "phantoms", "audit", "embed", "finetune", "evaluate", "reproduce", "predict", "export")
     for name in commands:
         said = medsam(name, "--help")
         assert said.status == 0
