@@ -205,4 +205,6 @@ def test_a_recorded_sweep_is_drawn_as_the_live_one():
     assert len(study_of(table, first_epoch=True).trials) == 20, "pruned ones compare after one epoch"
     shown = draw_parallel_coordinates(table)
     assert "lr" in [label.get_text() for label in shown.get_xticklabels()]
+    (lines,) = shown.collections
+    assert sum(lines.cmap(1.0)[:3]) < sum(lines.cmap(0.0)[:3])  # dark is good
     plt.close("all")

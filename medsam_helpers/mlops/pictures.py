@@ -112,6 +112,9 @@ def draw_parallel_coordinates(table: pd.DataFrame) -> Axes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # experimental, and a setting that all trials share
         study = study_of(table, first_epoch=True)
-        return optuna.visualization.matplotlib.plot_parallel_coordinate(
+        ax = optuna.visualization.matplotlib.plot_parallel_coordinate(
             study, params=list(SPACE), target=lambda trial: trial.value, target_name="dev Dice, epoch 1"
         )
+    for lines in ax.collections:  # Optuna draws a target of one's own as if less were better
+        lines.set_cmap("Blues")
+    return ax

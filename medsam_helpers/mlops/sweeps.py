@@ -45,7 +45,7 @@ class SweepPlan:
         data: see `load_data`.
         train_limit: cases to train on; None for all. Likewise dev. Val is not looked at.
         epochs: of each trial.
-        trials: finished or pruned ones at the end.
+        trials: finished or pruned ones at the end, at least: what the other workers are at by then is kept too.
         recipe: which the trials vary. One without a warm-up: they take few steps.
         dev_jitter_1024: of the boxes on dev, the same for all trials.
         precision: of embeddings and trials; "auto" is decided once, since two workers may measure it differently.
