@@ -105,6 +105,7 @@ RECIPE_NAMES = ("quick", "best", "guide", "sam", "medsam")
 """Spelt out, as importing the recipes takes seconds; a test holds them in step."""
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _BOX_MODES = ("union", "components")
+_CHECKPOINT = "a folder that finetune wrote, or the name of one in checkpoints/"
 _DATA = "a folder with images/ and masks/, or phantom, phantom-ultrasound, kvasir, breast"
 
 
@@ -121,7 +122,7 @@ def _add_model(sub: argparse.ArgumentParser, checkpoint: bool = True) -> None:
         "--model", metavar="NAME", help="a name of `medsam weights --list`, or a path", required=not checkpoint
     )
     if checkpoint:
-        group.add_argument("--checkpoint", type=_path, metavar="DIR", help="a folder that finetune wrote")
+        group.add_argument("--checkpoint", type=_checkpoint, metavar="DIR", help=_CHECKPOINT)
     sub.add_argument(
         "--precision", choices=_PRECISIONS, help="of the encoder; default: as the checkpoint was trained, else auto"
     )
@@ -143,6 +144,12 @@ def _amount(text: str) -> float:
 
 def _path(text: str) -> Path:
     return Path(text).expanduser()  # the shell does not do it in --output=~/runs
+
+
+def _checkpoint(text: str) -> Path:
+    from medsam_helpers.files import find_checkpoint
+
+    return find_checkpoint(text)
 
 
 _count.__name__, _amount.__name__ = "whole number", "number"  # as argparse's messages call them

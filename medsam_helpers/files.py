@@ -16,6 +16,17 @@ def cache_dir() -> Path:
     return Path(os.environ.get("MEDSAM_CACHE") or platformdirs.user_cache_dir("medsam")).expanduser()
 
 
+SHIPPED = Path(__file__).parents[1] / "checkpoints"
+"""Decoders that come with the source checkout, a folder each; an installed package has none."""
+
+
+def find_checkpoint(name_or_path: str | Path) -> Path:
+    """The folder of a shipped decoder where only its name is given, unless such a path exists; any other path as is."""
+    path = Path(name_or_path).expanduser()
+    bare = len(path.parts) == 1 and not path.exists()
+    return SHIPPED / path if bare and (SHIPPED / path).is_dir() else path
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path in the same folder; what is written there takes `path`'s place when the block ends.

@@ -14,6 +14,7 @@ from transformers import SamModel
 from medsam_helpers.data.case import Case
 from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.errors import PromptError, ShapeError
+from medsam_helpers.files import find_checkpoint
 from medsam_helpers.geometry import Frame, check_boxes, check_points
 from medsam_helpers.models import load_checkpoint, load_sam, model_info, pixel_values
 from medsam_helpers.precision import autocast, default_device, effective_precision
@@ -73,8 +74,8 @@ class Segmenter:
 
     @classmethod
     def load(cls, name_or_checkpoint: str | Path, **options: object) -> Segmenter:
-        """From a model's name or path, or from the folder of a fine-tuned decoder."""
-        fine_tuned = (Path(name_or_checkpoint) / "run_card.json").is_file()
+        """From a model's name or path, or from the folder of a fine-tuned decoder (or the name of a shipped one)."""
+        fine_tuned = (find_checkpoint(name_or_checkpoint) / "run_card.json").is_file()
         model = load_checkpoint(name_or_checkpoint) if fine_tuned else load_sam(name_or_checkpoint)
         return cls(model, **options)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import SamModel
 
 from medsam_helpers.errors import CheckpointError
-from medsam_helpers.files import atomic_write
+from medsam_helpers.files import atomic_write, find_checkpoint
 from medsam_helpers.models.loading import load_sam, model_info
 from medsam_helpers.models.parts import PARTS
 
@@ -72,12 +72,12 @@ def load_checkpoint(folder: str | Path, base: SamModel | str | Path | None = Non
     """The base model with the checkpoint's decoder in it, in eval mode.
 
     Args:
-        folder: written by `save_decoder`.
+        folder: written by `save_decoder`, or the name of one that ships in `checkpoints/`.
         base: where the base lies, if not where its name says; a `SamModel` is changed in place.
     Raises:
         CheckpointError: damaged, or the base is not the one that the decoder was trained on.
     """
-    folder = Path(folder)
+    folder = find_checkpoint(folder)
     card = read_card(folder)
     model = base if isinstance(base, SamModel) else load_sam(base or card.get("base_path") or card["base"])
     found = model_info(model).base_digest
