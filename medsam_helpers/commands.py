@@ -62,8 +62,7 @@ def run_audit(args: Namespace) -> Result:
     from medsam_helpers.data.audit import audit
 
     folder = Path(args.data).expanduser()
-    is_folder = args.data not in SOURCES and (folder / "images").is_dir()
-    report = audit(folder if is_folder else load_data(args.data))
+    report = audit(folder if args.data not in SOURCES and (folder / "images").is_dir() else load_data(args.data))
     print(report)
     counts = report.table.groupby("severity").size()
     found = {f"{severity}s": int(counts.get(severity, 0)) for severity in ("error", "warning", "note")}
@@ -140,10 +139,10 @@ def evaluate(args: Namespace) -> Result:
     box_mode = args.box_mode or _trained_with(args).get("box_mode", "union")
     table = evaluate_model(segmenter, cases, model, args.jitter, box_mode)
     own = table[table["model"] == model]
-    interval = bootstrap_mean(own["dice"])
+    mean, low, high = bootstrap_mean(own["dice"])
     figures = {
-        "dice": round(interval.mean, 4),
-        "dice_ci95": [round(interval.low, 4), round(interval.high, 4)],
+        "dice": round(mean, 4),
+        "dice_ci95": [round(low, 4), round(high, 4)],
         **{name: round(own[name].mean(), 4) for name in ("iou", "hd95_percent", "nsd")},
         "n": len(own),
         "left_out": name_left_out(dataset, table, args.data),
@@ -162,8 +161,8 @@ def evaluate(args: Namespace) -> Result:
         metrics=figures,
     )
     _tell_left_out(figures["left_out"])
-    about = f"{dataset.name}, {args.split}: {len(own)} cases"
-    print(summary_text(table, f"{args.checkpoint or args.model} on {args.data}", about))
+    title, about = f"{args.checkpoint or args.model} on {args.data}", f"{dataset.name}, {args.split}: {len(own)} cases"
+    print(summary_text(table, title, about))
     return figures
 
 
@@ -194,18 +193,15 @@ def predict(args: Namespace) -> Result:
 
     from medsam_helpers.geometry import check_boxes, check_points
 
+    prompts = {}
     if args.box:
         check_boxes(args.box, image.shape[:2])
+        prompts["boxes"] = np.array(args.box)
     if points:
         check_points(points, image.shape[:2])
-    segmenter = _segmenter(args)
-    labels = [1] * len(args.point or []) + [0] * len(args.background or [])
-    prediction = segmenter.predict(
-        image,
-        boxes=np.array(args.box) if args.box else None,
-        points=np.array(points) if points else None,
-        labels=np.array(labels) if points else None,
-    )
+        labels = [1] * len(args.point or []) + [0] * len(args.background or [])
+        prompts |= {"points": np.array(points), "labels": np.array(labels)}
+    prediction = _segmenter(args).predict(image, **prompts)
     mask = prediction.masks[:, 0].any(axis=0)
     with atomic_write(args.output) as temporary:
         Image.fromarray(mask.astype(np.uint8) * 255).save(temporary)
@@ -224,11 +220,11 @@ def export(args: Namespace) -> Result:
         check_hub_access(args.push_to_hub)
     folder = export_model(args.checkpoint or args.model, args.output)
     print(f"written to {folder}")
+    result = {"folder": str(folder)}
     if args.push_to_hub:
-        url = push_to_hub(folder, args.push_to_hub)
-        print(f"sent to {url}")
-        return {"folder": str(folder), "url": url}
-    return {"folder": str(folder)}
+        result["url"] = push_to_hub(folder, args.push_to_hub)
+        print(f"sent to {result['url']}")
+    return result
 
 
 def _segmenter(args: Namespace, with_store: bool = False):
@@ -248,8 +244,7 @@ def _trained_with(args: Namespace) -> dict[str, Any]:
     """The recipe of the checkpoint, if there is one."""
     from medsam_helpers.models.decoder import read_card
 
-    checkpoint = getattr(args, "checkpoint", None)
-    return read_card(checkpoint).get("recipe", {}) if checkpoint else {}
+    return read_card(args.checkpoint).get("recipe", {}) if getattr(args, "checkpoint", None) else {}
 
 
 def _named(args: Namespace) -> dict[str, Any]:
