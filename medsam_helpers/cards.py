@@ -53,6 +53,7 @@ The mask decoder of `{card["base"]}` after `{card["recipe"]["name"]}` ({card["re
 
 ```python
 from medsam_helpers.segmenter import Segmenter
+
 masks = Segmenter.load("path/to/this/folder").predict(image, boxes=[x0, y0, x1, y1]).best()
 ```
 
