@@ -3,11 +3,13 @@
 import os
 import shutil
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
 from transformers import SamConfig, SamModel
 
 from medsam_helpers.data.case import Case, Cases
@@ -78,6 +80,16 @@ def draw_discs(count: int, seed: int = 0) -> Cases:
         return Case(name, image.astype(np.uint8), mask)
 
     return Cases([f"disc-{index}" for index in range(count)], draw)
+
+
+def save_images(cases: Cases, folder: Path) -> Cases:
+    """Write `images/` and `masks/`, without lists: readers draw the splits."""
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for case in cases:
+        Image.fromarray(case.image).save(folder / "images" / f"{case.name}.png")
+        Image.fromarray(case.mask).save(folder / "masks" / f"{case.name}.png")
+    return cases
 
 
 @pytest.fixture

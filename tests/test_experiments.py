@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import Image
 
-from conftest import draw_discs, make_tiny_sam
+from conftest import draw_discs, make_tiny_sam, save_images
 from medsam_helpers import experiment as engine
 from medsam_helpers import reproduce as runner
 from medsam_helpers.data import SOURCES
@@ -50,12 +49,7 @@ seeds = [1, 2]
 def place(tmp_path, monkeypatch, cache):
     """A model, 7 train, 1 dev and 4 val cases, an experiment on dev and one on val."""
     make_tiny_sam().save_pretrained(tmp_path / "tiny")
-    cases = draw_discs(12)
-    for part in ("images", "masks"):
-        (tmp_path / "data" / part).mkdir(parents=True)
-    for case in cases:
-        Image.fromarray(case.image).save(tmp_path / "data" / "images" / f"{case.name}.png")
-        Image.fromarray(case.mask).save(tmp_path / "data" / "masks" / f"{case.name}.png")
+    cases = save_images(draw_discs(12), tmp_path / "data")
     for split, names in {"train": cases.names[:8], "val": cases.names[8:]}.items():
         (tmp_path / "data" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
     for score in ("dev", "val"):

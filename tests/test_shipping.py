@@ -4,10 +4,9 @@ import json
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from conftest import draw_discs, make_tiny_sam
+from conftest import draw_discs, make_tiny_sam, save_images
 from medsam_helpers import files
 from medsam_helpers.__main__ import main
 from medsam_helpers.config import RunConfig
@@ -24,12 +23,7 @@ from medsam_helpers.shipping import ship
 def run(tmp_path, monkeypatch, cache):
     """A finished run on discs, and an empty folder in place of the checkout's `checkpoints/`."""
     make_tiny_sam().save_pretrained(tmp_path / "tiny")
-    cases = draw_discs(12)
-    for part in ("images", "masks"):
-        (tmp_path / "data" / part).mkdir(parents=True)
-    for case in cases:
-        Image.fromarray(case.image).save(tmp_path / "data" / "images" / f"{case.name}.png")
-        Image.fromarray(case.mask).save(tmp_path / "data" / "masks" / f"{case.name}.png")
+    save_images(draw_discs(12), tmp_path / "data")
     monkeypatch.setattr(files, "SHIPPED", tmp_path / "checkpoints")
     monkeypatch.chdir(tmp_path)
     recipe = get_recipe("quick").but(epochs=3, lr=3e-3, loss="dice_bce", precision="fp32", batch=2)
