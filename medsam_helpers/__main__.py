@@ -82,7 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("reproduce", "reproduce", "run an experiment of experiments/ and record it; goes on after a stop")
     sub.add_argument("name", nargs="?", metavar="NAME", help="of a file there, without .toml")
-    sub.add_argument("--data", metavar="SOURCE", help=f"default: the experiment's; {_DATA}")
+    sub.add_argument(
+        "--data", action="append", metavar="[NAME=]SOURCE", help=f"in place of the data set of that name; {_DATA}"
+    )
     sub.add_argument("--output", type=_path, metavar="DIR", help="default: notebooks/results/NAME")
     sub.add_argument("--list", action="store_true", help="list the experiments there are")
 

@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from medsam_helpers.files import atomic_write
+from medsam_helpers.weights import SPECIALISTS
 
 
 def write_model_card(path: Path, card: Mapping[str, Any]) -> None:
@@ -31,13 +32,16 @@ def write_model_card(path: Path, card: Mapping[str, Any]) -> None:
     phantom = ""
     if "phantom" in data["name"]:
         phantom = "**The images are phantoms, drawn by a program: these figures say nothing clinical.**\n\n"
+    from_scratch = card["base"] in SPECIALISTS
+    name = f"{card['base']}, trained on" if from_scratch else f"{card['base']}, decoder fine-tuned on"
+    part, before = ("", "untrained") if from_scratch else ("mask decoder of ", "zero-shot")
     text = f"""---
 {header.to_yaml()}
 ---
 
-# {card["base"]}, decoder fine-tuned on {data["name"]}
+# {name} {data["name"]}
 
-The mask decoder of `{card["base"]}` after `{card["recipe"]["name"]}` ({card["recipe"]["loss"]}, learning rate
+The {part}`{card["base"]}` after `{card["recipe"]["name"]}` ({card["recipe"]["loss"]}, learning rate
 {card["recipe"]["lr"]:g}, epoch {card["best_epoch"]} of {card["recipe"]["epochs"]}, {card["precision"]}), trained on
 {sizes["train"]} images, chosen on {sizes["dev"]}, {scored}.
 
@@ -45,9 +49,9 @@ The mask decoder of `{card["base"]}` after `{card["recipe"]["name"]}` ({card["re
 |---|---|
 | fill the box | {metrics["box_dice"]:.3f} |
 | fill its ellipse | {metrics["ellipse_dice"]:.3f} |
-| zero-shot | {metrics["zero_shot_dice"]:.3f} |
-| this decoder | {metrics["tuned_dice"]:.3f} |
-| paired gain over zero-shot, 95 % interval | {metrics["gain"]:+.3f} [{low:+.3f}, {high:+.3f}] |
+| {before} | {metrics["zero_shot_dice"]:.3f} |
+| this model | {metrics["tuned_dice"]:.3f} |
+| paired gain over {before}, 95 % interval | {metrics["gain"]:+.3f} [{low:+.3f}, {high:+.3f}] |
 
 ## Use
 
@@ -62,7 +66,8 @@ misses the lesion still gives a mask, and the model's own IoU score is not calib
 
 ## Data
 
-{data["name"]}: {data["citation"]} Terms: {data["licence"]} Content digest `{card["data_digest"][:16]}`.
+{data["name"]}: {data["citation"].rstrip(".")}. Terms: {data["licence"].rstrip(".")}. Content digest
+`{card["data_digest"][:16]}`.
 
 Made by: `{card["command"]}`
 """

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from tqdm.auto import tqdm
 
+from medsam_helpers.augmentation import augmented
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import view_of
 from medsam_helpers.embeddings import EmbeddingStore
@@ -47,6 +48,8 @@ class PromptedCases(Dataset):
         views: names of `data.views.VIEWS`; an epoch shows one of each case, drawn anew.
         show_progress: show a bar while the cases are read.
         loss_size: side of the targets; default: the mask frame's.
+        augment: change image and target at random, and put the box round what comes out; the store's "embeddings" must
+            be pixels of the mask frame's size.
     Raises:
         DataError: an embedding is missing.
     """
@@ -62,7 +65,9 @@ class PromptedCases(Dataset):
         views: Sequence[str] = ("as-is",),
         show_progress: bool = False,
         loss_size: int | None = None,
+        augment: bool = False,
     ) -> None:
+        self.augment = augment
         self.store, self.jitter_1024, self.seed = store, jitter_1024, seed
         self.epoch = 0
         self.digests: list[str] = []
@@ -87,11 +92,17 @@ class PromptedCases(Dataset):
         rng = np.random.default_rng([self.seed, self.epoch, index])
         view = self.views[index][rng.integers(len(self.views[index]))]
         chosen = rng.integers(len(view.boxes))
-        box = jitter_boxes(view.boxes[[chosen]], view.frame.original_hw, self.jitter_1024, rng)
+        features, target = self.store[view.image_digest].float(), view.targets[chosen]
+        if self.augment:
+            features, target = augmented(features, target, rng)
+            box = jitter_boxes(mask_to_boxes(target.numpy()), target.shape, self.jitter_1024, rng)
+        else:
+            moved = jitter_boxes(view.boxes[[chosen]], view.frame.original_hw, self.jitter_1024, rng)
+            box = view.frame.to_model(moved)
         return {
-            "image_embeddings": self.store[view.image_digest].float(),
-            "input_boxes": torch.from_numpy(view.frame.to_model(box)),
-            "target": view.targets[chosen].float()[None],
+            "image_embeddings": features,
+            "input_boxes": torch.from_numpy(box),
+            "target": target.float()[None],
         }
 
 

@@ -78,6 +78,7 @@ def run_finetune(
     command: str = "",
     *,
     recipe: Recipe | None = None,
+    dataset: Dataset | None = None,
     log_with: Any = None,
     split: Literal["dev", "val"] = "val",
     prompts: Sequence[str] = ("exact",),
@@ -94,6 +95,7 @@ def run_finetune(
         show_progress: show the bars.
         command: for the run card; default: this process's command line.
         recipe: in place of the config's; a sweep's winner, say.
+        dataset: in place of the config's; a fold of it, say.
         log_with: see `fit`.
         split: to score on. With "dev", for a search, val is not even read.
         prompts: to score with, beside the one that the run is judged by.
@@ -105,7 +107,7 @@ def run_finetune(
     recipe = recipe or config.full_recipe()
     claim_folder(output, mark=STATE_FILE)
     restart_peak()
-    dataset = load_data(config.data, **(config.limits() | ({"val_limit": 0} if split == "dev" else {})))
+    dataset = dataset or load_data(config.data, **(config.limits() | ({"val_limit": 0} if split == "dev" else {})))
     _check_splits(dataset, split)
     model = load_sam(config.model, show_progress)
     zero_shot = Segmenter(model, precision=recipe.precision)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,27 @@ FOLDER = Path(__file__).parents[1] / "experiments"
 _TOP = {"title": str, "data": str, "score": str, "prompts": list, "dev_jitter_1024": (int, float), "dev_limit": int}
 _TOP |= {"val_limit": int, "defaults": dict, "runs": list}
 _RUN = {"name": str, "kind": str, "model": str, "recipe": str, "train_limit": (int, list), "seeds": list}
-_RUN |= {"change": dict}
+_RUN |= {"change": dict, "data": str, "folds": int, "train_with": dict, "also_on": dict}
+_PARTS = ("val", "all")
 _CHANGES = tuple(field.name for field in fields(Recipe) if field.name not in ("name", "source"))
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of an experiment; without a recipe the base model is scored as it is."""
+    """One run of an experiment.
+
+    Args:
+        name: for tables.
+        model: see `load_sam`.
+        recipe: None: the base model is scored as it is.
+        train_limit: of the training cases.
+        seed: of training.
+        changes: of the recipe, as written.
+        data: name of the data set.
+        fold: (which, of how many), from 1: see `data.folds.make_folds`. None: the data set's own split.
+        train_with: further data sets to train with, and how many cases of each; a tenth as many join dev.
+        also_on: further data sets to score on, and which cases: "val", or "all" where none was trained on.
+    """
 
     name: str
     model: str
@@ -31,9 +45,14 @@ class Trial:
     train_limit: int | None
     seed: int
     changes: Mapping[str, Any]
+    data: str
+    fold: tuple[int, int] | None = None
+    train_with: Mapping[str, int] = field(default_factory=dict)
+    also_on: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.name}, seed {self.seed}" if self.recipe else self.name
+        shown = f"{self.name}, seed {self.seed}" if self.recipe else self.name
+        return f"{shown}, fold {self.fold[0]} of {self.fold[1]}" if self.fold else shown
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,12 @@ class Experiment:
     dev_limit: int | None
     val_limit: int | None
     trials: tuple[Trial, ...]
+
+    @property
+    def sources(self) -> list[str]:
+        """The names of all data sets that its runs use, its own first."""
+        used = [name for trial in self.trials for name in (trial.data, *trial.train_with, *trial.also_on)]
+        return list(dict.fromkeys([self.data, *used]))
 
 
 def experiment_names(folder: Path = FOLDER) -> list[str]:
@@ -82,10 +107,10 @@ def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
     _check(path, "defaults.", defaults, _RUN)
     if not content.get("runs"):
         raise ConfigError(f"{path.name}: runs is empty: write one [[runs]] for each")
-    trials = []
+    trials, data = [], content.get("data", "kvasir")
     for index, run in enumerate(content["runs"]):
         _check(path, f"runs[{index}].", run, _RUN)
-        merged = {**defaults, **run, "change": {**defaults.get("change", {}), **run.get("change", {})}}
+        merged = {"data": data, **defaults, **run, "change": {**defaults.get("change", {}), **run.get("change", {})}}
         try:
             trials += _trials(merged)
         except (ConfigError, TypeError, KeyError) as error:
@@ -94,12 +119,11 @@ def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
         [jitter_of(prompt) for prompt in prompts]
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"{path.name}: prompts: {error}") from error
-    labels = [(trial.name, trial.seed) for trial in trials]
+    labels = [(trial.name, trial.seed, trial.fold) for trial in trials]
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise ConfigError(f"{path.name}: runs: {twice[0][0]!r} with seed {twice[0][1]} is there twice")
     optional = {key: content.get(key) for key in ("dev_jitter_1024", "dev_limit", "val_limit")}
-    title, data = content.get("title", name), content.get("data", "kvasir")
-    return Experiment(name, title, data, score, prompts, trials=tuple(trials), **optional)
+    return Experiment(name, content.get("title", name), data, score, prompts, trials=tuple(trials), **optional)
 
 
 def _check(path: Path, where: str, table: Any, known: Mapping[str, Any]) -> None:
@@ -113,12 +137,14 @@ def _check(path: Path, where: str, table: Any, known: Mapping[str, Any]) -> None
 
 
 def _trials(run: Mapping[str, Any]) -> Iterator[Trial]:
-    """One trial for each training size and seed of an entry."""
+    """One trial for each training size, seed and fold of an entry."""
     if "name" not in run:
         raise ConfigError("name is missing")
     model, kind, changes = run.get("model", "mobile-sam"), run.get("kind", "finetune"), run["change"]
+    folds, where = _folds(run), _other_data(run)
     if kind == "zero-shot":
-        yield Trial(run["name"], model, None, 0, 0, {})
+        for fold in folds:
+            yield Trial(run["name"], model, None, None if fold else 0, 0, {}, fold=fold, **where)
         return
     if kind != "finetune":
         raise ConfigError(f"kind {kind!r} is unknown: use finetune or zero-shot")
@@ -131,4 +157,27 @@ def _trials(run: Mapping[str, Any]) -> Iterator[Trial]:
             if not isinstance(seed, int) or seed < 0:
                 raise ConfigError(f"seeds: {seed!r} is no whole number from 0 up")
             name = f"{run['name']} {limit}" if isinstance(limits, list) else run["name"]
-            yield Trial(name, model, recipe, limit, seed, changes)
+            for fold in folds:
+                yield Trial(name, model, recipe, limit, seed, changes, fold=fold, **where)
+
+
+def _folds(run: Mapping[str, Any]) -> list[tuple[int, int] | None]:
+    if "folds" not in run:
+        return [None]
+    if run["folds"] < 2:
+        raise ConfigError(f"folds: {run['folds']} is too few: use 2 or more")
+    if "train_limit" in run:
+        raise ConfigError("train_limit and folds cannot go together")
+    return [(number, run["folds"]) for number in range(1, run["folds"] + 1)]
+
+
+def _other_data(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The data sets of a run."""
+    train_with, also_on = run.get("train_with", {}), run.get("also_on", {})
+    for data, count in train_with.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ConfigError(f"train_with.{data}: {count!r} is no whole number from 1 up")
+    for data, part in also_on.items():
+        if part not in _PARTS:
+            raise ConfigError(f"also_on.{data}: {part!r} is unknown: use {' or '.join(_PARTS)}")
+    return {"data": run["data"], "train_with": train_with, "also_on": also_on}

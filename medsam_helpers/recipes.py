@@ -40,6 +40,7 @@ class Recipe:
             memory).
         patience: epochs without a better dev Dice before the run stops; None runs them all.
         trainable: parts whose weights change. The encoder cannot: its embeddings are cached.
+        augment: change each image at random on the way, see `augmentation`; for a network that sees pixels (a U-Net).
 
     Raises:
         ConfigError: a value that cannot be.
@@ -64,6 +65,7 @@ class Recipe:
     loss_size: int | None = None
     patience: int | None = None
     trainable: tuple[str, ...] = ("mask_decoder",)
+    augment: bool = False
 
     def __post_init__(self) -> None:
         positive = {"lr": self.lr, "epochs": self.epochs, "batch": self.batch, "accumulation": self.accumulation}
@@ -93,9 +95,9 @@ class Recipe:
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
     def as_dict(self) -> dict[str, Any]:
-        """All values, JSON-able; `loss_size` only where one is set, so that runs of before it keep their identity."""
+        """All values, JSON-able; a later field only where it is set, so that runs of before it keep their identity."""
         values = asdict(self) | {"trainable": list(self.trainable), "views": list(self.views)}
-        return {name: value for name, value in values.items() if name != "loss_size" or value is not None}
+        return {name: value for name, value in values.items() if value or name not in ("loss_size", "augment")}
 
 
 RECIPES: dict[str, Recipe] = {
@@ -142,6 +144,16 @@ RECIPES: dict[str, Recipe] = {
             source="Ma et al., Segment anything in medical images, Nature Communications 2024 (loss, AdamW 1e-4, "
             "decay 0.01); decoder only, batch of 4",
             loss="dice_bce",
+        ),
+        Recipe(
+            "unet",
+            source="for the specialist, from random weights",
+            lr=1e-3,
+            warmup_steps=50,
+            epochs=40,
+            batch=8,
+            average_decay=0.99,
+            augment=True,
         ),
     )
 }

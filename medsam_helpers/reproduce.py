@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,22 @@ import pandas as pd
 
 from medsam_helpers.checks import check_names, claim_folder
 from medsam_helpers.config import RunConfig
-from medsam_helpers.data import load_data
+from medsam_helpers.data import SOURCES, Cases, Dataset, load_data
+from medsam_helpers.data.folds import everything, make_folds, with_training_of
 from medsam_helpers.embeddings import EmbeddingStore
+from medsam_helpers.errors import ConfigError
 from medsam_helpers.evaluation import evaluate
 from medsam_helpers.experiment import embed_cases, run_finetune, run_folder_of, weights_of
 from medsam_helpers.experiments import FOLDER, Experiment, Trial, experiment_names, read_experiment
 from medsam_helpers.files import atomic_write
 from medsam_helpers.memory import peak_mb, restart_peak
+from medsam_helpers.models.decoder import CARD_FILE
+from medsam_helpers.record import write_record
 from medsam_helpers.runcard import git_commit, write_run_card
-from medsam_helpers.scores import paired_gain, read_table, write_table
+from medsam_helpers.scores import write_table
 from medsam_helpers.segmenter import Segmenter
 
 RESULTS = FOLDER.parent / "notebooks" / "results"
-_CARD = "run_card.json"
 
 
 def command(args: Namespace) -> dict[str, Any]:
@@ -38,25 +40,49 @@ def command(args: Namespace) -> dict[str, Any]:
             print(f"{name:18} {len(experiment.trials):2} runs on {experiment.data}: {experiment.title}")
         return {"experiments": experiment_names()}
     experiment = read_experiment(args.name)
-    summary = reproduce(experiment, args.data, args.output, command=args.command_line)
+    sources = sources_of(experiment, args.data or [])
+    summary = reproduce(experiment, sources, args.output, command=args.command_line)
     output = args.output or RESULTS / args.name
-    print(summary[["run", "seed", "n_train", "dev_dice", "gain"]].to_string(index=False))
+    print(summary[["run", "seed", "fold", "tested_on", "n_train", "dev_dice", "gain"]].to_string(index=False))
     print(f"written to {output}: metrics.csv, history.csv, summary.csv, run_card.json")
     return {"folder": str(output), "runs": len(summary)}
 
 
+def sources_of(experiment: Experiment, given: Sequence[str]) -> dict[str, str]:
+    """Where each data set of an experiment comes from: by its name from the hub, unless a place is given.
+
+    Args:
+        experiment: names the data sets.
+        given: "NAME=FOLDER", or "FOLDER" for the experiment's own.
+    Raises:
+        ConfigError: a name that the experiment does not use, or a data set that has to be given and is not.
+    """
+    places = {name: name for name in experiment.sources}
+    for text in given:
+        name, sign, place = text.partition("=")
+        if not sign:
+            name, place = experiment.data, text
+        if name not in places:
+            raise ConfigError(f"--data {text}: {experiment.name} uses {', '.join(places)}")
+        places[name] = place
+    for name, place in places.items():
+        if place == name and name not in SOURCES and not Path(name).is_dir():
+            raise ConfigError(f"data set {name!r} cannot be fetched: pass its folder with --data {name}=FOLDER")
+    return places
+
+
 def reproduce(
     experiment: Experiment,
-    data: str | None = None,
+    sources: Mapping[str, str] | None = None,
     output: Path | None = None,
     show_progress: bool = True,
     command: str = "",
 ) -> pd.DataFrame:
-    """Run what was not run yet, and record all of it after each run; gives the summary, a run a row.
+    """Run what was not run yet, and record all of it after each run; gives the summary, a run and test set a row.
 
     Args:
         experiment: see `experiments.read_experiment`.
-        data: in place of the experiment's own source, such as a folder with the same images.
+        sources: see `sources_of`.
         output: for `metrics.csv`, `history.csv`, `summary.csv` and `run_card.json`. Default: `notebooks/results/NAME`.
         show_progress: show the bars.
         command: for the run card; default: this process's command line.
@@ -64,23 +90,57 @@ def reproduce(
         MedsamError: any of its kinds; the runs before it are recorded.
     """
     output, commit = output or RESULTS / experiment.name, git_commit()
-    source, command = data or experiment.data, command or shlex.join(sys.argv)
-    claim_folder(output, mark=_CARD, never="decoder.safetensors")
+    sources, command = sources or sources_of(experiment, []), command or shlex.join(sys.argv)
+    claim_folder(output, mark=CARD_FILE, never="decoder.safetensors")
     for model in {trial.model for trial in experiment.trials}:
-        check_names(model=model, data=source)
-    digests: dict[int | None, str] = {}
+        check_names(model=model)
+    for source in sources.values():
+        check_names(data=source)
+    load = _Loader(experiment, sources)
     finished: list[tuple[Trial, Path]] = []
     for number, trial in enumerate(experiment.trials, 1):
         if show_progress:
             print(f"{experiment.name}, run {number} of {len(experiment.trials)}: {trial}", file=sys.stderr)
-        if trial.train_limit not in digests:
-            digests[trial.train_limit] = load_data(source, **_limits(experiment, trial)).digest
-        folder = working_folder(experiment, trial, digests[trial.train_limit])
+        folder = working_folder(experiment, trial, load(trial).digest)
         if not (folder / "README.md").exists():
-            _run(experiment, trial, source, folder, show_progress, command)
+            _run(experiment, trial, load(trial), sources[trial.data], folder, show_progress, command)
+        for name, part in trial.also_on.items():
+            if not (folder / f"metrics-{name}.csv").exists():
+                table = _score_elsewhere(experiment, trial, load.elsewhere(name, part), folder, show_progress)
+                write_table(table, folder / f"metrics-{name}.csv")
         finished.append((trial, folder))
-        summary = _record(experiment, finished, output, command, commit)
+        summary = write_record(experiment, finished, output, command, commit)
     return summary
+
+
+class _Loader:
+    """The data of a trial; the last one is kept, since reading a digest decodes every image."""
+
+    def __init__(self, experiment: Experiment, sources: Mapping[str, str]) -> None:
+        self.experiment, self.sources = experiment, sources
+        self._known: tuple[Any, Dataset] | None = None
+
+    def __call__(self, trial: Trial) -> Dataset:
+        key = (trial.data, sorted(_limits(self.experiment, trial).items()), trial.fold, dict(trial.train_with))
+        if self._known is None or self._known[0] != key:
+            self._known = (key, self._load(trial))
+        return self._known[1]
+
+    def _load(self, trial: Trial) -> Dataset:
+        dataset = load_data(self.sources[trial.data], **_limits(self.experiment, trial))
+        if trial.fold:
+            number, count = trial.fold
+            dataset = make_folds(dataset, count)[number - 1]
+        for name, count in trial.train_with.items():
+            limits = {"train_limit": count, "dev_limit": max(1, count // 10), "val_limit": 0}
+            dataset = with_training_of(dataset, load_data(self.sources[name], **limits))
+        return dataset
+
+    def elsewhere(self, name: str, part: str) -> Cases:
+        """The cases of another data set that a trial is scored on."""
+        if part == "all":
+            return everything(load_data(self.sources[name]))
+        return load_data(self.sources[name], train_limit=0, dev_limit=0).val
 
 
 def working_folder(experiment: Experiment, trial: Trial, data_digest: str) -> Path:
@@ -99,11 +159,19 @@ def _limits(experiment: Experiment, trial: Trial) -> dict[str, Any]:
     return limits | ({"val_limit": 0} if experiment.score == "dev" else {})
 
 
-def _run(experiment: Experiment, trial: Trial, source: str, folder: Path, show_progress: bool, command: str) -> None:
-    limits = _limits(experiment, trial)
+def _run(
+    experiment: Experiment,
+    trial: Trial,
+    dataset: Dataset,
+    source: str,
+    folder: Path,
+    show_progress: bool,
+    command: str,
+) -> None:
     if trial.recipe is None:
-        _zero_shot(experiment, trial, load_data(source, **limits), folder, show_progress, command)
+        _zero_shot(experiment, trial, dataset, folder, show_progress, command)
         return
+    limits = _limits(experiment, trial)
     config = RunConfig(model=trial.model, data=source, recipe=trial.recipe.name, seed=trial.seed, **limits)
     run_finetune(
         config,
@@ -111,13 +179,16 @@ def _run(experiment: Experiment, trial: Trial, source: str, folder: Path, show_p
         show_progress,
         command,
         recipe=trial.recipe,
+        dataset=dataset,
         split=experiment.score,
         prompts=experiment.prompts,
         dev_jitter_1024=experiment.dev_jitter_1024,
     )
 
 
-def _zero_shot(experiment, trial, dataset, folder: Path, show_progress: bool, command: str) -> None:
+def _zero_shot(
+    experiment: Experiment, trial: Trial, dataset: Dataset, folder: Path, show_progress: bool, command: str
+) -> None:
     """Score the base model as it is."""
     started, commit = time.perf_counter(), git_commit()
     restart_peak()
@@ -128,7 +199,7 @@ def _zero_shot(experiment, trial, dataset, folder: Path, show_progress: bool, co
     table = evaluate(cases, models, prompts=experiment.prompts, show_progress=show_progress)
     write_table(table, folder / "metrics.csv")
     write_run_card(
-        folder / _CARD,
+        folder / CARD_FILE,
         command=command,
         data_digest=dataset.digest,
         seconds=time.perf_counter() - started,
@@ -140,64 +211,14 @@ def _zero_shot(experiment, trial, dataset, folder: Path, show_progress: bool, co
         temporary.write_text(f"{segmenter.info.name}, scored as it is on {experiment.score}.\n", encoding="utf-8")
 
 
-def _record(
-    experiment: Experiment, finished: Sequence[tuple[Trial, Path]], output: Path, command: str, commit: str
+def _score_elsewhere(
+    experiment: Experiment, trial: Trial, cases: Cases, folder: Path, show_progress: bool
 ) -> pd.DataFrame:
-    """Write the four files from what lies in the runs' folders."""
-    tables, histories, rows, runs = [], [], [], []
-    for trial, folder in finished:
-        card, table = json.loads((folder / _CARD).read_text(encoding="utf-8")), read_table(folder / "metrics.csv")
-        tables.append(table.assign(run=trial.name, train_seed=trial.seed))
-        history = pd.DataFrame()
-        if trial.recipe:
-            history = pd.read_csv(folder / "history.csv").assign(run=trial.name, seed=trial.seed)
-            histories.append(history)
-        rows.append(_summary_row(trial, card, table, history))
-        kept = ("commit", "date", "data_digest", "seconds", "machine", "precision", "recipe", "sizes", "best_epoch")
-        runs.append({"run": trial.name, "seed": trial.seed, "folder": folder.name, **{k: card.get(k) for k in kept}})
-    summary = pd.DataFrame(rows)
-    _write_csv(pd.concat(tables), output / "metrics.csv")
-    _write_csv(pd.concat(histories) if histories else pd.DataFrame(columns=["run", "seed"]), output / "history.csv")
-    _write_csv(summary, output / "summary.csv")
-    largest = max(runs, key=lambda run: (run["sizes"] or {}).get("train", 0))
-    write_run_card(
-        output / _CARD,
-        command=command,
-        data_digest=largest["data_digest"],
-        seconds=sum(run["seconds"] for run in runs),
-        commit=commit,
-        experiment=experiment.name,
-        title=experiment.title,
-        data=experiment.data,
-        split=experiment.score,
-        prompts=list(experiment.prompts),
-        complete=len(finished) == len(experiment.trials),
-        runs=runs,
-    )
-    return summary
-
-
-def _summary_row(trial: Trial, card: dict[str, Any], table: pd.DataFrame, history: pd.DataFrame) -> dict[str, Any]:
-    metrics = card["metrics"]
-    row = {
-        "run": trial.name,
-        "seed": trial.seed,
-        "model": trial.model,
-        "recipe": trial.recipe.name if trial.recipe else "zero-shot",
-        "changes": "; ".join(f"{key} {value}" for key, value in trial.changes.items()),
-        "n_train": metrics.get("n_train", 0),
-        "n_scored": table["case"].nunique(),
-        "best_epoch": card.get("best_epoch"),
-        "dev_dice": history["dev_dice"].max() if len(history) else None,
-    }
-    for (model, prompt), dice in table.groupby(["model", "prompt"], sort=False)["dice"].mean().items():
-        row[f"{model}_{prompt}"] = dice
-    gain = paired_gain(table, metrics["prompt"]) if trial.recipe else (None, None, None)
-    row |= {"gain_prompt": metrics.get("prompt"), **dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))}
-    seconds = {"seconds_encode": metrics["seconds_encode"], "seconds_train": metrics.get("seconds_train", 0)}
-    return row | seconds | {"seconds": card["seconds"], "peak_memory_mb": metrics["peak_memory_mb"]}
-
-
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    with atomic_write(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+    """Scores on another data set, before training and after."""
+    base = Segmenter.load(trial.model)
+    base.store = EmbeddingStore.for_model(base.info, base.precision)
+    embed_cases(base, cases, show_progress)
+    models = {"zero-shot": base.predict_case}
+    if trial.recipe:
+        models["tuned"] = Segmenter.load(folder, store=base.store).predict_case
+    return evaluate(cases, models, prompts=experiment.prompts, show_progress=show_progress)

@@ -112,6 +112,7 @@ def fit(
         recipe.views,
         show_progress,
         recipe.loss_size,
+        recipe.augment,
     )
     identity = {
         "recipe": recipe.as_dict(),

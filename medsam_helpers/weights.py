@@ -91,6 +91,8 @@ class HubRepository:
     note: str = ""
 
 
+SPECIALISTS = ("unet", "unet-box")
+"""Networks that begin with random weights, so that there is nothing to fetch: see `models.unet`."""
 _SAW_THE_DATA = "MedSAM's authors trained on Kvasir-SEG and BUSI: its figures on these are not held-out"
 
 WEIGHTS: dict[str, PinnedFile | HubRepository] = {

@@ -11,12 +11,12 @@ import pytest
 from conftest import draw_discs, make_tiny_sam, save_images
 from medsam_helpers import experiment as engine
 from medsam_helpers import reproduce as runner
-from medsam_helpers.data import SOURCES
+from medsam_helpers.data import SOURCES, Case, Cases
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.experiments import experiment_names, read_experiment
-from medsam_helpers.reproduce import reproduce
+from medsam_helpers.reproduce import reproduce, sources_of
 from medsam_helpers.scores import read_table
-from medsam_helpers.weights import WEIGHTS
+from medsam_helpers.weights import SPECIALISTS, WEIGHTS
 
 TINY = """
 title = "tiny"
@@ -61,8 +61,8 @@ def place(tmp_path, monkeypatch, cache):
 @pytest.mark.parametrize("name", experiment_names())
 def test_every_committed_experiment_can_be_read_and_says_what_it_answers(name):
     experiment = read_experiment(name)
-    assert experiment.data in SOURCES
-    assert {trial.model for trial in experiment.trials} <= WEIGHTS.keys()
+    assert set(experiment.sources) <= {*SOURCES, "busi"}
+    assert {trial.model for trial in experiment.trials} <= {*WEIGHTS, *SPECIALISTS}
     first = Path(runner.FOLDER, f"{name}.toml").read_text().splitlines()[0]
     assert first.startswith("# ")
     assert first.rstrip().find("?") > 0
@@ -91,6 +91,10 @@ def test_the_search_changes_one_thing_at_a_time_and_judges_all_alike():
         ("seeds = [1, 2]", "seeds = [1, 1]", r"'seeds' with seed 1 is there twice"),
         ("seeds = [1, 2]", "seeds = 1", r"runs\[3\]\.seeds has the wrong type: 1"),
         ('name = "first"', "", r"runs\[1\] \(no name\): name is missing"),
+        ('name = "first"', 'name = "first"\nfolds = 1', r"runs\[1\] \(first\): folds: 1 is too few: use 2 or more"),
+        ("train_limit = 2", "train_limit = 2\nfolds = 2", r"train_limit and folds cannot go together"),
+        ('name = "first"', 'name = "first"\nalso_on = {b = "dev"}', r"also_on.b: 'dev' is unknown: use val or all"),
+        ('name = "first"', 'name = "first"\ntrain_with = {b = 0}', r"train_with.b: 0 is no whole number from 1 up"),
     ],
 )
 def test_a_mistake_in_a_file_is_named_with_file_and_key(tmp_path, old, new, said):
@@ -107,7 +111,7 @@ def test_an_unknown_name_lists_those_there_are(place):
         [sys.executable, "-m", "medsam_helpers", "reproduce", "nope"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("medsam: no experiment 'nope': there are kvasir-data, ")
+    assert done.stderr.startswith("medsam: no experiment 'nope': there are across, ")
 
 
 def test_a_stop_keeps_what_is_done_and_nothing_is_trained_twice(place, monkeypatch):
@@ -169,9 +173,94 @@ def test_a_stop_keeps_what_is_done_and_nothing_is_trained_twice(place, monkeypat
 def test_a_report_scores_val_and_takes_another_place_of_the_same_data(place):
     experiment, output = read_experiment("val", place), place / "results"
     (place / "data").rename(place / "elsewhere")
-    summary = reproduce(experiment, str(place / "elsewhere"), output, False, "medsam reproduce val")
+    summary = reproduce(experiment, {"data": str(place / "elsewhere")}, output, False, "medsam reproduce val")
     assert set(summary["n_scored"]) == {4}
     assert list(summary["n_train"]) == [0, 7, 2, 3, 2, 2]
     table = read_table(output / "metrics.csv")
     assert {int(case.split("-")[1]) for case in table["case"]} == {8, 9, 10, 11}
     assert str(place) not in (output / "run_card.json").read_text()
+
+
+ACROSS = """
+title = "tiny, across"
+data = "near"
+prompts = ["exact", "j20"]
+[defaults]
+model = "tiny"
+recipe = "quick"
+change = { epochs = 1, precision = "fp32", loss = "dice_bce", batch = 2 }
+[[runs]]
+name = "folds"
+folds = 3
+train_with = { far = 2 }
+also_on = { far = "val" }
+[[runs]]
+name = "far only"
+data = "far"
+also_on = { near = "all" }
+"""
+
+
+@pytest.fixture
+def two_places(tmp_path, monkeypatch, cache):
+    """A model, `near` with 7 cases and no split, `far` with 8 train and 3 val cases."""
+    make_tiny_sam().save_pretrained(tmp_path / "tiny")
+    save_images(draw_discs(7), tmp_path / "near_folder")
+    renamed = {f"far-{index}": case for index, case in enumerate(draw_discs(11, seed=1))}
+    far = Cases(list(renamed), lambda name: Case(name, renamed[name].image, renamed[name].mask))
+    save_images(far, tmp_path / "far_folder")
+    for split, names in {"train": far.names[:8], "val": far.names[8:]}.items():
+        (tmp_path / "far_folder" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    (tmp_path / "across.toml").write_text(ACROSS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_folds_of_one_set_training_with_another_scores_on_both(two_places, monkeypatch):
+    experiment, output = read_experiment("across", two_places), two_places / "results"
+    assert experiment.sources == ["near", "far"]
+    sources = sources_of(experiment, [str(two_places / "near_folder"), f"far={two_places / 'far_folder'}"])
+    summary = reproduce(experiment, sources, output, False, "medsam reproduce across")
+    assert list(summary["run"]) == ["folds"] * 6 + ["far only"] * 2
+    assert list(summary["tested_on"]) == ["near", "far"] * 3 + ["far", "near"]
+    # 7 cases in parts of 3, 2 and 2: of the others one is dev, the rest train, with 2 of far.
+    assert list(summary["n_train"]) == [5, 5, 6, 6, 6, 6, 7, 7]
+    assert list(summary["n_scored"]) == [3, 3, 2, 3, 2, 3, 3, 7]
+
+    table = pd.read_csv(output / "metrics.csv")
+    tuned = table[(table["model"] == "tuned") & (table["prompt"] == "j20")]
+    near = tuned[(tuned["run"] == "folds") & (tuned["tested_on"] == "near")]
+    assert sorted(near["case"]) == [f"disc-{index}" for index in range(7)], "each case once"
+    far = tuned[(tuned["run"] == "folds") & (tuned["tested_on"] == "far")]
+    assert far.groupby("fold")["case"].apply(sorted).tolist() == [["far-10", "far-8", "far-9"]] * 3
+    only = tuned[tuned["run"] == "far only"]
+    assert set(only.loc[only["tested_on"] == "near", "case"]) == {f"disc-{index}" for index in range(7)}
+    row = summary.iloc[-1]
+    assert row["tuned_j20"] == pytest.approx(only.loc[only["tested_on"] == "near", "dice"].mean(), abs=1e-5)
+
+    monkeypatch.setattr(engine, "fit", None)  # nothing is trained again, nothing is scored again
+    monkeypatch.setattr(runner, "evaluate", None)
+    pd.testing.assert_frame_equal(reproduce(experiment, sources, output, False, "medsam reproduce across"), summary)
+    assert str(two_places) not in (output / "run_card.json").read_text()
+
+
+def test_a_stop_before_the_other_set_was_scored_goes_on_there(two_places, monkeypatch):
+    experiment, output = read_experiment("across", two_places), two_places / "results"
+    sources = {"near": str(two_places / "near_folder"), "far": str(two_places / "far_folder")}
+    scored = runner.evaluate
+    monkeypatch.setattr(runner, "evaluate", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(experiment, sources, output, False, "x")
+    monkeypatch.setattr(runner, "evaluate", scored)
+    trained, real = [], engine.fit
+    monkeypatch.setattr(engine, "fit", lambda *a, **k: trained.append(1) or real(*a, **k))
+    assert len(reproduce(experiment, sources, output, False, "x")) == 8
+    assert len(trained) == 3, "the first fold was trained before the stop"
+
+
+def test_the_place_of_each_data_set_can_be_given(two_places):
+    experiment = read_experiment("across", two_places)
+    with pytest.raises(ConfigError, match="data set 'near' cannot be fetched: pass its folder with --data near=FOLDER"):
+        sources_of(experiment, ["far=far_folder"])
+    with pytest.raises(ConfigError, match="--data fra=far_folder: across uses near, far"):
+        sources_of(experiment, ["fra=far_folder"])

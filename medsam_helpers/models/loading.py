@@ -19,6 +19,7 @@ from medsam_helpers.geometry import Frame
 from medsam_helpers.memory import keep_freed_memory
 from medsam_helpers.models.mobile_sam import build_light, light_config, load_light
 from medsam_helpers.models.quick_decoder import with_quick_decoder
+from medsam_helpers.models.unet import PromptedUNet
 
 _LIGHT_CONFIGS = {"mobile-sam": (1024, "imagenet"), "lite-medsam": (256, "minmax")}
 
@@ -46,18 +47,21 @@ class ModelInfo:
         return Frame(tuple(original_hw), self.model_size, self.mask_size)
 
 
-def load_sam(name_or_path: str | Path, show_progress: bool = True) -> SamModel:
+def load_sam(name_or_path: str | Path, show_progress: bool = True) -> SamModel | PromptedUNet:
     """A SAM in eval mode, on the CPU, in float32.
 
     Args:
         name_or_path: `mobile-sam`, `lite-medsam`, `sam-vit-base`, `medsam-vit-base`; or one of their original
-            files, known by its hash; or a folder in `save_pretrained`'s layout with safetensors weights.
+            files, known by its hash; or a folder in `save_pretrained`'s layout with safetensors weights. To compare
+            with: `unet` or `unet-box`, a network with random weights behind the same interface.
         show_progress: show the bar of a download.
     Raises:
         ConfigError: no such name or path.
         CheckpointError: cannot be fetched, is damaged, or does not fit.
     """
     keep_freed_memory()
+    if str(name_or_path) in weights.SPECIALISTS:
+        return PromptedUNet(str(name_or_path)).eval()
     entry = weights.WEIGHTS.get(str(name_or_path))
     if isinstance(entry, weights.HubRepository):
         weights.check_hub(entry.repository)

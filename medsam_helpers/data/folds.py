@@ -1,0 +1,96 @@
+"""Data sets put together anew: folds of one that is small, training cases of two, all cases of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from medsam_helpers.data.case import Cases, Dataset
+from medsam_helpers.data.duplicates import near_duplicates, thumbnail
+from medsam_helpers.data.splits import make_splits, seeded_order
+from medsam_helpers.errors import ConfigError, DataError
+
+
+def pooled(*parts: Cases) -> Cases:
+    """The cases of all parts, one after the other.
+
+    Raises:
+        DataError: two cases have one name.
+    """
+    places = [(part, index) for part in parts for index in range(len(part))]
+    names = [part.names[index] for part, index in places]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{', '.join(twice[:3])}: in more than one of the data sets; rename the files of one")
+    where = dict(zip(names, places, strict=True))
+
+    def load(name: str):
+        part, index = where[name]
+        return part[index]
+
+    return Cases(names, load)
+
+
+def everything(dataset: Dataset) -> Cases:
+    """All cases of the three splits: for a model that was trained elsewhere."""
+    return pooled(dataset.train, dataset.dev, dataset.val)
+
+
+def make_folds(dataset: Dataset, count: int, seed: int = 0) -> list[Dataset]:
+    """The data set `count` times over, each time with another part as val: every case is scored once.
+
+    The parts depend on the names and the pixels alone. Near-duplicates stay in one part, or a model would be scored on
+    what it was trained on. Dev is a tenth of what is left.
+
+    Args:
+        dataset: its own splits are pooled first.
+        count: how many folds.
+        seed: of the order in which the cases are dealt.
+    Raises:
+        ConfigError: fewer than two folds.
+        DataError: fewer cases, or groups of near-duplicates, than folds.
+    """
+    if count < 2:
+        raise ConfigError(f"folds must be 2 or more, is {count}")
+    cases = everything(dataset)
+    cases = Cases(seeded_order(cases.names, seed), lambda name, all_=cases: all_[all_.names.index(name)])
+    parts: list[list[str]] = [[] for _ in range(count)]
+    for group in _groups(cases):
+        min(parts, key=len).extend(group)
+    if not all(parts):
+        raise DataError(f"{dataset.name}: {len(cases)} cases are too few for {count} folds")
+    folds = []
+    for number, part in enumerate(parts, 1):
+        splits = make_splits(cases.names, seed, {"val": part})
+        chosen = {split: Cases(names, cases._load) for split, names in splits.items()}
+        folds.append(replace(dataset, name=f"{dataset.name}, fold {number} of {count}", **chosen))
+    return folds
+
+
+def _groups(cases: Sequence) -> list[list[str]]:
+    """The names, near-duplicates together, in the order of the first of each group."""
+    names = cases.names
+    pairs = near_duplicates(np.array([thumbnail(case.image) for case in cases]))
+    group_of = {name: [name] for name in names}
+    for first, second, _ in pairs:
+        one, other = group_of[names[first]], group_of[names[second]]
+        if one is not other:
+            one += other
+            group_of |= dict.fromkeys(other, one)
+    return list({id(group): group for group in group_of.values()}.values())
+
+
+def with_training_of(dataset: Dataset, other: Dataset) -> Dataset:
+    """The data set with the train and dev cases of another added to its own; val stays.
+
+    Raises:
+        DataError: a case of both has one name.
+    """
+    return replace(
+        dataset,
+        name=f"{dataset.name}, with {len(other.train)} training cases of {other.name}",
+        train=pooled(dataset.train, other.train),
+        dev=pooled(dataset.dev, other.dev),
+        left_out=(*dataset.left_out, *other.left_out),
+    )
