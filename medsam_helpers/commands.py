@@ -168,7 +168,6 @@ def evaluate(args: Namespace) -> Result:
 
 def reproduce(args: Namespace) -> Result:
     """Run an experiment and record it, or list them."""
-    check_names(data=args.data)
     from medsam_helpers.reproduce import command
 
     return command(args)

@@ -264,3 +264,24 @@ def test_the_place_of_each_data_set_can_be_given(two_places):
         sources_of(experiment, ["far=far_folder"])
     with pytest.raises(ConfigError, match="--data fra=far_folder: across uses near, far"):
         sources_of(experiment, ["fra=far_folder"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "data set 'busi' cannot be fetched: pass its folder with --data busi=FOLDER"),
+        (("--data", "busi=nowhere"), "no data source 'nowhere': use "),
+        (("--data", "nowhere"), "no data source 'nowhere': use "),
+        (("--data", "isic=folder"), "--data isic=folder: busi-folds uses busi, kvasir"),
+    ],
+)
+def test_the_command_says_which_data_set_lacks_a_place(tmp_path, arguments, said):
+    done = subprocess.run(
+        [sys.executable, "-m", "medsam_helpers", "reproduce", "busi-folds", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"medsam: {said}")
+    assert "Traceback" not in done.stderr
