@@ -15,7 +15,7 @@ from medsam_helpers.augmentation import augmented
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import view_of
 from medsam_helpers.embeddings import EmbeddingStore
-from medsam_helpers.errors import DataError
+from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.geometry import Frame
 from medsam_helpers.prompts import BoxMode, jitter_boxes, mask_to_boxes
 
@@ -52,6 +52,7 @@ class PromptedCases(Dataset):
             be pixels of the mask frame's size.
     Raises:
         DataError: an embedding is missing.
+        ConfigError: `augment`, and what is stored are no pixels.
     """
 
     def __init__(
@@ -83,6 +84,8 @@ class PromptedCases(Dataset):
         for case in tqdm(cases, desc="reading cases", leave=False, disable=None if show_progress else True):
             self.digests.append(case.digest)
             self.views.append([seen(view_of(case, view)) for view in views])
+        if augment and self.views and store[self.views[0][0].image_digest].shape[0] != 3:
+            raise ConfigError("augment changes pixels, and this model is trained on cached embeddings: use views")
 
     def __len__(self) -> int:
         return len(self.digests)

@@ -268,7 +268,7 @@ def test_fp16_without_cuda_trains_in_fp32_and_says_so(setting, tmp_path):
     assert result.precision == "fp32"
 
 
-@pytest.mark.parametrize("name", list(RECIPES))
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if not recipe.augment])
 def test_every_recipe_trains(setting, tmp_path, name):
     model, cases, _, store = setting
     recipe = get_recipe(name).but(epochs=1, precision="fp32")
@@ -277,6 +277,11 @@ def test_every_recipe_trains(setting, tmp_path, name):
     _, result = train(setting, tmp_path / "run", recipe)
     assert np.isfinite(result.history["loss"][1])
     assert result.history["lr"][1] > 0
+
+
+def test_augmentation_needs_pixels_and_a_sam_has_embeddings(setting, tmp_path):
+    with pytest.raises(ConfigError, match="augment changes pixels, and this model is trained on cached embeddings"):
+        train(setting, tmp_path / "run", get_recipe("unet"))
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_do(setting, tmp_path):
