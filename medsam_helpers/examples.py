@@ -50,6 +50,7 @@ class PromptedCases(Dataset):
         loss_size: side of the targets; default: the mask frame's.
         augment: change image and target at random, and put the box round what comes out; the store's "embeddings" must
             be pixels of the mask frame's size.
+        several_times: how often an epoch shows a case with several lesions.
     Raises:
         DataError: an embedding is missing.
         ConfigError: `augment`, and what is stored are no pixels.
@@ -67,6 +68,7 @@ class PromptedCases(Dataset):
         show_progress: bool = False,
         loss_size: int | None = None,
         augment: bool = False,
+        several_times: int = 1,
     ) -> None:
         self.augment = augment
         self.store, self.jitter_1024, self.seed = store, jitter_1024, seed
@@ -82,8 +84,9 @@ class PromptedCases(Dataset):
             return _View(case.image_digest, frame, boxes, targets)
 
         for case in tqdm(cases, desc="reading cases", leave=False, disable=None if show_progress else True):
-            self.digests.append(case.digest)
-            self.views.append([seen(view_of(case, view)) for view in views])
+            times = several_times if len(mask_to_boxes(case.mask, "components")) > 1 else 1
+            self.digests += [case.digest] * times
+            self.views += [[seen(view_of(case, view)) for view in views]] * times
         if augment and self.views and store[self.views[0][0].image_digest].shape[0] != 3:
             raise ConfigError("augment changes pixels, and this model is trained on cached embeddings: use views")
 

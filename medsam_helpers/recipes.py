@@ -41,6 +41,8 @@ class Recipe:
         patience: epochs without a better dev Dice before the run stops; None runs them all.
         trainable: parts whose weights change. The encoder cannot: its embeddings are cached.
         augment: change each image at random on the way, see `augmentation`; for a network that sees pixels (a U-Net).
+        several_times: how often an epoch shows an image with several lesions; they are few, and one box round all of
+            them is the hardest prompt.
 
     Raises:
         ConfigError: a value that cannot be.
@@ -66,9 +68,11 @@ class Recipe:
     patience: int | None = None
     trainable: tuple[str, ...] = ("mask_decoder",)
     augment: bool = False
+    several_times: int = 1
 
     def __post_init__(self) -> None:
         positive = {"lr": self.lr, "epochs": self.epochs, "batch": self.batch, "accumulation": self.accumulation}
+        positive |= {"several_times": self.several_times}
         for name, value in positive.items():
             if not (value > 0 and math.isfinite(value)):
                 raise ConfigError(f"{name} must be greater than 0 and finite, is {value:g}")
@@ -97,7 +101,8 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """All values, JSON-able; a later field only where it is set, so that runs of before it keep their identity."""
         values = asdict(self) | {"trainable": list(self.trainable), "views": list(self.views)}
-        return {name: value for name, value in values.items() if value or name not in ("loss_size", "augment")}
+        later = {"loss_size": None, "augment": False, "several_times": 1}
+        return {name: value for name, value in values.items() if name not in later or value != later[name]}
 
 
 RECIPES: dict[str, Recipe] = {

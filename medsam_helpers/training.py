@@ -113,6 +113,7 @@ def fit(
         show_progress,
         recipe.loss_size,
         recipe.augment,
+        recipe.several_times,
     )
     identity = {
         "recipe": recipe.as_dict(),

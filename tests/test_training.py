@@ -339,6 +339,19 @@ def test_components_show_each_lesion_with_its_own_target(setting):
     assert len(seen) == 2
 
 
+def test_images_with_several_lesions_may_come_more_often_each_time_with_another_box(setting):
+    _, cases, _, store = setting
+    mask = cases[1].mask.copy()
+    mask[:4, :4] = True  # a second lesion, of more than a ten-thousandth of the image
+    train_cases = [cases[0], Case(cases[1].name, cases[1].image, mask)]
+    examples = PromptedCases(train_cases, store, model_info(setting[0]).frame, 20, "union", 0, several_times=3)
+    assert len(examples) == 4
+    assert examples.digests == [case.digest for case in (train_cases[0], *[train_cases[1]] * 3)]
+    boxes = {tuple(examples[index]["input_boxes"][0].tolist()) for index in range(1, 4)}
+    assert len(boxes) == 3
+    assert all(torch.equal(examples[1]["target"], examples[index]["target"]) for index in (2, 3))
+
+
 def test_the_rate_rises_and_falls_as_the_recipe_says():
     recipe = Recipe("r", "", lr=1.0, lr_min=0.1, warmup_steps=4)
     rates = [learning_rate(step, 24, recipe) for step in range(25)]
