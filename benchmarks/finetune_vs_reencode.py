@@ -10,7 +10,11 @@ measured, the total for 30 epochs follows from them, and both are printed. What 
 The re-encoding side is given the faster of the encodings with and without gradient tracking, a whole batch at once,
 our fused encoder and quick decoder, and no cost for its data loading: both ratios are lower bounds.
 
-    python benchmarks/finetune_vs_reencode.py [--data SOURCE] [--model NAME] [--images N] [--epochs N]
+Memory is the most that a process of each loop holds over a few steps: the model, a batch, the optimiser.
+
+    python benchmarks/finetune_vs_reencode.py [--data SOURCE] [--model NAME] [--images N] [--epochs N] [--output DIR]
+
+`--output` writes what is printed to DIR/costs.json, with a run card.
 """
 # make bench: --images 8
 
@@ -32,10 +36,13 @@ import torch
 from medsam_helpers.data import load_data
 from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.examples import PromptedCases
+from medsam_helpers.files import atomic_write
 from medsam_helpers.losses import get_loss
+from medsam_helpers.memory import peak_mb, restart_peak
 from medsam_helpers.models import freeze_all_but, load_sam, pixel_values
 from medsam_helpers.precision import autocast, default_device, has_fast_bf16
 from medsam_helpers.recipes import get_recipe
+from medsam_helpers.runcard import write_run_card
 from medsam_helpers.segmenter import Segmenter
 
 
@@ -99,9 +106,32 @@ def measure(args: argparse.Namespace) -> dict[str, float | None]:
     return {name: value and round(value, 4) for name, value in pieces.items()}
 
 
-def measured_apart(keep_memory: str) -> dict[str, float | None]:
-    """`measure` in a process of its own: an allocator, once told, cannot be told otherwise."""
-    command = [sys.executable, *sys.argv, "--pieces"]
+def peak(args: argparse.Namespace) -> dict[str, int | None]:
+    """The most memory that this process holds while it takes three steps of one of the loops, MB."""
+    recipe, device = get_recipe("best"), default_device()
+    cases = load_data(args.data, train_limit=recipe.batch, dev_limit=1, val_limit=1).train
+    model = load_sam(args.model)
+    segmenter = Segmenter(model, device, precision="fp32")
+    images = [case.image for case in cases]
+    target = torch.zeros(recipe.batch, 1, segmenter.info.mask_size, segmenter.info.mask_size, device=device)
+    target[..., :64, :64] = 1
+    boxes = torch.tensor([[[0.0, 0.0, 64.0, 64.0]]], device=device).expand(recipe.batch, -1, -1)
+    optimizer = torch.optim.AdamW(freeze_all_but(model, recipe.trainable), lr=recipe.lr, fused=True)
+    loss_of, features = get_loss(recipe.loss), torch.zeros(recipe.batch, 256, 64, 64, device=device)
+    restart_peak()
+    for _ in range(3):
+        if args.peak == "reencoding":
+            features = torch.cat([embedding.features for embedding in segmenter.embed_batch(images)]).clone()
+        logits = model(image_embeddings=features, input_boxes=boxes, multimask_output=False).pred_masks
+        loss_of(logits.flatten(0, 1), target).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return {"peak_mb": peak_mb()}
+
+
+def measured_apart(keep_memory: str, *mode: str) -> dict[str, float | None]:
+    """`measure` or `peak` in a process of its own: an allocator, once told, cannot be told otherwise."""
+    command = [sys.executable, *sys.argv, *(mode or ("--pieces",))]
     environment = os.environ | {"MEDSAM_KEEP_MEMORY": keep_memory}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -121,37 +151,47 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8, help="images to measure on")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--pieces", action="store_true", help="print this process's pieces only")
+    parser.add_argument("--peak", choices=("cached", "reencoding"), help="print this process's peak memory only")
+    parser.add_argument("--output", type=Path, help="folder for the record")
     args = parser.parse_args()
-    if args.pieces:
-        print(json.dumps(measure(args)))
+    if args.pieces or args.peak:
+        print(json.dumps(peak(args) if args.peak else measure(args)))
         return
 
+    started = time.perf_counter()
     plain, kept = measured_apart("0"), measured_apart("1")
     reencoding = args.epochs * (plain["encode_fp32"] + plain["decoder_step_fp32"])
     caching = cached_seconds(plain, args.epochs, "fp32")
     precision = "bf16" if kept["encode_bf16"] else "fp32"
     everything = cached_seconds(kept, args.epochs, precision)
-    print(
-        json.dumps(
-            {
-                "ratio_caching": round(reencoding / caching, 2),
-                "ratio_all": round(reencoding / everything, 2),
-                "precision_all": precision,
-                "epochs": args.epochs,
-                "batch": get_recipe("best").batch,
-                "n": args.images,
-                "model": args.model,
-                "device": str(default_device()),
-                "threads": torch.get_num_threads(),
-                "seconds_per_image": {"allocator_as_it_is": plain, "freed_memory_kept": kept},
-                "seconds_per_image_in_all": {
-                    "reencoding": round(reencoding, 2),
-                    "cached": round(caching, 2),
-                    "cached_all": round(everything, 2),
-                },
-            }
+    costs = {
+        "ratio_caching": round(reencoding / caching, 2),
+        "ratio_all": round(reencoding / everything, 2),
+        "precision_all": precision,
+        "epochs": args.epochs,
+        "batch": get_recipe("best").batch,
+        "n": args.images,
+        "model": args.model,
+        "device": str(default_device()),
+        "threads": torch.get_num_threads(),
+        "seconds_per_image": {"allocator_as_it_is": plain, "freed_memory_kept": kept},
+        "seconds_per_image_in_all": {
+            "reencoding": round(reencoding, 2),
+            "cached": round(caching, 2),
+            "cached_all": round(everything, 2),
+        },
+        "peak_mb": {loop: measured_apart("0", "--peak", loop)["peak_mb"] for loop in ("cached", "reencoding")},
+    }
+    if args.output:
+        with atomic_write(args.output / "costs.json") as temporary:
+            temporary.write_text(json.dumps(costs, indent=2) + "\n", encoding="utf-8")
+        write_run_card(
+            args.output / "run_card.json",
+            command=["python", *sys.argv],
+            data_digest=load_data(args.data, train_limit=args.images, dev_limit=1, val_limit=1).digest,
+            seconds=time.perf_counter() - started,
         )
-    )
+    print(json.dumps(costs))
 
 
 if __name__ == "__main__":
