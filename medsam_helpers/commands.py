@@ -141,9 +141,9 @@ def evaluate(args: Namespace) -> Result:
     own = table[table["model"] == model]
     mean, low, high = bootstrap_mean(own["dice"])
     figures = {
-        "dice": round(mean, 4),
-        "dice_ci95": [round(low, 4), round(high, 4)],
-        **{name: round(own[name].mean(), 4) for name in ("iou", "hd95_percent", "nsd")},
+        "dice": round(mean, 6),
+        "dice_ci95": [round(low, 6), round(high, 6)],
+        **{name: round(own[name].mean(), 6) for name in ("iou", "hd95_percent", "nsd")},
         "n": len(own),
         "left_out": name_left_out(dataset, table, args.data),
     }

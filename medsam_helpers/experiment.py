@@ -128,7 +128,7 @@ def run_finetune(
     scored = getattr(dataset, split)
     table = evaluate(scored, models, prompts=prompts, box_mode=recipe.box_mode, show_progress=show_progress)
     figures = {
-        **_headline(table, prompt),
+        **headline(table, prompt),
         "prompt": prompt,
         "n_train": len(dataset.train),
         "n_dev": len(dataset.dev),
@@ -159,16 +159,17 @@ def _check_splits(dataset: Dataset, scored: str) -> None:
         )
 
 
-def _headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:
+def headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:
+    """The figures that a run is known by: mean Dice of each model, and the paired gain, six digits of each."""
     means = table[table["prompt"] == prompt].groupby("model")["dice"].mean()
     gain = paired_gain(table, prompt)
     return {
-        "zero_shot_dice": round(means["zero-shot"], 4),
-        "tuned_dice": round(means["tuned"], 4),
-        "gain": round(gain.mean, 4),
-        "gain_ci95": [round(gain.low, 4), round(gain.high, 4)],
-        "box_dice": round(means["box"], 4),
-        "ellipse_dice": round(means["ellipse"], 4),
+        "zero_shot_dice": round(means["zero-shot"], 6),
+        "tuned_dice": round(means["tuned"], 6),
+        "gain": round(gain.mean, 6),
+        "gain_ci95": [round(gain.low, 6), round(gain.high, 6)],
+        "box_dice": round(means["box"], 6),
+        "ellipse_dice": round(means["ellipse"], 6),
     }
 
 

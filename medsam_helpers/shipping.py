@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 from medsam_helpers.cards import write_model_card
 from medsam_helpers.data.hub import HUB_SOURCES
 from medsam_helpers.errors import CheckpointError, ConfigError
+from medsam_helpers.experiment import headline
 from medsam_helpers.files import SHIPPED, atomic_write
 from medsam_helpers.models.decoder import DECODER_FILE, read_card, save_decoder
+from medsam_helpers.scores import read_table
 
 _LIMITS = """
 ## Intended use and limits
@@ -50,6 +52,7 @@ def ship(run: Path, name: str, source: str | None = None, root: Path = SHIPPED) 
         known = HUB_SOURCES[source]
         card["data"] = {"name": known.repo.split("/")[1], "licence": known.licence, "citation": known.citation}
     card |= {"base_path": None, "stored": "float16"}
+    card["metrics"] |= headline(read_table(run / "metrics.csv"), card["metrics"]["prompt"])  # to every digit
     state = load_file(run / DECODER_FILE)
     if large := [key for key, weight in state.items() if not weight.half().isfinite().all()]:
         raise CheckpointError(f"{run / DECODER_FILE}: {large[0]} holds values that half precision cannot")
