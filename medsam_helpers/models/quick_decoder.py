@@ -32,8 +32,10 @@ class QuickMaskDecoder(SamMaskDecoder):
         own_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(batch, prompts, -1, -1)
         tokens = torch.cat([own_tokens, sparse_prompt_embeddings], dim=2)
         # channels_last: the transformer sees pixels as rows of channels, and this way they lie in memory as rows.
-        image = (image_embeddings + dense_prompt_embeddings).repeat_interleave(prompts, 0)
-        position = image_positional_embeddings.repeat_interleave(prompts, 0)
+        image = image_embeddings + dense_prompt_embeddings
+        if prompts > 1:
+            image = image.repeat_interleave(prompts, 0)
+        position = image_positional_embeddings[:1]  # of the grid, the same for every image: adding it repeats it
         tokens, pixels = self.transformer(
             point_embeddings=tokens,
             image_embeddings=image.contiguous(memory_format=torch.channels_last),
