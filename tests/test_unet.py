@@ -139,7 +139,7 @@ def test_the_box_is_put_round_what_augmentation_made(tmp_path):
 
 def test_it_learns_and_comes_back_from_its_checkpoint(tmp_path, cache):
     cases = draw_discs(10)
-    recipe = get_recipe("unet").but(epochs=25, batch=4, warmup_steps=2, average_decay=0.5, lr=3e-3)
+    recipe = get_recipe("unet").but(epochs=12, batch=4, warmup_steps=2, average_decay=0.5, lr=3e-3)
     model = load_sam("unet-box")
     segmenter = Segmenter(model, "cpu", precision="fp32")
     segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path / "store")
