@@ -26,20 +26,16 @@ def runs_as_models(folder: str | Path, tested_on: str) -> pd.DataFrame:
     Raises:
         DataError: no such record, or nothing in it was scored on that data set.
     """
-    folder = Path(folder)
-    table = read_table(folder / "metrics.csv")
-    more = pd.read_csv(folder / "metrics.csv", usecols=["run", "tested_on"], dtype=str)
-    base_of = pd.read_csv(folder / "summary.csv", dtype=str).drop_duplicates("run").set_index("run")["model"]
-    table = table.assign(run=more["run"], base=more["run"].map(base_of))[more["tested_on"] == tested_on]
+    path = Path(folder) / "metrics.csv"
+    table = read_table(path)
+    more = pd.read_csv(path, usecols=["run", "tested_on", "base"], dtype=str)
+    table = pd.concat([table, more], axis=1)[more["tested_on"] == tested_on]
     if table.empty:
-        raise DataError(f"{folder}: nothing was scored on {tested_on!r}, but on {', '.join(set(more['tested_on']))}")
+        raise DataError(f"{path}: nothing was scored on {tested_on!r}, but on {', '.join(set(more['tested_on']))}")
     table = table[~((table["model"] == "zero-shot") & table["base"].isin(SPECIALISTS))]
     names = table["model"].where(table["model"] != "zero-shot", table["base"] + " zero-shot")
     names = names.where(table["model"] != "tuned", table["run"])
-    table = table.assign(model=names)
-    own = table["model"] == table["run"]
-    once = ~table[~own].duplicated(["model", "case", "prompt"])
-    return table[own | once.reindex(table.index, fill_value=False)][[*COLUMNS, "run"]].reset_index(drop=True)
+    return table.assign(model=names)[[*COLUMNS, "run"]].reset_index(drop=True)
 
 
 def comparison_table(table: pd.DataFrame, prompt: str, base: str) -> pd.DataFrame:

@@ -21,6 +21,8 @@ def write_record(
 ) -> pd.DataFrame:
     """Write `metrics.csv`, `history.csv`, `summary.csv` and `run_card.json` from what lies in the runs' folders.
 
+    The scores of the fills and of each base model, which are the same in every run, stand once for each data set.
+
     Args:
         experiment: whose runs they are.
         finished: the runs so far, each with its folder.
@@ -41,12 +43,13 @@ def write_record(
         files = {trial.data: "metrics.csv"} | {name: f"metrics-{name}.csv" for name in trial.also_on}
         for tested_on, file in files.items():
             table, place = read_table(folder / file), names | {"tested_on": tested_on}
-            tables.append(table.assign(**{"train_seed" if k == "seed" else k: v for k, v in place.items()}))
+            whence = {"train_seed" if k == "seed" else k: v for k, v in place.items()}
+            tables.append(table.assign(**whence, base=trial.model))
             rows.append(place | _summary_row(trial, card, table, history))
         kept = ("commit", "date", "data_digest", "seconds", "machine", "precision", "recipe", "sizes", "best_epoch")
         runs.append({**names, "folder": folder.name, **{k: card.get(k) for k in kept}})
     summary = pd.DataFrame(rows)
-    _write_csv(pd.concat(tables), output / "metrics.csv")
+    _write_csv(_each_once(pd.concat(tables)), output / "metrics.csv")
     _write_csv(pd.concat(histories) if histories else pd.DataFrame(columns=["run", "seed"]), output / "history.csv")
     _write_csv(summary, output / "summary.csv")
     largest = max(runs, key=lambda run: (run["sizes"] or {}).get("train", 0))
@@ -65,6 +68,14 @@ def write_record(
         runs=runs,
     )
     return summary
+
+
+def _each_once(table: pd.DataFrame) -> pd.DataFrame:
+    """Without what an earlier run scored as well: fills know no model, and untrained ones no training."""
+    own = table["model"] == "tuned"
+    base = table["base"].where(table["model"] == "zero-shot", "")
+    again = table.assign(base=base).duplicated(["model", "base", "prompt", "case", "tested_on"])
+    return table[own | ~again]
 
 
 def _summary_row(trial: Trial, card: dict[str, Any], table: pd.DataFrame, history: pd.DataFrame) -> dict[str, Any]:

@@ -5,12 +5,9 @@ import pytest
 
 from medsam_helpers.comparison import comparison_table, runs_as_models
 from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.record import _each_once
 
-SUMMARY = """run,model
-tuned sam,mobile-sam
-light,lite-medsam
-U-Net,unet-box
-"""
+BASES = {"tuned sam": "mobile-sam", "light": "lite-medsam", "U-Net": "unet-box"}
 
 
 def rows_of(run, tested_on, fold, scores):
@@ -18,7 +15,7 @@ def rows_of(run, tested_on, fold, scores):
     return [
         {"case": case, "model": model, "prompt": "j20", "seed": 0, "dice": dice, "iou": dice, "hd95_percent": 1.0}
         | {"nsd": 0.5, "area_true": 10, "area_pred": 10, "iou_score": None}
-        | {"run": run, "train_seed": 0, "fold": fold, "tested_on": tested_on}
+        | {"run": run, "train_seed": 0, "fold": fold, "tested_on": tested_on, "base": BASES[run]}
         for model, dices in scores.items()
         for case, dice in dices.items()
     ]
@@ -37,8 +34,7 @@ def record(tmp_path):
     rows += rows_of("tuned sam", "far", 2, base | {"tuned": {"a": 0.9, "b": 0.5}})
     rows += rows_of("light", "near", None, base | {"zero-shot": {"a": 0.1, "b": 0.1}, "tuned": {"a": 0.2, "b": 0.2}})
     rows += rows_of("U-Net", "near", None, base | {"zero-shot": {"a": 0.0, "b": 0.0}, "tuned": {"a": 0.6, "b": 0.6}})
-    pd.DataFrame(rows).to_csv(tmp_path / "metrics.csv", index=False)
-    (tmp_path / "summary.csv").write_text(SUMMARY)
+    _each_once(pd.DataFrame(rows)).to_csv(tmp_path / "metrics.csv", index=False)
     return tmp_path
 
 
