@@ -14,6 +14,7 @@ from medsam_helpers.files import atomic_write
 from medsam_helpers.models.decoder import CARD_FILE
 from medsam_helpers.runcard import write_run_card
 from medsam_helpers.scores import paired_gain, read_table
+from medsam_helpers.weights import SPECIALISTS
 
 
 def write_record(
@@ -91,7 +92,9 @@ def _summary_row(trial: Trial, card: dict[str, Any], table: pd.DataFrame, histor
     }
     for (model, prompt), dice in table.groupby(["model", "prompt"], sort=False)["dice"].mean().items():
         row[f"{model}_{prompt}"] = dice
-    gain = paired_gain(table, metrics["prompt"]) if trial.recipe else (None, None, None)
+    # What a specialist gains over its own random weights is no news.
+    compares = trial.recipe and trial.model not in SPECIALISTS
+    gain = paired_gain(table, metrics["prompt"]) if compares else (None, None, None)
     row |= {"gain_prompt": metrics.get("prompt"), **dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))}
     seconds = {"seconds_encode": metrics["seconds_encode"], "seconds_train": metrics.get("seconds_train", 0)}
     return row | seconds | {"seconds": card["seconds"], "peak_memory_mb": metrics["peak_memory_mb"]}
