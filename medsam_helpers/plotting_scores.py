@@ -25,7 +25,7 @@ _STYLES = {
     "tuned": {"color": COLORS["tuned"], "linestyle": "-", "marker": "^"},
 }
 _LABELS = {"dice": "Dice", "iou": "IoU", "hd95_percent": "HD95, % of the diagonal", "nsd": "NSD"}
-_FURTHER = ("#CC79A7", "#009E73", "#D55E00", "#56B4E9")
+_FURTHER = (("#CC79A7", "v"), ("#009E73", "P"), ("#D55E00", "X"), ("#56B4E9", "*"))
 
 
 def model_styles(models: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -38,8 +38,8 @@ def model_styles(models: Sequence[str]) -> dict[str, dict[str, str]]:
     if len(unknown) > len(_FURTHER):
         raise ConfigError(f"{len(unknown)} models have no colour of their own: draw at most {len(_FURTHER)} at once")
     further = {
-        model: {"color": color, "linestyle": "-", "marker": "v"}
-        for model, color in zip(unknown, _FURTHER, strict=False)
+        model: {"color": color, "linestyle": "-", "marker": marker}
+        for model, (color, marker) in zip(unknown, _FURTHER, strict=False)
     }
     return {model: _STYLES.get(model) or further[model] for model in models}
 
