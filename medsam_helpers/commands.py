@@ -204,7 +204,7 @@ def predict(args: Namespace) -> Result:
     mask = prediction.masks[:, 0].any(axis=0)
     with atomic_write(args.output) as temporary:
         Image.fromarray(mask.astype(np.uint8) * 255).save(temporary)
-    scores = [round(float(score), 3) for score in prediction.scores[:, 0]]
+    scores = [round(float(score), 3) if np.isfinite(score) else None for score in prediction.scores[:, 0]]
     print(f"{args.output}: {int(mask.sum())} pixels ({mask.mean():.1%} of the image), model's own IoU guess {scores}")
     return {"mask": str(args.output), "area": int(mask.sum()), "iou_score": scores}
 

@@ -1,11 +1,14 @@
 """The specialist: a U-Net behind SAM's interface, what its box channel holds, and its augmentation."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import draw_discs
+from conftest import draw_discs, save_images
+from medsam_helpers.__main__ import main
 from medsam_helpers.augmentation import augmented
 from medsam_helpers.config import RunConfig
 from medsam_helpers.embeddings import EmbeddingStore
@@ -15,6 +18,7 @@ from medsam_helpers.examples import PromptedCases
 from medsam_helpers.experiment import embed_cases, run_finetune
 from medsam_helpers.geometry import Frame
 from medsam_helpers.models import load_checkpoint, load_sam, model_info, parameter_table, pixel_values
+from medsam_helpers.models.export import export_model
 from medsam_helpers.models.unet import filled_boxes
 from medsam_helpers.recipes import get_recipe
 from medsam_helpers.segmenter import Segmenter
@@ -149,9 +153,7 @@ def test_it_learns_and_comes_back_from_its_checkpoint(tmp_path, cache):
     assert after > 0.8 > before
 
 
-def test_the_whole_run_takes_its_name(tmp_path, cache, monkeypatch):
-    from conftest import save_images
-
+def test_the_whole_run_takes_its_name(tmp_path, cache, capsys):
     save_images(draw_discs(8), tmp_path / "data")
     config = RunConfig(model="unet-box", data=str(tmp_path / "data"), recipe="unet", epochs=1)
     run = run_finetune(config, tmp_path / "run", show_progress=False)
@@ -159,6 +161,13 @@ def test_the_whole_run_takes_its_name(tmp_path, cache, monkeypatch):
     card = (tmp_path / "run" / "README.md").read_text()
     assert "# unet-box, trained on data" in card
     assert "| untrained |" in card
+    with pytest.raises(ConfigError, match="unet-box is no SAM, and transformers cannot load it"):
+        export_model(tmp_path / "run", tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
+    image = next((tmp_path / "data" / "images").iterdir())
+    arguments = ["predict", "--checkpoint", tmp_path / "run", "--image", image, "--box", 5, 5, 50, 50]
+    assert main([*map(str, arguments), "--output", str(tmp_path / "mask.png"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["iou_score"] == [None], "NaN is no JSON"
     loaded = load_checkpoint(tmp_path / "run")
     for name, weight in loaded.state_dict().items():
         assert torch.equal(weight, run.tuned.model.state_dict()[name])

@@ -38,7 +38,7 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
         name_or_checkpoint: a decoder checkpoint's folder, or a model's name or path.
         output: must not exist, or be empty.
     Raises:
-        ConfigError: `output` holds something.
+        ConfigError: `output` holds something, or it is a specialist, which plain `transformers` does not know.
         CheckpointError: the model cannot be loaded.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -46,6 +46,10 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
     source = Path(name_or_checkpoint)
     fine_tuned = (source / CARD_FILE).is_file()
     model = load_checkpoint(source) if fine_tuned else load_sam(name_or_checkpoint)
+    if not isinstance(model, SamModel):
+        raise ConfigError(
+            f"{model.config.base_name} is no SAM, and transformers cannot load it: keep {source} as it is"
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     # Whole or not there: written beside its place, then renamed.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as temporary:
