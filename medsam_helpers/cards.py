@@ -34,7 +34,7 @@ def write_model_card(path: Path, card: Mapping[str, Any]) -> None:
         phantom = "**The images are phantoms, drawn by a program: these figures say nothing clinical.**\n\n"
     from_scratch = card["base"] in SPECIALISTS
     name = f"{card['base']}, trained on" if from_scratch else f"{card['base']}, decoder fine-tuned on"
-    part, before = ("", "untrained") if from_scratch else ("mask decoder of ", "zero-shot")
+    part, before, what = ("", "untrained", "network") if from_scratch else ("mask decoder of ", "zero-shot", "decoder")
     text = f"""---
 {header.to_yaml()}
 ---
@@ -50,7 +50,7 @@ The {part}`{card["base"]}` after `{card["recipe"]["name"]}` ({card["recipe"]["lo
 | fill the box | {metrics["box_dice"]:.3f} |
 | fill its ellipse | {metrics["ellipse_dice"]:.3f} |
 | {before} | {metrics["zero_shot_dice"]:.3f} |
-| this model | {metrics["tuned_dice"]:.3f} |
+| this {what} | {metrics["tuned_dice"]:.3f} |
 | paired gain over {before}, 95 % interval | {metrics["gain"]:+.3f} [{low:+.3f}, {high:+.3f}] |
 
 ## Use
