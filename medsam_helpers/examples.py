@@ -100,6 +100,7 @@ class PromptedCases(Dataset):
         chosen = rng.integers(len(view.boxes))
         features, target = self.store[view.image_digest].float(), view.targets[chosen]
         if self.augment:
+            # Pixels of the mask frame's size: what comes out is a picture of its own, and has one frame.
             features, target = augmented(features, target, rng)
             box = jitter_boxes(mask_to_boxes(target.numpy()), target.shape, self.jitter_1024, rng)
         else:

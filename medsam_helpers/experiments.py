@@ -177,6 +177,8 @@ def _other_data(run: Mapping[str, Any]) -> dict[str, Any]:
     for data, count in train_with.items():
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise ConfigError(f"train_with.{data}: {count!r} is no whole number from 1 up")
+    if run["data"] in also_on:
+        raise ConfigError(f"also_on.{run['data']}: this is the run's own data set, on which it is scored anyway")
     for data, part in also_on.items():
         if part not in _PARTS:
             raise ConfigError(f"also_on.{data}: {part!r} is unknown: use {' or '.join(_PARTS)}")

@@ -119,7 +119,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             "best",
             source="as quick, longer and with views: chosen on dev of Kvasir-SEG (240 images, 6 epochs: views 0.930, "
-            "without 0.925); not yet searched further",
+            "without 0.925); no change tried since beats it by more than its interval (experiments/kvasir-search.toml)",
             lr=2e-4,
             warmup_steps=20,
             average_decay=0.95,
@@ -152,7 +152,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             "unet",
-            source="for the specialist, from random weights",
+            source="for the specialist, from random weights; rate: dev of Kvasir-SEG (experiments/unet-search.toml)",
             lr=1e-3,
             warmup_steps=50,
             epochs=24,

@@ -94,6 +94,7 @@ def test_the_search_changes_one_thing_at_a_time_and_judges_all_alike():
         ('name = "first"', 'name = "first"\nfolds = 1', r"runs\[1\] \(first\): folds: 1 is too few: use 2 or more"),
         ("train_limit = 2", "train_limit = 2\nfolds = 2", r"train_limit and folds cannot go together"),
         ('name = "first"', 'name = "first"\nalso_on = {b = "dev"}', r"also_on.b: 'dev' is unknown: use val or all"),
+        ('name = "first"', 'name = "first"\nalso_on = {data = "val"}', r"also_on.data: this is the run's own data set"),
         ('name = "first"', 'name = "first"\ntrain_with = {b = 0}', r"train_with.b: 0 is no whole number from 1 up"),
     ],
 )

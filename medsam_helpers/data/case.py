@@ -84,6 +84,10 @@ class Cases(Sequence[Case]):
             return Cases(self.names[index], self._load)
         return self._load(self.names[index])
 
+    def named(self, names: Sequence[str]) -> Cases:
+        """The cases of these names, in this order."""
+        return Cases(names, self._load)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over names and pixels of all cases, whatever their order. Decodes every case once."""

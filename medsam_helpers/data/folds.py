@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -54,7 +53,7 @@ def make_folds(dataset: Dataset, count: int, seed: int = 0) -> list[Dataset]:
     if count < 2:
         raise ConfigError(f"folds must be 2 or more, is {count}")
     cases = everything(dataset)
-    cases = Cases(seeded_order(cases.names, seed), lambda name, all_=cases: all_[all_.names.index(name)])
+    cases = cases.named(seeded_order(cases.names, seed))
     parts: list[list[str]] = [[] for _ in range(count)]
     for group in _groups(cases):
         min(parts, key=len).extend(group)
@@ -63,12 +62,12 @@ def make_folds(dataset: Dataset, count: int, seed: int = 0) -> list[Dataset]:
     folds = []
     for number, part in enumerate(parts, 1):
         splits = make_splits(cases.names, seed, {"val": part})
-        chosen = {split: Cases(names, cases._load) for split, names in splits.items()}
+        chosen = {split: cases.named(names) for split, names in splits.items()}
         folds.append(replace(dataset, name=f"{dataset.name}, fold {number} of {count}", **chosen))
     return folds
 
 
-def _groups(cases: Sequence) -> list[list[str]]:
+def _groups(cases: Cases) -> list[list[str]]:
     """The names, near-duplicates together, in the order of the first of each group."""
     names = cases.names
     pairs = near_duplicates(np.array([thumbnail(case.image) for case in cases]))
