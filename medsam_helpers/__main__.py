@@ -86,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--data", action="append", metavar="[NAME=]SOURCE", help=f"in place of the data set of that name; {_DATA}"
     )
     sub.add_argument("--output", type=_path, metavar="DIR", help="default: notebooks/results/NAME")
+    sub.add_argument("--missing", action="store_true", help="keep the runs that the record there holds, add the others")
     sub.add_argument("--list", action="store_true", help="list the experiments there are")
 
     sub = command("predict", "predict", "one mask for one image")

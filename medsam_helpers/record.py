@@ -1,14 +1,16 @@
-"""The record of an experiment: what its runs left in their folders, as four files that are committed."""
+"""The record of an experiment: what its runs left, as three tables and a run card that are committed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from medsam_helpers.errors import DataError
 from medsam_helpers.experiments import Experiment, Trial
 from medsam_helpers.files import atomic_write
 from medsam_helpers.models.decoder import CARD_FILE
@@ -16,59 +18,103 @@ from medsam_helpers.runcard import write_run_card
 from medsam_helpers.scores import paired_gain, read_table
 from medsam_helpers.weights import SPECIALISTS
 
+_TABLES = ("metrics.csv", "history.csv", "summary.csv")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a record holds of one run: its rows of the three tables, and its entry in the run card."""
+
+    metrics: pd.DataFrame
+    history: pd.DataFrame
+    summary: pd.DataFrame
+    entry: dict[str, Any]
+
+
+def record_of_run(trial: Trial, folder: Path) -> RunRecord:
+    """The record of a run that lies finished in its folder."""
+    card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+    names = {"run": trial.name, "seed": trial.seed, "fold": trial.fold[0] if trial.fold else None}
+    history = pd.read_csv(folder / "history.csv").assign(**names) if trial.recipe else pd.DataFrame()
+    files = {trial.data: "metrics.csv"} | {name: f"metrics-{name}.csv" for name in trial.also_on}
+    tables, rows = [], []
+    for tested_on, file in files.items():
+        table, place = read_table(folder / file), names | {"tested_on": tested_on}
+        whence = {"train_seed" if k == "seed" else k: v for k, v in place.items()}
+        tables.append(table.assign(**whence, base=trial.model))
+        rows.append(place | _summary_row(trial, card, table, history))
+    kept = ("commit", "date", "data_digest", "seconds", "machine", "precision", "recipe", "sizes", "best_epoch")
+    entry = {**names, "folder": folder.name, **{key: card.get(key) for key in kept}}
+    return RunRecord(pd.concat(tables), history, pd.DataFrame(rows), entry)
+
+
+def read_record(output: Path) -> dict[str, RunRecord]:
+    """The runs of a record by the names of their working folders, which stand for all that went into them.
+
+    Args:
+        output: folder that `write_record` wrote to.
+    Returns:
+        Nothing where there is no record.
+    Raises:
+        DataError: a file of the record is missing or damaged.
+    """
+    if not (output / CARD_FILE).exists():
+        return {}
+    try:
+        entries = {run["folder"]: run for run in json.loads((output / CARD_FILE).read_text(encoding="utf-8"))["runs"]}
+        tables = [pd.read_csv(output / file, dtype={"fold": "Int64"}) for file in _TABLES]
+        parts = {name: [_rows_of(table, entry) for table in tables] for name, entry in entries.items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{output}: no whole record ({error!r}): mend it, or leave --missing out") from error
+    return {name: RunRecord(*parts[name], entry) for name, entry in entries.items()}
+
+
+def _rows_of(table: pd.DataFrame, entry: dict[str, Any]) -> pd.DataFrame:
+    """The rows of a run; in the scores, "seed" is that of the prompts."""
+    seed = table["train_seed" if "train_seed" in table else "seed"]
+    fold = table["fold"].isna() if entry["fold"] is None else table["fold"] == entry["fold"]
+    return table[(table["run"] == entry["run"]) & (seed == entry["seed"]) & fold]
+
 
 def write_record(
-    experiment: Experiment, finished: Sequence[tuple[Trial, Path]], output: Path, command: str, commit: str
+    experiment: Experiment, runs: Sequence[RunRecord], output: Path, command: str, commit: str
 ) -> pd.DataFrame:
-    """Write `metrics.csv`, `history.csv`, `summary.csv` and `run_card.json` from what lies in the runs' folders.
+    """Write `metrics.csv`, `history.csv`, `summary.csv` and `run_card.json`.
 
     The scores of the fills and of each base model, which are the same in every run, stand once for each data set.
 
     Args:
         experiment: whose runs they are.
-        finished: the runs so far, each with its folder.
+        runs: those there are so far, in its order.
         output: for the four files.
         command: for the run card.
         commit: of the code when the experiment began.
     Returns:
         The summary: a row for each run and data set that it was scored on.
     """
-    tables, histories, rows, runs = [], [], [], []
-    for trial, folder in finished:
-        card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-        names = {"run": trial.name, "seed": trial.seed, "fold": trial.fold[0] if trial.fold else None}
-        history = pd.DataFrame()
-        if trial.recipe:
-            history = pd.read_csv(folder / "history.csv").assign(**names)
-            histories.append(history)
-        files = {trial.data: "metrics.csv"} | {name: f"metrics-{name}.csv" for name in trial.also_on}
-        for tested_on, file in files.items():
-            table, place = read_table(folder / file), names | {"tested_on": tested_on}
-            whence = {"train_seed" if k == "seed" else k: v for k, v in place.items()}
-            tables.append(table.assign(**whence, base=trial.model))
-            rows.append(place | _summary_row(trial, card, table, history))
-        kept = ("commit", "date", "data_digest", "seconds", "machine", "precision", "recipe", "sizes", "best_epoch")
-        runs.append({**names, "folder": folder.name, **{k: card.get(k) for k in kept}})
-    summary = pd.DataFrame(rows)
-    _write_csv(_each_once(pd.concat(tables)), output / "metrics.csv")
-    _write_csv(pd.concat(histories) if histories else pd.DataFrame(columns=["run", "seed"]), output / "history.csv")
-    _write_csv(summary, output / "summary.csv")
-    largest = max(runs, key=lambda run: (run["sizes"] or {}).get("train", 0))
+    metrics, summary = pd.concat([run.metrics for run in runs]), pd.concat([run.summary for run in runs])
+    histories = [run.history for run in runs if len(run.history)]
+    history = pd.concat(histories) if histories else pd.DataFrame(columns=["run", "seed", "fold"])
+    for file, table in zip(_TABLES, (_each_once(metrics), history, summary), strict=True):
+        with atomic_write(output / file) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+    entries = [run.entry for run in runs]
+    largest = max(entries, key=lambda entry: (entry["sizes"] or {}).get("train", 0))
     write_run_card(
         output / CARD_FILE,
         command=command,
         data_digest=largest["data_digest"],
-        seconds=sum(run["seconds"] for run in runs),
+        seconds=sum(entry["seconds"] for entry in entries),
         commit=commit,
         experiment=experiment.name,
         title=experiment.title,
         data=experiment.data,
         split=experiment.score,
         prompts=list(experiment.prompts),
-        complete=len(finished) == len(experiment.trials),
-        runs=runs,
+        complete=len(runs) == len(experiment.trials),
+        runs=entries,
     )
-    return summary
+    return summary.reset_index(drop=True)
 
 
 def _each_once(table: pd.DataFrame) -> pd.DataFrame:
@@ -98,8 +144,3 @@ def _summary_row(trial: Trial, card: dict[str, Any], table: pd.DataFrame, histor
     row |= {"gain_prompt": metrics.get("prompt"), **dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))}
     seconds = {"seconds_encode": metrics["seconds_encode"], "seconds_train": metrics.get("seconds_train", 0)}
     return row | seconds | {"seconds": card["seconds"], "peak_memory_mb": metrics["peak_memory_mb"]}
-
-
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    with atomic_write(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")

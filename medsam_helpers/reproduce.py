@@ -24,7 +24,7 @@ from medsam_helpers.experiments import FOLDER, Experiment, Trial, experiment_nam
 from medsam_helpers.files import atomic_write
 from medsam_helpers.memory import peak_mb, restart_peak
 from medsam_helpers.models.decoder import CARD_FILE
-from medsam_helpers.record import write_record
+from medsam_helpers.record import read_record, record_of_run, write_record
 from medsam_helpers.runcard import git_commit, write_run_card
 from medsam_helpers.scores import write_table
 from medsam_helpers.segmenter import Segmenter
@@ -41,7 +41,7 @@ def command(args: Namespace) -> dict[str, Any]:
         return {"experiments": experiment_names()}
     experiment = read_experiment(args.name)
     sources = sources_of(experiment, args.data or [])
-    summary = reproduce(experiment, sources, args.output, command=args.command_line)
+    summary = reproduce(experiment, sources, args.output, command=args.command_line, only_missing=args.missing)
     output = args.output or RESULTS / args.name
     print(summary[["run", "seed", "fold", "tested_on", "n_train", "dev_dice", "gain"]].to_string(index=False))
     print(f"written to {output}: metrics.csv, history.csv, summary.csv, run_card.json")
@@ -77,8 +77,11 @@ def reproduce(
     output: Path | None = None,
     show_progress: bool = True,
     command: str = "",
+    only_missing: bool = False,
 ) -> pd.DataFrame:
     """Run what was not run yet, and record all of it after each run; gives the summary, a run and test set a row.
+
+    What was run lies in the cache. A record that came from another machine is begun anew, or added to.
 
     Args:
         experiment: see `experiments.read_experiment`.
@@ -86,6 +89,8 @@ def reproduce(
         output: for `metrics.csv`, `history.csv`, `summary.csv` and `run_card.json`. Default: `notebooks/results/NAME`.
         show_progress: show the bars.
         command: for the run card; default: this process's command line.
+        only_missing: take the runs that the record at `output` holds already, of the same settings, weights and
+            pixels, as they are there.
     Raises:
         MedsamError: any of its kinds; the runs before it are recorded.
     """
@@ -96,20 +101,17 @@ def reproduce(
         check_names(model=model)
     for source in sources.values():
         check_names(data=source)
-    load = _Loader(experiment, sources)
-    finished: list[tuple[Trial, Path]] = []
-    for number, trial in enumerate(experiment.trials, 1):
+    load, recorded = _Loader(experiment, sources), read_record(output) if only_missing else {}
+    folders = [working_folder(experiment, trial, load(trial).digest) for trial in experiment.trials]
+    runs = [recorded.get(folder.name) for folder in folders]
+    for index, (trial, folder) in enumerate(zip(experiment.trials, folders, strict=True)):
         if show_progress:
-            print(f"{experiment.name}, run {number} of {len(experiment.trials)}: {trial}", file=sys.stderr)
-        folder = working_folder(experiment, trial, load(trial).digest)
-        if not (folder / "README.md").exists():
-            _run(experiment, trial, load(trial), sources[trial.data], folder, show_progress, command)
-        for name, part in trial.also_on.items():
-            if not (folder / f"metrics-{name}.csv").exists():
-                table = _score_elsewhere(experiment, trial, load.elsewhere(name, part), folder, show_progress)
-                write_table(table, folder / f"metrics-{name}.csv")
-        finished.append((trial, folder))
-        summary = write_record(experiment, finished, output, command, commit)
+            there = " (recorded)" if runs[index] else ""
+            print(f"{experiment.name}, run {index + 1} of {len(runs)}: {trial}{there}", file=sys.stderr)
+        if not runs[index]:
+            _finish(experiment, trial, load, folder, show_progress, command)
+            runs[index] = record_of_run(trial, folder)
+        summary = write_record(experiment, [run for run in runs if run], output, command, commit)
     return summary
 
 
@@ -157,6 +159,18 @@ def _limits(experiment: Experiment, trial: Trial) -> dict[str, Any]:
     if trial.recipe is None and experiment.score == "val":
         limits["dev_limit"] = 0
     return limits | ({"val_limit": 0} if experiment.score == "dev" else {})
+
+
+def _finish(
+    experiment: Experiment, trial: Trial, load: _Loader, folder: Path, show_progress: bool, command: str
+) -> None:
+    """Do what the trial's folder lacks: the run, and its scores on other data sets."""
+    if not (folder / "README.md").exists():
+        _run(experiment, trial, load(trial), load.sources[trial.data], folder, show_progress, command)
+    for name, part in trial.also_on.items():
+        if not (folder / f"metrics-{name}.csv").exists():
+            table = _score_elsewhere(experiment, trial, load.elsewhere(name, part), folder, show_progress)
+            write_table(table, folder / f"metrics-{name}.csv")
 
 
 def _run(

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -172,6 +173,42 @@ def test_a_stop_keeps_what_is_done_and_nothing_is_trained_twice(place, monkeypat
     again = reproduce(experiment, None, output, False, "medsam reproduce dev")
     assert len(trained) == 6
     pd.testing.assert_frame_equal(again, summary)
+
+
+def test_a_record_of_another_machine_is_added_to(place, monkeypatch):
+    experiment, output, whole = read_experiment("dev", place), place / "results", place / "whole"
+    reproduce(experiment, None, whole, False, "x")
+    # Another machine: it has the record, of which two runs in the middle are missing, and an empty cache.
+    kept = [trial for trial in experiment.trials if not trial.name.startswith("wide")]
+    reproduce(replace(experiment, trials=tuple(kept)), None, output, False, "x")
+    monkeypatch.setenv("MEDSAM_CACHE", str(place / "empty cache"))
+    trained, real = [], engine.fit
+
+    def counted(*arguments, **options):
+        trained.append(json.loads((output / "run_card.json").read_text())["runs"])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(engine, "fit", counted)
+    summary = reproduce(experiment, None, output, False, "x", only_missing=True)
+    assert list(summary["run"]) == ["base", "first", "wide 2", "wide 3", "seeds", "seeds"]
+    assert [len(runs) for runs in trained] == [4, 5], "both were trained; meanwhile nothing was lost"
+    assert json.loads((output / "run_card.json").read_text())["complete"] is True
+    for file in ("metrics.csv", "history.csv"):
+        one, other = (pd.read_csv(folder / file).drop(columns="seconds", errors="ignore") for folder in (output, whole))
+        pd.testing.assert_frame_equal(one, other)
+
+    reproduce(experiment, None, output, False, "x", only_missing=True)
+    assert len(trained) == 2
+    changed = replace(experiment, trials=(replace(experiment.trials[1], seed=5),))
+    reproduce(changed, None, output, False, "x", only_missing=True)
+    assert len(trained) == 3, "what the record holds is another run"
+
+
+def test_a_damaged_record_is_not_added_to(place):
+    (place / "results").mkdir()
+    (place / "results" / "run_card.json").write_text('{"runs": [{"folder": "a"}]}')
+    with pytest.raises(DataError, match="no whole record"):
+        reproduce(read_experiment("dev", place), None, place / "results", False, "x", only_missing=True)
 
 
 def test_a_report_scores_val_and_takes_another_place_of_the_same_data(place):
