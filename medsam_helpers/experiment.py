@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from accelerate import PartialState
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from medsam_helpers.checks import claim_folder
@@ -179,15 +180,17 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
     Without a config it is the run that the environment asks for.
 
     The folder depends on the settings, the recipe's values, the base's weights and the pixels, so a changed one trains
-    anew.
+    anew. Of two notebooks that ask at the same time one trains, and the other waits for it.
     """
     config = config or config_from_environment()
     data = load_data(config.data, **config.limits()).digest
     weights = weights_of(config.model)
     identity = [sorted(asdict(config).items()), sorted(config.full_recipe().as_dict().items()), weights, data]
     folder = run_folder_of(identity)
-    if not (folder / "README.md").exists():
-        run_finetune(config, folder, show_progress)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "README.md").exists():
+            run_finetune(config, folder, show_progress)
     return folder
 
 

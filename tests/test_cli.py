@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -26,6 +27,7 @@ from safetensors import safe_open
 
 from conftest import draw_discs, make_tiny_sam
 from medsam_helpers import __main__ as cli
+from medsam_helpers import experiment as engine
 from medsam_helpers.__main__ import main
 from medsam_helpers.config import RunConfig
 from medsam_helpers.data.reading import read_image
@@ -434,6 +436,23 @@ def test_get_or_train_trains_once_for_each_setting_and_each_pixel(place, tmp_pat
         Image.fromarray(image).save(path)
     others.append(get_or_train(config, show_progress=False))
     assert len({first, *others}) == 5
+
+
+def test_two_that_ask_for_the_same_run_at_once_train_it_once(place, monkeypatch):
+    trained, real = [], engine.run_finetune
+    limits = {"train_limit": 2, "dev_limit": 1, "val_limit": 1}
+    config = RunConfig(model="tiny", data=str(place / "data"), epochs=1, precision="fp32", **limits)
+
+    def slow(*arguments):
+        trained.append(1)
+        time.sleep(0.5)  # long enough for the other to come
+        return real(*arguments)
+
+    monkeypatch.setattr(engine, "run_finetune", slow)
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.map(lambda _: get_or_train(config, False), range(2))
+    assert first == second
+    assert len(trained) == 1
 
 
 # --- what a person gets wrong ---
