@@ -31,7 +31,7 @@ tutorial: $(INSTALLED)  ## the main job: run every notebook, and write them as p
 	$(BIN)/python tools/build_series.py --output $(TUTORIAL) $(if $(DATA),--data '$(DATA)') $(if $(MODEL),--model '$(MODEL)')
 
 test: $(INSTALLED)  ## doctests, unit tests and every notebook, cell by cell; two files at a time
-	$(BIN)/python -m pytest --nbval --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --nbval --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-browser: $(INSTALLED)  ## the box-prompt demo in a real browser; installs Debian's Chromium where it is missing
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || test -n "$(MEDSAM_CHROMIUM)" || { \

@@ -8,8 +8,8 @@ import pytest
 # Notebook kernels inherit this environment. The stored outputs were computed in fp32, which gives the same two decimals
 # with bf16 hardware and without.
 os.environ.setdefault("MEDSAM_PRECISION", "fp32")
-# Test files side by side (`make test`) share the processors. Were each to start a thread on all of them, the threads would
-# spend their time on waiting for one another.
+# Test files side by side (`make test`) share the processors. Were each to start a thread on all of them, the threads
+# would spend their time on waiting for one another.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 # A backend named here (Agg, on many servers) would keep the kernels from drawing into the notebook.

@@ -109,9 +109,10 @@ def finetune(args: Namespace) -> Result:
     _tell_left_out(figures["left_out"])
     print(summary_text(run.table, f"{config}", f"{run.dataset}; scored on val"))
     low, high = figures["gain_ci95"]
-    print(f"gain over zero-shot, prompt {figures['prompt']}: {figures['gain']:+.3f} [{low:+.3f}, {high:+.3f}] (95 %)")
+    before = "random weights" if config.model in weights.SPECIALISTS else "zero-shot"
+    print(f"gain over {before}, prompt {figures['prompt']}: {figures['gain']:+.3f} [{low:+.3f}, {high:+.3f}] (95 %)")
     if not figures["best_epoch"]:
-        print("no epoch was better than zero-shot on dev, so the weights are those of the base")
+        print(f"no epoch was better than {before} on dev, so the weights are those of the base")
     print(f"written to {args.output}: summary.md, before_after.png, metrics.csv, decoder.safetensors, run_card.json")
     return figures
 

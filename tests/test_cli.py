@@ -192,6 +192,14 @@ def test_a_finished_run_trains_nothing_when_called_again(tuned):
     assert kept["seconds_encode"] == tuned.json["seconds_encode"]
 
 
+def test_a_specialist_gains_over_random_weights_not_over_a_zero_shot_model():
+    arguments = ["--model", "unet-box", "--recipe", "unet", "--epochs", "1", "--precision", "fp32"]
+    said = medsam("finetune", "--data", "data", *arguments, "--output", "run-unet")
+    assert said.status == 0, said.err
+    assert "gain over random weights" in said.out
+    assert "gain over zero-shot" not in said.out
+
+
 def test_a_run_that_learns_nothing_says_so():
     arguments = ["--epochs", "1", "--lr", "1e-30", "--precision", "fp32", "--jitter", "0", "--output", "run-nothing"]
     said = medsam("finetune", "--data", "data", "--model", "tiny", *arguments, "--json")

@@ -1,8 +1,6 @@
 """Experiments: the files that are there, mistakes in them, and one from end to end with a stop in the middle."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 from conftest import draw_discs, make_tiny_sam, save_images
 from medsam_helpers import experiment as engine
 from medsam_helpers import reproduce as runner
+from medsam_helpers.__main__ import main
 from medsam_helpers.data import SOURCES, Case, Cases
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.experiments import experiment_names, read_experiment
@@ -108,14 +107,11 @@ def test_a_mistake_in_a_file_is_named_with_file_and_key(tmp_path, old, new, said
         read_experiment("dev", tmp_path)
 
 
-def test_an_unknown_name_lists_those_there_are(place):
+def test_an_unknown_name_lists_those_there_are(place, capsys):
     with pytest.raises(ConfigError, match="no experiment 'nope': there are dev, val"):
         read_experiment("nope", place)
-    done = subprocess.run(
-        [sys.executable, "-m", "medsam_helpers", "reproduce", "nope"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("medsam: no experiment 'nope': there are across, ")
+    assert main(["reproduce", "nope"]) == 2
+    assert capsys.readouterr().err.startswith("medsam: no experiment 'nope': there are across, ")
 
 
 def test_a_stop_keeps_what_is_done_and_nothing_is_trained_twice(place, monkeypatch):
@@ -318,13 +314,15 @@ def test_the_place_of_each_data_set_can_be_given(two_places):
         (("--data", "isic=folder"), "--data isic=folder: busi-folds uses busi, kvasir"),
     ],
 )
-def test_the_command_says_which_data_set_lacks_a_place(tmp_path, arguments, said):
-    done = subprocess.run(
-        [sys.executable, "-m", "medsam_helpers", "reproduce", "busi-folds", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"medsam: {said}")
-    assert "Traceback" not in done.stderr
+def test_the_command_says_which_data_set_lacks_a_place(capsys, arguments, said):
+    assert main(["reproduce", "busi-folds", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"medsam: {said}")
+
+
+def test_the_command_adds_to_a_record_when_asked(place, monkeypatch):
+    monkeypatch.setattr(runner, "read_experiment", lambda name: read_experiment(name, place))
+    shown, given = pd.DataFrame(columns=["run", "seed", "fold", "tested_on", "n_train", "dev_dice", "gain"]), []
+    monkeypatch.setattr(runner, "reproduce", lambda *_, **options: given.append(options["only_missing"]) or shown)
+    for more in ([], ["--missing"]):
+        assert main(["reproduce", "dev", "--data", "data", "--output", "results", *more]) == 0
+    assert given == [False, True]
