@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-RECIPE_NAMES = ("quick", "best", "guide", "sam", "medsam", "unet")
+RECIPE_NAMES = ("quick", "best", "guide", "sam", "medsam", "last-stage", "unet")
 """Spelt out, as importing the recipes takes seconds; a test holds them in step."""
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _BOX_MODES = ("union", "components")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medsam_helpers.data import SOURCES
 from medsam_helpers.errors import CheckpointError, ConfigError
-from medsam_helpers.weights import SPECIALISTS, WEIGHTS
+from medsam_helpers.weights import NAMES, WEIGHTS
 
 
 def check_names(model: str | None = None, checkpoint: Path | None = None, data: str | None = None) -> None:
@@ -17,7 +17,7 @@ def check_names(model: str | None = None, checkpoint: Path | None = None, data: 
         ConfigError: no model or no data source of that name, and no such path.
         CheckpointError: no such folder, or no run card in it.
     """
-    if model is not None and model not in (*WEIGHTS, *SPECIALISTS) and not Path(model).expanduser().exists():
+    if model is not None and model not in NAMES and not Path(model).expanduser().exists():
         raise ConfigError(f"no model {model!r}: use {', '.join(WEIGHTS)}, or a path that exists")
     if checkpoint is not None and not (checkpoint / "run_card.json").is_file():
         lacks = "holds no run_card.json" if checkpoint.is_dir() else "is no folder that exists"

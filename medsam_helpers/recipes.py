@@ -39,7 +39,8 @@ class Recipe:
             enlarged bilinearly, as for the mask that a reader gets, and targets are finer (one bool a pixel and view in
             memory).
         patience: epochs without a better dev Dice before the run stops; None runs them all.
-        trainable: parts whose weights change. The encoder cannot: its embeddings are cached.
+        trainable: parts whose weights change. The encoder cannot: its embeddings are cached. Its `last_stage` can, in
+            the models that are cut before it.
         augment: change each image at random on the way, see `augmentation`; for a network that sees pixels (a U-Net).
         several_times: how often an epoch shows an image with several lesions; they are few, and one box round all of
             them is the hardest prompt.
@@ -149,6 +150,16 @@ RECIPES: dict[str, Recipe] = {
             source="Ma et al., Segment anything in medical images, Nature Communications 2024 (loss, AdamW 1e-4, "
             "decay 0.01); decoder only, batch of 4",
             loss="dice_bce",
+        ),
+        Recipe(
+            "last-stage",
+            source="as best, and the encoder's last stage learns too; for a model that is cut before it "
+            "(mobile-sam-last-stage)",
+            lr=2e-4,
+            warmup_steps=20,
+            average_decay=0.95,
+            views=("as-is", "mirrored", "upside-down", "turned"),
+            trainable=("mask_decoder", "last_stage"),
         ),
         Recipe(
             "unet",

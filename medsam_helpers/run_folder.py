@@ -24,7 +24,7 @@ from medsam_helpers.runcard import write_run_card
 from medsam_helpers.scores import summarise, write_table
 from medsam_helpers.segmenter import Segmenter
 from medsam_helpers.training import FitResult
-from medsam_helpers.weights import SPECIALISTS, WEIGHTS
+from medsam_helpers.weights import NAMES
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
         commit=commit,
         base=info.name,
         base_digest=info.base_digest,
-        base_path=None if config.model in (*WEIGHTS, *SPECIALISTS) else str(Path(config.model).expanduser().resolve()),
+        base_path=None if config.model in NAMES else str(Path(config.model).expanduser().resolve()),
         recipe=recipe.as_dict(),
         config=asdict(shown),
         data={"name": dataset.name, "licence": dataset.licence, "citation": dataset.citation},

@@ -93,6 +93,8 @@ class HubRepository:
 
 SPECIALISTS = ("unet", "unet-box")
 """Networks that begin with random weights, so that there is nothing to fetch: see `models.unet`."""
+LAST_STAGE = {"mobile-sam-last-stage": "mobile-sam", "lite-medsam-last-stage": "lite-medsam"}
+"""The same weights, cut such that the encoder's last stage can be trained: see `models.last_stage`."""
 _SAW_THE_DATA = "MedSAM's authors trained on Kvasir-SEG and BUSI: its figures on these are not held-out"
 
 WEIGHTS: dict[str, PinnedFile | HubRepository] = {
@@ -131,6 +133,8 @@ WEIGHTS: dict[str, PinnedFile | HubRepository] = {
         ),
     )
 }
+NAMES = (*WEIGHTS, *LAST_STAGE, *SPECIALISTS)
+"""All that `models.load_sam` knows by name."""
 
 
 def sha256_of(path: Path) -> str:

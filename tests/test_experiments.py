@@ -16,7 +16,7 @@ from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.experiments import experiment_names, read_experiment
 from medsam_helpers.reproduce import reproduce, sources_of
 from medsam_helpers.scores import read_table
-from medsam_helpers.weights import SPECIALISTS, WEIGHTS
+from medsam_helpers.weights import NAMES
 
 TINY = """
 title = "tiny"
@@ -64,7 +64,7 @@ def place(tmp_path, monkeypatch, cache):
 def test_every_committed_experiment_can_be_read_and_says_what_it_answers(name):
     experiment = read_experiment(name)
     assert set(experiment.sources) <= {*SOURCES, "busi"}
-    assert {trial.model for trial in experiment.trials} <= {*WEIGHTS, *SPECIALISTS}
+    assert {trial.model for trial in experiment.trials} <= {*NAMES}
     first = Path(runner.FOLDER, f"{name}.toml").read_text().splitlines()[0]
     assert first.startswith("# ")
     assert first.rstrip().find("?") > 0

@@ -23,6 +23,7 @@ from medsam_helpers.models import (
 )
 from medsam_helpers.models.decoder import part_state
 from medsam_helpers.models.export import export_model
+from medsam_helpers.models.last_stage import LastStageSam, joined
 from medsam_helpers.models.loading import state_digest
 from medsam_helpers.models.mobile_sam import build_light, light_config, rename_keys
 from medsam_helpers.models.quick_decoder import with_quick_decoder
@@ -141,7 +142,7 @@ def test_freezing_leaves_gradients_to_the_named_parts_only(tiny_sam):
     freeze_all_but(tiny_sam, ["mask_decoder", "prompt_encoder"])
     assert not tiny_sam.shared_image_embedding.positional_embedding.requires_grad
     assert tiny_sam.prompt_encoder.no_mask_embed.weight.requires_grad
-    with pytest.raises(ConfigError, match="unknown part decoder: a SAM has vision_encoder, prompt_encoder"):
+    with pytest.raises(ConfigError, match="unknown part decoder: this model has vision_encoder, prompt_encoder"):
         freeze_all_but(tiny_sam, ["decoder"])
 
 
@@ -310,6 +311,74 @@ def test_an_export_never_overwrites(hub_folder, tmp_path):
     with pytest.raises(ConfigError, match="not empty: export to a new folder"):
         export_model(hub_folder, tmp_path / "full")
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+@pytest.fixture(scope="module")
+def cut():
+    return load_sam("mobile-sam-last-stage", show_progress=False)
+
+
+@pytest.mark.slow
+def test_a_model_that_is_cut_answers_as_the_whole_one(mobile_sam, cut):
+    image, info = reference_image(), model_info(mobile_sam)
+    box = torch.from_numpy(info.frame(image.shape[:2]).to_model(BOX))[None, None]
+    masks = []
+    with torch.inference_mode():
+        for model in (mobile_sam, cut):
+            embedding = model.get_image_embeddings(pixel_values(image, info))
+            masks.append(model(image_embeddings=embedding, input_boxes=box, multimask_output=False).pred_masks)
+    assert embedding.shape == (1, 320, 64, 64)
+    torch.testing.assert_close(masks[1], masks[0], atol=1e-4, rtol=1e-4)
+    prompts = {"input_boxes": torch.cat([box, box / 2]), "multimask_output": False}
+    with torch.inference_mode():
+        at_once = cut(image_embeddings=embedding.expand(2, -1, -1, -1), **prompts).pred_masks
+        repeated = cut(image_embeddings=embedding.repeat(2, 1, 1, 1), **prompts).pred_masks
+    torch.testing.assert_close(at_once, repeated, atol=1e-4, rtol=1e-4)
+    # Same weights, other embeddings: the two must not share a store.
+    assert model_info(cut).base_digest == info.base_digest
+    assert model_info(cut).name != info.name
+
+
+@pytest.mark.slow
+def test_the_last_stage_learns_and_the_rest_of_the_encoder_stays(cut, tmp_path):
+    before = {name: weight.clone() for name, weight in cut.state_dict().items()}
+    parameters = freeze_all_but(cut, ["mask_decoder", "last_stage"])
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3)
+    inputs = torch.randn(1, 320, 64, 64, generator=torch.Generator().manual_seed(0))
+    box = torch.tensor([[[100.0, 100.0, 600.0, 500.0]]])
+    cut(image_embeddings=inputs, input_boxes=box, multimask_output=False).pred_masks.square().mean().backward()
+    optimizer.step()
+    after = cut.eval().state_dict()
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"mask_decoder", "last_stage"}
+    stages = {name.split(".")[2] for name in before if name.startswith("vision_encoder.layers.")}
+    assert stages == {"0", "1", "2"}
+
+    card = {"base": "mobile-sam-last-stage", "base_digest": model_info(cut).base_digest}
+    folder = save_decoder(part_state(cut, ["mask_decoder", "last_stage"]), tmp_path / "run", card)
+    loaded = load_checkpoint(folder)
+    assert isinstance(loaded, LastStageSam)
+    assert state_digest(loaded) == state_digest(cut)
+
+    # Exported it is in one piece: the usual embedding, the trained answer.
+    whole = load_sam(export_model(folder, tmp_path / "exported"))
+    assert type(whole) is SamModel
+    pixels = pixel_values(reference_image(), model_info(cut))
+    with torch.inference_mode():
+        answers = [
+            model(
+                image_embeddings=model.get_image_embeddings(pixels), input_boxes=box, multimask_output=False
+            ).pred_masks
+            for model in (loaded, whole)
+        ]
+    torch.testing.assert_close(answers[1], answers[0], atol=1e-3, rtol=1e-3)
+    assert state_digest(joined(loaded)) == state_digest(whole)
+
+
+@pytest.mark.slow
+def test_a_model_that_is_whole_has_no_last_stage_to_train(mobile_sam):
+    with pytest.raises(ConfigError, match="unknown part last_stage: this model has vision_encoder, prompt_encoder"):
+        freeze_all_but(mobile_sam, ["mask_decoder", "last_stage"])
 
 
 @pytest.mark.slow

@@ -268,7 +268,11 @@ def test_fp16_without_cuda_trains_in_fp32_and_says_so(setting, tmp_path):
     assert result.precision == "fp32"
 
 
-@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if not recipe.augment])
+# A U-Net's recipe augments pixels, and the last stage is a part of models that are cut before it.
+OF_A_SAM = [name for name, recipe in RECIPES.items() if not recipe.augment and "last_stage" not in recipe.trainable]
+
+
+@pytest.mark.parametrize("name", OF_A_SAM)
 def test_every_recipe_trains(setting, tmp_path, name):
     model, cases, _, store = setting
     recipe = get_recipe(name).but(epochs=1, precision="fp32")

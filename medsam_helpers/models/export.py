@@ -19,6 +19,7 @@ from transformers.models.sam.processing_sam import SamProcessor
 
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.models.decoder import CARD_FILE, load_checkpoint, read_card
+from medsam_helpers.models.last_stage import LastStageSam, joined
 from medsam_helpers.models.loading import load_sam
 from medsam_helpers.weights import TIMEOUT_S
 
@@ -50,6 +51,8 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
         raise ConfigError(
             f"{model.config.base_name} is no SAM, and transformers cannot load it: keep {source} as it is"
         )
+    if isinstance(model, LastStageSam):
+        model = joined(model)
     output.parent.mkdir(parents=True, exist_ok=True)
     # Whole or not there: written beside its place, then renamed.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as temporary:

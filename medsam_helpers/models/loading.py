@@ -17,6 +17,7 @@ from medsam_helpers import weights
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.geometry import Frame
 from medsam_helpers.memory import keep_freed_memory
+from medsam_helpers.models.last_stage import cut_before_last_stage
 from medsam_helpers.models.mobile_sam import build_light, light_config, load_light
 from medsam_helpers.models.quick_decoder import with_quick_decoder
 from medsam_helpers.models.unet import PromptedUNet
@@ -52,8 +53,9 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> SamModel |
 
     Args:
         name_or_path: `mobile-sam`, `lite-medsam`, `sam-vit-base`, `medsam-vit-base`; or one of their original
-            files, known by its hash; or a folder in `save_pretrained`'s layout with safetensors weights. To compare
-            with: `unet` or `unet-box`, a network with random weights behind the same interface.
+            files, known by its hash; or a folder in `save_pretrained`'s layout with safetensors weights.
+            `mobile-sam-last-stage` and `lite-medsam-last-stage` are cut such that this stage may train as well. To
+            compare with: `unet` or `unet-box`, a network with random weights behind the same interface.
         show_progress: show the bar of a download.
     Raises:
         ConfigError: no such name or path.
@@ -62,6 +64,10 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> SamModel |
     keep_freed_memory()
     if str(name_or_path) in weights.SPECIALISTS:
         return PromptedUNet(str(name_or_path)).eval()
+    if str(name_or_path) in weights.LAST_STAGE:
+        model = cut_before_last_stage(load_sam(weights.LAST_STAGE[str(name_or_path)], show_progress))
+        model.config.base_name = str(name_or_path)
+        return model
     entry = weights.WEIGHTS.get(str(name_or_path))
     if isinstance(entry, weights.HubRepository):
         weights.check_hub(entry.repository)

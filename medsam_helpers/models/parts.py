@@ -1,4 +1,4 @@
-"""The three parts of a SAM: which train, which stay, and how large they are."""
+"""The parts of a SAM: which train, which stay, and how large they are."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ from transformers import SamModel
 
 from medsam_helpers.errors import ConfigError
 
-PARTS = ("vision_encoder", "prompt_encoder", "mask_decoder")
+PARTS = ("vision_encoder", "last_stage", "prompt_encoder", "mask_decoder")
+"""`last_stage` is there in models that are cut before it (`models.last_stage`); in others it belongs to the encoder."""
+
+
+def parts_of(model: SamModel) -> list[str]:
+    """The names of the parts that this model has."""
+    return [part for part in PARTS if hasattr(model, part)]
 
 
 def freeze_all_but(model: SamModel, trainable: Iterable[str]) -> list[nn.Parameter]:
     """Stop every gradient except those of the named parts; returns the parameters that train.
 
     Raises:
-        ConfigError: a part's name is unknown.
+        ConfigError: the model has no part of that name.
     """
-    trainable = tuple(trainable)
-    unknown = set(trainable) - set(PARTS)
+    trainable, there = tuple(trainable), parts_of(model)
+    unknown = set(trainable) - set(there)
     if unknown:
-        raise ConfigError(f"unknown part {', '.join(sorted(unknown))}: a SAM has {', '.join(PARTS)}")
+        raise ConfigError(f"unknown part {', '.join(sorted(unknown))}: this model has {', '.join(there)}")
     model.requires_grad_(False)
     for part in trainable:
         model.get_submodule(part).requires_grad_(True)
@@ -37,7 +43,7 @@ def parameter_table(model: SamModel) -> pd.DataFrame:
     The positional embedding, a fixed random matrix that image and prompts share, counts with the prompt encoder.
     """
     rows = []
-    for part in PARTS:
+    for part in parts_of(model):
         parameters = list(model.get_submodule(part).parameters())
         rows.append((part, sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)))
     table = pd.DataFrame(rows, columns=["part", "parameters", "trainable"]).set_index("part")
