@@ -30,6 +30,11 @@ class RunRecord:
     summary: pd.DataFrame
     entry: dict[str, Any]
 
+    @property
+    def tested_on(self) -> set[str]:
+        """The names of the data sets that it was scored on."""
+        return set(self.summary["tested_on"])
+
 
 def record_of_run(trial: Trial, folder: Path) -> RunRecord:
     """The record of a run that lies finished in its folder."""

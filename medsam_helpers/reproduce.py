@@ -103,7 +103,10 @@ def reproduce(
         check_names(data=source)
     load, recorded = _Loader(experiment, sources), read_record(output) if only_missing else {}
     folders = [working_folder(experiment, trial, load(trial).digest) for trial in experiment.trials]
-    runs = [recorded.get(folder.name) for folder in folders]
+    runs = [
+        run if (run := recorded.get(folder.name)) and run.tested_on == {trial.data, *trial.also_on} else None
+        for trial, folder in zip(experiment.trials, folders, strict=True)
+    ]
     for index, (trial, folder) in enumerate(zip(experiment.trials, folders, strict=True)):
         if show_progress:
             there = " (recorded)" if runs[index] else ""

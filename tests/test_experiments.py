@@ -202,6 +202,15 @@ def test_a_record_of_another_machine_is_added_to(place, monkeypatch):
     assert len(trained) == 3, "what the record holds is another run"
 
 
+def test_a_recorded_run_that_was_not_scored_on_another_set_is_scored_there(two_places, monkeypatch):
+    experiment, output = read_experiment("across", two_places), two_places / "results"
+    sources = {"near": str(two_places / "near_folder"), "far": str(two_places / "far_folder")}
+    alone = replace(experiment, trials=tuple(replace(trial, also_on={}) for trial in experiment.trials))
+    assert len(reproduce(alone, sources, output, False, "x")) == 4
+    monkeypatch.setattr(engine, "fit", None)  # the training lies in the cache
+    assert len(reproduce(experiment, sources, output, False, "x", only_missing=True)) == 8
+
+
 def test_a_damaged_record_is_not_added_to(place):
     (place / "results").mkdir()
     (place / "results" / "run_card.json").write_text('{"runs": [{"folder": "a"}]}')
