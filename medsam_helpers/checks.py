@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medsam_helpers.data import SOURCES
 from medsam_helpers.errors import CheckpointError, ConfigError
-from medsam_helpers.weights import NAMES, WEIGHTS
+from medsam_helpers.weights import NAMES
 
 
 def check_names(model: str | None = None, checkpoint: Path | None = None, data: str | None = None) -> None:
@@ -18,7 +18,7 @@ def check_names(model: str | None = None, checkpoint: Path | None = None, data: 
         CheckpointError: no such folder, or no run card in it.
     """
     if model is not None and model not in NAMES and not Path(model).expanduser().exists():
-        raise ConfigError(f"no model {model!r}: use {', '.join(WEIGHTS)}, or a path that exists")
+        raise ConfigError(f"no model {model!r}: use {', '.join(NAMES)}, or a path that exists")
     if checkpoint is not None and not (checkpoint / "run_card.json").is_file():
         lacks = "holds no run_card.json" if checkpoint.is_dir() else "is no folder that exists"
         raise CheckpointError(f"checkpoint {checkpoint} {lacks}: pass one that `medsam finetune --output` wrote")

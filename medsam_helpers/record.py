@@ -30,10 +30,9 @@ class RunRecord:
     summary: pd.DataFrame
     entry: dict[str, Any]
 
-    @property
-    def tested_on(self) -> set[str]:
-        """The names of the data sets that it was scored on."""
-        return set(self.summary["tested_on"])
+    def serves(self, trial: Trial) -> bool:
+        """Whether it goes by the trial's name, and was scored on all of the trial's data sets."""
+        return self.entry["run"] == trial.name and set(self.summary["tested_on"]) == {trial.data, *trial.also_on}
 
 
 def record_of_run(trial: Trial, folder: Path) -> RunRecord:

@@ -104,7 +104,7 @@ def reproduce(
     load, recorded = _Loader(experiment, sources), read_record(output) if only_missing else {}
     folders = [working_folder(experiment, trial, load(trial).digest) for trial in experiment.trials]
     runs = [
-        run if (run := recorded.get(folder.name)) and run.tested_on == {trial.data, *trial.also_on} else None
+        run if (run := recorded.get(folder.name)) and run.serves(trial) else None
         for trial, folder in zip(experiment.trials, folders, strict=True)
     ]
     for index, (trial, folder) in enumerate(zip(experiment.trials, folders, strict=True)):
