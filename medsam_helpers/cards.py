@@ -35,6 +35,9 @@ def write_model_card(path: Path, card: Mapping[str, Any]) -> None:
     from_scratch = card["base"] in SPECIALISTS
     name = f"{card['base']}, trained on" if from_scratch else f"{card['base']}, decoder fine-tuned on"
     part, before, what = ("", "untrained", "network") if from_scratch else ("mask decoder of ", "zero-shot", "decoder")
+    if "last_stage" in card["recipe"].get("trainable", ()):
+        part, what = "mask decoder and the encoder's last stage of ", "model"
+        name = name.replace("decoder fine-tuned", "decoder and last stage fine-tuned")
     text = f"""---
 {header.to_yaml()}
 ---

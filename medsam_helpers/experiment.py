@@ -28,6 +28,7 @@ from medsam_helpers.evaluation import evaluate
 from medsam_helpers.files import cache_dir
 from medsam_helpers.memory import peak_mb, restart_peak
 from medsam_helpers.models import load_sam
+from medsam_helpers.models.parts import check_parts
 from medsam_helpers.recipes import Recipe
 from medsam_helpers.run_folder import Finetuned, name_left_out, write_run
 from medsam_helpers.runcard import git_commit
@@ -111,6 +112,7 @@ def run_finetune(
     dataset = dataset or load_data(config.data, **(config.limits() | ({"val_limit": 0} if split == "dev" else {})))
     _check_splits(dataset, split)
     model = load_sam(config.model, show_progress)
+    check_parts(model, recipe.trainable)
     zero_shot = Segmenter(model, precision=recipe.precision)
     zero_shot.store = store = EmbeddingStore.for_model(zero_shot.info, zero_shot.precision)
     encoded, seconds_encode = 0, 0.0

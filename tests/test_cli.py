@@ -200,6 +200,14 @@ def test_a_specialist_gains_over_random_weights_not_over_a_zero_shot_model():
     assert "gain over zero-shot" not in said.out
 
 
+def test_a_recipe_for_another_model_is_refused_before_anything_is_encoded(monkeypatch):
+    monkeypatch.setattr(engine, "embed_cases", None)
+    said = medsam("finetune", "--data", "data", "--model", "tiny", "--recipe", "last-stage", "--output", "run-refused")
+    assert said.status == 2
+    assert said.err[-1].startswith("medsam: unknown part last_stage: this model has vision_encoder, prompt_encoder")
+    assert "mobile-sam-last-stage" in said.err[-1]
+
+
 def test_a_run_that_learns_nothing_says_so():
     arguments = ["--epochs", "1", "--lr", "1e-30", "--precision", "fp32", "--jitter", "0", "--output", "run-nothing"]
     said = medsam("finetune", "--data", "data", "--model", "tiny", *arguments, "--json")

@@ -19,16 +19,29 @@ def parts_of(model: SamModel) -> list[str]:
     return [part for part in PARTS if hasattr(model, part)]
 
 
+def check_parts(model: SamModel, trainable: Iterable[str]) -> None:
+    """Find out before anything is encoded whether the model has the parts that shall train.
+
+    Raises:
+        ConfigError: it has no part of that name.
+    """
+    there = parts_of(model)
+    if unknown := set(trainable) - set(there):
+        advice = "; a model that is cut before its last stage has it, such as mobile-sam-last-stage"
+        raise ConfigError(
+            f"unknown part {', '.join(sorted(unknown))}: this model has {', '.join(there)}"
+            + advice * ("last_stage" in unknown)
+        )
+
+
 def freeze_all_but(model: SamModel, trainable: Iterable[str]) -> list[nn.Parameter]:
     """Stop every gradient except those of the named parts; returns the parameters that train.
 
     Raises:
         ConfigError: the model has no part of that name.
     """
-    trainable, there = tuple(trainable), parts_of(model)
-    unknown = set(trainable) - set(there)
-    if unknown:
-        raise ConfigError(f"unknown part {', '.join(sorted(unknown))}: this model has {', '.join(there)}")
+    trainable = tuple(trainable)
+    check_parts(model, trainable)
     model.requires_grad_(False)
     for part in trainable:
         model.get_submodule(part).requires_grad_(True)
