@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--jitter", type=_amount, metavar="PX1024", help="in training and scoring; 0: exact boxes")
     sub.add_argument("--box-mode", choices=_BOX_MODES)
     sub.add_argument("--seed", type=_count, default=0, metavar="N")
+    sub.add_argument("--tta", action="store_true", help=f"score the tuned model with it: {_TTA}")
     sub.add_argument("--output", type=_path, default=Path("runs/finetune"), metavar="DIR")
 
     sub = command("evaluate", "evaluate", "score a model or a fine-tuned decoder, an image a row")
@@ -78,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", choices=("train", "dev", "val"), default="val")
     sub.add_argument("--jitter", type=_amount, default=20.0, metavar="PX1024", help="0: exact boxes (default 20)")
     sub.add_argument("--box-mode", choices=_BOX_MODES, help="default: as the checkpoint was trained, else union")
+    sub.add_argument("--tta", action="store_true", help=_TTA)
     sub.add_argument("--output", type=_path, default=Path("runs/evaluate"), metavar="DIR")
 
     sub = command("reproduce", "reproduce", "run an experiment of experiments/ and record it; goes on after a stop")
@@ -95,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--box", type=float, nargs=4, action="append", metavar=("X0", "Y0", "X1", "Y1"))
     sub.add_argument("--point", type=float, nargs=2, action="append", metavar=("X", "Y"), help="on the lesion")
     sub.add_argument("--background", type=float, nargs=2, action="append", metavar=("X", "Y"), help="beside the lesion")
+    sub.add_argument("--tta", action="store_true", help=_TTA)
     sub.add_argument("--output", type=_path, default=Path("mask.png"), metavar="MASK.png")
 
     sub = command("export", "export", "write the whole model for plain transformers")
@@ -109,6 +112,7 @@ RECIPE_NAMES = ("quick", "best", "guide", "sam", "medsam", "last-stage", "unet")
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _BOX_MODES = ("union", "components")
 _CHECKPOINT = "a folder that finetune wrote, or the name of one in checkpoints/"
+_TTA = "test-time augmentation: the mirror image too, and the mean of both answers; twice the encoding"
 _DATA = "a folder with images/ and masks/, or phantom, phantom-ultrasound, kvasir, breast"
 
 

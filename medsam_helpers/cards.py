@@ -38,6 +38,8 @@ def write_model_card(path: Path, card: Mapping[str, Any]) -> None:
     if "last_stage" in card["recipe"].get("trainable", ()):
         part, what = "mask decoder and the encoder's last stage of ", "model"
         name = name.replace("decoder fine-tuned", "decoder and last stage fine-tuned")
+    second_look = card.get("config", {}).get("tta", False)
+    tta, option = (", with test-time augmentation", ", tta=True") if second_look else ("", "")
     text = f"""---
 {header.to_yaml()}
 ---
@@ -53,7 +55,7 @@ The {part}`{card["base"]}` after `{card["recipe"]["name"]}` ({card["recipe"]["lo
 | fill the box | {metrics["box_dice"]:.3f} |
 | fill its ellipse | {metrics["ellipse_dice"]:.3f} |
 | {before} | {metrics["zero_shot_dice"]:.3f} |
-| this {what} | {metrics["tuned_dice"]:.3f} |
+| this {what}{tta} | {metrics["tuned_dice"]:.3f} |
 | paired gain over {before}, 95 % interval | {metrics["gain"]:+.3f} [{low:+.3f}, {high:+.3f}] |
 
 ## Use
@@ -61,7 +63,7 @@ The {part}`{card["base"]}` after `{card["recipe"]["name"]}` ({card["recipe"]["lo
 ```python
 from medsam_helpers.segmenter import Segmenter
 
-masks = Segmenter.load("path/to/this/folder").predict(image, boxes=[x0, y0, x1, y1]).best()
+masks = Segmenter.load("path/to/this/folder"{option}).predict(image, boxes=[x0, y0, x1, y1]).best()
 ```
 
 Boxes are pixels of the original image, half-open. **Not for clinical use**: research and teaching only. A box that

@@ -99,18 +99,17 @@ def finetune(args: Namespace) -> Result:
     from medsam_helpers.experiment import run_finetune
     from medsam_helpers.run_folder import summary_text
 
-    names = ("model", "data", "train_limit", "dev_limit", "val_limit", "recipe", "epochs", "lr", "batch", "seed")
+    names = ("model", "recipe", "epochs", "lr", "batch", "box_mode", "precision", "seed", "tta")
     given = {name: getattr(args, name) for name in names}
-    config = RunConfig().but(
-        **given, jitter_1024=args.jitter, box_mode=args.box_mode, precision=args.precision, skip_bad=args.skip_bad
-    )
+    config = RunConfig().but(data=args.data, jitter_1024=args.jitter, **given, **_limits(args))
     run = run_finetune(config, args.output, command=args.command_line)
     figures = run.figures
     _tell_left_out(figures["left_out"])
     print(summary_text(run.table, f"{config}", f"{run.dataset}; scored on val"))
     low, high = figures["gain_ci95"]
     before = "random weights" if config.model in weights.SPECIALISTS else "zero-shot"
-    print(f"gain over {before}, prompt {figures['prompt']}: {figures['gain']:+.3f} [{low:+.3f}, {high:+.3f}] (95 %)")
+    gain, with_tta = f"{figures['gain']:+.3f} [{low:+.3f}, {high:+.3f}] (95 %)", " with tta" * args.tta
+    print(f"gain{with_tta} over {before}, prompt {figures['prompt']}: {gain}")
     if not figures["best_epoch"]:
         print(f"no epoch was better than {before} on dev, so the weights are those of the base")
     print(f"written to {args.output}: summary.md, before_after.png, metrics.csv, decoder.safetensors, run_card.json")
@@ -158,6 +157,7 @@ def evaluate(args: Namespace) -> Result:
         split=args.split,
         prompt=prompt_name(args.jitter),
         box_mode=box_mode,
+        tta=args.tta,
         precision=segmenter.precision,
         metrics=figures,
     )
@@ -234,7 +234,8 @@ def _segmenter(args: Namespace, with_store: bool = False):
 
     checkpoint = getattr(args, "checkpoint", None)
     model = load_checkpoint(checkpoint) if checkpoint else load_sam(args.model)
-    segmenter = Segmenter(model, precision=args.precision or _trained_with(args).get("precision", "auto"))
+    precision = args.precision or _trained_with(args).get("precision", "auto")
+    segmenter = Segmenter(model, precision=precision, tta=getattr(args, "tta", False))
     if with_store:
         segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
     return segmenter

@@ -23,6 +23,8 @@ class RunConfig:
         train_limit: at most so many training cases; likewise dev and val.
         recipe: a name of `recipes.RECIPES`.
         seed: of the order and jitter in training; the splits do not depend on it.
+        skip_bad: leave bad files out, counted and named.
+        tta: score the tuned model with test-time augmentation, see `Segmenter`; the base model is scored as it is.
     Raises:
         ConfigError: a box mode that is none, or a negative seed. `full_recipe` checks the recipe's values.
     """
@@ -41,6 +43,7 @@ class RunConfig:
     precision: str | None = None
     seed: int = 0
     skip_bad: bool = False
+    tta: bool = False
 
     def __post_init__(self) -> None:
         if self.box_mode not in (None, *get_args(BoxMode)):

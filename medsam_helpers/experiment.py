@@ -56,7 +56,7 @@ def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool
             def encode(case: Case = case):
                 nonlocal seconds
                 started = time.perf_counter()
-                features = segmenter.embed(case.image).features[0]
+                features = segmenter.encode([case.image])[0]
                 seconds += time.perf_counter() - started
                 return features
 
@@ -116,19 +116,19 @@ def run_finetune(
     zero_shot = Segmenter(model, precision=recipe.precision)
     zero_shot.store = store = EmbeddingStore.for_model(zero_shot.info, zero_shot.precision)
     encoded, seconds_encode = 0, 0.0
-    for cases in (views_of(dataset.train, recipe.views), dataset.dev, dataset.val):
+    tuned_model = copy.deepcopy(model)
+    tuned = Segmenter(tuned_model, precision=recipe.precision, store=store, tta=config.tta)
+    scored = getattr(dataset, split)
+    for cases in (views_of(dataset.train, recipe.views), dataset.dev, views_of(scored, tuned.views)):
         count, seconds = embed_cases(zero_shot, cases, show_progress)
         encoded, seconds_encode = encoded + count, seconds_encode + seconds
 
-    tuned_model = copy.deepcopy(model)
     options = {"seed": config.seed, "log_with": log_with, "show_progress": show_progress}
     options |= {"dev_jitter_1024": dev_jitter_1024}
     result = fit(tuned_model, dataset.train, dataset.dev, recipe, store, output, **options)
-    tuned = Segmenter(tuned_model, precision=recipe.precision, store=store)
     prompt = prompt_name(recipe.jitter_1024 if dev_jitter_1024 is None else dev_jitter_1024)
     prompts = list(dict.fromkeys([*prompts, prompt]))
     models = {"zero-shot": zero_shot.predict_case, "tuned": tuned.predict_case}
-    scored = getattr(dataset, split)
     table = evaluate(scored, models, prompts=prompts, box_mode=recipe.box_mode, show_progress=show_progress)
     figures = {
         **headline(table, prompt),
@@ -211,5 +211,5 @@ def evaluate_model(
     segmenter: Segmenter, cases: Sequence[Case], model_name: str, jitter_1024: float, box_mode: str
 ) -> pd.DataFrame:
     """Scores of one model, embeddings from (and into) its store."""
-    embed_cases(segmenter, cases)
+    embed_cases(segmenter, views_of(cases, segmenter.views))
     return evaluate(cases, {model_name: segmenter.predict_case}, prompts=[prompt_name(jitter_1024)], box_mode=box_mode)

@@ -10,6 +10,8 @@ from typing import Any
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.evaluation import jitter_of
+from medsam_helpers.files import find_checkpoint
+from medsam_helpers.models.decoder import read_card
 from medsam_helpers.recipes import Recipe, get_recipe
 
 FOLDER = Path(__file__).parents[1] / "experiments"
@@ -17,7 +19,7 @@ FOLDER = Path(__file__).parents[1] / "experiments"
 _TOP = {"title": str, "data": str, "score": str, "prompts": list, "dev_jitter_1024": (int, float), "dev_limit": int}
 _TOP |= {"val_limit": int, "defaults": dict, "runs": list}
 _RUN = {"name": str, "kind": str, "model": str, "recipe": str, "train_limit": (int, list), "seeds": list}
-_RUN |= {"change": dict, "data": str, "folds": int, "train_with": dict, "also_on": dict}
+_RUN |= {"change": dict, "data": str, "folds": int, "train_with": dict, "also_on": dict, "checkpoint": str, "tta": bool}
 _PARTS = ("val", "all")
 _CHANGES = tuple(field.name for field in fields(Recipe) if field.name not in ("name", "source"))
 
@@ -29,7 +31,7 @@ class Trial:
     Args:
         name: for tables.
         model: see `load_sam`.
-        recipe: None: the base model is scored as it is.
+        recipe: None: nothing is trained.
         train_limit: of the training cases.
         seed: of training.
         changes: of the recipe, as written.
@@ -37,6 +39,8 @@ class Trial:
         fold: (which, of how many), from 1: see `data.folds.make_folds`. None: the data set's own split.
         train_with: further data sets to train with, and how many cases of each; a tenth as many join dev.
         also_on: further data sets to score on, and which cases: "val", or "all" where none was trained on.
+        checkpoint: a fine-tuned decoder that is scored beside its base, in place of training one.
+        tta: score with test-time augmentation, see `Segmenter`; a base beside a tuned model is scored without.
     """
 
     name: str
@@ -49,6 +53,18 @@ class Trial:
     fold: tuple[int, int] | None = None
     train_with: Mapping[str, int] = field(default_factory=dict)
     also_on: Mapping[str, str] = field(default_factory=dict)
+    checkpoint: str | None = None
+    tta: bool = False
+
+    @property
+    def base(self) -> str:
+        """What the rows of "zero-shot" are of."""
+        return f"{self.model} with tta" if self.tta and not self.is_tuned else self.model
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether there is a tuned model beside the base."""
+        return self.recipe is not None or self.checkpoint is not None
 
     def __str__(self) -> str:
         shown = f"{self.name}, seed {self.seed}" if self.recipe else self.name
@@ -132,7 +148,7 @@ def _check(path: Path, where: str, table: Any, known: Mapping[str, Any]) -> None
     for key, value in table.items():
         if key not in known:
             raise ConfigError(f"{path.name}: {where}{key} is unknown: use {', '.join(known)}")
-        if not isinstance(value, known[key]) or isinstance(value, bool):
+        if not isinstance(value, known[key]) or (isinstance(value, bool) and known[key] is not bool):
             raise ConfigError(f"{path.name}: {where}{key} has the wrong type: {value!r}")
 
 
@@ -141,8 +157,13 @@ def _trials(run: Mapping[str, Any]) -> Iterator[Trial]:
     if "name" not in run:
         raise ConfigError("name is missing")
     model, kind, changes = run.get("model", "mobile-sam"), run.get("kind", "finetune"), run["change"]
-    folds, where = _folds(run), _other_data(run)
-    if kind == "zero-shot":
+    folds, where = _folds(run), _other_data(run) | {"tta": run.get("tta", False)}
+    if "checkpoint" in run:
+        if given := [key for key in ("kind", "model", "recipe", "train_limit", "seeds") if key in run]:
+            raise ConfigError(f"{given[0]} and checkpoint cannot go together: it is trained already")
+        model = read_card(find_checkpoint(run["checkpoint"]))["base"]
+        where |= {"checkpoint": run["checkpoint"]}
+    if kind == "zero-shot" or "checkpoint" in run:
         for fold in folds:
             yield Trial(run["name"], model, None, None if fold else 0, 0, {}, fold=fold, **where)
         return

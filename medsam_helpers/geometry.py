@@ -142,3 +142,19 @@ def check_points(points: np.ndarray, original_hw: tuple[int, int]) -> np.ndarray
         if not (0 <= x < width and 0 <= y < height):
             raise PromptError(f"point {x:g} {y:g} lies outside the image, which is {width} wide and {height} high")
     return points.reshape(-1, 2)
+
+
+def mirror(prompts: np.ndarray, width: int) -> np.ndarray:
+    """Boxes `(..., 4)` half-open xyxy, or points `(..., 2)` xy, where they lie in the mirror image.
+
+    A box's sides lie between pixels, 0 to `width`; a point names a pixel, 0 to `width - 1`.
+
+    >>> mirror(np.array([1, 0, 4, 2]), width=10), mirror(np.array([1, 0]), width=10)
+    (array([6., 0., 9., 2.], dtype=float32), array([8., 0.], dtype=float32))
+    """
+    turned = np.array(prompts, np.float32)
+    if turned.shape[-1] == 4:
+        turned[..., [0, 2]] = width - turned[..., [2, 0]]
+    else:
+        turned[..., 0] = np.maximum(width - 1 - turned[..., 0], 0)
+    return turned

@@ -45,7 +45,7 @@ def record_of_run(trial: Trial, folder: Path) -> RunRecord:
     for tested_on, file in files.items():
         table, place = read_table(folder / file), names | {"tested_on": tested_on}
         whence = {"train_seed" if k == "seed" else k: v for k, v in place.items()}
-        tables.append(table.assign(**whence, base=trial.model))
+        tables.append(table.assign(**whence, base=trial.base))
         rows.append(place | _summary_row(trial, card, table, history))
     kept = ("commit", "date", "data_digest", "seconds", "machine", "precision", "recipe", "sizes", "best_epoch")
     entry = {**names, "folder": folder.name, **{key: card.get(key) for key in kept}}
@@ -133,7 +133,7 @@ def _summary_row(trial: Trial, card: dict[str, Any], table: pd.DataFrame, histor
     metrics = card["metrics"]
     row = {
         "model": trial.model,
-        "recipe": trial.recipe.name if trial.recipe else "zero-shot",
+        "recipe": trial.recipe.name if trial.recipe else trial.checkpoint or "zero-shot",
         "changes": "; ".join(f"{key} {value}" for key, value in trial.changes.items()),
         "n_train": metrics.get("n_train", 0),
         "n_scored": table["case"].nunique(),
@@ -143,7 +143,7 @@ def _summary_row(trial: Trial, card: dict[str, Any], table: pd.DataFrame, histor
     for (model, prompt), dice in table.groupby(["model", "prompt"], sort=False)["dice"].mean().items():
         row[f"{model}_{prompt}"] = dice
     # What a specialist gains over its own random weights is no news.
-    compares = trial.recipe and trial.model not in SPECIALISTS
+    compares = trial.is_tuned and trial.model not in SPECIALISTS
     gain = paired_gain(table, metrics["prompt"]) if compares else (None, None, None)
     row |= {"gain_prompt": metrics.get("prompt"), **dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))}
     seconds = {"seconds_encode": metrics["seconds_encode"], "seconds_train": metrics.get("seconds_train", 0)}

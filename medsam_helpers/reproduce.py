@@ -16,14 +16,15 @@ from medsam_helpers.checks import check_names, claim_folder
 from medsam_helpers.config import RunConfig
 from medsam_helpers.data import SOURCES, Cases, Dataset, load_data
 from medsam_helpers.data.folds import everything, make_folds, with_training_of
+from medsam_helpers.data.views import views_of
 from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.evaluation import evaluate
 from medsam_helpers.experiment import embed_cases, run_finetune, run_folder_of, weights_of
 from medsam_helpers.experiments import FOLDER, Experiment, Trial, experiment_names, read_experiment
-from medsam_helpers.files import atomic_write
+from medsam_helpers.files import atomic_write, find_checkpoint
 from medsam_helpers.memory import peak_mb, restart_peak
-from medsam_helpers.models.decoder import CARD_FILE
+from medsam_helpers.models.decoder import CARD_FILE, read_card
 from medsam_helpers.record import read_record, record_of_run, write_record
 from medsam_helpers.runcard import git_commit, write_run_card
 from medsam_helpers.scores import write_table
@@ -152,9 +153,12 @@ def working_folder(experiment: Experiment, trial: Trial, data_digest: str) -> Pa
     """Where a trial is trained; the same for every experiment that asks for the same, whatever it calls it."""
     values = {key: value for key, value in trial.recipe.as_dict().items() if key != "source"} if trial.recipe else {}
     judged = [experiment.score, experiment.prompts, experiment.dev_jitter_1024]
-    return run_folder_of(
-        [trial.model, weights_of(trial.model), sorted(values.items()), trial.seed, data_digest, judged]
-    )
+    identity = [trial.model, weights_of(trial.model), sorted(values.items()), trial.seed, data_digest, judged]
+    if trial.checkpoint:
+        identity.append(weights_of(str(find_checkpoint(trial.checkpoint))))
+    if trial.tta:
+        identity.append("tta")
+    return run_folder_of(identity)
 
 
 def _limits(experiment: Experiment, trial: Trial) -> dict[str, Any]:
@@ -172,7 +176,9 @@ def _finish(
         _run(experiment, trial, load(trial), load.sources[trial.data], folder, show_progress, command)
     for name, part in trial.also_on.items():
         if not (folder / f"metrics-{name}.csv").exists():
-            table = _score_elsewhere(experiment, trial, load.elsewhere(name, part), folder, show_progress)
+            checkpoint = folder if trial.recipe else trial.checkpoint
+            cases = load.elsewhere(name, part)
+            table, _, _ = _score(trial, checkpoint, cases, experiment.prompts, show_progress)
             write_table(table, folder / f"metrics-{name}.csv")
 
 
@@ -186,10 +192,12 @@ def _run(
     command: str,
 ) -> None:
     if trial.recipe is None:
-        _zero_shot(experiment, trial, dataset, folder, show_progress, command)
+        _score_as_it_is(experiment, trial, dataset, folder, show_progress, command)
         return
     limits = _limits(experiment, trial)
-    config = RunConfig(model=trial.model, data=source, recipe=trial.recipe.name, seed=trial.seed, **limits)
+    config = RunConfig(
+        model=trial.model, data=source, recipe=trial.recipe.name, seed=trial.seed, tta=trial.tta, **limits
+    )
     run_finetune(
         config,
         folder,
@@ -203,39 +211,43 @@ def _run(
     )
 
 
-def _zero_shot(
+def _score_as_it_is(
     experiment: Experiment, trial: Trial, dataset: Dataset, folder: Path, show_progress: bool, command: str
 ) -> None:
-    """Score the base model as it is."""
+    """Score the base model, and the trial's checkpoint where it has one."""
     started, commit = time.perf_counter(), git_commit()
     restart_peak()
-    cases, segmenter = getattr(dataset, experiment.score), Segmenter.load(trial.model)
-    segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
-    encoded, seconds = embed_cases(segmenter, cases, show_progress)
-    models = {"zero-shot": segmenter.predict_case}
-    table = evaluate(cases, models, prompts=experiment.prompts, show_progress=show_progress)
+    card = read_card(find_checkpoint(trial.checkpoint)) if trial.checkpoint else {}
+    cases = getattr(dataset, experiment.score)
+    table, precision, encoded = _score(trial, trial.checkpoint, cases, experiment.prompts, show_progress)
     write_table(table, folder / "metrics.csv")
+    metrics = {"encoded": encoded[0], "seconds_encode": round(encoded[1], 1), "peak_memory_mb": peak_mb()}
+    if trial.checkpoint:
+        metrics |= {"prompt": card["metrics"]["prompt"], "n_train": card["sizes"]["train"]}
     write_run_card(
         folder / CARD_FILE,
         command=command,
         data_digest=dataset.digest,
         seconds=time.perf_counter() - started,
         commit=commit,
-        precision=segmenter.precision,
-        metrics={"encoded": encoded, "seconds_encode": round(seconds, 1), "peak_memory_mb": peak_mb()},
+        precision=precision,
+        metrics=metrics,
     )
     with atomic_write(folder / "README.md") as temporary:
-        temporary.write_text(f"{segmenter.info.name}, scored as it is on {experiment.score}.\n", encoding="utf-8")
+        temporary.write_text(
+            f"{trial.checkpoint or trial.model}, scored as it is on {experiment.score}.\n", encoding="utf-8"
+        )
 
 
-def _score_elsewhere(
-    experiment: Experiment, trial: Trial, cases: Cases, folder: Path, show_progress: bool
-) -> pd.DataFrame:
-    """Scores on another data set, before training and after."""
-    base = Segmenter.load(trial.model)
+def _score(
+    trial: Trial, checkpoint: str | Path | None, cases: Cases, prompts: Sequence[str], show_progress: bool
+) -> tuple[pd.DataFrame, str, tuple[int, float]]:
+    """Scores of a trial's base, and of a checkpoint beside it; the precision; images encoded, and the seconds."""
+    base = Segmenter.load(trial.model, tta=trial.tta and not checkpoint)
     base.store = EmbeddingStore.for_model(base.info, base.precision)
-    embed_cases(base, cases, show_progress)
-    models = {"zero-shot": base.predict_case}
-    if trial.recipe:
-        models["tuned"] = Segmenter.load(folder, store=base.store).predict_case
-    return evaluate(cases, models, prompts=experiment.prompts, show_progress=show_progress)
+    models, views = {"zero-shot": base.predict_case}, base.views
+    if checkpoint:
+        tuned = Segmenter.load(checkpoint, store=base.store, tta=trial.tta)
+        models, views = models | {"tuned": tuned.predict_case}, tuned.views
+    encoded = embed_cases(base, views_of(cases, views), show_progress)
+    return evaluate(cases, models, prompts=prompts, show_progress=show_progress), base.precision, encoded

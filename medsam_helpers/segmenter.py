@@ -12,10 +12,11 @@ from torch import Tensor
 from transformers import SamModel
 
 from medsam_helpers.data.case import Case
+from medsam_helpers.data.views import TURNS, view_of
 from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.errors import PromptError, ShapeError
 from medsam_helpers.files import find_checkpoint
-from medsam_helpers.geometry import Frame, check_boxes, check_points
+from medsam_helpers.geometry import Frame, check_boxes, check_points, mirror
 from medsam_helpers.models import load_checkpoint, load_sam, model_info, pixel_values
 from medsam_helpers.precision import autocast, default_device, effective_precision
 
@@ -25,10 +26,14 @@ _PROMPTS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Embedding:
-    """What the encoder saw in one image: `features` (1, 256, 64, 64) float32, and the frame to come back by."""
+    """What the encoder saw in one image: `features` (1, 256, 64, 64) float32, and the frame to come back by.
+
+    With test-time augmentation, `mirrored` is what it saw in the image's mirror image, of the same shape.
+    """
 
     features: Tensor
     frame: Frame
+    mirrored: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class Prediction:
     """The answer to N prompts, M masks each (1, or 3 with `multimask`).
 
     `masks` (N, M, H, W) bool in the original frame; `scores` (N, M), the model's own guess of each mask's IoU;
-    `logits` (N, M, h, w) float32 in the mask frame, which may go back in as the next prompt's `mask_logits`.
+    `logits` (N, M, h, w) float32 in the mask frame, which may go back in as the next prompt's `mask_logits`. With
+    test-time augmentation masks and scores come of both looks, the logits of the image as it is.
     """
 
     masks: np.ndarray
@@ -57,6 +63,8 @@ class Segmenter:
         precision: of the encoder, "auto", "fp32", "bf16" or "fp16". The decoder always runs in float32: it is
             cheap, and its logits are compared.
         store: where `predict_case` looks for embeddings first.
+        tta: test-time augmentation: look at the image's mirror image too, and take the mean of both answers. It costs
+            the time of a second image.
     """
 
     def __init__(
@@ -65,12 +73,19 @@ class Segmenter:
         device: str | torch.device | None = None,
         precision: str = "auto",
         store: EmbeddingStore | None = None,
+        tta: bool = False,
     ) -> None:
         self.device = torch.device(device) if device else default_device()
         self.precision = effective_precision(precision, self.device)
         self.model = model.to(self.device).eval()
         self.info = model_info(model)
         self.store = store
+        self.tta = tta
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Of an image, those that it looks at: names of `data.views.TURNS`."""
+        return ("as-is", "mirrored") if self.tta else ("as-is",)
 
     @classmethod
     def load(cls, name_or_checkpoint: str | Path, **options: object) -> Segmenter:
@@ -91,10 +106,16 @@ class Segmenter:
     @torch.inference_mode()
     def embed_batch(self, images: Sequence[np.ndarray]) -> list[Embedding]:
         """Several images through the encoder at once; their sizes may differ."""
+        features = [self.encode([TURNS[view](image) for image in images]).split(1) for view in self.views]
+        frames = [self.info.frame(image.shape[:2]) for image in images]
+        return [Embedding(seen, frame, *mirrored) for frame, seen, *mirrored in zip(frames, *features, strict=True)]
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[np.ndarray]) -> Tensor:
+        """The features alone, (B, 256, 64, 64) float32, of B images as they are."""
         pixels = torch.cat([pixel_values(image, self.info) for image in images]).to(self.device)
         with autocast(self.device, self.precision):
-            features = self.model.get_image_embeddings(pixels).float()
-        return [Embedding(features[i, None], self.info.frame(image.shape[:2])) for i, image in enumerate(images)]
+            return self.model.get_image_embeddings(pixels).float()
 
     @torch.inference_mode()
     def predict(
@@ -121,30 +142,46 @@ class Segmenter:
             ShapeError: boxes, points, labels and masks disagree in number.
         """
         embedding = image if isinstance(image, Embedding) else self.embed(image)
-        inputs = self._prompt_inputs(embedding.frame, boxes, points, labels, mask_logits)
-        count = len(next(iter(inputs.values())))
+        frame, width = embedding.frame, embedding.frame.original_hw[1]
+        prompts = self._prompt_inputs(frame, boxes, points, labels, mask_logits)
+        logits, scores = self._decode(embedding.features, prompts, multimask)
+        if embedding.mirrored is None:
+            masks = [frame.logits_to_original(one[None]) > 0 for one in logits]
+        else:
+            if mask_logits is not None:
+                raise PromptError("mask_logits refine one look at the image: use a Segmenter without tta for them")
+            turned = [None if prompt is None else mirror(prompt, width) for prompt in (boxes, points)]
+            prompts = self._prompt_inputs(frame, *turned, labels, None)
+            others, scores_there = self._decode(embedding.mirrored, prompts, multimask)
+            scores = (scores + scores_there) / 2
+            masks = [
+                frame.logits_to_original(one[None]) + frame.logits_to_original(other[None]).flip(-1) > 0
+                for one, other in zip(logits, others, strict=True)
+            ]
+        return Prediction(torch.cat(masks).cpu().numpy(), scores.cpu().numpy(), logits.cpu())
+
+    def _decode(self, features: Tensor, prompts: dict[str, Tensor], multimask: bool) -> tuple[Tensor, Tensor]:
+        """Logits (N, M, h, w) and scores (N, M) of the prompts, a few at a time."""
         logits, scores = [], []
-        for start in range(0, count, _PROMPTS_AT_ONCE):
-            part = {name: value[start : start + _PROMPTS_AT_ONCE] for name, value in inputs.items()}
-            size = len(next(iter(part.values())))
+        for start in range(0, len(next(iter(prompts.values()))), _PROMPTS_AT_ONCE):
+            part = {name: value[start : start + _PROMPTS_AT_ONCE] for name, value in prompts.items()}
             # Prompts go along the batch axis: SamModel takes one mask prompt an image, not one a box.
-            features = embedding.features.to(self.device).expand(size, -1, -1, -1)
-            output = self.model(image_embeddings=features, multimask_output=multimask, **part)
+            same = features.to(self.device).expand(len(next(iter(part.values()))), -1, -1, -1)
+            output = self.model(image_embeddings=same, multimask_output=multimask, **part)
             logits.append(output.pred_masks[:, 0].float())
             scores.append(output.iou_scores[:, 0].float())
-        all_logits = torch.cat(logits)
-        masks = torch.cat([embedding.frame.logits_to_original(one[None]) > 0 for one in all_logits])
-        return Prediction(masks.cpu().numpy(), torch.cat(scores).cpu().numpy(), all_logits.cpu())
+        return torch.cat(logits), torch.cat(scores)
 
     def predict_case(self, case: Case, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One mask (H, W) and score a box: the `Predictor` that `evaluation.evaluate` asks for."""
-        if self.store is not None and case.image_digest in self.store:
-            features = self.store[case.image_digest].float()[None]
-            embedding = Embedding(features, self.info.frame(case.size_hw))
-        else:
-            embedding = self.embed(case.image)
-        prediction = self.predict(embedding, boxes=boxes)
+        looks = [self._features(view_of(case, view)) for view in self.views]
+        prediction = self.predict(Embedding(looks[0], self.info.frame(case.size_hw), *looks[1:]), boxes=boxes)
         return prediction.masks[:, 0], prediction.scores[:, 0]
+
+    def _features(self, case: Case) -> Tensor:
+        if self.store is not None and case.image_digest in self.store:
+            return self.store[case.image_digest].float()[None]
+        return self.encode([case.image])
 
     def _prompt_inputs(
         self,

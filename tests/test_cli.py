@@ -253,6 +253,24 @@ def test_evaluating_the_base_reproduces_the_zero_shot_row(tuned):
     assert set(pd.read_csv("ev-base/metrics.csv")["model"]) == {"box", "ellipse", "zero-shot"}
 
 
+def test_tta_is_asked_for_by_name_and_told(tuned):
+    """The tuned model looks twice, its base does not; evaluating gives the same, and the cards say it."""
+    said = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--tta", "--output", "run-tta", "--json")
+    assert said.json["zero_shot_dice"] == tuned.json["zero_shot_dice"]
+    assert said.json["tuned_dice"] != tuned.json["tuned_dice"]
+    assert said.json["encoded"] == 4, "the mirror images of val; the rest lies in the store"
+    assert "gain with tta over zero-shot" in said.out
+    card = Path("run-tta/README.md").read_text()
+    assert "with test-time augmentation" in card
+    assert ", tta=True)" in card
+    assert "test-time" not in Path("run/README.md").read_text()
+
+    arguments = ["--data", "data", "--jitter", 20, "--tta", "--output", "ev-tta", "--json"]
+    again = medsam("evaluate", "--checkpoint", "run", *arguments)
+    assert again.json["dice"] == said.json["tuned_dice"], "the same training, looked at twice"
+    assert json.loads(Path("ev-tta/run_card.json").read_text())["tta"] is True
+
+
 def test_any_split_and_jitter_can_be_scored_and_is_named(tuned):
     arguments = ["--split", "train", "--jitter", "2.5", "--train-limit", 3, "--output", "ev-train", "--json"]
     said = medsam("evaluate", "--checkpoint", "run", "--data", "data", *arguments)
@@ -367,6 +385,13 @@ def test_predict_takes_the_fine_tuned_decoder(tuned):
     base, _ = predicted(*box)
     fine, _ = predicted(*box, model=("--checkpoint", "run"))
     assert (base != fine).any()
+
+
+def test_predict_may_look_twice():
+    mask, said = predicted("--box", 2, 2, 50, 50, "--tta")
+    found = Segmenter.load("tiny", tta=True).predict(read_image("image.png"), boxes=np.array([2, 2, 50, 50]))
+    np.testing.assert_array_equal(mask, found.masks[0, 0])
+    assert said["iou_score"] == [round(float(found.scores[0, 0]), 3)]
 
 
 # --- the other commands ---

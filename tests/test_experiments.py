@@ -98,6 +98,8 @@ def test_the_search_changes_one_thing_at_a_time_and_judges_all_alike():
         ('name = "first"', 'name = "first"\nalso_on = {b = "dev"}', r"also_on.b: 'dev' is unknown: use val or all"),
         ('name = "first"', 'name = "first"\nalso_on = {data = "val"}', r"also_on.data: this is the run's own data set"),
         ('name = "first"', 'name = "first"\ntrain_with = {b = 0}', r"train_with.b: 0 is no whole number from 1 up"),
+        ('name = "first"', 'name = "first"\ntta = 1', r"runs\[1\].tta has the wrong type: 1"),
+        ('name = "first"', 'name = "first"\ncheckpoint = "x"', r"model and checkpoint cannot go together"),
     ],
 )
 def test_a_mistake_in_a_file_is_named_with_file_and_key(tmp_path, old, new, said):
@@ -228,6 +230,52 @@ def test_a_report_scores_val_and_takes_another_place_of_the_same_data(place):
     assert {int(case.split("-")[1]) for case in table["case"]} == {8, 9, 10, 11}
     assert str(place) not in (output / "run_card.json").read_text()
 
+
+def test_a_checkpoint_is_scored_with_a_second_look_beside_its_base(place, monkeypatch):
+    """The base beside it is looked at once; scored by itself with tta it is another row."""
+    assert main(["finetune", "--data", "data", "--model", "tiny", "--epochs", "1", "--output", "kept"]) == 0
+    (place / "looks.toml").write_text(LOOKS)
+    experiment, output = read_experiment("looks", place), place / "results"
+    summary = reproduce(experiment, None, output, False, "medsam reproduce looks").set_index("run")
+    assert list(summary["n_train"]) == [7, 7, 0, 0]
+    assert list(summary["recipe"]) == ["kept", "kept", "zero-shot", "zero-shot"]
+    once, twice, base, base_twice = summary.index
+    assert summary.loc[once, "tuned_j20"] != summary.loc[twice, "tuned_j20"]
+    assert summary.loc[twice, "zero-shot_j20"] == summary.loc[base, "zero-shot_j20"]
+    assert summary.loc[twice, "gain"] == pytest.approx(
+        summary.loc[twice, "tuned_j20"] - summary.loc[base, "zero-shot_j20"], abs=1e-5
+    )
+    assert summary.loc[base_twice, "zero-shot_j20"] != summary.loc[base, "zero-shot_j20"]
+    assert pd.isna(summary.loc[base, "gain"])
+
+    table = pd.read_csv(output / "metrics.csv")
+    means = table[table["prompt"] == "j20"].groupby(["model", "base"])["dice"].mean()
+    assert means["zero-shot", "tiny"] == pytest.approx(summary.loc[base, "zero-shot_j20"], abs=1e-5)
+    assert means["zero-shot", "tiny with tta"] == pytest.approx(summary.loc[base_twice, "zero-shot_j20"], abs=1e-5)
+    monkeypatch.setattr(runner, "evaluate", None)  # nothing is scored again
+    reproduce(experiment, None, output, False, "medsam reproduce looks")
+
+
+LOOKS = """
+data = "data"
+prompts = ["exact", "j20"]
+[[runs]]
+name = "kept"
+checkpoint = "kept"
+[[runs]]
+name = "kept, twice"
+checkpoint = "kept"
+tta = true
+[[runs]]
+name = "base"
+kind = "zero-shot"
+model = "tiny"
+[[runs]]
+name = "base, twice"
+kind = "zero-shot"
+model = "tiny"
+tta = true
+"""
 
 ACROSS = """
 title = "tiny, across"

@@ -7,8 +7,12 @@ from reference_image import BOX, reference_image
 from transformers import SamProcessor
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
+from medsam_helpers.data.case import Case
+from medsam_helpers.data.views import views_of
 from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.errors import ConfigError, PromptError, ShapeError
+from medsam_helpers.experiment import embed_cases
+from medsam_helpers.geometry import mirror
 from medsam_helpers.models import load_sam
 from medsam_helpers.precision import effective_precision
 from medsam_helpers.segmenter import Segmenter
@@ -163,3 +167,59 @@ def test_a_real_model_finds_the_ellipse(name):
     prediction = Segmenter(load_sam(name), "cpu", precision="fp32").predict(image, boxes=BOX)
     mask = prediction.masks[0, 0]
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.97
+
+
+# --- test-time augmentation ---
+
+
+@pytest.fixture
+def with_tta(tiny_sam):
+    return Segmenter(tiny_sam, "cpu", precision="fp32", tta=True)
+
+
+def test_with_tta_the_answer_is_the_mean_of_both_looks(segmenter, with_tta, image):
+    frame = segmenter.info.frame(image.shape[:2])
+    seen = segmenter.predict(image, boxes=BOX)
+    turned = segmenter.predict(image[:, ::-1], boxes=mirror(BOX, 600))
+    logits = [frame.logits_to_original(look.logits).numpy()[0, 0] for look in (seen, turned)]
+    expected = (logits[0] + logits[1][:, ::-1]) / 2
+    found = with_tta.predict(image, boxes=BOX)
+    assert (found.masks[0, 0] != (expected > 0)).mean() < 1e-4
+    assert (found.masks[0, 0] != seen.masks[0, 0]).any(), "the second look counts"
+    np.testing.assert_allclose(found.scores, (seen.scores + turned.scores) / 2, atol=1e-5)
+    torch.testing.assert_close(found.logits, seen.logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prompts", [{"boxes": BOX}, {"points": [[240, 175]]}, {"boxes": BOX, "points": [240, 175]}])
+def test_with_tta_a_mirrored_image_has_the_mirrored_mask(with_tta, image, prompts):
+    found = with_tta.predict(image, **prompts, multimask=True)
+    turned = {name: mirror(np.array(prompt), 600) for name, prompt in prompts.items()}
+    mirrored = with_tta.predict(image[:, ::-1], **turned, multimask=True)
+    assert (found.masks != mirrored.masks[..., ::-1]).mean() < 1e-4
+    np.testing.assert_allclose(found.scores, mirrored.scores, atol=1e-4)
+
+
+def test_with_tta_each_case_takes_both_embeddings_from_the_store(with_tta, image, tmp_path, monkeypatch):
+    case, boxes = Case("a", image, np.ones(image.shape[:2], bool)), np.array([BOX, [10, 10, 60, 90]])
+    direct = with_tta.predict_case(case, boxes)
+    with_tta.store = EmbeddingStore.for_model(with_tta.info, "fp32", tmp_path)
+    assert embed_cases(with_tta, views_of([case], with_tta.views), show_progress=False)[0] == 2
+    monkeypatch.setattr(with_tta, "encode", None)
+    stored = with_tta.predict_case(case, boxes)
+    assert (stored[0] != direct[0]).mean() < 1e-3  # the store keeps half precision
+    np.testing.assert_allclose(stored[1], direct[1], atol=1e-2)
+
+
+def test_with_tta_a_batch_is_embedded_as_each_alone(with_tta, image):
+    others = [image, image[:200, :100]]
+    for embedding, one in zip(with_tta.embed_batch(others), others, strict=True):
+        alone = with_tta.embed(one)
+        torch.testing.assert_close(embedding.mirrored, alone.mirrored, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(embedding.features, alone.features, atol=1e-4, rtol=1e-3)
+        assert (embedding.features - embedding.mirrored).abs().max() > 1e-2
+
+
+def test_a_mask_refines_one_look_only(with_tta, image):
+    earlier = with_tta.predict(image, boxes=BOX)
+    with pytest.raises(PromptError, match="without tta"):
+        with_tta.predict(image, boxes=BOX, mask_logits=earlier.logits)
