@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from medsam_helpers.errors import DataError
+from medsam_helpers.experiments import WITH_TTA
 from medsam_helpers.scores import COLUMNS, METRICS, paired_gain, read_table, summarise
 from medsam_helpers.weights import SPECIALISTS
 
@@ -14,9 +15,9 @@ from medsam_helpers.weights import SPECIALISTS
 def runs_as_models(folder: str | Path, tested_on: str) -> pd.DataFrame:
     """The scores of a recorded experiment on one data set; every function for tables takes them.
 
-    `model` is the run's name where the model was trained, "NAME zero-shot" for a base model as it is, and "box" and
-    "ellipse" once. The rows of an untrained specialist are left out: nobody would use it. Several seeds or folds of a
-    run are several rows a case, which `scores` averages by case.
+    `model` is the run's name where the model was trained, "NAME zero-shot" for a base model as it is, "NAME zero-shot
+    with tta" where it looked twice, and "box" and "ellipse" once. The rows of an untrained specialist are left out:
+    nobody would use it. Several seeds or folds of a run are several rows a case, which `scores` averages by case.
 
     Args:
         folder: of the record, such as `notebooks/results/specialist`.
@@ -33,7 +34,8 @@ def runs_as_models(folder: str | Path, tested_on: str) -> pd.DataFrame:
     if table.empty:
         raise DataError(f"{path}: nothing was scored on {tested_on!r}, but on {', '.join(set(more['tested_on']))}")
     table = table[~((table["model"] == "zero-shot") & table["base"].isin(SPECIALISTS))]
-    names = table["model"].where(table["model"] != "zero-shot", table["base"] + " zero-shot")
+    parts = table["base"].str.partition(WITH_TTA)
+    names = table["model"].where(table["model"] != "zero-shot", parts[0] + " zero-shot" + parts[1])
     names = names.where(table["model"] != "tuned", table["run"])
     return table.assign(model=names)[[*COLUMNS, "run"]].reset_index(drop=True)
 

@@ -16,6 +16,8 @@ from medsam_helpers.recipes import Recipe, get_recipe
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 """Of the source checkout; an installed package has none."""
+WITH_TTA = " with tta"
+"""Behind the name of a base model that was scored with test-time augmentation."""
 _TOP = {"title": str, "data": str, "score": str, "prompts": list, "dev_jitter_1024": (int, float), "dev_limit": int}
 _TOP |= {"val_limit": int, "defaults": dict, "runs": list}
 _RUN = {"name": str, "kind": str, "model": str, "recipe": str, "train_limit": (int, list), "seeds": list}
@@ -59,7 +61,7 @@ class Trial:
     @property
     def base(self) -> str:
         """What the rows of "zero-shot" are of."""
-        return f"{self.model} with tta" if self.tta and not self.is_tuned else self.model
+        return f"{self.model}{WITH_TTA}" if self.tta and not self.is_tuned else self.model
 
     @property
     def is_tuned(self) -> bool:

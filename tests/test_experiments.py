@@ -11,6 +11,7 @@ from conftest import draw_discs, make_tiny_sam, save_images
 from medsam_helpers import experiment as engine
 from medsam_helpers import reproduce as runner
 from medsam_helpers.__main__ import main
+from medsam_helpers.comparison import runs_as_models
 from medsam_helpers.data import SOURCES, Case, Cases
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.experiments import experiment_names, read_experiment
@@ -252,6 +253,8 @@ def test_a_checkpoint_is_scored_with_a_second_look_beside_its_base(place, monkey
     means = table[table["prompt"] == "j20"].groupby(["model", "base"])["dice"].mean()
     assert means["zero-shot", "tiny"] == pytest.approx(summary.loc[base, "zero-shot_j20"], abs=1e-5)
     assert means["zero-shot", "tiny with tta"] == pytest.approx(summary.loc[base_twice, "zero-shot_j20"], abs=1e-5)
+    models = {"kept", "kept, twice", "tiny zero-shot", "tiny zero-shot with tta", "box", "ellipse"}
+    assert set(runs_as_models(output, "data")["model"]) == models
     monkeypatch.setattr(runner, "evaluate", None)  # nothing is scored again
     reproduce(experiment, None, output, False, "medsam reproduce looks")
 
