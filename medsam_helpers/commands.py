@@ -78,10 +78,8 @@ def embed(args: Namespace) -> Result:
     segmenter = _segmenter(args, with_store=True)
     from medsam_helpers.experiment import embed_cases
 
-    encoded, seconds = 0, 0.0
-    for split in (dataset.train, dataset.dev, dataset.val):
-        count, spent = embed_cases(segmenter, split)
-        encoded, seconds = encoded + count, seconds + spent
+    parts = [embed_cases(segmenter, split) for split in (dataset.train, dataset.dev, dataset.val)]
+    encoded, seconds = (sum(column) for column in zip(*parts, strict=True))
     print(f"{dataset}; {encoded} images encoded in {seconds:.1f} s ({segmenter.precision}); {segmenter.store.folder}")
     return {
         "encoded": encoded,

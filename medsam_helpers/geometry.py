@@ -156,5 +156,6 @@ def mirror(prompts: np.ndarray, width: int) -> np.ndarray:
     if turned.shape[-1] == 4:
         turned[..., [0, 2]] = width - turned[..., [2, 0]]
     else:
+        # A point may lie up to a pixel beyond the last index; its mirror image stays inside.
         turned[..., 0] = np.maximum(width - 1 - turned[..., 0], 0)
     return turned

@@ -178,7 +178,7 @@ def _finish(
         if not (folder / f"metrics-{name}.csv").exists():
             checkpoint = folder if trial.recipe else trial.checkpoint
             cases = load.elsewhere(name, part)
-            table, _, _ = _score(trial, checkpoint, cases, experiment.prompts, show_progress)
+            _, table, *_ = _score(trial, checkpoint, cases, experiment.prompts, show_progress)
             write_table(table, folder / f"metrics-{name}.csv")
 
 
@@ -219,9 +219,9 @@ def _score_as_it_is(
     restart_peak()
     card = read_card(find_checkpoint(trial.checkpoint)) if trial.checkpoint else {}
     cases = getattr(dataset, experiment.score)
-    table, precision, encoded = _score(trial, trial.checkpoint, cases, experiment.prompts, show_progress)
+    base, table, encoded, seconds = _score(trial, trial.checkpoint, cases, experiment.prompts, show_progress)
     write_table(table, folder / "metrics.csv")
-    metrics = {"encoded": encoded[0], "seconds_encode": round(encoded[1], 1), "peak_memory_mb": peak_mb()}
+    metrics = {"encoded": encoded, "seconds_encode": round(seconds, 1), "peak_memory_mb": peak_mb()}
     if trial.checkpoint:
         metrics |= {"prompt": card["metrics"]["prompt"], "n_train": card["sizes"]["train"]}
     write_run_card(
@@ -230,7 +230,7 @@ def _score_as_it_is(
         data_digest=dataset.digest,
         seconds=time.perf_counter() - started,
         commit=commit,
-        precision=precision,
+        precision=base.precision,
         metrics=metrics,
     )
     with atomic_write(folder / "README.md") as temporary:
@@ -241,13 +241,13 @@ def _score_as_it_is(
 
 def _score(
     trial: Trial, checkpoint: str | Path | None, cases: Cases, prompts: Sequence[str], show_progress: bool
-) -> tuple[pd.DataFrame, str, tuple[int, float]]:
-    """Scores of a trial's base, and of a checkpoint beside it; the precision; images encoded, and the seconds."""
+) -> tuple[Segmenter, pd.DataFrame, int, float]:
+    """A trial's base, the scores of it and of a checkpoint beside it, the images encoded for that, and the seconds."""
     base = Segmenter.load(trial.model, tta=trial.tta and not checkpoint)
     base.store = EmbeddingStore.for_model(base.info, base.precision)
     models, views = {"zero-shot": base.predict_case}, base.views
     if checkpoint:
         tuned = Segmenter.load(checkpoint, store=base.store, tta=trial.tta)
         models, views = models | {"tuned": tuned.predict_case}, tuned.views
-    encoded = embed_cases(base, views_of(cases, views), show_progress)
-    return evaluate(cases, models, prompts=prompts, show_progress=show_progress), base.precision, encoded
+    encoded, seconds = embed_cases(base, views_of(cases, views), show_progress)
+    return base, evaluate(cases, models, prompts=prompts, show_progress=show_progress), encoded, seconds

@@ -131,29 +131,31 @@ class Segmenter:
         """Masks for N prompts on one image.
 
         Args:
-            image: (H, W, 3) uint8, or its `Embedding` when it is prompted more than once.
+            image: (H, W, 3) uint8, or its `Embedding` when it is prompted more than once; an embedding made with
+                `tta` is looked at twice, one made without it once.
             boxes: (N, 4) half-open xyxy, original frame; a single (4,) counts as N = 1.
             points: (N, K, 2) xy, original frame; (K, 2) and (2,) count as N = 1. With boxes, a refinement of each.
             labels: (N, K) or (K,), 1 foreground, 0 background; all 1 when left out.
             mask_logits: (N, 1, h, w) logits of the mask frame: an earlier answer to refine.
             multimask: three masks a prompt, for prompts as ambiguous as a single click; otherwise one.
         Raises:
-            PromptError: no prompt, a malformed one, or one outside the image.
+            PromptError: no prompt, a malformed one, one outside the image, or `mask_logits` with two looks.
             ShapeError: boxes, points, labels and masks disagree in number.
         """
         embedding = image if isinstance(image, Embedding) else self.embed(image)
         frame, width = embedding.frame, embedding.frame.original_hw[1]
+        if embedding.mirrored is not None and mask_logits is not None:
+            raise PromptError("mask_logits refine one look at the image: use a Segmenter without tta for them")
         prompts = self._prompt_inputs(frame, boxes, points, labels, mask_logits)
         logits, scores = self._decode(embedding.features, prompts, multimask)
         if embedding.mirrored is None:
             masks = [frame.logits_to_original(one[None]) > 0 for one in logits]
         else:
-            if mask_logits is not None:
-                raise PromptError("mask_logits refine one look at the image: use a Segmenter without tta for them")
             turned = [None if prompt is None else mirror(prompt, width) for prompt in (boxes, points)]
             prompts = self._prompt_inputs(frame, *turned, labels, None)
             others, scores_there = self._decode(embedding.mirrored, prompts, multimask)
             scores = (scores + scores_there) / 2
+            # Averaged at the original size: in the mask frame the padding lies on the right of both.
             masks = [
                 frame.logits_to_original(one[None]) + frame.logits_to_original(other[None]).flip(-1) > 0
                 for one, other in zip(logits, others, strict=True)
@@ -166,8 +168,9 @@ class Segmenter:
         for start in range(0, len(next(iter(prompts.values()))), _PROMPTS_AT_ONCE):
             part = {name: value[start : start + _PROMPTS_AT_ONCE] for name, value in prompts.items()}
             # Prompts go along the batch axis: SamModel takes one mask prompt an image, not one a box.
-            same = features.to(self.device).expand(len(next(iter(part.values()))), -1, -1, -1)
-            output = self.model(image_embeddings=same, multimask_output=multimask, **part)
+            size = len(next(iter(part.values())))
+            seen = features.to(self.device).expand(size, -1, -1, -1)
+            output = self.model(image_embeddings=seen, multimask_output=multimask, **part)
             logits.append(output.pred_masks[:, 0].float())
             scores.append(output.iou_scores[:, 0].float())
         return torch.cat(logits), torch.cat(scores)
