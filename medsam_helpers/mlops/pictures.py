@@ -5,16 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+import matplotlib
+import numpy as np
 import optuna
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.text import Text
+from matplotlib.ticker import NullFormatter
 from mlflow.entities import Run
 
 from medsam_helpers.mlops.lineage import Origin
 from medsam_helpers.mlops.trials import SPACE, study_of
 from medsam_helpers.plotting import COLORS
 
+_VISIBLE_BLUES = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.3, 1, 128)))
+"""Without its light end, which cannot be seen on white."""
 _KINDS = {"data": "#009E73", "code": "#999999", "run": COLORS["tuned"], "model": COLORS["zero-shot"]}
 
 
@@ -116,5 +122,9 @@ def draw_parallel_coordinates(table: pd.DataFrame) -> Axes:
             study, params=list(SPACE), target=lambda trial: trial.value, target_name="dev Dice, epoch 1"
         )
     for lines in ax.collections:  # Optuna draws a target of one's own as if less were better
-        lines.set_cmap("Blues")
+        lines.set_cmap(_VISIBLE_BLUES)
+    for axis in (each.yaxis for each in ax.figure.axes):
+        axis.set_minor_formatter(NullFormatter())  # on a log scale the small ticks' labels would cover one another
+        for label in axis.get_ticklabels():
+            label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
     return ax
