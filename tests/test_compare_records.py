@@ -26,7 +26,7 @@ def save_record(folder, tuned, run="ours"):
     folder.mkdir(parents=True)
     pd.DataFrame(rows).to_csv(folder / "metrics.csv", index=False)
     done = {"machine": {"cpu": "a processor", "torch_threads": 2}, "precision": "bf16", "seconds": 60.4}
-    (folder / "run_card.json").write_text(json.dumps({"commit": "c", "runs": [done, done]}))
+    (folder / "run_card.json").write_text(json.dumps({"commit": "c", "data_digest": "d", "runs": [done, done]}))
     return folder
 
 
@@ -46,7 +46,28 @@ def test_a_run_that_one_record_lacks_is_named(tmp_path):
 
 def test_what_a_record_was_made_with(tmp_path):
     told = compare_records.about(save_record(tmp_path / "1", 0.9))
-    assert told == {"commit": "c", "machines": ["a processor, threads: 2"], "precision": ["bf16"], "seconds": 121}
+    made_with = {"machines": ["a processor, threads: 2"], "precision": ["bf16"], "seconds": 121}
+    assert told == {"commit": "c", "data_digest": "d", **made_with}
+
+
+@pytest.mark.parametrize("clock", ["specialist", "specialist=soon"])
+def test_a_clock_that_tells_no_seconds_is_refused(clock, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "specialist", "--again", ".", "--output", str(tmp_path), "--clock", clock])
+    with pytest.raises(SystemExit):
+        compare_records.main()
+    assert f"invalid clock value: '{clock}'" in capsys.readouterr().err
+
+
+def test_records_of_different_images_are_refused(tmp_path, monkeypatch):
+    save_record(tmp_path / "recorded" / "e", 0.9)
+    card = save_record(tmp_path / "again" / "e", 0.9) / "run_card.json"
+    card.write_text(card.read_text().replace('"d"', '"other"'))
+    monkeypatch.setattr(compare_records, "RESULTS", tmp_path / "recorded")
+    argv = ["x", "e", "--again", str(tmp_path / "again"), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit, match="e: the two records were made on different images"):
+        compare_records.main()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path):

@@ -1,7 +1,7 @@
 """Does a record come again? Runs of an experiment on another machine beside the recorded ones, image by image.
 
-    medsam reproduce specialist --data ... --output /tmp/again/specialist
-    python tools/compare_records.py specialist --again /tmp/again --output DIR [--clock specialist=3453]
+    medsam reproduce specialist --data ... --output runs/again/specialist
+    python tools/compare_records.py specialist --again runs/again --output DIR [--clock specialist=3453]
 
 Writes DIR/summary.csv, a row for each run and data set it was scored on, and DIR/run_card.json. The difference is again
 minus recorded on the same images, with its 95 % bootstrap interval: what another machine, another precision and another
@@ -48,8 +48,8 @@ def compare(name: str, recorded: Path, again: Path, prompt: str = "j20") -> list
         for model in models:
             pair = [table[table["model"] == model].assign(model=label) for label, table in (("1", one), ("2", other))]
             both = pd.concat(pair)
-            means = both[both["prompt"] == prompt].groupby("model")["dice"].mean()
             difference = paired_gain(both, prompt, "2", "1")
+            means = both[both["prompt"] == prompt].groupby("model")["dice"].mean()
             figures = {"recorded": means["1"], "again": means["2"], "difference": difference.mean}
             figures |= {"low": difference.low, "high": difference.high}
             rows.append({"experiment": name, "run": model, "tested_on": tested_on, "prompt": prompt, **figures})
@@ -57,12 +57,19 @@ def compare(name: str, recorded: Path, again: Path, prompt: str = "j20") -> list
 
 
 def about(folder: Path) -> dict[str, Any]:
-    """Machine, precision and seconds of a record, from its run card."""
+    """Data, machine, precision and seconds of a record, from its run card."""
     card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
     machines = {f"{run['machine']['cpu']}, threads: {run['machine']['torch_threads']}" for run in card["runs"]}
     precisions = sorted({run["precision"] for run in card["runs"]})
     seconds = sum(run["seconds"] for run in card["runs"])
-    return {"commit": card["commit"], "machines": sorted(machines), "precision": precisions, "seconds": round(seconds)}
+    made_with = {"machines": sorted(machines), "precision": precisions, "seconds": round(seconds)}
+    return {"commit": card["commit"], "data_digest": card["data_digest"], **made_with}
+
+
+def clock(text: str) -> tuple[str, int]:
+    """Name and seconds of "NAME=SECONDS"."""
+    name, seconds = text.split("=")
+    return name, int(seconds)
 
 
 def main() -> None:
@@ -71,14 +78,17 @@ def main() -> None:
     parser.add_argument("names", nargs="+", metavar="NAME", help="experiments, as `medsam reproduce --list` gives them")
     parser.add_argument("--again", required=True, type=Path, help="folder with a folder NAME of each, to compare")
     parser.add_argument("--output", required=True, type=Path, help="folder for summary.csv and run_card.json")
-    parser.add_argument("--clock", nargs="*", default=[], metavar="NAME=SECONDS", help="what a clock on the wall said")
+    parser.add_argument(
+        "--clock", nargs="*", type=clock, default=[], metavar="NAME=SECONDS", help="by a clock on the wall"
+    )
     options = parser.parse_args()
     try:
         rows = [row for name in options.names for row in compare(name, RESULTS / name, options.again / name)]
         cards = {
             name: {"recorded": about(RESULTS / name), "again": about(options.again / name)} for name in options.names
         }
-        clock = {name: int(seconds) for name, _, seconds in (text.partition("=") for text in options.clock)}
+        if other := [name for name, both in cards.items() if len({card["data_digest"] for card in both.values()}) > 1]:
+            raise DataError(f"{', '.join(other)}: the two records were made on different images")
     except (MedsamError, OSError, ValueError, KeyError) as error:
         sys.exit(f"compare_records: {error}")
     table = pd.DataFrame(rows)
@@ -87,9 +97,9 @@ def main() -> None:
     write_run_card(
         options.output / "run_card.json",
         command=["python", *sys.argv],
-        data_digest="those of the records",
-        seconds=sum(clock.values()),
-        clock_seconds=clock,
+        data_digest=" ".join(card["recorded"]["data_digest"] for card in cards.values()),
+        seconds=sum(seconds for _, seconds in options.clock),
+        clock_seconds=dict(options.clock),
         records=cards,
     )
     print(table.drop(columns=["experiment", "prompt"]).round(3).to_string(index=False))
