@@ -237,6 +237,11 @@ def test_split_files_are_kept_and_may_hold_blank_lines_or_nothing(folder):
     assert names(folder_dataset(folder)) == {"train": [], "dev": ["case-05"], "val": ["case-02"]}
 
 
+def test_a_file_that_pillow_cannot_read_is_named_among_what_is_left_out(folder):
+    (folder / "images" / "scan.dcm").write_bytes(b"DICM")
+    assert folder_dataset(folder).left_out == ("images/scan.dcm: no format Pillow reads",)
+
+
 def test_one_split_file_gives_the_rest_to_the_other_split(folder):
     (folder / "val.txt").write_text("case-02\ncase-04\n")
     data = folder_dataset(folder)

@@ -96,7 +96,8 @@ def folder_dataset(
 
     `train.txt` and `val.txt` hold one stem a line (blank lines and an empty file are fine); with one of them, the
     other split gets the remaining stems; with neither, a fixed seeded fifth is val. `dev.txt` may name the dev split,
-    otherwise a seeded tenth of train is dev. Stems that neither file lists are named in `left_out`.
+    otherwise a seeded tenth of train is dev. Stems that neither file lists are named in `left_out`,
+    and so are files that Pillow has no reader for.
 
     Args:
         path: the folder.
@@ -121,7 +122,8 @@ def folder_dataset(
         licence="not stated: the terms of whoever the folder is from",
         citation="not stated: cite whoever the folder is from",
         bad={stem: f"{stem}: {why}" for stem, (_, why) in index.broken().items() if stem not in unlisted},
-        left_out=[f"{stem}: neither in train.txt nor in val.txt" for stem in index.unlisted],
+        left_out=[f"{stem}: neither in train.txt nor in val.txt" for stem in index.unlisted]
+        + [f"{_short(file)}: no format Pillow reads" for file in index.ignored],
     )
 
 
