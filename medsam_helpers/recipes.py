@@ -109,7 +109,7 @@ class Recipe:
 BEST = Recipe(
     "best",
     source="as quick, longer and with views: chosen on dev of Kvasir-SEG (240 images, 6 epochs: views 0.930, "
-    "without 0.925); no change tried since beats it by more than its interval (experiments/kvasir-search*.toml)",
+    "without 0.925); no change tried since beats it at j20 by more than its interval (experiments/kvasir-search*.toml)",
     lr=2e-4,
     warmup_steps=20,
     average_decay=0.95,
