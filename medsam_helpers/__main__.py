@@ -62,6 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--model", default="mobile-sam", metavar="NAME", help="a name of `medsam weights --list`, or a path"
     )
+    sub.add_argument(
+        "--start", dest="checkpoint", type=_checkpoint, metavar="DIR", help=f"decoder to begin with: {_CHECKPOINT}"
+    )
     sub.add_argument("--precision", choices=_PRECISIONS, help="default: the recipe's")
     sub.add_argument("--recipe", choices=RECIPE_NAMES, default="best", help="default: best")
     sub.add_argument("--epochs", type=_count, metavar="N", help="default: the recipe's; likewise for what follows")

@@ -38,6 +38,7 @@ def write_model_card(path: Path, card: Mapping[str, Any]) -> None:
     if "last_stage" in card["recipe"].get("trainable", ()):
         part, what = "mask decoder and the encoder's last stage of ", "model"
         name = name.replace("decoder fine-tuned", "decoder and last stage fine-tuned")
+    began = f", begun with the decoder `{card['start']['name']}`" if card.get("start") else ""
     second_look = card.get("config", {}).get("tta", False)
     tta, option = (", with test-time augmentation", ", tta=True") if second_look else ("", "")
     text = f"""---
@@ -47,8 +48,8 @@ def write_model_card(path: Path, card: Mapping[str, Any]) -> None:
 # {name} {data["name"]}
 
 The {part}`{card["base"]}` after `{card["recipe"]["name"]}` ({card["recipe"]["loss"]}, learning rate
-{card["recipe"]["lr"]:g}, epoch {card["best_epoch"]} of {card["recipe"]["epochs"]}, {card["precision"]}), trained on
-{sizes["train"]} images, chosen on {sizes["dev"]}, {scored}.
+{card["recipe"]["lr"]:g}, epoch {card["best_epoch"]} of {card["recipe"]["epochs"]}, {card["precision"]}{began}),
+trained on {sizes["train"]} images, chosen on {sizes["dev"]}, {scored}.
 
 {phantom}| mean Dice on {sizes[split]} images, prompt `{metrics["prompt"]}` | |
 |---|---|

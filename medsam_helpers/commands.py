@@ -99,6 +99,7 @@ def finetune(args: Namespace) -> Result:
 
     names = ("model", "recipe", "epochs", "lr", "batch", "box_mode", "precision", "seed", "tta")
     given = {name: getattr(args, name) for name in names}
+    given["start"] = args.checkpoint and str(args.checkpoint)
     config = RunConfig().but(data=args.data, jitter_1024=args.jitter, **given, **_limits(args))
     run = run_finetune(config, args.output, command=args.command_line)
     figures = run.figures
@@ -109,7 +110,7 @@ def finetune(args: Namespace) -> Result:
     gain, with_tta = f"{figures['gain']:+.3f} [{low:+.3f}, {high:+.3f}] (95 %)", " with tta" * args.tta
     print(f"gain{with_tta} over {before}, prompt {figures['prompt']}: {gain}")
     if not figures["best_epoch"]:
-        print(f"no epoch was better than {before} on dev, so the weights are those of the base")
+        print(f"no epoch was better than {args.checkpoint or before} on dev, so the weights are those it began with")
     print(f"written to {args.output}: summary.md, before_after.png, metrics.csv, decoder.safetensors, run_card.json")
     return figures
 

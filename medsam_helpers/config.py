@@ -22,6 +22,8 @@ class RunConfig:
         data: a name of `data.SOURCES` or a folder.
         train_limit: at most so many training cases; likewise dev and val.
         recipe: a name of `recipes.RECIPES`.
+        start: a fine-tuned decoder to begin with in place of the base's own: its folder, or the name of one that
+            ships. The gain is over the base all the same.
         seed: of the order and jitter in training; the splits do not depend on it.
         skip_bad: leave bad files out, counted and named.
         tta: score the tuned model with test-time augmentation, see `Segmenter`; the base model is scored as it is.
@@ -44,6 +46,7 @@ class RunConfig:
     seed: int = 0
     skip_bad: bool = False
     tta: bool = False
+    start: str | None = None
 
     def __post_init__(self) -> None:
         if self.box_mode not in (None, *get_args(BoxMode)):

@@ -18,16 +18,17 @@ from accelerate import PartialState
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from medsam_helpers.checks import claim_folder
+from medsam_helpers.checks import check_names, claim_folder
 from medsam_helpers.config import RunConfig, config_from_environment
 from medsam_helpers.data import Case, Dataset, load_data
 from medsam_helpers.data.views import views_of
 from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.errors import DataError
 from medsam_helpers.evaluation import evaluate
-from medsam_helpers.files import cache_dir
+from medsam_helpers.files import cache_dir, find_checkpoint
 from medsam_helpers.memory import peak_mb, restart_peak
-from medsam_helpers.models import load_sam
+from medsam_helpers.models import load_checkpoint, load_sam
+from medsam_helpers.models.decoder import DECODER_FILE
 from medsam_helpers.models.parts import check_parts
 from medsam_helpers.recipes import Recipe
 from medsam_helpers.run_folder import Finetuned, name_left_out, write_run
@@ -108,6 +109,8 @@ def run_finetune(
     started, commit = time.perf_counter(), git_commit()
     recipe = recipe or config.full_recipe()
     claim_folder(output, mark=STATE_FILE)
+    start = find_checkpoint(config.start) if config.start else None
+    check_names(checkpoint=start)
     restart_peak()
     dataset = dataset or load_data(config.data, **(config.limits() | ({"val_limit": 0} if split == "dev" else {})))
     _check_splits(dataset, split)
@@ -117,6 +120,8 @@ def run_finetune(
     zero_shot.store = store = EmbeddingStore.for_model(zero_shot.info, zero_shot.precision)
     encoded, seconds_encode = 0, 0.0
     tuned_model = copy.deepcopy(model)
+    if start:
+        load_checkpoint(start, base=tuned_model)
     tuned = Segmenter(tuned_model, precision=recipe.precision, store=store, tta=config.tta)
     scored = getattr(dataset, split)
     for cases in (views_of(dataset.train, recipe.views), dataset.dev, views_of(scored, tuned.views)):
@@ -124,7 +129,7 @@ def run_finetune(
         encoded, seconds_encode = encoded + count, seconds_encode + seconds
 
     options = {"seed": config.seed, "log_with": log_with, "show_progress": show_progress}
-    options |= {"dev_jitter_1024": dev_jitter_1024}
+    options |= {"dev_jitter_1024": dev_jitter_1024, "start": sha256_of(start / DECODER_FILE) if start else None}
     result = fit(tuned_model, dataset.train, dataset.dev, recipe, store, output, **options)
     prompt = prompt_name(recipe.jitter_1024 if dev_jitter_1024 is None else dev_jitter_1024)
     prompts = list(dict.fromkeys([*prompts, prompt]))
@@ -186,7 +191,7 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
     """
     config = config or config_from_environment()
     data = load_data(config.data, **config.limits()).digest
-    weights = weights_of(config.model)
+    weights = weights_of(config.model) + (weights_of(str(find_checkpoint(config.start))) if config.start else [])
     identity = [sorted(asdict(config).items()), sorted(config.full_recipe().as_dict().items()), weights, data]
     folder = run_folder_of(identity)
     folder.parent.mkdir(parents=True, exist_ok=True)

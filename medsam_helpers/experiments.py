@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from medsam_helpers.data import SOURCES
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.evaluation import jitter_of
 from medsam_helpers.files import find_checkpoint
@@ -22,6 +23,7 @@ _TOP = {"title": str, "data": str, "score": str, "prompts": list, "dev_jitter_10
 _TOP |= {"val_limit": int, "defaults": dict, "runs": list}
 _RUN = {"name": str, "kind": str, "model": str, "recipe": str, "train_limit": (int, list), "seeds": list}
 _RUN |= {"change": dict, "data": str, "folds": int, "train_with": dict, "also_on": dict, "checkpoint": str, "tta": bool}
+_RUN |= {"start": str}
 _PARTS = ("val", "all")
 _CHANGES = tuple(field.name for field in fields(Recipe) if field.name not in ("name", "source"))
 
@@ -43,6 +45,7 @@ class Trial:
         also_on: further data sets to score on, and which cases: "val", or "all" where none was trained on.
         checkpoint: a fine-tuned decoder that is scored beside its base, in place of training one.
         tta: score with test-time augmentation, see `Segmenter`; a base beside a tuned model is scored without.
+        start: a fine-tuned decoder that training begins with, in place of the base's own.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Trial:
     also_on: Mapping[str, str] = field(default_factory=dict)
     checkpoint: str | None = None
     tta: bool = False
+    start: str | None = None
 
     @property
     def base(self) -> str:
@@ -144,6 +148,29 @@ def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
     return Experiment(name, content.get("title", name), data, score, prompts, trials=tuple(trials), **optional)
 
 
+def sources_of(experiment: Experiment, given: Sequence[str]) -> dict[str, str]:
+    """Where each data set of an experiment comes from: by its name from the hub, unless a place is given.
+
+    Args:
+        experiment: names the data sets.
+        given: "NAME=FOLDER", or "FOLDER" for the experiment's own.
+    Raises:
+        ConfigError: a name that the experiment does not use, or a data set that has to be given and is not.
+    """
+    places = {name: name for name in experiment.sources}
+    for text in given:
+        name, sign, place = text.partition("=")
+        if not sign:
+            name, place = experiment.data, text
+        if name not in places:
+            raise ConfigError(f"--data {text}: {experiment.name} uses {', '.join(places)}")
+        places[name] = place
+    for name, place in places.items():
+        if place == name and name not in SOURCES and not Path(name).is_dir():
+            raise ConfigError(f"data set {name!r} cannot be fetched: pass its folder with --data {name}=FOLDER")
+    return places
+
+
 def _check(path: Path, where: str, table: Any, known: Mapping[str, Any]) -> None:
     if not isinstance(table, dict):
         raise ConfigError(f"{path.name}: {where.rstrip('.')} must be a table")
@@ -166,6 +193,8 @@ def _trials(run: Mapping[str, Any]) -> Iterator[Trial]:
         model = read_card(find_checkpoint(run["checkpoint"]))["base"]
         where |= {"checkpoint": run["checkpoint"]}
     if kind == "zero-shot" or "checkpoint" in run:
+        if "start" in run:
+            raise ConfigError("start is where training begins: leave it out where nothing is trained")
         for fold in folds:
             yield Trial(run["name"], model, None, None if fold else 0, 0, {}, fold=fold, **where)
         return
@@ -181,7 +210,7 @@ def _trials(run: Mapping[str, Any]) -> Iterator[Trial]:
                 raise ConfigError(f"seeds: {seed!r} is no whole number from 0 up")
             name = f"{run['name']} {limit}" if isinstance(limits, list) else run["name"]
             for fold in folds:
-                yield Trial(name, model, recipe, limit, seed, changes, fold=fold, **where)
+                yield Trial(name, model, recipe, limit, seed, changes, fold=fold, start=run.get("start"), **where)
 
 
 def _folds(run: Mapping[str, Any]) -> list[tuple[int, int] | None]:

@@ -49,6 +49,7 @@ def record_of_run(trial: Trial, folder: Path) -> RunRecord:
         rows.append(place | _summary_row(trial, card, table, history))
     kept = ("commit", "date", "data_digest", "seconds", "machine", "precision", "recipe", "sizes", "best_epoch")
     entry = {**names, "folder": folder.name, **{key: card.get(key) for key in kept}}
+    entry |= {"start": start} if (start := card.get("start")) else {}
     return RunRecord(pd.concat(tables), history, pd.DataFrame(rows), entry)
 
 
@@ -130,11 +131,11 @@ def _each_once(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _summary_row(trial: Trial, card: dict[str, Any], table: pd.DataFrame, history: pd.DataFrame) -> dict[str, Any]:
-    metrics = card["metrics"]
+    metrics, changes = card["metrics"], {**trial.changes, **({"start": trial.start} if trial.start else {})}
     row = {
         "model": trial.model,
         "recipe": trial.recipe.name if trial.recipe else trial.checkpoint or "zero-shot",
-        "changes": "; ".join(f"{key} {value}" for key, value in trial.changes.items()),
+        "changes": "; ".join(f"{key} {value}" for key, value in changes.items()),
         "n_train": metrics.get("n_train", 0),
         "n_scored": table["case"].nunique(),
         "best_epoch": card.get("best_epoch"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,13 @@ import pandas as pd
 
 from medsam_helpers.checks import check_names, claim_folder
 from medsam_helpers.config import RunConfig
-from medsam_helpers.data import SOURCES, Cases, Dataset, load_data
+from medsam_helpers.data import Cases, Dataset, load_data
 from medsam_helpers.data.folds import everything, make_folds, with_training_of
 from medsam_helpers.data.views import views_of
 from medsam_helpers.embeddings import EmbeddingStore
-from medsam_helpers.errors import ConfigError
 from medsam_helpers.evaluation import evaluate
 from medsam_helpers.experiment import embed_cases, run_finetune, run_folder_of, weights_of
-from medsam_helpers.experiments import FOLDER, Experiment, Trial, experiment_names, read_experiment
+from medsam_helpers.experiments import FOLDER, Experiment, Trial, experiment_names, read_experiment, sources_of
 from medsam_helpers.files import atomic_write, find_checkpoint
 from medsam_helpers.memory import peak_mb, restart_peak
 from medsam_helpers.models.decoder import CARD_FILE, read_card
@@ -29,6 +30,7 @@ from medsam_helpers.record import read_record, record_of_run, write_record
 from medsam_helpers.runcard import git_commit, write_run_card
 from medsam_helpers.scores import write_table
 from medsam_helpers.segmenter import Segmenter
+from medsam_helpers.training_state import STATE_FILE
 
 RESULTS = FOLDER.parent / "notebooks" / "results"
 
@@ -49,29 +51,6 @@ def command(args: Namespace) -> dict[str, Any]:
     return {"folder": str(output), "runs": len(summary)}
 
 
-def sources_of(experiment: Experiment, given: Sequence[str]) -> dict[str, str]:
-    """Where each data set of an experiment comes from: by its name from the hub, unless a place is given.
-
-    Args:
-        experiment: names the data sets.
-        given: "NAME=FOLDER", or "FOLDER" for the experiment's own.
-    Raises:
-        ConfigError: a name that the experiment does not use, or a data set that has to be given and is not.
-    """
-    places = {name: name for name in experiment.sources}
-    for text in given:
-        name, sign, place = text.partition("=")
-        if not sign:
-            name, place = experiment.data, text
-        if name not in places:
-            raise ConfigError(f"--data {text}: {experiment.name} uses {', '.join(places)}")
-        places[name] = place
-    for name, place in places.items():
-        if place == name and name not in SOURCES and not Path(name).is_dir():
-            raise ConfigError(f"data set {name!r} cannot be fetched: pass its folder with --data {name}=FOLDER")
-    return places
-
-
 def reproduce(
     experiment: Experiment,
     sources: Mapping[str, str] | None = None,
@@ -86,7 +65,7 @@ def reproduce(
 
     Args:
         experiment: see `experiments.read_experiment`.
-        sources: see `sources_of`.
+        sources: see `experiments.sources_of`.
         output: for `metrics.csv`, `history.csv`, `summary.csv` and `run_card.json`. Default: `notebooks/results/NAME`.
         show_progress: show the bars.
         command: for the run card; default: this process's command line.
@@ -98,8 +77,8 @@ def reproduce(
     output, commit = output or RESULTS / experiment.name, git_commit()
     sources, command = sources or sources_of(experiment, []), command or shlex.join(sys.argv)
     claim_folder(output, mark=CARD_FILE, never="decoder.safetensors")
-    for model in {trial.model for trial in experiment.trials}:
-        check_names(model=model)
+    for model, start in {(trial.model, trial.start) for trial in experiment.trials}:
+        check_names(model=model, checkpoint=find_checkpoint(start) if start else None)
     for source in sources.values():
         check_names(data=source)
     load, recorded = _Loader(experiment, sources), read_record(output) if only_missing else {}
@@ -156,6 +135,8 @@ def working_folder(experiment: Experiment, trial: Trial, data_digest: str) -> Pa
     identity = [trial.model, weights_of(trial.model), sorted(values.items()), trial.seed, data_digest, judged]
     if trial.checkpoint:
         identity.append(weights_of(str(find_checkpoint(trial.checkpoint))))
+    if trial.start:
+        identity.append(["start", *weights_of(str(find_checkpoint(trial.start)))])
     if trial.tta:
         identity.append("tta")
     return run_folder_of(identity)
@@ -173,6 +154,7 @@ def _finish(
 ) -> None:
     """Do what the trial's folder lacks: the run, and its scores on other data sets."""
     if not (folder / "README.md").exists():
+        _take_training_over(experiment, trial, load, folder)
         _run(experiment, trial, load(trial), load.sources[trial.data], folder, show_progress, command)
     for name, part in trial.also_on.items():
         if not (folder / f"metrics-{name}.csv").exists():
@@ -180,6 +162,14 @@ def _finish(
             cases = load.elsewhere(name, part)
             _, table, *_ = _score(trial, checkpoint, cases, experiment.prompts, show_progress)
             write_table(table, folder / f"metrics-{name}.csv")
+
+
+def _take_training_over(experiment: Experiment, trial: Trial, load: _Loader, folder: Path) -> None:
+    """How often a model looks does not change its training: where the other one of the two was trained, take that."""
+    other = working_folder(experiment, replace(trial, tta=not trial.tta), load(trial).digest)
+    if (other / STATE_FILE).exists() and not (folder / STATE_FILE).exists():
+        with atomic_write(folder / STATE_FILE) as temporary:
+            shutil.copy(other / STATE_FILE, temporary)
 
 
 def _run(
@@ -194,10 +184,8 @@ def _run(
     if trial.recipe is None:
         _score_as_it_is(experiment, trial, dataset, folder, show_progress, command)
         return
-    limits = _limits(experiment, trial)
-    config = RunConfig(
-        model=trial.model, data=source, recipe=trial.recipe.name, seed=trial.seed, tta=trial.tta, **limits
-    )
+    options = _limits(experiment, trial) | {"seed": trial.seed, "tta": trial.tta, "start": trial.start}
+    config = RunConfig(model=trial.model, data=source, recipe=trial.recipe.name, **options)
     run_finetune(
         config,
         folder,

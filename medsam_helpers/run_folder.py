@@ -16,15 +16,16 @@ from medsam_helpers.cards import write_model_card
 from medsam_helpers.config import RunConfig
 from medsam_helpers.data import Dataset
 from medsam_helpers.evaluation import case_boxes
-from medsam_helpers.files import atomic_write
+from medsam_helpers.files import atomic_write, find_checkpoint
 from medsam_helpers.models import save_decoder
-from medsam_helpers.models.decoder import CARD_FILE, part_state, read_card
+from medsam_helpers.models.decoder import CARD_FILE, DECODER_FILE, part_state, read_card
+from medsam_helpers.models.parts import changed_parts
 from medsam_helpers.recipes import Recipe
 from medsam_helpers.runcard import write_run_card
 from medsam_helpers.scores import summarise, write_table
 from medsam_helpers.segmenter import Segmenter
 from medsam_helpers.training import FitResult
-from medsam_helpers.weights import NAMES
+from medsam_helpers.weights import NAMES, sha256_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
         commit: of the code when the run began.
     """
     output, dataset, recipe, info = run.folder, run.dataset, run.recipe, run.tuned.info
-    shown = config.but(data=dataset.name, model=info.name)  # names in place of paths
+    start = find_checkpoint(config.start) if config.start else None
+    shown = config.but(data=dataset.name, model=info.name, start=start and start.name)  # names in place of paths
     write_table(run.table, output / "metrics.csv")
     with atomic_write(output / "history.csv") as temporary:
         result.history.to_csv(temporary, index=False)
@@ -69,6 +71,7 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
         base=info.name,
         base_digest=info.base_digest,
         base_path=None if config.model in NAMES else str(Path(config.model).expanduser().resolve()),
+        start={"name": start.name, "sha256": sha256_of(start / DECODER_FILE)} if start else None,
         recipe=recipe.as_dict(),
         config=asdict(shown),
         data={"name": dataset.name, "licence": dataset.licence, "citation": dataset.citation},
@@ -78,7 +81,7 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
         best_epoch=result.best_epoch,
         metrics=_lasting(run.figures, output / CARD_FILE),
     )
-    save_decoder(part_state(run.tuned.model, recipe.trainable), output, card)
+    save_decoder(part_state(run.tuned.model, changed_parts(run.tuned.model, run.zero_shot.model)), output, card)
     with atomic_write(output / "before_after.png") as temporary:
         picture(run).savefig(temporary, dpi=110)
     write_model_card(output / "README.md", card)

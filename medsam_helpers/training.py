@@ -39,7 +39,7 @@ from medsam_helpers.training_state import STATE_FILE, TrainingState
 
 @dataclass(frozen=True)
 class FitResult:
-    """What `fit` leaves behind; the model holds the weights of `best_epoch` (0: none was better than zero-shot)."""
+    """What `fit` leaves behind; the model holds the weights of `best_epoch` (0: those it came with)."""
 
     history: pd.DataFrame
     best_epoch: int
@@ -71,6 +71,7 @@ def fit(
     seed: int = 0,
     log_with: str | GeneralTracker | Sequence[str | GeneralTracker] | None = None,
     dev_jitter_1024: float | None = None,
+    start: str | None = None,
     show_progress: bool = True,
 ) -> FitResult:
     """Train the recipe's parts on cached embeddings; keep the weights with the best dev Dice.
@@ -91,6 +92,7 @@ def fit(
             each step, and dev Dice and IoU of each epoch; the axis of both is the optimiser's steps.
         dev_jitter_1024: of the boxes that dev is scored with. Default: the recipe's; where that is what is searched
             for, dev needs one of its own, or the smallest jitter would always win.
+        start: the digest of what the model begins with, where that is not its base; a run with another is another run.
         show_progress: show the bar.
     Raises:
         DataError: no training or no dev case, or an embedding is missing.
@@ -123,8 +125,8 @@ def fit(
         "train": hashlib.sha256("".join(examples.digests).encode()).hexdigest(),
         "dev": hashlib.sha256("".join(case.digest for case in dev).encode()).hexdigest(),
     }
-    if dev_jitter_1024 is not None:
-        identity["dev_jitter_1024"] = dev_jitter_1024
+    later = {"dev_jitter_1024": dev_jitter_1024, "start": start}
+    identity |= {name: value for name, value in later.items() if value is not None}
     dev_recipe = recipe.but(jitter_1024=dev_jitter_1024)
     state = TrainingState.open(output / STATE_FILE, identity)
     optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
@@ -144,12 +146,13 @@ def fit(
             row["dev_dice"], dev_iou = _dev_scores(model, dev, dev_recipe, store, seed, accelerator)
             state.record(row, current, part_state(model, recipe.trainable))
         state.average = {name: weight.cpu() for name, weight in average.weights.items()}
-        state.finished = state.epoch >= recipe.epochs or _is_out_of_patience(state, recipe)
+        waited = state.epoch - state.best_epoch
+        state.finished = state.epoch >= recipe.epochs or (recipe.patience is not None and waited >= recipe.patience)
         if accelerator.is_main_process:
             state.save(optimizer, accelerator.scaler)
         accelerator.log(row | {"dev_iou": dev_iou, "epoch": state.epoch}, step=state.epoch * steps_per_epoch)
 
-    if state.epoch < 0:  # nothing done yet: epoch 0 is the zero-shot model
+    if state.epoch < 0:  # nothing done yet: epoch 0 is the model as it came
         finish_epoch({"loss": float("nan"), "lr": 0.0, "seconds": 0.0})
 
     done, total = state.epoch * steps_per_epoch, recipe.epochs * steps_per_epoch
@@ -233,10 +236,6 @@ def _accelerator(recipe: Recipe, output: Path, log_with: Any) -> Accelerator:
         project_dir=output,
         cpu=default_device().type == "cpu",
     )
-
-
-def _is_out_of_patience(state: TrainingState, recipe: Recipe) -> bool:
-    return recipe.patience is not None and state.epoch - state.best_epoch >= recipe.patience
 
 
 def _dev_scores(

@@ -38,7 +38,7 @@ from medsam_helpers.recipes import RECIPES
 from medsam_helpers.scores import COLUMNS
 from medsam_helpers.segmenter import Segmenter
 from medsam_helpers.training_state import STATE_FILE
-from medsam_helpers.weights import WEIGHTS
+from medsam_helpers.weights import WEIGHTS, sha256_of
 
 FINETUNE = {
     "zero_shot_dice": float,
@@ -213,6 +213,30 @@ def test_a_run_that_learns_nothing_says_so():
     said = medsam("finetune", "--data", "data", "--model", "tiny", *arguments, "--json")
     assert "no epoch was better than zero-shot on dev" in said.out
     assert (said.json["gain"], said.json["gain_ci95"], said.json["prompt"]) == (0, [0, 0], "exact")
+
+
+def test_training_goes_on_from_a_fine_tuned_decoder_and_is_measured_from_the_base(tuned):
+    """A rate of next to nothing keeps the start's weights; the gain is the start's, over the same base."""
+    arguments = ["--data", "data", "--model", "tiny", "--precision", "fp32", "--jitter", 20, "--json"]
+    said = medsam("finetune", *arguments, "--start", "run", "--epochs", 1, "--lr", "1e-30", "--output", "run-on")
+    assert (said.json["zero_shot_dice"], said.json["gain"]) == (tuned.json["zero_shot_dice"], tuned.json["gain"])
+    assert "no epoch was better than run on dev, so the weights are those it began with" in said.out
+    start = json.loads(Path("run-on/run_card.json").read_text())["start"]
+    assert start == {"name": "run", "sha256": sha256_of(Path("run/decoder.safetensors"))}
+    assert "begun with the decoder `run`" in Path("run-on/README.md").read_text()
+    learnt = medsam("finetune", *arguments, "--start", "run", "--epochs", 1, "--lr", "1e-3", "--output", "run-learnt")
+    again = medsam("evaluate", "--checkpoint", "run-learnt", "--data", "data", "--json", "--output", "ev-learnt")
+    assert again.json["dice"] == learnt.json["tuned_dice"] != tuned.json["tuned_dice"]
+
+
+def test_a_start_of_another_base_or_none_is_refused(tuned, monkeypatch):
+    monkeypatch.setattr(engine, "embed_cases", None)
+    arguments = ["finetune", "--data", "data", "--output", "run-refused"]
+    assert "checkpoint nowhere is no folder that exists" in medsam(*arguments, "--start", "nowhere").err[-1]
+    make_tiny_sam(seed=1).save_pretrained("other")
+    said = medsam(*arguments, "--model", "other", "--start", "run")
+    assert said.status == 2
+    assert "trained on tiny with digest" in said.err[-1]
 
 
 def test_a_checkpoint_is_found_again_from_anywhere(tuned, place, tmp_path, monkeypatch):

@@ -51,6 +51,7 @@ def test_the_environment_overrides_every_field_of_a_profile():
         "seed": 7,
         "skip_bad": True,
         "tta": True,
+        "start": "kvasir-polyps",
     }
     assert set(values) == {field.name for field in fields(RunConfig)}
     environment = {f"MEDSAM_{name.upper()}": str(value) for name, value in values.items()}

@@ -10,12 +10,13 @@ import pytest
 from conftest import draw_discs, make_tiny_sam, save_images
 from medsam_helpers import experiment as engine
 from medsam_helpers import reproduce as runner
+from medsam_helpers import training
 from medsam_helpers.__main__ import main
 from medsam_helpers.comparison import runs_as_models
 from medsam_helpers.data import SOURCES, Case, Cases
-from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.experiments import experiment_names, read_experiment
-from medsam_helpers.reproduce import reproduce, sources_of
+from medsam_helpers.errors import CheckpointError, ConfigError, DataError
+from medsam_helpers.experiments import experiment_names, read_experiment, sources_of
+from medsam_helpers.reproduce import reproduce
 from medsam_helpers.scores import read_table
 from medsam_helpers.weights import NAMES
 
@@ -93,6 +94,7 @@ def test_the_search_changes_one_thing_at_a_time_and_judges_all_alike(name):
         ("lr = 1e-3", 'lr = "x"', r"dev.toml: runs\[3\] \(seeds\): "),
         ("lr = 1e-3", "lr = -1.0", r"runs\[3\] \(seeds\): lr must be greater than 0"),
         ("seeds = [1, 2]", "seeds = [1, 1]", r"'seeds' with seed 1 is there twice"),
+        ('kind = "zero-shot"', 'kind = "zero-shot"\nstart = "a"', r"\(base\): start is where training begins"),
         ("seeds = [1, 2]", "seeds = 1", r"runs\[3\]\.seeds has the wrong type: 1"),
         ('name = "first"', "", r"runs\[1\] \(no name\): name is missing"),
         ('name = "first"', 'name = "first"\nfolds = 1', r"runs\[1\] \(first\): folds: 1 is too few: use 2 or more"),
@@ -258,6 +260,41 @@ def test_a_checkpoint_is_scored_with_a_second_look_beside_its_base(place, monkey
     assert set(runs_as_models(output, "data")["model"]) == models
     monkeypatch.setattr(runner, "evaluate", None)  # nothing is scored again
     reproduce(experiment, None, output, False, "medsam reproduce looks")
+
+
+def test_a_run_may_begin_with_a_fine_tuned_decoder(place, monkeypatch):
+    assert main(["finetune", "--data", "data", "--model", "tiny", "--epochs", "1", "--output", "kept"]) == 0
+    text = TINY.replace("SCORE", "val").replace('name = "first"', 'name = "first"\nstart = "kept"')
+    (place / "go_on.toml").write_text(text)
+    experiment, output = read_experiment("go_on", place), place / "results"
+    plain = reproduce(read_experiment("val", place), None, place / "plain", False, "x").set_index("run")
+    summary = reproduce(experiment, None, output, False, "x").set_index("run")
+    assert summary.loc["first", "changes"].endswith("start kept")
+    assert summary.loc["first", "dev_dice"] != plain.loc["first", "dev_dice"]
+    assert summary.loc["wide 2", "dev_dice"] == plain.loc["wide 2", "dev_dice"]
+    runs = json.loads((output / "run_card.json").read_text())["runs"]
+    assert [run.get("start", {}).get("name") for run in runs[:3]] == [None, "kept", None]
+    monkeypatch.setattr(engine, "fit", None)  # nothing is trained again
+    reproduce(experiment, None, output, False, "x")
+    (place / "kept").rename(place / "gone")
+    with pytest.raises(CheckpointError, match="kept is no folder"):
+        reproduce(experiment, None, output, False, "x")
+
+
+def test_a_second_look_at_the_same_training_trains_nothing_again(place, monkeypatch):
+    text = TINY.replace("SCORE", "val").replace(
+        'name = "first"', 'name = "first"\n[[runs]]\nname = "twice"\ntta = true'
+    )
+    (place / "twice.toml").write_text(text)
+    epochs, train_epoch = [], training._train_epoch
+    monkeypatch.setattr(training, "_train_epoch", lambda *given: epochs.append(given) or train_epoch(*given))
+    experiment = read_experiment("twice", place)
+    experiment = replace(experiment, trials=experiment.trials[1:3])
+    summary = reproduce(experiment, None, place / "results", False, "x")
+    assert len(epochs) == 2, "once"
+    assert list(summary["run"]) == ["first", "twice"]
+    assert summary["dev_dice"].nunique() == 1
+    assert summary["tuned_j20"].nunique() == 2
 
 
 LOOKS = """

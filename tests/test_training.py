@@ -467,6 +467,12 @@ def test_the_loss_at_the_decoders_own_size_is_the_loss_without_one(setting, tmp_
     assert list(same.history["loss"][1:]) == list(plain.history["loss"][1:])
 
 
+def test_a_run_that_begins_with_other_weights_is_another_run(setting, tmp_path):
+    train(setting, tmp_path / "run", start="a" * 64)
+    with pytest.raises(ConfigError, match=r"start is a{12}\.\.\., asked for None"):
+        train(setting, tmp_path / "run")
+
+
 def test_a_prompt_encoder_trains_too_resumes_and_is_kept(setting, tmp_path):
     both = RECIPE.but(trainable=("mask_decoder", "prompt_encoder"), epochs=2)
     before = setting[0].state_dict()

@@ -96,7 +96,7 @@ def load_checkpoint(folder: str | Path, base: SamModel | str | Path | None = Non
     if missing or unknown:
         raise CheckpointError(
             f"{folder / DECODER_FILE}: {len(missing)} decoder weights missing, "
-            f"{len(unknown)} unknown or of another shape"
+            f"{len(unknown)} unknown or of another shape; it was trained on {card['base']}"
         )
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
     return model.eval()

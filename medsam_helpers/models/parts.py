@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pandas as pd
+import torch
 from torch import nn
 from transformers import SamModel
 
@@ -48,6 +49,16 @@ def freeze_all_but(model: SamModel, trainable: Iterable[str]) -> list[nn.Paramet
     # The positional code is a fixed random projection; in the original it is a buffer.
     model.shared_image_embedding.requires_grad_(False)
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def changed_parts(model: SamModel, base: SamModel) -> list[str]:
+    """The parts whose weights are not the base's; the decoder in any case, without which a checkpoint is none."""
+
+    def differs(part: str) -> bool:
+        weights, others = (of.get_submodule(part).state_dict() for of in (model, base))
+        return any(not torch.equal(weight, others[name]) for name, weight in weights.items())
+
+    return [part for part in parts_of(model) if part == "mask_decoder" or differs(part)]
 
 
 def parameter_table(model: SamModel) -> pd.DataFrame:
