@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from medsam_helpers.data import SOURCES
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.evaluation import jitter_of
 from medsam_helpers.files import find_checkpoint
 from medsam_helpers.models.decoder import read_card
+from medsam_helpers.prompts import BoxMode
 from medsam_helpers.recipes import Recipe, get_recipe
 
 FOLDER = Path(__file__).parents[1] / "experiments"
@@ -20,7 +21,7 @@ FOLDER = Path(__file__).parents[1] / "experiments"
 WITH_TTA = " with tta"
 """Behind the name of a base model that was scored with test-time augmentation."""
 _TOP = {"title": str, "data": str, "score": str, "prompts": list, "dev_jitter_1024": (int, float), "dev_limit": int}
-_TOP |= {"val_limit": int, "defaults": dict, "runs": list}
+_TOP |= {"val_limit": int, "box_mode": str, "defaults": dict, "runs": list}
 _RUN = {"name": str, "kind": str, "model": str, "recipe": str, "train_limit": (int, list), "seeds": list}
 _RUN |= {"change": dict, "data": str, "folds": int, "train_with": dict, "also_on": dict, "checkpoint": str, "tta": bool}
 _RUN |= {"start": str}
@@ -82,7 +83,8 @@ class Experiment:
     """A file of `experiments/`.
 
     `score` names the split that is scored: "val" once a run, or "dev" for a search, which never reads val. With a
-    `dev_jitter_1024` every trial is chosen and judged at that jitter, whatever its own.
+    `dev_jitter_1024` every trial is chosen and judged at that jitter, whatever its own; with a `box_mode` every one is
+    trained and judged with boxes of that kind.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Experiment:
     dev_limit: int | None
     val_limit: int | None
     trials: tuple[Trial, ...]
+    box_mode: BoxMode | None = None
 
     @property
     def sources(self) -> list[str]:
@@ -123,8 +126,10 @@ def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
         raise ConfigError(f"{path.name}: cannot be read as TOML: {error}") from error
     _check(path, "", content, _TOP)
     score, prompts = content.get("score", "val"), tuple(content.get("prompts", ("exact", "j20", "j50")))
-    if score not in ("dev", "val"):
-        raise ConfigError(f"{path.name}: score {score!r} is unknown: use dev or val")
+    box_mode = content.get("box_mode")
+    for key, value, known in (("score", score, ("dev", "val")), ("box_mode", box_mode, (*get_args(BoxMode), None))):
+        if value not in known:
+            raise ConfigError(f"{path.name}: {key} {value!r} is unknown: use {' or '.join(filter(None, known))}")
     defaults = content.get("defaults", {})
     _check(path, "defaults.", defaults, _RUN)
     if not content.get("runs"):
@@ -145,7 +150,10 @@ def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise ConfigError(f"{path.name}: runs: {twice[0][0]!r} with seed {twice[0][1]} is there twice")
     optional = {key: content.get(key) for key in ("dev_jitter_1024", "dev_limit", "val_limit")}
-    return Experiment(name, content.get("title", name), data, score, prompts, trials=tuple(trials), **optional)
+    if box_mode:
+        trials = [replace(trial, recipe=trial.recipe and trial.recipe.but(box_mode=box_mode)) for trial in trials]
+    title = content.get("title", name)
+    return Experiment(name, title, data, score, prompts, trials=tuple(trials), box_mode=box_mode, **optional)
 
 
 def sources_of(experiment: Experiment, given: Sequence[str]) -> dict[str, str]:

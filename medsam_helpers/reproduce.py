@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,8 @@ def working_folder(experiment: Experiment, trial: Trial, data_digest: str) -> Pa
     identity = [trial.model, weights_of(trial.model), sorted(values.items()), trial.seed, data_digest, judged]
     if trial.checkpoint:
         identity.append(weights_of(str(find_checkpoint(trial.checkpoint))))
+    if experiment.box_mode and not trial.recipe:  # a recipe holds it
+        identity.append(experiment.box_mode)
     if trial.start:
         identity.append(["start", *weights_of(str(find_checkpoint(trial.start)))])
     if trial.tta:
@@ -160,7 +162,7 @@ def _finish(
         if not (folder / f"metrics-{name}.csv").exists():
             checkpoint = folder if trial.recipe else trial.checkpoint
             cases = load.elsewhere(name, part)
-            _, table, *_ = _score(trial, checkpoint, cases, experiment.prompts, show_progress)
+            _, table, *_ = _score(experiment, trial, checkpoint, cases, show_progress)
             write_table(table, folder / f"metrics-{name}.csv")
 
 
@@ -207,7 +209,7 @@ def _score_as_it_is(
     restart_peak()
     card = read_card(find_checkpoint(trial.checkpoint)) if trial.checkpoint else {}
     cases = getattr(dataset, experiment.score)
-    base, table, encoded, seconds = _score(trial, trial.checkpoint, cases, experiment.prompts, show_progress)
+    base, table, encoded, seconds = _score(experiment, trial, trial.checkpoint, cases, show_progress)
     write_table(table, folder / "metrics.csv")
     metrics = {"encoded": encoded, "seconds_encode": round(seconds, 1), "peak_memory_mb": peak_mb()}
     if trial.checkpoint:
@@ -228,7 +230,7 @@ def _score_as_it_is(
 
 
 def _score(
-    trial: Trial, checkpoint: str | Path | None, cases: Cases, prompts: Sequence[str], show_progress: bool
+    experiment: Experiment, trial: Trial, checkpoint: str | Path | None, cases: Cases, show_progress: bool
 ) -> tuple[Segmenter, pd.DataFrame, int, float]:
     """A trial's base, the scores of it and of a checkpoint beside it, the images encoded for that, and the seconds."""
     base = Segmenter.load(trial.model, tta=trial.tta and not checkpoint)
@@ -238,4 +240,6 @@ def _score(
         tuned = Segmenter.load(checkpoint, store=base.store, tta=trial.tta)
         models, views = models | {"tuned": tuned.predict_case}, tuned.views
     encoded, seconds = embed_cases(base, views_of(cases, views), show_progress)
-    return base, evaluate(cases, models, prompts=prompts, show_progress=show_progress), encoded, seconds
+    box_mode = trial.recipe.box_mode if trial.recipe else experiment.box_mode or "union"
+    table = evaluate(cases, models, prompts=experiment.prompts, box_mode=box_mode, show_progress=show_progress)
+    return base, table, encoded, seconds

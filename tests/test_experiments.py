@@ -94,6 +94,7 @@ def test_the_search_changes_one_thing_at_a_time_and_judges_all_alike(name):
         ("lr = 1e-3", 'lr = "x"', r"dev.toml: runs\[3\] \(seeds\): "),
         ("lr = 1e-3", "lr = -1.0", r"runs\[3\] \(seeds\): lr must be greater than 0"),
         ("seeds = [1, 2]", "seeds = [1, 1]", r"'seeds' with seed 1 is there twice"),
+        ('data = "data"', 'data = "data"\nbox_mode = "all"', r"box_mode 'all' is unknown: use union or components"),
         ('kind = "zero-shot"', 'kind = "zero-shot"\nstart = "a"', r"\(base\): start is where training begins"),
         ("seeds = [1, 2]", "seeds = 1", r"runs\[3\]\.seeds has the wrong type: 1"),
         ('name = "first"', "", r"runs\[1\] \(no name\): name is missing"),
@@ -295,6 +296,21 @@ def test_a_second_look_at_the_same_training_trains_nothing_again(place, monkeypa
     assert list(summary["run"]) == ["first", "twice"]
     assert summary["dev_dice"].nunique() == 1
     assert summary["tuned_j20"].nunique() == 2
+
+
+def test_every_run_is_asked_with_boxes_of_the_experiments_kind(place, monkeypatch):
+    """A base that is scored as it is, and a run: one box round all, or one a disc."""
+    asked = []
+    score = runner.evaluate
+    for module in (runner, engine):
+        monkeypatch.setattr(module, "evaluate", lambda *a, **k: asked.append(k["box_mode"]) or score(*a, **k))
+    text = TINY.replace("SCORE", "val").replace('data = "data"', 'data = "data"\nbox_mode = "components"')
+    (place / "each.toml").write_text(text)
+    each, union = (read_experiment(name, place) for name in ("each", "val"))
+    assert [trial.recipe and trial.recipe.box_mode for trial in each.trials[:2]] == [None, "components"]
+    for experiment in (each, union):
+        reproduce(replace(experiment, trials=experiment.trials[:2]), None, place / experiment.name, False, "x")
+    assert asked == ["components", "components", "union", "union"]
 
 
 LOOKS = """
