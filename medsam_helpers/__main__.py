@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--model", default="mobile-sam", metavar="NAME", help="a name of `medsam weights --list`, or a path"
     )
-    sub.add_argument(
+    sub.add_argument(  # by its dest it is looked for, as any checkpoint, before anything is read
         "--start", dest="checkpoint", type=_checkpoint, metavar="DIR", help=f"decoder to begin with: {_CHECKPOINT}"
     )
     sub.add_argument("--precision", choices=_PRECISIONS, help="default: the recipe's")

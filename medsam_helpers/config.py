@@ -6,9 +6,11 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, get_args
 
 from medsam_helpers.errors import ConfigError
+from medsam_helpers.files import find_checkpoint
 from medsam_helpers.prompts import BoxMode
 from medsam_helpers.recipes import Recipe, get_recipe
 
@@ -64,6 +66,11 @@ class RunConfig:
             box_mode=self.box_mode,
             precision=self.precision,
         )
+
+    @property
+    def start_folder(self) -> Path | None:
+        """Where the decoder lies that training begins with, if not with the base's own."""
+        return find_checkpoint(self.start) if self.start else None
 
     def limits(self) -> dict[str, int | bool | None]:
         """The keywords of `data.load_data`."""

@@ -25,7 +25,7 @@ from medsam_helpers.data.views import views_of
 from medsam_helpers.embeddings import EmbeddingStore
 from medsam_helpers.errors import DataError
 from medsam_helpers.evaluation import evaluate
-from medsam_helpers.files import cache_dir, find_checkpoint
+from medsam_helpers.files import cache_dir
 from medsam_helpers.memory import peak_mb, restart_peak
 from medsam_helpers.models import load_checkpoint, load_sam
 from medsam_helpers.models.decoder import DECODER_FILE
@@ -109,7 +109,7 @@ def run_finetune(
     started, commit = time.perf_counter(), git_commit()
     recipe = recipe or config.full_recipe()
     claim_folder(output, mark=STATE_FILE)
-    start = find_checkpoint(config.start) if config.start else None
+    start = config.start_folder
     check_names(checkpoint=start)
     restart_peak()
     dataset = dataset or load_data(config.data, **(config.limits() | ({"val_limit": 0} if split == "dev" else {})))
@@ -191,7 +191,7 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
     """
     config = config or config_from_environment()
     data = load_data(config.data, **config.limits()).digest
-    weights = weights_of(config.model) + (weights_of(str(find_checkpoint(config.start))) if config.start else [])
+    weights = weights_of(config.model) + (weights_of(str(config.start_folder)) if config.start else [])
     identity = [sorted(asdict(config).items()), sorted(config.full_recipe().as_dict().items()), weights, data]
     folder = run_folder_of(identity)
     folder.parent.mkdir(parents=True, exist_ok=True)

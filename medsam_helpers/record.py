@@ -116,6 +116,7 @@ def write_record(
         data=experiment.data,
         split=experiment.score,
         prompts=list(experiment.prompts),
+        **({"box_mode": experiment.box_mode} if experiment.box_mode else {}),
         complete=len(runs) == len(experiment.trials),
         runs=entries,
     )

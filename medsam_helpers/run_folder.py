@@ -16,7 +16,7 @@ from medsam_helpers.cards import write_model_card
 from medsam_helpers.config import RunConfig
 from medsam_helpers.data import Dataset
 from medsam_helpers.evaluation import case_boxes
-from medsam_helpers.files import atomic_write, find_checkpoint
+from medsam_helpers.files import atomic_write
 from medsam_helpers.models import save_decoder
 from medsam_helpers.models.decoder import CARD_FILE, DECODER_FILE, part_state, read_card
 from medsam_helpers.models.parts import changed_parts
@@ -54,7 +54,7 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
         commit: of the code when the run began.
     """
     output, dataset, recipe, info = run.folder, run.dataset, run.recipe, run.tuned.info
-    start = find_checkpoint(config.start) if config.start else None
+    start = config.start_folder
     shown = config.but(data=dataset.name, model=info.name, start=start and start.name)  # names in place of paths
     write_table(run.table, output / "metrics.csv")
     with atomic_write(output / "history.csv") as temporary:

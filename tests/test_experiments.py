@@ -311,6 +311,8 @@ def test_every_run_is_asked_with_boxes_of_the_experiments_kind(place, monkeypatc
     for experiment in (each, union):
         reproduce(replace(experiment, trials=experiment.trials[:2]), None, place / experiment.name, False, "x")
     assert asked == ["components", "components", "union", "union"]
+    cards = [json.loads((place / name / "run_card.json").read_text()) for name in ("each", "val")]
+    assert [card.get("box_mode") for card in cards] == ["components", None]
 
 
 LOOKS = """
