@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from medsam_helpers.data import load_data
 from medsam_helpers.data.audit import audit
 from medsam_helpers.data.describe import describe
+from medsam_helpers.data.sources import load_data
 from medsam_helpers.errors import MedsamError
 from medsam_helpers.files import atomic_write
-from medsam_helpers.runcard import write_run_card
+from medsam_helpers.runs.card import write_run_card
 
 
 def write(table: pd.DataFrame, path: Path) -> None:

@@ -33,17 +33,17 @@ from pathlib import Path
 
 import torch
 
-from medsam_helpers.data import load_data
-from medsam_helpers.embeddings import EmbeddingStore
-from medsam_helpers.examples import PromptedCases
+from medsam_helpers.data.sources import load_data
+from medsam_helpers.device import autocast, default_device, has_fast_bf16, peak_mb, restart_peak
 from medsam_helpers.files import atomic_write
-from medsam_helpers.losses import get_loss
-from medsam_helpers.memory import peak_mb, restart_peak
-from medsam_helpers.models import freeze_all_but, load_sam, pixel_values
-from medsam_helpers.precision import autocast, default_device, has_fast_bf16
-from medsam_helpers.recipes import get_recipe
-from medsam_helpers.runcard import write_run_card
-from medsam_helpers.segmenter import Segmenter
+from medsam_helpers.runs.card import write_run_card
+from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.sam.loading import load_sam, pixel_values
+from medsam_helpers.sam.parts import freeze_all_but
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.training.dataset import PromptedCases
+from medsam_helpers.training.losses import get_loss
+from medsam_helpers.training.recipes import get_recipe
 
 
 def seconds(task: Callable[[], object], repeats: int) -> float:

@@ -23,12 +23,13 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from medsam_helpers.data import Case, load_data
+from medsam_helpers.data.case import Case
+from medsam_helpers.data.sources import load_data
 from medsam_helpers.errors import MedsamError
+from medsam_helpers.evaluation.metrics import dice
 from medsam_helpers.files import atomic_write
 from medsam_helpers.geometry import Frame
-from medsam_helpers.metrics import dice
-from medsam_helpers.runcard import write_run_card
+from medsam_helpers.runs.card import write_run_card
 
 WAYS = ["ours", "public_training_target", "public_inference"]
 

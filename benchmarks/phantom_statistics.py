@@ -20,8 +20,8 @@ from scipy import ndimage
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.folder import index_folder
-from medsam_helpers.data.phantoms import KINDS, phantom_dataset
 from medsam_helpers.errors import MedsamError
+from medsam_helpers.phantoms.dataset import KINDS, phantom_dataset
 
 LONG_SIDE = 512
 RING = 8  # width in pixels of the rings inside and outside the contour

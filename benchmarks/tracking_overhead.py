@@ -18,16 +18,16 @@ from pathlib import Path
 
 import torch
 
-from medsam_helpers.data import load_data
-from medsam_helpers.embeddings import EmbeddingStore
-from medsam_helpers.experiment import embed_cases
+from medsam_helpers.data.sources import load_data
+from medsam_helpers.device import default_device
 from medsam_helpers.mlops.server import Server
 from medsam_helpers.mlops.tracking import RunTracker
-from medsam_helpers.models import load_sam
-from medsam_helpers.precision import default_device
-from medsam_helpers.recipes import get_recipe
-from medsam_helpers.segmenter import Segmenter
-from medsam_helpers.training import fit
+from medsam_helpers.runs.finetune import embed_cases
+from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.training.loop import fit
+from medsam_helpers.training.recipes import get_recipe
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import numpy as np
@@ -116,3 +117,20 @@ def deepest_pixel(mask: np.ndarray) -> np.ndarray:
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     y, x = np.unravel_index(depth.argmax(), mask.shape)
     return np.array([x, y], np.float32)
+
+
+def prompt_name(jitter_1024: float) -> str:
+    """The name of a jitter in tables: "exact", "j20", "j2.5"; every digit, since the draw is made from the name."""
+    return f"j{np.format_float_positional(jitter_1024, trim='-')}" if jitter_1024 else "exact"
+
+
+def jitter_of(prompt: str) -> float:
+    """The jitter of a prompt's name, in pixels of the 1024 frame: 0 for "exact", 20 for "j20".
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    found = re.fullmatch(r"exact|j(\d+(?:\.\d+)?)", prompt)
+    if not found:
+        raise ConfigError(f"prompt {prompt!r} is unknown: use 'exact', or 'jN' for a jitter of N, such as 'j20'")
+    return float(found.group(1) or 0)

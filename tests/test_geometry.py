@@ -10,8 +10,8 @@ from transformers import SamProcessor
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
 from medsam_helpers.errors import PromptError, ShapeError
+from medsam_helpers.evaluation.metrics import dice
 from medsam_helpers.geometry import Frame, check_boxes, check_points
-from medsam_helpers.metrics import dice
 
 SIZES = [(300, 601), (531, 622), (1072, 1920), (622, 531), (352, 332), (97, 1500), (64, 48), (1024, 1024)]
 

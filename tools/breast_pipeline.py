@@ -20,16 +20,17 @@ from pathlib import Path
 import numpy as np
 from mlflow import MlflowClient
 
-from medsam_helpers.config import RunConfig
-from medsam_helpers.data import Dataset, load_data
+from medsam_helpers.data.case import Dataset
 from medsam_helpers.data.duplicates import near_duplicates, thumbnail
+from medsam_helpers.data.sources import load_data
+from medsam_helpers.evaluation.tables import read_table, summarise, write_table
 from medsam_helpers.mlops.pipeline import TRACKING_FOLDER, train_tracked
 from medsam_helpers.mlops.registry import judge, load_model, register
 from medsam_helpers.mlops.server import Server
 from medsam_helpers.mlops.sweeps import SweepPlan, sweep
 from medsam_helpers.mlops.trials import best_recipe, trials_table
-from medsam_helpers.runcard import git_commit, write_run_card
-from medsam_helpers.scores import read_table, summarise, write_table
+from medsam_helpers.runs.card import git_commit, write_run_card
+from medsam_helpers.runs.settings import RunConfig
 
 SPLIT = Path(__file__).parents[1] / "notebooks" / "results" / "breast-pipeline" / "split.csv"
 SIZES = {"val": 27, "dev": 14}  # the rest is train

@@ -22,10 +22,10 @@ from nbformat import NotebookNode
 from series_index import Entry, index_page, minutes
 from tqdm import tqdm
 
-from medsam_helpers.checks import check_names, check_writable
-from medsam_helpers.config import config_from_environment
-from medsam_helpers.data import SOURCES
+from medsam_helpers.data.sources import SOURCES
 from medsam_helpers.errors import MedsamError
+from medsam_helpers.runs.checks import check_names, check_writable
+from medsam_helpers.runs.settings import config_from_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDGET = "application/vnd.jupyter.widget-view+json"

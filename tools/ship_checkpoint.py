@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from medsam_helpers.errors import MedsamError
-from medsam_helpers.shipping import ship
+from medsam_helpers.runs.release import ship
 
 
 def main() -> int:

@@ -14,11 +14,10 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from medsam_helpers.data.case import Cases, Dataset
+from medsam_helpers.data.case import SPLITS, Cases, Dataset
 from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates, thumbnail
 from medsam_helpers.data.folder import FolderIndex, index_folder
 from medsam_helpers.data.reading import read_image, read_mask_values
-from medsam_helpers.data.splits import SPLITS
 from medsam_helpers.errors import DataError
 from medsam_helpers.prompts import mask_to_boxes
 

@@ -6,11 +6,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 
 from medsam_helpers.errors import DataError
+
+SplitName = Literal["train", "dev", "val"]
+SPLITS: tuple[SplitName, ...] = ("train", "dev", "val")
 
 
 def _sha256_of_array(array: np.ndarray) -> str:

@@ -6,8 +6,7 @@ import pandas as pd
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from medsam_helpers.data.case import Case, Dataset
-from medsam_helpers.data.splits import SPLITS
+from medsam_helpers.data.case import SPLITS, Case, Dataset
 from medsam_helpers.prompts import mask_to_boxes
 
 _RIM_1024 = 20  # width of the rim round the lesion, in pixels of a frame whose long side is 1024

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medsam_helpers.data.case import Case, Dataset
+from medsam_helpers.data.case import SPLITS, Case, Dataset, SplitName
 from medsam_helpers.data.reading import make_case, read_image, read_mask
-from medsam_helpers.data.splits import SPLITS, SplitName, build_dataset, listing, make_splits
+from medsam_helpers.data.splits import build_dataset, listing, make_splits
 from medsam_helpers.errors import DataError
 
 __all__ = ["FolderIndex", "folder_dataset", "index_folder", "read_image", "read_mask"]

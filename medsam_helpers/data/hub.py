@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from medsam_helpers.data.case import Case, Dataset
+from medsam_helpers.data.case import Case, Dataset, SplitName
 from medsam_helpers.data.reading import make_case, read_image, read_mask
-from medsam_helpers.data.splits import SplitName, build_dataset, make_splits
+from medsam_helpers.data.splits import build_dataset, make_splits
 from medsam_helpers.errors import DataError
 
 if TYPE_CHECKING:

@@ -6,15 +6,12 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
 
 from tqdm.auto import tqdm
 
-from medsam_helpers.data.case import Case, Cases, Dataset
+from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset, SplitName
 from medsam_helpers.errors import ConfigError, DataError
 
-SplitName = Literal["train", "dev", "val"]
-SPLITS: tuple[SplitName, ...] = ("train", "dev", "val")
 _SHOWN = 10
 
 

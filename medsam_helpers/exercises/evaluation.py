@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medsam_helpers.agreement import limits_of_agreement
+from medsam_helpers.evaluation.agreement import limits_of_agreement
 from medsam_helpers.exercises.checking import checker, near
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from medsam_helpers.exercises.checking import checker, near
-from medsam_helpers.losses import dice_loss, focal_loss
+from medsam_helpers.training.losses import dice_loss, focal_loss
 
 
 def _random_masks() -> tuple[torch.Tensor, torch.Tensor]:

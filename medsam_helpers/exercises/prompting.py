@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medsam_helpers.evaluation import fill_ellipse
+from medsam_helpers.evaluation.evaluate import fill_ellipse
 from medsam_helpers.exercises.checking import checker, near
 
 

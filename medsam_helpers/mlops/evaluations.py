@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 
-from medsam_helpers.data import Dataset
-from medsam_helpers.evaluation import Predictor, evaluate
+from medsam_helpers.data.case import Dataset
+from medsam_helpers.evaluation.evaluate import Predictor, evaluate
+from medsam_helpers.evaluation.tables import METRICS, paired_gain, summarise, write_table
+from medsam_helpers.figures.gallery import qualitative_html, qualitative_table
 from medsam_helpers.files import atomic_write
 from medsam_helpers.mlops.lineage import TRAINED_BY_TAG, dataset_records
 from medsam_helpers.mlops.tracking import RunTracker
 from medsam_helpers.prompts import BoxMode
-from medsam_helpers.qualitative import qualitative_html, qualitative_table
-from medsam_helpers.scores import METRICS, paired_gain, summarise, write_table
 
 QUALITATIVE_FILE = "qualitative.json"
 

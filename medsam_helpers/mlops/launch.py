@@ -11,8 +11,8 @@ import submitit
 from submitit.core.utils import DelayedSubmission
 from submitit.helpers import TorchDistributedEnvironment
 
-from medsam_helpers.config import RunConfig
 from medsam_helpers.mlops.pipeline import train_tracked
+from medsam_helpers.runs.settings import RunConfig
 
 Cluster = Literal["local", "slurm"]
 
@@ -44,7 +44,7 @@ class Experiment:
             options = {"experiment": self.experiment, "uri": self.uri, "show_progress": False}
             figures = train_tracked(self.config, self.output, **options).run.figures
         else:
-            from medsam_helpers.experiment import run_finetune
+            from medsam_helpers.runs.finetune import run_finetune
 
             figures = run_finetune(self.config, self.output, show_progress=False).figures
         return json.loads(json.dumps(figures, default=float))

@@ -12,8 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from medsam_helpers.data import Cases, Dataset
-from medsam_helpers.data.splits import SPLITS
+from medsam_helpers.data.case import SPLITS, Cases, Dataset
 from medsam_helpers.files import atomic_write
 
 CASES_FILE = "cases.json"

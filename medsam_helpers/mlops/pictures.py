@@ -15,9 +15,9 @@ from matplotlib.text import Text
 from matplotlib.ticker import NullFormatter
 from mlflow.entities import Run
 
+from medsam_helpers.figures.cases import COLORS
 from medsam_helpers.mlops.lineage import Origin
 from medsam_helpers.mlops.trials import SPACE, study_of
-from medsam_helpers.plotting import COLORS
 
 _VISIBLE_BLUES = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.3, 1, 128)))
 """Without its light end, which cannot be seen on white."""

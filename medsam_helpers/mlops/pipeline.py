@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from medsam_helpers.config import RunConfig
-from medsam_helpers.data import load_data
-from medsam_helpers.experiment import run_finetune
+from medsam_helpers.data.sources import load_data
 from medsam_helpers.mlops.evaluations import track_evaluation
 from medsam_helpers.mlops.registry import CHECKPOINT, CHECKPOINT_FILES
 from medsam_helpers.mlops.tracking import RunTracker
-from medsam_helpers.recipes import Recipe
-from medsam_helpers.run_folder import Finetuned
+from medsam_helpers.runs.finetune import run_finetune
+from medsam_helpers.runs.folder import Finetuned
+from medsam_helpers.runs.settings import RunConfig
+from medsam_helpers.training.recipes import Recipe
 
 TRACKING_FOLDER = ".tracking"
 

@@ -13,17 +13,18 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from medsam_helpers.data import Dataset, load_data
-from medsam_helpers.embeddings import EmbeddingStore
+from medsam_helpers.data.case import Dataset
+from medsam_helpers.data.sources import load_data
 from medsam_helpers.errors import DataError, MedsamError
-from medsam_helpers.evaluation import evaluate, paired_gain
-from medsam_helpers.experiment import embed_cases
+from medsam_helpers.evaluation.evaluate import evaluate
+from medsam_helpers.evaluation.tables import Interval, paired_gain
 from medsam_helpers.mlops.lineage import CASES_FILE
 from medsam_helpers.mlops.server import tracking_uri
-from medsam_helpers.models import load_checkpoint, load_sam
-from medsam_helpers.models.decoder import DECODER_FILE, read_card
-from medsam_helpers.scores import Interval
-from medsam_helpers.segmenter import Segmenter
+from medsam_helpers.runs.finetune import embed_cases
+from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.sam.tuned import DECODER_FILE, load_checkpoint, read_card
 
 CHALLENGER, CHAMPION, CHECKPOINT = "challenger", "champion", "checkpoint"
 CHECKPOINT_FILES = (DECODER_FILE, "run_card.json", "README.md")

@@ -13,13 +13,13 @@ import optuna
 from accelerate.tracking import GeneralTracker
 from optuna.trial import Trial
 
-from medsam_helpers.data import load_data
+from medsam_helpers.data.sources import load_data
 from medsam_helpers.errors import TrainingError
 from medsam_helpers.mlops.sweeps import PLAN_FILE, SweepPlan, finished, open_study, segmenter_of
 from medsam_helpers.mlops.tracking import RunTracker
 from medsam_helpers.mlops.trials import DONE, suggest
-from medsam_helpers.recipes import get_recipe
-from medsam_helpers.training import fit
+from medsam_helpers.training.loop import fit
+from medsam_helpers.training.recipes import get_recipe
 
 
 class Pruner(GeneralTracker):

@@ -20,18 +20,18 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from medsam_helpers.data import load_data
+from medsam_helpers.data.sources import load_data
 from medsam_helpers.data.views import views_of
-from medsam_helpers.embeddings import EmbeddingStore
+from medsam_helpers.device import default_device, effective_precision
 from medsam_helpers.errors import DataError, TrainingError
-from medsam_helpers.experiment import embed_cases
 from medsam_helpers.files import atomic_write
 from medsam_helpers.mlops.tracking import RunTracker
 from medsam_helpers.mlops.trials import BASE_RECIPE, DONE, SPACE, trials_table
-from medsam_helpers.models import load_sam
-from medsam_helpers.precision import default_device, effective_precision
-from medsam_helpers.recipes import get_recipe
-from medsam_helpers.segmenter import Segmenter
+from medsam_helpers.runs.finetune import embed_cases
+from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.training.recipes import get_recipe
 
 PLAN_FILE, _STUDY, _NAME = "plan.json", "study.jsonl", "sweep"
 

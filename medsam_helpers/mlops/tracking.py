@@ -19,13 +19,13 @@ import requests
 from accelerate.tracking import GeneralTracker, on_main_process
 from mlflow.exceptions import MlflowException
 
-from medsam_helpers.data import Dataset
+from medsam_helpers.data.case import Dataset
 from medsam_helpers.errors import DataError, MedsamError
 from medsam_helpers.mlops.hardware import HardwareMonitor
 from medsam_helpers.mlops.journal import Delivery, Journal, begin, start_record
 from medsam_helpers.mlops.lineage import CASES_FILE, dataset_records, write_cases
 from medsam_helpers.mlops.server import tracking_uri
-from medsam_helpers.runcard import git_commit
+from medsam_helpers.runs.card import git_commit
 
 _LOG = logging.getLogger(__name__)
 _TROUBLE = (MlflowException, requests.RequestException, OSError)

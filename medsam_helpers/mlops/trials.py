@@ -8,7 +8,7 @@ import optuna
 import pandas as pd
 from optuna.trial import Trial, TrialState
 
-from medsam_helpers.recipes import Recipe, get_recipe
+from medsam_helpers.training.recipes import Recipe, get_recipe
 
 BASE_RECIPE = "medsam"
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # the table says it better than a line a trial

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from medsam_helpers.errors import ShapeError
-from medsam_helpers.metrics import dice
+from medsam_helpers.evaluation.metrics import dice
 
 MAX_SHOWN = 2048
 """Longest side that is sent to the browser; masks and scores keep the original size."""

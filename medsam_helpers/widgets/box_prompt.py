@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import traitlets as t
 
-from medsam_helpers.segmenter import Segmenter
+from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.widgets.answers import Answer, mask_layer, read_answer
 from medsam_helpers.widgets.canvas import HINT, Canvas
 from medsam_helpers.widgets.inputs import Predict, as_boxes, as_points, by_name, check_image

@@ -11,7 +11,7 @@ from typing import Any
 import ipywidgets as w
 
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.segmenter import Segmenter
+from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.widgets.box_prompt import BoxPrompt
 from medsam_helpers.widgets.images import Picture, PictureSource, picture_source, read_upload
 from medsam_helpers.widgets.inputs import Predict

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medsam_helpers.data import SOURCES, load_data
 from medsam_helpers.data.reading import read_image
+from medsam_helpers.data.sources import SOURCES, load_data
 from medsam_helpers.errors import DataError
 
 

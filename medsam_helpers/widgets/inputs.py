@@ -10,7 +10,7 @@ import traitlets as t
 
 from medsam_helpers.errors import ConfigError, DataError, PromptError
 from medsam_helpers.geometry import check_boxes, check_points
-from medsam_helpers.segmenter import Segmenter
+from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.widgets.predictors import SegmenterPredictor
 
 Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]

@@ -14,8 +14,8 @@ import numpy as np
 from torch import nn
 
 from medsam_helpers.data.case import Case
-from medsam_helpers.models.loading import state_digest
-from medsam_helpers.segmenter import Embedding, Segmenter
+from medsam_helpers.sam.loading import state_digest
+from medsam_helpers.sam.segmenter import Embedding, Segmenter
 
 Report = Callable[[float], None]
 """Is told the share that is done, from 0 to 1."""

@@ -60,7 +60,7 @@ def python_call(widget: BoxPrompt, image_code: str = "image = ...  # (H, W, 3) u
         raise PromptError(f"there is no prompt to write down yet: {HINT}")
     predict = next(iter(widget.predictors.values()))
     if hasattr(predict, "code"):
-        imports = "import numpy as np\n\nfrom medsam_helpers.segmenter import Segmenter"
+        imports = "import numpy as np\n\nfrom medsam_helpers.sam.segmenter import Segmenter"
         return f"{imports}\n{image_code}\n{predict.code(boxes, points)}\n"
     name = getattr(predict, "__name__", "predict")
     arrays = f"np.array({boxes.tolist()}).reshape(-1, 4), np.array({points.tolist()}).reshape(-1, 3)"

@@ -13,10 +13,10 @@ from pathlib import Path
 from lab import Notebook, chromium, jupyter_lab
 from PIL import Image
 
-from medsam_helpers.config import config_from_environment
-from medsam_helpers.data import load_data
-from medsam_helpers.evaluation import case_boxes
-from medsam_helpers.experiment import get_or_train
+from medsam_helpers.data.sources import load_data
+from medsam_helpers.evaluation.evaluate import case_boxes
+from medsam_helpers.runs.finetune import get_or_train
+from medsam_helpers.runs.settings import config_from_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 COLORS = 200

@@ -9,12 +9,11 @@ import pytest
 from lab import Notebook, chromium, jupyter_lab
 from PIL import Image
 
-from medsam_helpers.data import load_data
-from medsam_helpers.metrics import dice
-from medsam_helpers.models import save_decoder
-from medsam_helpers.models.decoder import part_state
+from medsam_helpers.data.sources import load_data
+from medsam_helpers.evaluation.metrics import dice
 from medsam_helpers.prompts import mask_to_boxes
-from medsam_helpers.segmenter import Segmenter
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.sam.tuned import part_state, save_decoder
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

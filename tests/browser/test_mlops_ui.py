@@ -14,9 +14,9 @@ from mlflow import MlflowClient
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from medsam_helpers.config import RunConfig
 from medsam_helpers.mlops.pipeline import train_tracked
 from medsam_helpers.mlops.registry import register
+from medsam_helpers.runs.settings import RunConfig
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -1,0 +1,123 @@
+"""What the machine offers: a device, the number format it is quick in, and memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import time
+import warnings
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from medsam_helpers.errors import ConfigError
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def default_device() -> torch.device:
+    """The CUDA device, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@cache
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 pays on this device.
+
+    A CPU is asked to multiply, not for its list of abilities: several processors have bfloat16 instructions that are
+    slower than their float32, and several virtual machines hide the fast ones.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    abilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch cannot be asked: no
+    if not any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
+        return False
+    return _seconds_to_multiply(torch.float32) > 1.3 * _seconds_to_multiply(torch.bfloat16)
+
+
+def _seconds_to_multiply(dtype: torch.dtype, side: int = 512) -> float:
+    """Shortest processor time of several matrix products on one thread; other work on the machine does not count."""
+    left, right = torch.ones(side, side, dtype=dtype), torch.ones(side, side, dtype=dtype)
+    threads, taken = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        for _ in range(10):
+            started = time.thread_time()
+            left @ right
+            taken.append(time.thread_time() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return min(taken)
+
+
+def effective_precision(requested: str, device: torch.device) -> str:
+    """The precision that will really be used: "fp32", "bf16" or "fp16".
+
+    "auto" is bf16 where the hardware has it, else fp32. fp16 exists on CUDA only: `accelerate` leaves autocast off
+    elsewhere without a word, here it is said.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    if requested not in PRECISIONS:
+        raise ConfigError(f"precision {requested!r} is unknown: use {', '.join(PRECISIONS)}")
+    if requested == "auto":
+        return "bf16" if has_fast_bf16(device) else "fp32"
+    if requested == "fp16" and device.type != "cuda":
+        warnings.warn(f"fp16 needs CUDA; on {device.type} this runs in fp32", stacklevel=2)
+        return "fp32"
+    return requested
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Context in which matrix products and convolutions run in an effective precision."""
+    return torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision in _DTYPES)
+
+
+# Of malloc.h: how much free memory at the heap's end is given back, how much more than asked for is taken at a time,
+# and how many requests may get pages of their own.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Let the process keep large freed blocks for the next request, from now on; True where that was set.
+
+    By default glibc gives each large block back to the system as soon as it is freed, and the next layer's result pays
+    for fresh pages, zeroed one by one. The peak stays what it is; the process holds on to it until it ends.
+    `MEDSAM_KEEP_MEMORY=0` leaves the allocator as it is. Does nothing where there is no glibc.
+    """
+    if os.environ.get("MEDSAM_KEEP_MEMORY") == "0" or os.name != "posix":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # macOS, musl
+        return False
+    settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20}
+    return all(mallopt(option, value) == 1 for option, value in settings.items())
+
+
+def restart_peak() -> None:
+    """Let `peak_mb` count from now on, where the system can do that (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_mb() -> int | None:
+    """The most memory that this process has held since `restart_peak`, in MB; None where the system does not say.
+
+    Memory that `keep_freed_memory` keeps counts, so a later run of the same process starts from what an earlier held.
+    """
+    try:
+        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return None
+    return round(int(found.group(1)) * 1024 / 1e6) if found else None

@@ -1,0 +1,1 @@
+"""From a model and cases to scores with intervals, and what the scores say."""

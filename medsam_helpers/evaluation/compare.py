@@ -1,0 +1,61 @@
+"""Recorded runs side by side: an experiment's table with each run as a model of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from medsam_helpers.errors import DataError
+from medsam_helpers.evaluation.tables import COLUMNS, METRICS, paired_gain, read_table, summarise
+from medsam_helpers.sam.checkpoints import SPECIALISTS
+
+WITH_TTA = " with tta"
+"""Behind the name of a base model that was scored with test-time augmentation."""
+
+
+def runs_as_models(folder: str | Path, tested_on: str) -> pd.DataFrame:
+    """The scores of a recorded experiment on one data set; every function for tables takes them.
+
+    `model` is the run's name where the model was trained, "NAME zero-shot" for a base model as it is, "NAME zero-shot
+    with tta" where it looked twice, and "box" and "ellipse" once. The rows of an untrained specialist are left out:
+    nobody would use it. Several seeds or folds of a run are several rows a case, which `scores` averages by case.
+
+    Args:
+        folder: of the record, such as `notebooks/results/specialist`.
+        tested_on: name of a data set in it.
+    Returns:
+        The columns `COLUMNS`, and `run`.
+    Raises:
+        DataError: no such record, or nothing in it was scored on that data set.
+    """
+    path = Path(folder) / "metrics.csv"
+    table = read_table(path)
+    more = pd.read_csv(path, usecols=["run", "tested_on", "base"], dtype=str)
+    table = pd.concat([table, more], axis=1)[more["tested_on"] == tested_on]
+    if table.empty:
+        raise DataError(f"{path}: nothing was scored on {tested_on!r}, but on {', '.join(set(more['tested_on']))}")
+    table = table[~((table["model"] == "zero-shot") & table["base"].isin(SPECIALISTS))]
+    parts = table["base"].str.partition(WITH_TTA)
+    names = table["model"].where(table["model"] != "zero-shot", parts[0] + " zero-shot" + parts[1])
+    names = names.where(table["model"] != "tuned", table["run"])
+    return table.assign(model=names)[[*COLUMNS, "run"]].reset_index(drop=True)
+
+
+def comparison_table(table: pd.DataFrame, prompt: str, base: str) -> pd.DataFrame:
+    """Means of every model with one prompt, and each model's paired difference in Dice to `base`.
+
+    Args:
+        table: see `runs_as_models`.
+        prompt: one of the table's prompts.
+        base: the model that the others are compared with.
+    Returns:
+        A row a model: the means of `METRICS`, and "difference", text with its 95 % bootstrap interval, empty for the
+        base itself.
+    Raises:
+        ConfigError: the table has no such prompt or model.
+        DataError: a case was scored for one of two models only.
+    """
+    means = summarise(table[table["prompt"] == prompt]).set_index("model")[["n", *METRICS]]
+    told = {model: "" if model == base else str(paired_gain(table, prompt, model, base)) for model in means.index}
+    return means.assign(**{f"Dice minus {base}": pd.Series(told)})

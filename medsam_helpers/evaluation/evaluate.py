@@ -1,0 +1,134 @@
+"""From models and cases to a table of scores (`scores.py` makes means and intervals of it).
+
+Every model stands beside the trivial baselines that know the box only: fill it, or fill the ellipse inside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from medsam_helpers.data.case import Case
+from medsam_helpers.errors import ConfigError, DataError, ShapeError
+from medsam_helpers.evaluation.metrics import score_mask
+from medsam_helpers.evaluation.tables import COLUMNS
+from medsam_helpers.prompts import BoxMode, jitter_boxes, jitter_of, mask_to_boxes
+
+Predictor = Callable[[Case, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Case and boxes (N, 4) float, original frame -> masks (N, H, W) bool, the model's own IoU scores (N,)."""
+
+
+def fill_box(box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool mask of the pixels whose centre lies in the half-open box `[x0, y0, x1, y1)`.
+
+    >>> fill_box(np.array([1, 0, 3, 1]), (2, 4)).astype(int)
+    array([[0, 1, 1, 0],
+           [0, 0, 0, 0]])
+    """
+    y, x = np.ogrid[: hw[0], : hw[1]]
+    x0, y0, x1, y1 = box
+    return (x + 0.5 >= x0) & (x + 0.5 < x1) & (y + 0.5 >= y0) & (y + 0.5 < y1)
+
+
+def fill_ellipse(box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool mask of the pixels whose centre lies in the ellipse inscribed in the box."""
+    y, x = np.ogrid[: hw[0], : hw[1]]
+    x0, y0, x1, y1 = box
+    return ((2 * x + 1 - x0 - x1) / (x1 - x0)) ** 2 + ((2 * y + 1 - y0 - y1) / (y1 - y0)) ** 2 <= 1
+
+
+def _baseline(fill: Callable[[np.ndarray, tuple[int, int]], np.ndarray]) -> Predictor:
+    return lambda case, boxes: (np.array([fill(box, case.size_hw) for box in boxes]), np.full(len(boxes), np.nan))
+
+
+BASELINES: dict[str, Predictor] = {"box": _baseline(fill_box), "ellipse": _baseline(fill_ellipse)}
+
+
+def evaluate(
+    cases: Sequence[Case],
+    models: Mapping[str, Predictor],
+    *,
+    prompts: Sequence[str] = ("exact", "j20", "j50"),
+    seed: int = 0,
+    box_mode: BoxMode = "union",
+    tolerance_1024: float = 2.0,
+    show_progress: bool = True,
+) -> pd.DataFrame:
+    """One row a case, model and prompt, the baselines `box` and `ellipse` among the models.
+
+    The jitter of a case is one draw, fixed by `seed` and the case's name: it depends neither on the order nor on the
+    other cases, and `j50` is the draw of `j20`, 2.5 times as far.
+
+    Args:
+        cases: what to evaluate on, with reference masks.
+        models: predictors by name; each is called once a case, with the boxes of all prompts.
+        prompts: "exact", or "jN" for boxes whose sides moved by up to N pixels of the 1024 frame.
+        seed: of the jitter.
+        box_mode: "union" prompts with one box a case; "components" with one a lesion, of which the masks' union is
+            scored and the mean of the IoU scores is kept.
+        tolerance_1024: of the NSD, in pixels of the 1024 frame.
+        show_progress: show the bar.
+    Returns:
+        Table with the columns `COLUMNS`; areas in pixels, all metrics in the original frame, `iou_score` NaN for the
+        baselines. Cases without a lesion cannot be prompted: `table.attrs["left_out"]` lists their names.
+    Raises:
+        ConfigError: a prompt is neither "exact" nor "jN", or a model has a baseline's name.
+        DataError: no case has a lesion.
+        ShapeError: a predictor gave something else than a bool mask and a score for each box.
+    """
+    jitters = {prompt: jitter_of(prompt) for prompt in prompts}
+    if taken := BASELINES.keys() & models.keys():
+        raise ConfigError(f"{', '.join(sorted(taken))}: this is a baseline's name; call the model something else")
+    rows: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    for case in tqdm(cases, desc="evaluate", unit="case", disable=not show_progress):
+        if not case.mask.any():
+            left_out.append(case.name)
+            continue
+        boxes = [case_boxes(case, box_mode, jitter, seed) for jitter in jitters.values()]
+        for model, predict in {**BASELINES, **models}.items():
+            predictions = _predictions(model, predict, case, np.concatenate(boxes), len(boxes[0]))
+            for prompt, (mask, iou_score) in zip(jitters, predictions, strict=True):
+                row = {"case": case.name, "model": model, "prompt": prompt, "seed": seed}
+                row |= score_mask(mask, case.mask, tolerance_1024)
+                row |= {"area_true": int(case.mask.sum()), "area_pred": int(mask.sum()), "iou_score": iou_score}
+                rows.append(row)
+    if left_out:
+        warnings.warn(f"left out, since an empty mask gives no box: {', '.join(left_out)}", stacklevel=2)
+    if not rows:
+        raise DataError(f"nothing to evaluate: none of the {len(left_out)} cases has a lesion in its mask")
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    table.attrs["left_out"] = left_out
+    return table
+
+
+def case_boxes(case: Case, box_mode: BoxMode, jitter_1024: float, seed: int) -> np.ndarray:
+    """(N, 4) float32 boxes of a case with its one fixed draw of jitter.
+
+    The generator is the same for every jitter, so that only the size of the moves differs.
+    """
+    name = int.from_bytes(hashlib.sha256(case.name.encode()).digest()[:8], "big")
+    rng = np.random.default_rng([seed, name])
+    return jitter_boxes(mask_to_boxes(case.mask, box_mode), case.size_hw, jitter_1024, rng)
+
+
+def _predictions(
+    model: str, predict: Predictor, case: Case, boxes: np.ndarray, boxes_per_prompt: int
+) -> Iterator[tuple[np.ndarray, float]]:
+    """For each prompt the union of its boxes' masks and the mean of their scores."""
+    masks, scores = (np.asarray(found) for found in predict(case, boxes))
+    wanted = (len(boxes), *case.size_hw)
+    if masks.dtype != np.bool_ or masks.shape != wanted or scores.shape != wanted[:1]:
+        raise ShapeError(
+            f"{model} on {case.name}: {len(boxes)} boxes need bool masks {wanted} and scores {wanted[:1]}, "
+            f"got {masks.dtype} {masks.shape} and {scores.shape}"
+        )
+    for first in range(0, len(boxes), boxes_per_prompt):
+        group = slice(first, first + boxes_per_prompt)
+        yield masks[group].any(axis=0), float(scores[group].mean())

@@ -1,0 +1,86 @@
+"""Where does a model fail? Scores beside what is known of each lesion: size, contrast at the edge, how many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from medsam_helpers.data.case import Case
+from medsam_helpers.data.describe import describe_case
+from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.evaluation.tables import METRICS, bootstrap_mean
+
+
+def lesion_features(cases: Iterable[Case]) -> pd.DataFrame:
+    """One row a case that has a lesion: `case`, and what `describe_case` says of it, with the contrast at the edge.
+
+    Returns:
+        Columns `case`, `height`, `width`, `lesion_share`, `lesions`, `centre_x`, `centre_y`, `lesion_gray`, `rim_gray`,
+        and `contrast`: how far lesion and rim lie apart, in gray values, whichever is brighter.
+    """
+    described = pd.DataFrame({"case": case.name} | describe_case(case) for case in cases if case.mask.any())
+    return with_contrast(described)
+
+
+def with_contrast(described: pd.DataFrame) -> pd.DataFrame:
+    """A table of `describe`, recorded or live, with the column `contrast` of `lesion_features`."""
+    return described.assign(contrast=(described["lesion_gray"] - described["rim_gray"]).abs())
+
+
+def scores_by(
+    table: pd.DataFrame,
+    features: pd.DataFrame,
+    feature: str,
+    prompt: str,
+    *,
+    edges: Sequence[float] | None = None,
+    groups: int = 3,
+    metric: str = "dice",
+) -> pd.DataFrame:
+    """Mean score by model and group of cases, the groups cut along one feature.
+
+    Args:
+        table: as `evaluate` gives it, any number of models.
+        features: as `lesion_features` gives them, of all the table's cases; more cases do no harm.
+        feature: one of their columns.
+        prompt: one of the table's prompts.
+        edges: limits of the groups, each `[low, high)`; cases beyond them are left out. None cuts into `groups` of as
+            many cases each, ties together.
+        groups: their number.
+        metric: one of `METRICS`.
+    Returns:
+        One row a group that has cases and a model, groups in order of the feature: `group` (its number from 0),
+        `from`, `to` (least and largest value of the feature in it), `model`, `n` cases, `mean` and its 95 % bootstrap
+        interval `low`, `high`.
+    Raises:
+        ConfigError: no such feature, prompt or metric.
+        DataError: a case of the table has no features.
+    """
+    for what, name, known in (
+        ("feature", feature, [column for column in features if column != "case"]),
+        ("prompt", prompt, list(dict.fromkeys(table["prompt"]))),
+        ("metric", metric, METRICS),
+    ):
+        if name not in known:
+            raise ConfigError(f"{what} {name!r} is unknown: use one of {', '.join(known)}")
+    rows = table[table["prompt"] == prompt]
+    by_case = rows.groupby(["model", "case"], sort=False)[metric].mean().unstack("model", sort=False)
+    value = features.set_index("case")[feature].reindex(by_case.index).astype(float)
+    if missing := sorted(value.index[~value.index.isin(features["case"])]):
+        raise DataError(f"no features of {', '.join(missing[:5])}: describe the cases that were scored")
+    if edges is None:
+        number = pd.qcut(value, groups, labels=False, duplicates="drop")
+    else:
+        number = pd.cut(value, list(edges), right=False, labels=False)
+    found = []
+    for group in sorted(number.dropna().unique()):
+        inside = number == group
+        place = {"group": int(group), "from": value[inside].min(), "to": value[inside].max()}
+        for model in by_case:
+            scored = by_case.loc[inside, model].dropna()
+            if len(scored):
+                mean = bootstrap_mean(np.asarray(scored))
+                found.append(place | {"model": model, "n": len(scored)} | mean._asdict())
+    return pd.DataFrame(found, columns=["group", "from", "to", "model", "n", "mean", "low", "high"])

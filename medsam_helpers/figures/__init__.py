@@ -1,0 +1,1 @@
+"""Figures: each function returns its Axes or Figure and shows nothing."""

@@ -1,0 +1,96 @@
+"""What losses ask for, pixel by pixel: a wrong guess, the gradient of its loss, and the pictures of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from scipy import ndimage
+
+from medsam_helpers.errors import DataError
+from medsam_helpers.figures.cases import COLORS, show_case
+from medsam_helpers.training.losses import Loss, bce_loss, dice_ce_loss, dice_loss, focal_loss, sam_loss
+
+FIVE_LOSSES: dict[str, Loss] = {
+    "CE": bce_loss,
+    "focal": focal_loss,
+    "Dice": dice_loss,
+    "Dice + CE": dice_ce_loss,
+    "20 focal + Dice": sam_loss,
+}
+LOSS_STYLES = {
+    "CE": {"color": "black", "linestyle": "-"},
+    "focal": {"color": "#888888", "linestyle": "--"},
+    "Dice": {"color": "#D55E00", "linestyle": "-"},
+    "Dice + CE": {"color": "#CC79A7", "linestyle": "-"},
+    "20 focal + Dice": {"color": "#882255", "linestyle": "-."},
+}
+"""Colours that `plotting.COLORS` leaves free; sure to differ in grey and to the colour-blind."""
+
+
+def wrong_guess(mask: np.ndarray, shift: float = 0.3, logit: float = 6.0) -> torch.Tensor:
+    """Logits of a model that is sure of itself and off the mark: the lesion moved to the left, soft at its rim.
+
+    Args:
+        mask: (H, W) bool, not empty.
+        shift: by this share of the lesion's width.
+        logit: deep inside the guess; outside it is `-logit`.
+    Returns:
+        (1, 1, H, W) float32.
+    Raises:
+        DataError: the mask is empty.
+    """
+    if not mask.any():
+        raise DataError("the mask is empty: there is no lesion to guess wrong")
+    columns = np.flatnonzero(mask.any(axis=0))
+    width = columns[-1] + 1 - columns[0]
+    moved = ndimage.shift(mask.astype(np.float32), (0, -round(shift * width)), order=0)
+    soft = ndimage.gaussian_filter(moved, 0.05 * width)
+    return torch.from_numpy(logit * (2 * soft - 1))[None, None]
+
+
+def logit_gradient(loss: Loss, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Derivative of the loss by each logit, in the logits' shape; descent moves a logit the other way.
+
+    Args:
+        loss: of `losses`.
+        logits: (B, 1, H, W) float.
+        target: (B, 1, H, W), values in {0, 1}.
+
+    >>> logit_gradient(bce_loss, torch.zeros(1, 1, 1, 2), torch.tensor([[[[1.0, 0.0]]]])).flatten()  # (p - t) / 2
+    tensor([-0.2500,  0.2500])
+    """
+    free = logits.detach().clone().requires_grad_()
+    return torch.autograd.grad(loss(free, target), free)[0]
+
+
+def gradient_maps(
+    image: np.ndarray, mask: np.ndarray, logits: torch.Tensor, losses: Mapping[str, Loss] = FIVE_LOSSES, note: str = ""
+) -> Figure:
+    """The guess over its image, then a map a loss: purple where descent raises the logit, orange where it lowers it.
+
+    Args:
+        image: (H, W, 3) uint8.
+        mask: (H, W) bool, the truth.
+        logits: (1, 1, H, W), the guess.
+        losses: five at most; each map has its own scale, its largest step is 1.
+        note: the figure's title; phantoms are to be called phantoms.
+    """
+    figure = Figure(figsize=(9, 5.6), layout="constrained")
+    axes = figure.subplots(2, 3).ravel()
+    guess = logits[0, 0].numpy() > 0
+    show_case(axes[0], image, truth=mask, prediction=guess, title="guess: yellow, truth: green")
+    target = torch.tensor(mask, dtype=torch.float32)[None, None]
+    for ax, (name, loss) in zip(axes[1:], losses.items(), strict=False):
+        step = -logit_gradient(loss, logits, target)[0, 0].numpy()
+        picture = ax.imshow(step / np.abs(step).max(), cmap="PuOr", vmin=-1, vmax=1)
+        ax.contour(mask, levels=[0.5], colors=COLORS["truth"], linewidths=1.2)
+        ax.set_title(name, fontsize=10)
+    for ax in axes:
+        ax.set_axis_off()
+    bar = figure.colorbar(picture, ax=axes, shrink=0.6, ticks=[-1, 0, 1])
+    bar.ax.set_yticklabels(["less lesion", "as it is", "more lesion"])
+    figure.suptitle(note, fontsize=11)
+    return figure

@@ -1,0 +1,192 @@
+"""Pictures of scores: before against after, by lesion, by jitter; areas that agree or not; a promise kept or not.
+
+Every function takes any number of models; the colours of `zero-shot` and `tuned` are those of all the series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.evaluation.agreement import limits_of_agreement
+from medsam_helpers.evaluation.evaluate import BASELINES
+from medsam_helpers.evaluation.tables import bootstrap_mean
+from medsam_helpers.figures.cases import COLORS
+from medsam_helpers.prompts import jitter_of
+
+_STYLES = {
+    "box": {"color": "#999999", "linestyle": ":", "marker": "s"},
+    "ellipse": {"color": "#666666", "linestyle": "-.", "marker": "D"},
+    "zero-shot": {"color": COLORS["zero-shot"], "linestyle": "--", "marker": "o"},
+    "tuned": {"color": COLORS["tuned"], "linestyle": "-", "marker": "^"},
+}
+_LABELS = {"dice": "Dice", "iou": "IoU", "hd95_percent": "HD95, % of the diagonal", "nsd": "NSD"}
+_FURTHER = (("#CC79A7", "v"), ("#009E73", "P"), ("#D55E00", "X"), ("#56B4E9", "*"))
+
+
+def model_styles(models: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Colour, line and marker of each model; those that the series does not know take the palette's other colours.
+
+    Raises:
+        ConfigError: more unknown models than colours.
+    """
+    unknown = [model for model in models if model not in _STYLES]
+    if len(unknown) > len(_FURTHER):
+        raise ConfigError(f"{len(unknown)} models have no colour of their own: draw at most {len(_FURTHER)} at once")
+    further = {
+        model: {"color": color, "linestyle": "-", "marker": marker}
+        for model, (color, marker) in zip(unknown, _FURTHER, strict=False)
+    }
+    return {model: _STYLES.get(model) or further[model] for model in models}
+
+
+def before_after_scatter(
+    ax: Axes,
+    table: pd.DataFrame,
+    prompt: str,
+    before: str = "zero-shot",
+    after: str = "tuned",
+    metric: str = "dice",
+) -> Axes:
+    """A point a case: its score before and after. Above the diagonal the case has gained.
+
+    Args:
+        ax: drawn into.
+        table: as `evaluate` gives it.
+        prompt: one of the table's prompts.
+        before: a model of the table, on the x axis.
+        after: likewise, on the y axis.
+        metric: a column of the table.
+    """
+    by_case = table[table["prompt"] == prompt].pivot_table(index="case", columns="model", values=metric)
+    gained = by_case[after] > by_case[before]
+    for better, model in ((True, after), (False, before)):
+        rows = by_case[gained == better]
+        style = model_styles([model])[model]
+        label = f"{'gained' if better else 'did not gain'}: {len(rows)}"
+        ax.scatter(rows[before], rows[after], s=22, color=style["color"], marker=style["marker"], label=label)
+    low = float(by_case[[before, after]].min().min())
+    ends = [low - 0.05 * (1 - low), 1 + 0.02 * (1 - low)]
+    ax.plot(ends, ends, color="black", linewidth=1, linestyle=":")
+    name = _LABELS.get(metric, metric)
+    ax.set(xlim=ends, ylim=ends, aspect="equal", xlabel=f"{name}, {before}", ylabel=f"{name}, {after}")
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    return ax
+
+
+def jitter_curve(ax: Axes, table: pd.DataFrame, metric: str = "dice") -> Axes:
+    """Mean score by jitter of the box, a line a model; bands are bootstrap intervals of the means, models' only.
+
+    Args:
+        ax: drawn into.
+        table: as `evaluate` gives it, with several prompts.
+        metric: a column of the table.
+    """
+    for model, style in model_styles(list(dict.fromkeys(table["model"]))).items():
+        rows = table[table["model"] == model]
+        means = {jitter_of(p): bootstrap_mean(part[metric]) for p, part in rows.groupby("prompt", sort=False)}
+        jitters = sorted(means)
+        ax.plot(jitters, [means[j].mean for j in jitters], label=model, markersize=5, **style)
+        if model not in BASELINES:
+            band = [means[j].low for j in jitters], [means[j].high for j in jitters]
+            ax.fill_between(jitters, *band, color=style["color"], alpha=0.15, linewidth=0)
+    ax.set(xlabel="jitter: sides move by up to N pixels of a 1024 frame", ylabel=f"mean {_LABELS.get(metric, metric)}")
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def group_means(ax: Axes, groups: pd.DataFrame, names: Sequence[str] | None = None) -> Axes:
+    """Mean and interval of each model in each group of cases, side by side.
+
+    Args:
+        ax: drawn into.
+        groups: as `by_lesion.scores_by` gives them.
+        names: of the groups in their order; default: the range of the feature in each.
+    """
+    styles = model_styles(list(dict.fromkeys(groups["model"])))
+    numbers = list(dict.fromkeys(groups["group"]))
+    places = {number: place for place, number in enumerate(numbers)}
+    for i, (model, style) in enumerate(styles.items()):
+        rows = groups[groups["model"] == model]
+        x = rows["group"].map(places) + 0.14 * (i - (len(styles) - 1) / 2)
+        error = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
+        ax.errorbar(x, rows["mean"], error, label=model, capsize=2, **(style | {"linestyle": "none"}))
+    if names is None:
+        first = groups.drop_duplicates("group")
+        names = [f"{_short(row['from'])} to {_short(row['to'])}\nn = {row['n']}" for _, row in first.iterrows()]
+    ax.set_xticks(range(len(numbers)), names, fontsize=8)
+    ax.set(xlim=(-0.5, len(numbers) - 0.5), ylabel="mean score")
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
+
+
+def bland_altman(
+    ax: Axes, reference: np.ndarray, measured: np.ndarray, *, ratio: bool = False, model: str = "tuned", unit: str = ""
+) -> Axes:
+    """Difference (or ratio) of two measurements against their mean, with bias and limits of agreement.
+
+    Against the mean and not the reference: the difference contains the reference, so the two would be related even
+    where nothing is wrong (Bland and Altman, Lancet 1995, doi:10.1016/S0140-6736(95)91748-9).
+
+    Args:
+        ax: drawn into.
+        reference: (N,) float.
+        measured: (N,) float.
+        ratio: see `limits_of_agreement`; the axes are then logarithmic, and the mean is the geometric one.
+        model: whose colour the points take.
+        unit: of both, for the axis.
+    """
+    reference, measured = np.asarray(reference, float), np.asarray(measured, float)
+    limits = limits_of_agreement(reference, measured, ratio=ratio)
+    x = np.sqrt(reference * measured) if ratio else (reference + measured) / 2
+    y = measured / reference if ratio else measured - reference
+    style = model_styles([model])[model]
+    ax.scatter(x, y, s=18, color=style["color"], marker=style["marker"])
+    ax.axhline(1 if ratio else 0, color="black", linewidth=1, linestyle=":")
+    for value, interval, line in (
+        (limits.bias, limits.bias_ci, "-"),
+        (limits.low, limits.low_ci, "--"),
+        (limits.high, limits.high_ci, "--"),
+    ):
+        ax.axhline(value, color=style["color"], linewidth=1.4, linestyle=line)
+        ax.axhspan(*interval, color=style["color"], alpha=0.12, linewidth=0)
+    if ratio:
+        ax.set(xscale="log", yscale="log")
+        for axis, values in ((ax.xaxis, x), (ax.yaxis, y)):
+            decades = np.log10(values.max() / values.min())
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1, 3) if decades < 2.5 else (1,)))
+            axis.set_major_formatter("{x:.9g}")
+            axis.set_minor_formatter(NullFormatter())
+    name = "geometric mean of both" if ratio else "mean of both"
+    ax.set(xlabel=f"{name}{', ' + unit if unit else ''}", ylabel="measured / reference" if ratio else "difference")
+    return ax
+
+
+def reliability(ax: Axes, calibrations: Mapping[str, pd.DataFrame]) -> Axes:
+    """Measured IoU against the promised one, a line a model. Under the diagonal the model promises too much.
+
+    The bars are bootstrap intervals of each group's measured mean.
+
+    Args:
+        ax: drawn into.
+        calibrations: model -> table of `agreement.calibration_table`.
+    """
+    values = pd.concat(list(calibrations.values()))[["score", "low"]].to_numpy()
+    low = values.min() - 0.03
+    ax.plot([low, 1], [low, 1], color="black", linewidth=1, linestyle=":", label="promise kept")
+    for model, style in model_styles(list(calibrations)).items():
+        table = calibrations[model]
+        error = [table["truth"] - table["low"], table["high"] - table["truth"]]
+        ax.errorbar(table["score"], table["truth"], error, label=model, markersize=6, elinewidth=0.8, **style)
+    ax.set(xlim=(low, 1), ylim=(low, 1), aspect="equal", xlabel="IoU promised (mean of group)", ylabel="IoU measured")
+    ax.legend(frameon=False, fontsize=8)
+    return ax

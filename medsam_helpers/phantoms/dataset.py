@@ -1,0 +1,140 @@
+"""Procedural images with exact masks, for every machine and no licence. A stand-in: no figure on them is a finding."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache, lru_cache, partial
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset
+from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.files import atomic_write, cache_dir
+from medsam_helpers.phantoms.endoscopy import draw_endoscopy
+from medsam_helpers.phantoms.ultrasound import draw_ultrasound
+
+Kind = Literal["endoscopy", "ultrasound"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_PAINTERS = {"endoscopy": draw_endoscopy, "ultrasound": draw_ultrasound}
+_CASES_IN_MEMORY = 160
+"""About 1 MB each."""
+
+
+def draw_phantom(kind: Kind, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One phantom with the mask of what is visible of its lesions.
+
+    Args:
+        kind: "endoscopy", a colonoscopy with one polyp or two, or "ultrasound", a breast with one lesion.
+        rng: source of everything that is drawn; the same state gives the same picture.
+    Returns:
+        Image (H, W, 3) uint8 and mask (H, W) bool, not square, 360 to 620 pixels wide; 1 % to 50 % is lesion.
+    Raises:
+        ConfigError: unknown kind.
+
+    >>> image, mask = draw_phantom("endoscopy", np.random.default_rng(0))
+    >>> image.dtype, image.shape[:2] == mask.shape, bool(mask.any())
+    (dtype('uint8'), True, True)
+    """
+    if kind not in _PAINTERS:
+        raise ConfigError(f"phantom kind {kind!r} is unknown: use {' or '.join(map(repr, KINDS))}")
+    return _PAINTERS[kind](rng)
+
+
+def phantom_dataset(
+    kind: Kind = "endoscopy", n_train: int = 80, n_dev: int = 16, n_val: int = 64, seed: int = 0
+) -> Dataset:
+    """A data set of phantoms, each drawn when it is first asked for and then kept in the cache folder.
+
+    A case depends on kind, seed, split and its place in the split alone: a larger split begins with the smaller.
+
+    Args:
+        kind: see `draw_phantom`.
+        n_train: cases to learn from.
+        n_dev: cases to choose by.
+        n_val: cases to score once.
+        seed: another seed, another data set.
+    Raises:
+        ConfigError: unknown kind, or a number is no whole number from 0 up.
+
+    >>> data = phantom_dataset(n_train=3, n_dev=1, n_val=2)
+    >>> str(data), data.train.names[-1]
+    ('endoscopy-phantoms: 3 train, 1 dev, 2 val', 'endoscopy-train-0002')
+    """
+    if kind not in _PAINTERS:
+        raise ConfigError(f"phantom kind {kind!r} is unknown: use {' or '.join(map(repr, KINDS))}")
+    for what, number in {"n_train": n_train, "n_dev": n_dev, "n_val": n_val, "seed": seed}.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            raise ConfigError(f"{what} is {number!r}: use a whole number from 0 up")
+    load = partial(_load_case, seed)
+    splits = {
+        split: Cases([f"{kind}-{split}-{index:04d}" for index in range(count)], load)
+        for split, count in zip(SPLITS, (n_train, n_dev, n_val), strict=True)
+    }
+    return Dataset(
+        f"{kind}-phantoms",
+        **splits,
+        licence="Apache-2.0, as the code that draws them; no patient is shown",
+        citation="none: drawn by medsam_helpers",
+    )
+
+
+@lru_cache(maxsize=_CASES_IN_MEMORY)
+def _load_case(seed: int, name: str) -> Case:
+    path = cache_dir() / "phantoms" / _drawing_digest() / str(seed) / f"{name}.png"
+    try:
+        drawing = np.array(Image.open(path))
+    except OSError:  # not drawn yet, or damaged
+        drawing = _draw(seed, name)
+        with atomic_write(path) as temporary:
+            Image.fromarray(drawing).save(temporary, compress_level=1)
+    image, mask = np.ascontiguousarray(drawing[..., :3]), drawing[..., 3] > 0
+    image.flags.writeable = mask.flags.writeable = False  # the case is shared by all who ask for it
+    return Case(name, image, mask)
+
+
+def _draw(seed: int, name: str) -> np.ndarray:
+    """(H, W, 4) uint8: the image, and the mask as its fourth channel."""
+    kind, split, index = name.split("-")
+    image, mask = draw_phantom(kind, np.random.default_rng([seed, SPLITS.index(split), int(index)]))
+    return np.dstack([image, mask * np.uint8(255)])
+
+
+@cache
+def _drawing_digest() -> str:
+    """Changes with the code that draws, and with the libraries that it draws with."""
+    sources = (path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    libraries = (f"{name} {version(name)}".encode() for name in ("numpy", "scipy", "pillow"))
+    return hashlib.sha256(b"".join((*sources, *libraries))).hexdigest()[:16]
+
+
+def save_folder(dataset: Dataset, folder: str | Path, *, show_progress: bool = True) -> None:
+    """Write a data set in the folder layout: `images/` and `masks/` as PNG, `train.txt` and `val.txt`.
+
+    The layout has no third list: the cases of `dev` go into `train.txt`, from which a reader draws its own dev split.
+
+    Args:
+        dataset: any data set, not only phantoms.
+        folder: made if it is not there.
+        show_progress: show the bar.
+    Raises:
+        DataError: the folder holds something already.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder}: is not an empty folder; name a new one, so that nothing is mixed up or overwritten")
+    cases = chain(dataset.train, dataset.dev, dataset.val)
+    count = len(dataset.train) + len(dataset.dev) + len(dataset.val)
+    for case in tqdm(cases, "save", count, unit="case", disable=not show_progress):
+        with atomic_write(folder / "images" / f"{case.name}.png") as path:
+            Image.fromarray(case.image).save(path)
+        with atomic_write(folder / "masks" / f"{case.name}.png") as path:
+            Image.fromarray(case.mask).save(path)
+    for split, names in {"train": [*dataset.train.names, *dataset.dev.names], "val": dataset.val.names}.items():
+        with atomic_write(folder / f"{split}.txt") as path:
+            path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")

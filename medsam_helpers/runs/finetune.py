@@ -1,0 +1,217 @@
+"""One run from end to end: data, embeddings, training, scores, and everything about it on disk."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from accelerate import PartialState
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+from medsam_helpers.runs.checks import check_names, claim_folder
+from medsam_helpers.runs.settings import RunConfig, config_from_environment
+from medsam_helpers.data.case import Case, Dataset
+from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.views import views_of
+from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.errors import DataError
+from medsam_helpers.evaluation.evaluate import evaluate
+from medsam_helpers.files import cache_dir
+from medsam_helpers.device import peak_mb, restart_peak
+from medsam_helpers.sam.tuned import load_checkpoint
+from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.tuned import DECODER_FILE
+from medsam_helpers.sam.parts import check_parts
+from medsam_helpers.training.recipes import Recipe
+from medsam_helpers.runs.folder import Finetuned, name_left_out, write_run
+from medsam_helpers.runs.card import git_commit
+from medsam_helpers.evaluation.tables import paired_gain
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.training.loop import fit
+from medsam_helpers.training.state import STATE_FILE
+from medsam_helpers.sam.checkpoints import sha256_of
+
+
+def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool = True) -> tuple[int, float]:
+    """Fill the segmenter's store with the cases' embeddings; each of several processes does its share.
+
+    Returns:
+        How many images this process encoded, and the seconds that encoding took (not reading).
+    """
+    state, seconds = PartialState(), 0.0
+
+    def images():
+        nonlocal seconds
+        share = range(state.process_index, len(cases), state.num_processes)
+        for index in tqdm(share, desc=f"embed ({segmenter.precision})", unit="image", disable=not show_progress):
+            case = cases[index]
+
+            def encode(case: Case = case):
+                nonlocal seconds
+                started = time.perf_counter()
+                features = segmenter.encode([case.image])[0]
+                seconds += time.perf_counter() - started
+                return features
+
+            yield case.image_digest, encode
+
+    encoded = segmenter.store.build(images())
+    state.wait_for_everyone()
+    segmenter.store.reload()
+    return encoded, seconds
+
+
+def run_finetune(
+    config: RunConfig,
+    output: Path,
+    show_progress: bool = True,
+    command: str = "",
+    *,
+    recipe: Recipe | None = None,
+    dataset: Dataset | None = None,
+    log_with: Any = None,
+    split: Literal["dev", "val"] = "val",
+    prompts: Sequence[str] = ("exact",),
+    dev_jitter_1024: float | None = None,
+) -> Finetuned:
+    """Fine-tune, score once, and write everything to `output`.
+
+    Writes `decoder.safetensors`, `run_card.json`, `README.md` (model card), `history.csv`, `metrics.csv` (an image a
+    row), `summary.md` and `before_after.png`. A run that was stopped goes on when called again.
+
+    Args:
+        config: what to run.
+        output: folder, made where missing.
+        show_progress: show the bars.
+        command: for the run card; default: this process's command line.
+        recipe: in place of the config's; a sweep's winner, say.
+        dataset: in place of the config's; a fold of it, say.
+        log_with: see `fit`.
+        split: to score on. With "dev", for a search, val is not even read.
+        prompts: to score with, beside the one that the run is judged by.
+        dev_jitter_1024: see `fit`; where it is given, the run is judged by it too.
+    Raises:
+        MedsamError: any of its kinds; nothing is half-written, and nothing that is no run's is overwritten.
+    """
+    started, commit = time.perf_counter(), git_commit()
+    recipe = recipe or config.full_recipe()
+    claim_folder(output, mark=STATE_FILE)
+    start = config.start_folder
+    check_names(checkpoint=start)
+    restart_peak()
+    dataset = dataset or load_data(config.data, **(config.limits() | ({"val_limit": 0} if split == "dev" else {})))
+    _check_splits(dataset, split)
+    model = load_sam(config.model, show_progress)
+    check_parts(model, recipe.trainable)
+    zero_shot = Segmenter(model, precision=recipe.precision)
+    zero_shot.store = store = EmbeddingStore.for_model(zero_shot.info, zero_shot.precision)
+    encoded, seconds_encode = 0, 0.0
+    tuned_model = copy.deepcopy(model)
+    if start:
+        load_checkpoint(start, base=tuned_model)
+    tuned = Segmenter(tuned_model, precision=recipe.precision, store=store, tta=config.tta)
+    scored = getattr(dataset, split)
+    for cases in (views_of(dataset.train, recipe.views), dataset.dev, views_of(scored, tuned.views)):
+        count, seconds = embed_cases(zero_shot, cases, show_progress)
+        encoded, seconds_encode = encoded + count, seconds_encode + seconds
+
+    options = {"seed": config.seed, "log_with": log_with, "show_progress": show_progress}
+    options |= {"dev_jitter_1024": dev_jitter_1024, "start": sha256_of(start / DECODER_FILE) if start else None}
+    result = fit(tuned_model, dataset.train, dataset.dev, recipe, store, output, **options)
+    prompt = prompt_name(recipe.jitter_1024 if dev_jitter_1024 is None else dev_jitter_1024)
+    prompts = list(dict.fromkeys([*prompts, prompt]))
+    models = {"zero-shot": zero_shot.predict_case, "tuned": tuned.predict_case}
+    table = evaluate(scored, models, prompts=prompts, box_mode=recipe.box_mode, show_progress=show_progress)
+    figures = {
+        **headline(table, prompt),
+        "prompt": prompt,
+        "n_train": len(dataset.train),
+        "n_dev": len(dataset.dev),
+        f"n_{split}": table["case"].nunique(),
+        "seconds_encode": round(seconds_encode, 1),
+        "seconds_train": round(result.seconds, 1),
+        "encoded": encoded,
+        "peak_memory_mb": peak_mb(),
+        "precision": result.precision,
+        "best_epoch": result.best_epoch,
+        "left_out": name_left_out(dataset, table, config.data),
+        "checkpoint": str(output),
+    }
+    finished = Finetuned(zero_shot, tuned, dataset, recipe, table, figures, output, split)
+    if PartialState().is_main_process:
+        seconds = time.perf_counter() - started
+        write_run(finished, config, result, command or shlex.join(sys.argv), seconds, commit)
+    return finished
+
+
+def _check_splits(dataset: Dataset, scored: str) -> None:
+    """Found out now, not after the images were embedded and the model was trained."""
+    empty = [split for split in dict.fromkeys(("train", "dev", scored)) if not len(getattr(dataset, split))]
+    if empty:
+        raise DataError(
+            f"{dataset}: fine-tuning needs cases in each split, {' and '.join(empty)} has none: list some in "
+            f"{empty[0]}.txt, or raise the limit"
+        )
+
+
+def headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:
+    """The figures that a run is known by: mean Dice of each model, and the paired gain, six digits of each."""
+    means = table[table["prompt"] == prompt].groupby("model")["dice"].mean()
+    gain = paired_gain(table, prompt)
+    return {
+        "zero_shot_dice": round(means["zero-shot"], 6),
+        "tuned_dice": round(means["tuned"], 6),
+        "gain": round(gain.mean, 6),
+        "gain_ci95": [round(gain.low, 6), round(gain.high, 6)],
+        "box_dice": round(means["box"], 6),
+        "ellipse_dice": round(means["ellipse"], 6),
+    }
+
+
+def get_or_train(config: RunConfig | None = None, show_progress: bool = True) -> Path:
+    """The folder of this run's decoder checkpoint in the cache; trained now where it is not there yet.
+
+    Without a config it is the run that the environment asks for.
+
+    The folder depends on the settings, the recipe's values, the base's weights and the pixels, so a changed one trains
+    anew. Of two notebooks that ask at the same time one trains, and the other waits for it.
+    """
+    config = config or config_from_environment()
+    data = load_data(config.data, **config.limits()).digest
+    weights = weights_of(config.model) + (weights_of(str(config.start_folder)) if config.start else [])
+    identity = [sorted(asdict(config).items()), sorted(config.full_recipe().as_dict().items()), weights, data]
+    folder = run_folder_of(identity)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "README.md").exists():
+            run_finetune(config, folder, show_progress)
+    return folder
+
+
+def weights_of(model: str) -> list[str]:
+    """SHA-256 of the files at a path; none for a name, which stands for pinned ones."""
+    base = Path(model).expanduser()
+    return [sha256_of(file) for file in sorted([base, *base.glob("*.safetensors")]) if file.is_file()]
+
+
+def run_folder_of(identity: Sequence[Any]) -> Path:
+    """The cache's folder for a run of that identity."""
+    return cache_dir() / "runs" / hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
+
+
+def evaluate_model(
+    segmenter: Segmenter, cases: Sequence[Case], model_name: str, jitter_1024: float, box_mode: str
+) -> pd.DataFrame:
+    """Scores of one model, embeddings from (and into) its store."""
+    embed_cases(segmenter, views_of(cases, segmenter.views))
+    return evaluate(cases, {model_name: segmenter.predict_case}, prompts=[prompt_name(jitter_1024)], box_mode=box_mode)

@@ -1,0 +1,134 @@
+"""What a finished run leaves in its folder: scores, summary, picture, decoder, run card and model card."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from medsam_helpers.figures import cases as plotting
+from medsam_helpers.runs.model_card import write_model_card
+from medsam_helpers.runs.settings import RunConfig
+from medsam_helpers.data.case import Dataset
+from medsam_helpers.evaluation.evaluate import case_boxes
+from medsam_helpers.files import atomic_write
+from medsam_helpers.sam.tuned import save_decoder
+from medsam_helpers.sam.tuned import CARD_FILE, DECODER_FILE, part_state, read_card
+from medsam_helpers.sam.parts import changed_parts
+from medsam_helpers.training.recipes import Recipe
+from medsam_helpers.runs.card import write_run_card
+from medsam_helpers.evaluation.tables import summarise, write_table
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.training.loop import FitResult
+from medsam_helpers.sam.checkpoints import NAMES, sha256_of
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A finished run: both models on one store of embeddings, the scores on a split, and the folder they lie in."""
+
+    zero_shot: Segmenter
+    tuned: Segmenter
+    dataset: Dataset
+    recipe: Recipe
+    table: pd.DataFrame
+    figures: dict[str, Any]
+    folder: Path
+    split: str = "val"
+
+
+def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str, seconds: float, commit: str) -> None:
+    """Write all that `run_finetune` promises, the model card last: its presence says that the folder is complete.
+
+    Args:
+        run: scored, its folder made.
+        config: what was asked for.
+        result: of `fit`.
+        command: for the run card.
+        seconds: that the whole took.
+        commit: of the code when the run began.
+    """
+    output, dataset, recipe, info = run.folder, run.dataset, run.recipe, run.tuned.info
+    start = config.start_folder
+    shown = config.but(data=dataset.name, model=info.name, start=start and start.name)  # names in place of paths
+    write_table(run.table, output / "metrics.csv")
+    with atomic_write(output / "history.csv") as temporary:
+        result.history.to_csv(temporary, index=False)
+    with atomic_write(output / "summary.md") as temporary:
+        text = summary_text(run.table, f"{shown}", f"{dataset}; scored on {run.split}")
+        temporary.write_text(text, encoding="utf-8")
+    card = write_run_card(
+        output / "run_card.json",
+        command=command,
+        data_digest=dataset.digest,
+        seconds=seconds,
+        commit=commit,
+        base=info.name,
+        base_digest=info.base_digest,
+        base_path=None if config.model in NAMES else str(Path(config.model).expanduser().resolve()),
+        start={"name": start.name, "sha256": sha256_of(start / DECODER_FILE)} if start else None,
+        recipe=recipe.as_dict(),
+        config=asdict(shown),
+        data={"name": dataset.name, "licence": dataset.licence, "citation": dataset.citation},
+        sizes={"train": len(dataset.train), "dev": len(dataset.dev), "val": len(dataset.val)},
+        split=run.split,
+        precision=result.precision,
+        best_epoch=result.best_epoch,
+        metrics=_lasting(run.figures, output / CARD_FILE),
+    )
+    save_decoder(part_state(run.tuned.model, changed_parts(run.tuned.model, run.zero_shot.model)), output, card)
+    with atomic_write(output / "before_after.png") as temporary:
+        picture(run).savefig(temporary, dpi=110)
+    write_model_card(output / "README.md", card)
+
+
+def _lasting(figures: dict[str, Any], card: Path) -> dict[str, Any]:
+    """The figures for the card. A finished run that is called again encodes nothing: its card keeps what that took."""
+    kept = {key: value for key, value in figures.items() if key != "checkpoint"}
+    if card.exists():
+        earlier = read_card(card.parent).get("metrics", {})
+        kept |= {key: max(kept[key], earlier.get(key, 0)) for key in ("encoded", "seconds_encode")}
+    return kept
+
+
+def name_left_out(dataset: Dataset, table: pd.DataFrame, source: str) -> list[str]:
+    """What was not used, each with the reason; files by their place in the data's folder, since cards are shared."""
+    folder = f"{Path(source).expanduser()}{os.sep}"
+    return [text.replace(folder, "") for text in (*dataset.left_out, *table.attrs["left_out"])]
+
+
+def summary_text(table: pd.DataFrame, title: str, about: str) -> str:
+    """The means of a table as a Markdown page; `about` says over which cases they are."""
+    shown = summarise(table)
+    head = f"# {title}\n\n{about}. Means at original resolution; interval: 95 %, bootstrap over images.\n\n"
+    columns = ("model", "prompt", "n", "Dice", "interval", "IoU", "HD95 (% of diagonal)", "NSD")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for row in shown.itertuples():
+        lines.append(
+            f"| {row.model} | {row.prompt} | {row.n} | {row.dice:.3f} | {row.dice_low:.3f} to {row.dice_high:.3f} "
+            f"| {row.iou:.3f} | {row.hd95_percent:.2f} | {row.nsd:.3f} |"
+        )
+    return head + "\n".join(lines) + "\n"
+
+
+def picture(run: Finetuned, rows: int = 3) -> Figure:
+    """Before and after on the cases with the largest loss of Dice, the median and the largest gain: none picked."""
+    by_case = run.table[run.table["prompt"] == run.figures["prompt"]].pivot(
+        index="case", columns="model", values="dice"
+    )
+    order = (by_case["tuned"] - by_case["zero-shot"]).sort_values().index
+    ranks = np.unique(np.linspace(0, len(order) - 1, rows).round().astype(int))
+    scored = getattr(run.dataset, run.split)
+    cases = [scored[scored.names.index(order[rank])] for rank in ranks]
+    boxes = [case_boxes(case, run.recipe.box_mode, run.recipe.jitter_1024, seed=0) for case in cases]
+    before, after = (
+        [model.predict_case(case, box)[0].any(axis=0) for case, box in zip(cases, boxes, strict=True)]
+        for model in (run.zero_shot, run.tuned)
+    )
+    note = f"{run.dataset.name}: largest loss, median and largest gain of {len(order)}, {run.figures['prompt']} boxes"
+    return plotting.before_after(cases, boxes, before, after, note)

@@ -1,0 +1,81 @@
+"""The model card that lies beside every fine-tuned decoder, in the hub's format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from medsam_helpers.files import atomic_write
+from medsam_helpers.sam.checkpoints import SPECIALISTS
+
+
+def write_model_card(path: Path, card: Mapping[str, Any]) -> None:
+    """Write `README.md` from a run card; every figure in it is the run card's.
+
+    Args:
+        path: of the file.
+        card: with `base`, `recipe`, `data`, `sizes`, `metrics`, `precision` and the run card's own fields.
+    """
+    data, metrics, sizes = card["data"], card["metrics"], card["sizes"]
+    header = ModelCardData(
+        license="apache-2.0",
+        library_name="transformers",
+        pipeline_tag="mask-generation",
+        tags=["segment-anything", "medical-imaging", "medsam"],
+    )
+    low, high = metrics["gain_ci95"]
+    split = card.get("split", "val")
+    scored = f"scored once on {sizes['val']}" if split == "val" else "and scored on these, which flatters it"
+    phantom = ""
+    if "phantom" in data["name"]:
+        phantom = "**The images are phantoms, drawn by a program: these figures say nothing clinical.**\n\n"
+    from_scratch = card["base"] in SPECIALISTS
+    name = f"{card['base']}, trained on" if from_scratch else f"{card['base']}, decoder fine-tuned on"
+    part, before, what = ("", "untrained", "network") if from_scratch else ("mask decoder of ", "zero-shot", "decoder")
+    if "last_stage" in card["recipe"].get("trainable", ()):
+        part, what = "mask decoder and the encoder's last stage of ", "model"
+        name = name.replace("decoder fine-tuned", "decoder and last stage fine-tuned")
+    began = f", begun with the decoder `{card['start']['name']}`" if card.get("start") else ""
+    second_look = card.get("config", {}).get("tta", False)
+    tta, option = (", with test-time augmentation", ", tta=True") if second_look else ("", "")
+    text = f"""---
+{header.to_yaml()}
+---
+
+# {name} {data["name"]}
+
+The {part}`{card["base"]}` after `{card["recipe"]["name"]}` ({card["recipe"]["loss"]}, learning rate
+{card["recipe"]["lr"]:g}, epoch {card["best_epoch"]} of {card["recipe"]["epochs"]}, {card["precision"]}{began}),
+trained on {sizes["train"]} images, chosen on {sizes["dev"]}, {scored}.
+
+{phantom}| mean Dice on {sizes[split]} images, prompt `{metrics["prompt"]}` | |
+|---|---|
+| fill the box | {metrics["box_dice"]:.3f} |
+| fill its ellipse | {metrics["ellipse_dice"]:.3f} |
+| {before} | {metrics["zero_shot_dice"]:.3f} |
+| this {what}{tta} | {metrics["tuned_dice"]:.3f} |
+| paired gain over {before}, 95 % interval | {metrics["gain"]:+.3f} [{low:+.3f}, {high:+.3f}] |
+
+## Use
+
+```python
+from medsam_helpers.sam.segmenter import Segmenter
+
+masks = Segmenter.load("path/to/this/folder"{option}).predict(image, boxes=[x0, y0, x1, y1]).best()
+```
+
+Boxes are pixels of the original image, half-open. **Not for clinical use**: research and teaching only. A box that
+misses the lesion still gives a mask, and the model's own IoU score is not calibrated after tuning.
+
+## Data
+
+{data["name"]}: {data["citation"].rstrip(".")}. Terms: {data["licence"].rstrip(".")}. Content digest
+`{card["data_digest"][:16]}`.
+
+Made by: `{card["command"]}`
+"""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,152 @@
+"""The record of an experiment: what its runs left, as three tables and a run card that are committed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from medsam_helpers.errors import DataError
+from medsam_helpers.runs.experiments import Experiment, Trial
+from medsam_helpers.files import atomic_write
+from medsam_helpers.sam.tuned import CARD_FILE
+from medsam_helpers.runs.card import write_run_card
+from medsam_helpers.evaluation.tables import paired_gain, read_table
+from medsam_helpers.sam.checkpoints import SPECIALISTS
+
+_TABLES = ("metrics.csv", "history.csv", "summary.csv")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a record holds of one run: its rows of the three tables, and its entry in the run card."""
+
+    metrics: pd.DataFrame
+    history: pd.DataFrame
+    summary: pd.DataFrame
+    entry: dict[str, Any]
+
+    def serves(self, trial: Trial) -> bool:
+        """Whether it goes by the trial's name, and was scored on all of the trial's data sets."""
+        return self.entry["run"] == trial.name and set(self.summary["tested_on"]) == {trial.data, *trial.also_on}
+
+
+def record_of_run(trial: Trial, folder: Path) -> RunRecord:
+    """The record of a run that lies finished in its folder."""
+    card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+    names = {"run": trial.name, "seed": trial.seed, "fold": trial.fold[0] if trial.fold else None}
+    history = pd.read_csv(folder / "history.csv").assign(**names) if trial.recipe else pd.DataFrame()
+    files = {trial.data: "metrics.csv"} | {name: f"metrics-{name}.csv" for name in trial.also_on}
+    tables, rows = [], []
+    for tested_on, file in files.items():
+        table, place = read_table(folder / file), names | {"tested_on": tested_on}
+        whence = {"train_seed" if k == "seed" else k: v for k, v in place.items()}
+        tables.append(table.assign(**whence, base=trial.base))
+        rows.append(place | _summary_row(trial, card, table, history))
+    kept = ("commit", "date", "data_digest", "seconds", "machine", "precision", "recipe", "sizes", "best_epoch")
+    entry = {**names, "folder": folder.name, **{key: card.get(key) for key in kept}}
+    entry |= {"start": start} if (start := card.get("start")) else {}
+    return RunRecord(pd.concat(tables), history, pd.DataFrame(rows), entry)
+
+
+def read_record(output: Path) -> dict[str, RunRecord]:
+    """The runs of a record by the names of their working folders, which stand for all that went into them.
+
+    Args:
+        output: folder that `write_record` wrote to.
+    Returns:
+        Nothing where there is no record.
+    Raises:
+        DataError: a file of the record is missing or damaged.
+    """
+    if not (output / CARD_FILE).exists():
+        return {}
+    try:
+        entries = {run["folder"]: run for run in json.loads((output / CARD_FILE).read_text(encoding="utf-8"))["runs"]}
+        tables = [pd.read_csv(output / file, dtype={"fold": "Int64"}) for file in _TABLES]
+        parts = {name: [_rows_of(table, entry) for table in tables] for name, entry in entries.items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{output}: no whole record ({error!r}): mend it, or leave --missing out") from error
+    return {name: RunRecord(*parts[name], entry) for name, entry in entries.items()}
+
+
+def _rows_of(table: pd.DataFrame, entry: dict[str, Any]) -> pd.DataFrame:
+    """The rows of a run; in the scores, "seed" is that of the prompts."""
+    seed = table["train_seed" if "train_seed" in table else "seed"]
+    fold = table["fold"].isna() if entry["fold"] is None else table["fold"] == entry["fold"]
+    return table[(table["run"] == entry["run"]) & (seed == entry["seed"]) & fold]
+
+
+def write_record(
+    experiment: Experiment, runs: Sequence[RunRecord], output: Path, command: str, commit: str
+) -> pd.DataFrame:
+    """Write `metrics.csv`, `history.csv`, `summary.csv` and `run_card.json`.
+
+    The scores of the fills and of each base model, which are the same in every run, stand once for each data set.
+
+    Args:
+        experiment: whose runs they are.
+        runs: those there are so far, in its order.
+        output: for the four files.
+        command: for the run card.
+        commit: of the code when the experiment began.
+    Returns:
+        The summary: a row for each run and data set that it was scored on.
+    """
+    metrics, summary = pd.concat([run.metrics for run in runs]), pd.concat([run.summary for run in runs])
+    histories = [run.history for run in runs if len(run.history)]
+    history = pd.concat(histories) if histories else pd.DataFrame(columns=["run", "seed", "fold"])
+    for file, table in zip(_TABLES, (_each_once(metrics), history, summary), strict=True):
+        with atomic_write(output / file) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+    entries = [run.entry for run in runs]
+    largest = max(entries, key=lambda entry: (entry["sizes"] or {}).get("train", 0))
+    write_run_card(
+        output / CARD_FILE,
+        command=command,
+        data_digest=largest["data_digest"],
+        seconds=sum(entry["seconds"] for entry in entries),
+        commit=commit,
+        experiment=experiment.name,
+        title=experiment.title,
+        data=experiment.data,
+        split=experiment.score,
+        prompts=list(experiment.prompts),
+        **({"box_mode": experiment.box_mode} if experiment.box_mode else {}),
+        complete=len(runs) == len(experiment.trials),
+        runs=entries,
+    )
+    return summary.reset_index(drop=True)
+
+
+def _each_once(table: pd.DataFrame) -> pd.DataFrame:
+    """Without what an earlier run scored as well: fills know no model, and untrained ones no training."""
+    own = table["model"] == "tuned"
+    base = table["base"].where(table["model"] == "zero-shot", "")
+    again = table.assign(base=base).duplicated(["model", "base", "prompt", "case", "tested_on"])
+    return table[own | ~again]
+
+
+def _summary_row(trial: Trial, card: dict[str, Any], table: pd.DataFrame, history: pd.DataFrame) -> dict[str, Any]:
+    metrics, changes = card["metrics"], {**trial.changes, **({"start": trial.start} if trial.start else {})}
+    row = {
+        "model": trial.model,
+        "recipe": trial.recipe.name if trial.recipe else trial.checkpoint or "zero-shot",
+        "changes": "; ".join(f"{key} {value}" for key, value in changes.items()),
+        "n_train": metrics.get("n_train", 0),
+        "n_scored": table["case"].nunique(),
+        "best_epoch": card.get("best_epoch"),
+        "dev_dice": history["dev_dice"].max() if len(history) else None,
+    }
+    for (model, prompt), dice in table.groupby(["model", "prompt"], sort=False)["dice"].mean().items():
+        row[f"{model}_{prompt}"] = dice
+    # What a specialist gains over its own random weights is no news.
+    compares = trial.is_tuned and trial.model not in SPECIALISTS
+    gain = paired_gain(table, metrics["prompt"]) if compares else (None, None, None)
+    row |= {"gain_prompt": metrics.get("prompt"), **dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))}
+    seconds = {"seconds_encode": metrics["seconds_encode"], "seconds_train": metrics.get("seconds_train", 0)}
+    return row | seconds | {"seconds": card["seconds"], "peak_memory_mb": metrics["peak_memory_mb"]}

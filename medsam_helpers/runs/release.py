@@ -1,0 +1,65 @@
+"""A finished run's decoder as one that ships: half precision, and a card that says what it is for and what not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from medsam_helpers.runs.model_card import write_model_card
+from medsam_helpers.data.hub import HUB_SOURCES
+from medsam_helpers.errors import CheckpointError, ConfigError
+from medsam_helpers.runs.finetune import headline
+from medsam_helpers.files import SHIPPED, atomic_write
+from medsam_helpers.sam.tuned import DECODER_FILE, read_card, save_decoder
+from medsam_helpers.evaluation.tables import read_table
+
+_LIMITS = """
+## Intended use and limits
+
+For teaching and research: to try a fine-tuned decoder without training one, and as a start for one's own data. The
+prompt is one box round one lesion, drawn by a person; the model does not find lesions, and a box round healthy tissue
+still gives a mask. It was scored on images of the same source as it was trained on: other centres, devices, organs and
+patients were not measured, and nothing is known of how it fares for groups of patients. The figures are means; single
+masks can be far off. **Not a medical device, and not for clinical use.**
+
+The weights are stored in half precision and are computed with in float32.
+"""
+
+
+def ship(run: Path, name: str, source: str | None = None, root: Path = SHIPPED) -> Path:
+    """Write `root/NAME`: `decoder.safetensors` in fp16, `run_card.json` and `README.md`.
+
+    Args:
+        run: folder of a finished run, scored on val.
+        name: by which it is found afterwards, `medsam predict --checkpoint NAME`.
+        source: a name of `data.hub.HUB_SOURCES`, where the run read the same images from a folder, which states no
+            terms.
+        root: where the folder is made.
+    Raises:
+        CheckpointError: no finished run, scored on dev only, or a weight that fp16 cannot hold.
+        ConfigError: a name that is a path, or an unknown source.
+    """
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise ConfigError(f"{name!r} is no name for a folder: use letters, digits and hyphens")
+    if source is not None and source not in HUB_SOURCES:
+        raise ConfigError(f"no data source {source!r}: use {', '.join(HUB_SOURCES)}")
+    card = read_card(run)
+    if not (run / "README.md").is_file() or card.get("split", "val") != "val":
+        raise CheckpointError(f"{run}: not a finished run that was scored on val")
+    if source:
+        known = HUB_SOURCES[source]
+        card["data"] = {"name": known.repo.split("/")[1], "licence": known.licence, "citation": known.citation}
+    card |= {"base_path": None, "stored": "float16"}
+    card["metrics"] |= headline(read_table(run / "metrics.csv"), card["metrics"]["prompt"])  # to every digit
+    state = load_file(run / DECODER_FILE)
+    if large := [key for key, weight in state.items() if not weight.half().isfinite().all()]:
+        raise CheckpointError(f"{run / DECODER_FILE}: {large[0]} holds values that half precision cannot")
+    folder = save_decoder(state, root / name, card, torch.float16)
+    write_model_card(folder / "README.md", card)
+    text = (folder / "README.md").read_text(encoding="utf-8").replace("path/to/this/folder", name)
+    before, data = text.split("\n## Data\n")
+    with atomic_write(folder / "README.md") as temporary:
+        temporary.write_text(f"{before}{_LIMITS}\n## Data\n{data}", encoding="utf-8")
+    return folder

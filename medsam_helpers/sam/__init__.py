@@ -1,0 +1,1 @@
+"""Segment Anything models: checkpoints, one loader for all, embeddings that are kept, prompts in and masks out."""

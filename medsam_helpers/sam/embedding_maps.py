@@ -1,0 +1,76 @@
+"""What an embedding holds, as maps over its image: principal components, and likeness to one clicked place."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medsam_helpers.geometry import check_points
+from medsam_helpers.sam.segmenter import Embedding
+
+
+def image_cells(embedding: Embedding) -> tuple[slice, slice]:
+    """Rows and columns of the embedding's grid that the image covers; the rest saw padding only."""
+    side, frame = embedding.features.shape[-1], embedding.frame
+    height, width = (-(-length * side // frame.model_size) for length in frame.resized_hw)  # rounded up
+    return slice(height), slice(width)
+
+
+def cell_of(embedding: Embedding, point_xy: np.ndarray) -> tuple[int, int]:
+    """Row and column of the grid's cell that a pixel lies in.
+
+    Args:
+        embedding: of the image.
+        point_xy: (2,) pixel indices, original frame.
+    Raises:
+        PromptError: the point lies outside the image.
+    """
+    frame, side = embedding.frame, embedding.features.shape[-1]
+    point = check_points(point_xy, frame.original_hw)[0] + 0.5  # the pixel's centre
+    column, row = (frame.to_model(point) * side / frame.model_size).astype(int)
+    return int(row), int(column)
+
+
+def principal_components(embedding: Embedding, count: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """The directions in which the cells of one image differ most, as maps.
+
+    Found from the cells that the image covers; a component's sign is arbitrary in itself and here such that its
+    largest weight is positive.
+
+    Args:
+        embedding: features (1, C, h, w).
+        count: how many, the strongest first.
+    Returns:
+        Maps (count, H, W) in the original frame, each from 0 to 1 between its 2nd and 98th percentile, and the share
+        of the cells' variance (count,) that each holds.
+    Source: Pearson, Philosophical Magazine 2(11), 1901.
+    """
+    features = embedding.features[0].float().cpu()
+    rows, columns = image_cells(embedding)
+    cells = features[:, rows, columns].flatten(1).T
+    mean = cells.mean(dim=0)
+    _, strengths, directions = torch.linalg.svd(cells - mean, full_matrices=False)
+    directions = directions[:count]
+    largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
+    directions = directions * largest.sign()
+    maps = torch.einsum("kc,chw->khw", directions, features - mean[:, None, None])
+    maps = embedding.frame.logits_to_original(maps[None])[0].numpy()
+    low, high = np.percentile(maps, [2, 98], axis=(1, 2), keepdims=True)
+    shares = strengths**2 / (strengths**2).sum()
+    return np.clip((maps - low) / np.maximum(high - low, 1e-12), 0, 1), shares[:count].numpy()
+
+
+def likeness(embedding: Embedding, point_xy: np.ndarray) -> np.ndarray:
+    """(H, W) cosine between the feature at a pixel and the feature at every other, -1 to 1, original frame.
+
+    Args:
+        embedding: of the image.
+        point_xy: (2,) pixel indices, original frame.
+    Raises:
+        PromptError: the point lies outside the image.
+    """
+    features: Tensor = torch.nn.functional.normalize(embedding.features[0].float().cpu(), dim=0)
+    row, column = cell_of(embedding, point_xy)
+    cosine = torch.einsum("c,chw->hw", features[:, row, column], features)
+    return embedding.frame.logits_to_original(cosine[None, None])[0, 0].numpy()

@@ -1,0 +1,167 @@
+"""`load_sam`: a name or a path in, a `transformers.SamModel` out, and the pixels that it wants to see."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoConfig, SamConfig, SamModel
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from medsam_helpers.device import keep_freed_memory
+from medsam_helpers.errors import CheckpointError, ConfigError
+from medsam_helpers.geometry import Frame
+from medsam_helpers.sam import checkpoints as weights
+from medsam_helpers.sam.last_stage import cut_before_last_stage
+from medsam_helpers.sam.light import build_light, light_config, load_light
+from medsam_helpers.sam.quick_decoder import with_quick_decoder
+from medsam_helpers.specialists.unet import PromptedUNet
+
+_LIGHT_CONFIGS = {"mobile-sam": (1024, "imagenet"), "lite-medsam": (256, "minmax")}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the rest of the package has to know of a model.
+
+    Args:
+        name: a name of `weights.WEIGHTS`, or a folder's.
+        base_digest: SHA-256 of the weights as published or saved.
+        model_size: side of the square input, pixels.
+        mask_size: side of the decoder's square output.
+        pixel_scaling: "imagenet" (mean and deviation of ImageNet) or "minmax" (each image to [0, 1]).
+    """
+
+    name: str
+    base_digest: str
+    model_size: int
+    mask_size: int
+    pixel_scaling: str
+
+    def frame(self, original_hw: tuple[int, int]) -> Frame:
+        """The three frames of an image of this size under this model."""
+        return Frame(tuple(original_hw), self.model_size, self.mask_size)
+
+
+def load_sam(name_or_path: str | Path, show_progress: bool = True) -> SamModel | PromptedUNet:
+    """A SAM in eval mode, on the CPU, in float32.
+
+    Args:
+        name_or_path: `mobile-sam`, `lite-medsam`, `sam-vit-base`, `medsam-vit-base`; or one of their original
+            files, known by its hash; or a folder in `save_pretrained`'s layout with safetensors weights.
+            `mobile-sam-last-stage` and `lite-medsam-last-stage` are cut such that this stage may train as well. To
+            compare with: `unet` or `unet-box`, a network with random weights behind the same interface.
+        show_progress: show the bar of a download.
+    Raises:
+        ConfigError: no such name or path.
+        CheckpointError: cannot be fetched, is damaged, or does not fit.
+    """
+    keep_freed_memory()
+    if str(name_or_path) in weights.SPECIALISTS:
+        return PromptedUNet(str(name_or_path)).eval()
+    if str(name_or_path) in weights.LAST_STAGE:
+        model = cut_before_last_stage(load_sam(weights.LAST_STAGE[str(name_or_path)], show_progress))
+        model.config.base_name = str(name_or_path)
+        return model
+    entry = weights.WEIGHTS.get(str(name_or_path))
+    if isinstance(entry, weights.HubRepository):
+        weights.check_hub(entry.repository)
+        return _load_pretrained(entry.repository, entry.name)
+    if isinstance(entry, weights.PinnedFile):
+        return _load_pinned(weights.fetch(entry, show_progress), entry)
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return _load_pinned(path, weights.identify(path))
+    if (path / "config.json").is_file():
+        return _load_pretrained(path, path.name)
+    if (path / "decoder.safetensors").is_file():
+        raise ConfigError(f"{path} holds a fine-tuned decoder, not a base model: pass it as the checkpoint")
+    raise ConfigError(
+        f"no model {str(name_or_path)!r}: use {', '.join(weights.WEIGHTS)}, an original checkpoint file, or a folder "
+        "saved with save_pretrained (config.json and model.safetensors)"
+    )
+
+
+def _load_pinned(path: Path, entry: weights.PinnedFile) -> SamModel:
+    model = load_light(path, light_config(*_LIGHT_CONFIGS[entry.name]))
+    return _label(model, entry.name, entry.sha256)
+
+
+def _load_pretrained(source: str | Path, name: str) -> SamModel:
+    try:
+        config = AutoConfig.from_pretrained(source)
+        if not isinstance(config, SamConfig):
+            raise CheckpointError(f"{source}: config.json describes a {config.model_type!r} model, not 'sam'")
+        if getattr(config, "encoder", "vit") == "tiny_vit":
+            model = build_light(config)
+            model.vision_encoder.fuse()
+            model.load_state_dict(_untied(load_file(Path(source) / "model.safetensors")), strict=True)
+        else:
+            model = SamModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
+    except CheckpointError:
+        raise
+    # Whatever transformers or safetensors raise for a damaged folder, the reader needs the file and one line.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{source}: cannot be loaded as a SAM ({type(error).__name__}: {reason})") from error
+    return _label(model.eval(), name, state_digest(model))
+
+
+def _untied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`save_pretrained` writes a shared tensor once; give it back both of its names."""
+    shared = state["shared_image_embedding.positional_embedding"]
+    return {"prompt_encoder.shared_embedding.positional_embedding": shared, **state}
+
+
+def _label(model: SamModel, name: str, digest: str) -> SamModel:
+    # Kept in the configuration, so that they travel with save_pretrained.
+    model.config.base_name, model.config.base_digest = name, digest
+    return with_quick_decoder(model)
+
+
+def state_digest(model: SamModel) -> str:
+    """SHA-256 over names and values of all weights."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def model_info(model: SamModel) -> ModelInfo:
+    """Sizes, scaling and origin of a model, from its configuration."""
+    config = model.config
+    return ModelInfo(
+        name=getattr(config, "base_name", "unnamed"),
+        base_digest=getattr(config, "base_digest", None) or state_digest(model),
+        model_size=config.vision_config.image_size,
+        # The decoder enlarges the embedding by 2 x 2.
+        mask_size=4 * config.prompt_encoder_config.image_embedding_size,
+        pixel_scaling=getattr(config, "pixel_scaling", "imagenet"),
+    )
+
+
+def pixel_values(image: np.ndarray, info: ModelInfo) -> Tensor:
+    """The encoder's input: resized, scaled, padded right and bottom with zeros.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        info: of the model that will see it.
+    Returns:
+        (1, 3, S, S) float32.
+    """
+    resized = info.frame(image.shape[:2]).image_to_model(image).astype(np.float32)
+    if info.pixel_scaling == "minmax":
+        low, high = resized.min(), resized.max()
+        scaled = (resized - low) / max(high - low, 1e-8)
+    else:
+        scaled = (resized / 255 - np.float32(IMAGENET_DEFAULT_MEAN)) / np.float32(IMAGENET_DEFAULT_STD)
+    height, width = scaled.shape[:2]
+    padded = torch.zeros(1, 3, info.model_size, info.model_size)
+    padded[0, :, :height, :width] = torch.from_numpy(scaled).permute(2, 0, 1)
+    return padded

@@ -1,0 +1,222 @@
+"""`Segmenter`: embed an image once, prompt it many times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import SamModel
+
+from medsam_helpers.data.case import Case
+from medsam_helpers.data.views import TURNS, view_of
+from medsam_helpers.device import autocast, default_device, effective_precision
+from medsam_helpers.errors import PromptError, ShapeError
+from medsam_helpers.files import find_checkpoint
+from medsam_helpers.geometry import Frame, check_boxes, check_points, mirror
+from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.sam.loading import load_sam, model_info, pixel_values
+from medsam_helpers.sam.tuned import load_checkpoint
+
+_PROMPTS_AT_ONCE = 16
+"""Each prompt takes about 0.1 GB inside the decoder."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What the encoder saw in one image: `features` (1, 256, 64, 64) float32, and the frame to come back by.
+
+    With test-time augmentation, `mirrored` is what it saw in the image's mirror image, of the same shape.
+    """
+
+    features: Tensor
+    frame: Frame
+    mirrored: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to N prompts, M masks each (1, or 3 with `multimask`).
+
+    `masks` (N, M, H, W) bool in the original frame; `scores` (N, M), the model's own guess of each mask's IoU;
+    `logits` (N, M, h, w) float32 in the mask frame, which may go back in as the next prompt's `mask_logits`. With
+    test-time augmentation masks and scores come of both looks, the logits of the image as it is.
+    """
+
+    masks: np.ndarray
+    scores: np.ndarray
+    logits: Tensor
+
+    def best(self) -> np.ndarray:
+        """(N, H, W) bool: of each prompt's masks the one with the highest score."""
+        return self.masks[np.arange(len(self.masks)), self.scores.argmax(axis=1)]
+
+
+class Segmenter:
+    """A model with the frames and precisions taken care of.
+
+    Args:
+        model: from `load_sam` or `load_checkpoint`.
+        device: default: the best there is.
+        precision: of the encoder, "auto", "fp32", "bf16" or "fp16". The decoder always runs in float32: it is
+            cheap, and its logits are compared.
+        store: where `predict_case` looks for embeddings first.
+        tta: test-time augmentation: look at the image's mirror image too, and take the mean of both answers. It costs
+            the time of a second image.
+    """
+
+    def __init__(
+        self,
+        model: SamModel,
+        device: str | torch.device | None = None,
+        precision: str = "auto",
+        store: EmbeddingStore | None = None,
+        tta: bool = False,
+    ) -> None:
+        self.device = torch.device(device) if device else default_device()
+        self.precision = effective_precision(precision, self.device)
+        self.model = model.to(self.device).eval()
+        self.info = model_info(model)
+        self.store = store
+        self.tta = tta
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Of an image, those that it looks at: names of `data.views.TURNS`."""
+        return ("as-is", "mirrored") if self.tta else ("as-is",)
+
+    @classmethod
+    def load(cls, name_or_checkpoint: str | Path, **options: object) -> Segmenter:
+        """From a model's name or path, or from the folder of a fine-tuned decoder (or the name of a shipped one)."""
+        fine_tuned = (find_checkpoint(name_or_checkpoint) / "run_card.json").is_file()
+        model = load_checkpoint(name_or_checkpoint) if fine_tuned else load_sam(name_or_checkpoint)
+        return cls(model, **options)
+
+    @torch.inference_mode()
+    def embed(self, image: np.ndarray) -> Embedding:
+        """The slow part, once an image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+        """
+        return self.embed_batch([image])[0]
+
+    @torch.inference_mode()
+    def embed_batch(self, images: Sequence[np.ndarray]) -> list[Embedding]:
+        """Several images through the encoder at once; their sizes may differ."""
+        features = [self.encode([TURNS[view](image) for image in images]).split(1) for view in self.views]
+        frames = [self.info.frame(image.shape[:2]) for image in images]
+        return [Embedding(seen, frame, *mirrored) for frame, seen, *mirrored in zip(frames, *features, strict=True)]
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[np.ndarray]) -> Tensor:
+        """The features alone, (B, 256, 64, 64) float32, of B images as they are."""
+        pixels = torch.cat([pixel_values(image, self.info) for image in images]).to(self.device)
+        with autocast(self.device, self.precision):
+            return self.model.get_image_embeddings(pixels).float()
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        image: np.ndarray | Embedding,
+        *,
+        boxes: np.ndarray | None = None,
+        points: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+        mask_logits: Tensor | None = None,
+        multimask: bool = False,
+    ) -> Prediction:
+        """Masks for N prompts on one image.
+
+        Args:
+            image: (H, W, 3) uint8, or its `Embedding` when it is prompted more than once; an embedding made with
+                `tta` is looked at twice, one made without it once.
+            boxes: (N, 4) half-open xyxy, original frame; a single (4,) counts as N = 1.
+            points: (N, K, 2) xy, original frame; (K, 2) and (2,) count as N = 1. With boxes, a refinement of each.
+            labels: (N, K) or (K,), 1 foreground, 0 background; all 1 when left out.
+            mask_logits: (N, 1, h, w) logits of the mask frame: an earlier answer to refine.
+            multimask: three masks a prompt, for prompts as ambiguous as a single click; otherwise one.
+        Raises:
+            PromptError: no prompt, a malformed one, one outside the image, or `mask_logits` with two looks.
+            ShapeError: boxes, points, labels and masks disagree in number.
+        """
+        embedding = image if isinstance(image, Embedding) else self.embed(image)
+        frame, width = embedding.frame, embedding.frame.original_hw[1]
+        if embedding.mirrored is not None and mask_logits is not None:
+            raise PromptError("mask_logits refine one look at the image: use a Segmenter without tta for them")
+        prompts = self._prompt_inputs(frame, boxes, points, labels, mask_logits)
+        logits, scores = self._decode(embedding.features, prompts, multimask)
+        if embedding.mirrored is None:
+            masks = [frame.logits_to_original(one[None]) > 0 for one in logits]
+        else:
+            turned = [None if prompt is None else mirror(prompt, width) for prompt in (boxes, points)]
+            prompts = self._prompt_inputs(frame, *turned, labels, None)
+            others, scores_there = self._decode(embedding.mirrored, prompts, multimask)
+            scores = (scores + scores_there) / 2
+            # Averaged at the original size: in the mask frame the padding lies on the right of both.
+            masks = [
+                frame.logits_to_original(one[None]) + frame.logits_to_original(other[None]).flip(-1) > 0
+                for one, other in zip(logits, others, strict=True)
+            ]
+        return Prediction(torch.cat(masks).cpu().numpy(), scores.cpu().numpy(), logits.cpu())
+
+    def _decode(self, features: Tensor, prompts: dict[str, Tensor], multimask: bool) -> tuple[Tensor, Tensor]:
+        """Logits (N, M, h, w) and scores (N, M) of the prompts, a few at a time."""
+        logits, scores = [], []
+        for start in range(0, len(next(iter(prompts.values()))), _PROMPTS_AT_ONCE):
+            part = {name: value[start : start + _PROMPTS_AT_ONCE] for name, value in prompts.items()}
+            # Prompts go along the batch axis: SamModel takes one mask prompt an image, not one a box.
+            size = len(next(iter(part.values())))
+            seen = features.to(self.device).expand(size, -1, -1, -1)
+            output = self.model(image_embeddings=seen, multimask_output=multimask, **part)
+            logits.append(output.pred_masks[:, 0].float())
+            scores.append(output.iou_scores[:, 0].float())
+        return torch.cat(logits), torch.cat(scores)
+
+    def predict_case(self, case: Case, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """One mask (H, W) and score a box: the `Predictor` that `evaluation.evaluate` asks for."""
+        looks = [self._features(view_of(case, view)) for view in self.views]
+        prediction = self.predict(Embedding(looks[0], self.info.frame(case.size_hw), *looks[1:]), boxes=boxes)
+        return prediction.masks[:, 0], prediction.scores[:, 0]
+
+    def _features(self, case: Case) -> Tensor:
+        if self.store is not None and case.image_digest in self.store:
+            return self.store[case.image_digest].float()[None]
+        return self.encode([case.image])
+
+    def _prompt_inputs(
+        self,
+        frame: Frame,
+        boxes: np.ndarray | None,
+        points: np.ndarray | None,
+        labels: np.ndarray | None,
+        mask_logits: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """The prompts as `SamModel` takes them, one a row of the batch, in the model frame."""
+        inputs: dict[str, Tensor] = {}
+        if boxes is not None:
+            checked = check_boxes(boxes, frame.original_hw)
+            inputs["input_boxes"] = torch.from_numpy(frame.to_model(checked))[:, None]
+        if points is not None:
+            checked = check_points(points, frame.original_hw).reshape(-1, *np.atleast_2d(points).shape[-2:])
+            inputs["input_points"] = torch.from_numpy(frame.to_model(checked))[:, None]
+            labels = np.ones(checked.shape[:2]) if labels is None else np.asarray(labels)
+            if labels.size != checked.shape[0] * checked.shape[1] or not np.isin(labels, (0, 1)).all():
+                raise PromptError(f"labels must be 0 or 1, one a point: {labels.shape} for points {checked.shape}")
+            inputs["input_labels"] = torch.as_tensor(labels, dtype=torch.int64).reshape(checked.shape[0], 1, -1)
+        elif labels is not None:
+            raise PromptError("labels without points mean nothing: pass points too")
+        if not inputs:
+            raise PromptError("no prompt: pass boxes, or points (a mask alone only refines one of these)")
+        if mask_logits is not None:
+            size = self.info.mask_size
+            if mask_logits.shape[1:] != (1, size, size):
+                raise ShapeError(f"mask_logits must be (N, 1, {size}, {size}), is {tuple(mask_logits.shape)}")
+            inputs["input_masks"] = mask_logits.float()
+        counts = {name: len(value) for name, value in inputs.items()}
+        if len(set(counts.values())) > 1:
+            raise ShapeError(f"each prompt needs one of each kind, got {counts}")
+        return {name: value.to(self.device) for name, value in inputs.items()}

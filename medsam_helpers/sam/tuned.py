@@ -1,0 +1,102 @@
+"""Decoder checkpoints: a fine-tuned model is its base plus the few megabytes that changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import SamModel
+
+from medsam_helpers.errors import CheckpointError
+from medsam_helpers.files import atomic_write, find_checkpoint
+from medsam_helpers.sam.loading import load_sam, model_info
+from medsam_helpers.sam.parts import PARTS
+
+DECODER_FILE, CARD_FILE = "decoder.safetensors", "run_card.json"
+
+
+def part_state(model: SamModel, parts: Iterable[str]) -> dict[str, Tensor]:
+    """Weights of the named parts under their full names; detached, on the CPU, copied."""
+    prefixes = tuple(f"{part}." for part in parts)
+    state = model.state_dict().items()
+    return {k: v.detach().cpu().contiguous().clone() for k, v in state if k.startswith(prefixes)}
+
+
+def save_decoder(
+    state: Mapping[str, Tensor], folder: Path, card: Mapping[str, Any], dtype: torch.dtype | None = None
+) -> Path:
+    """Write `decoder.safetensors`, then `run_card.json`, each whole or not at all.
+
+    Args:
+        state: see `part_state`.
+        folder: made where missing.
+        card: JSON-able; must hold `base` (name) and `base_digest`, so that the decoder finds its base again.
+        dtype: `torch.float16` halves the file; the default keeps the weights as they are.
+    Returns:
+        The folder.
+    """
+    tensors = {key: value.to(dtype) if dtype else value for key, value in state.items()}
+    with atomic_write(folder / DECODER_FILE) as temporary:
+        save_file(tensors, temporary, metadata={"base": card["base"], "base_digest": card["base_digest"]})
+    with atomic_write(folder / CARD_FILE) as temporary:
+        temporary.write_text(json.dumps(card, indent=2) + "\n")
+    return folder
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The run card of a decoder checkpoint.
+
+    Raises:
+        CheckpointError: no such folder or card, or not JSON.
+    """
+    path = Path(folder) / CARD_FILE
+    try:
+        card = json.loads(path.read_text())
+        if not isinstance(card, dict) or not {"base", "base_digest"} <= set(card):
+            raise KeyError("base")
+        return card
+    except (OSError, ValueError, KeyError) as error:  # text that is no UTF-8 or no JSON is a ValueError
+        raise CheckpointError(
+            f"{folder}: not a decoder checkpoint ({path.name}: {type(error).__name__}). It needs {DECODER_FILE} "
+            f"and {CARD_FILE}, as `medsam finetune --output` writes them"
+        ) from error
+
+
+def load_checkpoint(folder: str | Path, base: SamModel | str | Path | None = None) -> SamModel:
+    """The base model with the checkpoint's decoder in it, in eval mode.
+
+    Args:
+        folder: written by `save_decoder`, or the name of one that ships in `checkpoints/`.
+        base: where the base lies, if not where its name says; a `SamModel` is changed in place.
+    Raises:
+        CheckpointError: damaged, or the base is not the one that the decoder was trained on.
+    """
+    folder = find_checkpoint(folder)
+    card = read_card(folder)
+    model = base if isinstance(base, SamModel) else load_sam(base or card.get("base_path") or card["base"])
+    found = model_info(model).base_digest
+    if found != card["base_digest"]:
+        raise CheckpointError(
+            f"{folder}: trained on {card['base']} with digest {card['base_digest'][:12]}..., this base has "
+            f"{found[:12]}...: pass the right base"
+        )
+    try:
+        state = load_file(folder / DECODER_FILE)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / DECODER_FILE}: missing or damaged ({error})") from error
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    missing = [name for name in shapes if name.startswith("mask_decoder.") and name not in state]
+    unknown = [name for name in state if not name.startswith(PARTS) or shapes.get(name) != state[name].shape]
+    if missing or unknown:
+        raise CheckpointError(
+            f"{folder / DECODER_FILE}: {len(missing)} decoder weights missing, "
+            f"{len(unknown)} unknown or of another shape; it was trained on {card['base']}"
+        )
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
+    return model.eval()

@@ -1,0 +1,1 @@
+"""Losses, recipes, and the loop that trains on cached embeddings."""

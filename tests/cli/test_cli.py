@@ -1,0 +1,863 @@
+"""The command line, each command for real: a tiny random SAM, a small folder, what is written and what is said."""
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import draw_discs, make_tiny_sam
+from PIL import Image
+from safetensors import safe_open
+
+from medsam_helpers.cli import main as cli
+from medsam_helpers.cli.main import main
+from medsam_helpers.data.reading import read_image
+from medsam_helpers.device import PRECISIONS
+from medsam_helpers.evaluation.tables import COLUMNS
+from medsam_helpers.prompts import BoxMode
+from medsam_helpers.runs import finetune as engine
+from medsam_helpers.runs.finetune import get_or_train
+from medsam_helpers.runs.settings import RunConfig
+from medsam_helpers.sam.checkpoints import WEIGHTS, sha256_of
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.training.recipes import RECIPES
+from medsam_helpers.training.state import STATE_FILE
+
+FINETUNE = {
+    "zero_shot_dice": float,
+    "tuned_dice": float,
+    "gain_ci95": list,
+    "box_dice": float,
+    "ellipse_dice": float,
+    "n_train": int,
+    "n_dev": int,
+    "n_val": int,
+    "seconds_encode": float,
+    "seconds_train": float,
+    "precision": str,
+    "checkpoint": str,
+}
+EVALUATE = {
+    "dice": float,
+    "dice_ci95": list,
+    "iou": float,
+    "hd95_percent": float,
+    "nsd": float,
+    "n": int,
+    "left_out": list,
+}
+TRAINING = ["--precision", "fp32", "--epochs", "4", "--lr", "3e-3", "--batch", "2", "--jitter", "20"]
+
+
+class Said(NamedTuple):
+    status: int
+    out: str
+    err: list[str]  # its lines, without progress bars
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.out.splitlines()[-1], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def medsam(*arguments: object) -> Said:
+    """Run a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse
+            status = stop.code
+    return Said(status, out.getvalue(), without_bars(err.getvalue()))
+
+
+def without_bars(err: str) -> list[str]:
+    return [line for line in re.split(r"[\r\n]+", err) if line.strip() and not re.search(r"\d%\||\dit/s|\?it/s", line)]
+
+
+def save_cases(folder: Path, cases, **lists) -> Path:
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for case in cases:
+        Image.fromarray(case.image).save(folder / "images" / f"{case.name}.png")
+        Image.fromarray(case.mask).save(folder / "masks" / f"{case.name}.png")
+    for split, names in lists.items():
+        (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a model, a data set of 7 train, 1 dev and 4 val cases, an image and a cache of its own."""
+    root = tmp_path_factory.mktemp("cli")
+    make_tiny_sam().save_pretrained(root / "tiny")
+    cases = draw_discs(12)
+    save_cases(root / "data", cases, train=cases.names[:8], val=cases.names[8:])
+    Image.fromarray(cases[0].image).save(root / "image.png")
+    (root / "file").write_text("a file, not a folder")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDSAM_CACHE", str(root / "cache"))
+        yield root
+
+
+@pytest.fixture(autouse=True)
+def in_place(place, monkeypatch):
+    monkeypatch.chdir(place)
+
+
+@pytest.fixture(scope="module")
+def tuned(place):
+    """What a fine-tuning said; its folder is `run`."""
+    with contextlib.chdir(place):
+        said = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--output", "run", "--json")
+    assert said.status == 0, said.err
+    return said
+
+
+def files_of(folder: Path) -> dict[Path, str]:
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- finetune ---
+
+
+def test_finetune_says_all_that_was_promised(tuned):
+    figures = tuned.json
+    assert {name: type(figures.get(name)) for name in FINETUNE} == FINETUNE
+    # Recipe `best` shows four views of each training case, and each is encoded.
+    assert (figures["n_train"], figures["n_dev"], figures["n_val"], figures["encoded"]) == (7, 1, 4, 4 * 7 + 1 + 4)
+    assert figures["left_out"] == []
+    assert figures["precision"] == "fp32"
+    low, high = figures["gain_ci95"]
+    assert low <= figures["tuned_dice"] - figures["zero_shot_dice"] <= high
+    assert figures["tuned_dice"] > figures["zero_shot_dice"], "four epochs on discs teach something"
+
+
+def test_finetune_writes_all_that_it_says(tuned):
+    expected = {"decoder.safetensors", "run_card.json", "README.md", "history.csv", "metrics.csv", "summary.md"}
+    assert {path.name for path in Path("run").iterdir()} == expected | {"before_after.png", STATE_FILE}
+    with Image.open("run/before_after.png") as picture:
+        assert min(picture.size) > 100
+    assert len(pd.read_csv("run/history.csv")) == 5, "the model before training, and four epochs"
+    card = json.loads(Path("run/run_card.json").read_text())
+    assert card["metrics"]["tuned_dice"] == tuned.json["tuned_dice"]
+    assert card["command"].startswith("medsam finetune --data data --model tiny")
+
+
+def test_the_headline_is_the_mean_of_the_table(tuned):
+    table = pd.read_csv("run/metrics.csv")
+    assert list(table.columns) == COLUMNS
+    assert ",".join(COLUMNS) == "case,model,prompt,seed,dice,iou,hd95_percent,nsd,area_true,area_pred,iou_score"
+    assert set(table["model"]) == {"box", "ellipse", "zero-shot", "tuned"}
+    assert set(table["prompt"]) == {"exact", "j20"}
+    assert len(table) == 4 * 4 * 2
+    means = table[table["prompt"] == "j20"].groupby("model")["dice"].mean()
+    figures = tuned.json
+    said = [figures[name] for name in ("box_dice", "ellipse_dice", "zero_shot_dice", "tuned_dice")]
+    assert said == pytest.approx(list(means[["box", "ellipse", "zero-shot", "tuned"]]), abs=1e-4)
+
+
+def test_a_second_run_reuses_the_embeddings_and_gives_the_same(tuned):
+    again = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--output", "run-2", "--json").json
+    assert again["encoded"] == 0
+    same = ("zero_shot_dice", "tuned_dice", "gain_ci95", "best_epoch")
+    assert {name: again[name] for name in same} == {name: tuned.json[name] for name in same}
+
+
+def test_a_finished_run_trains_nothing_when_called_again(tuned):
+    state = Path("run") / STATE_FILE
+    before = (state.stat().st_mtime_ns, files_of(Path("run"))[state])
+    again = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--output", "run", "--json")
+    assert (state.stat().st_mtime_ns, files_of(Path("run"))[state]) == before
+    assert again.json["tuned_dice"] == tuned.json["tuned_dice"]
+    # The card keeps what encoding took when it was done.
+    kept = json.loads((Path("run") / "run_card.json").read_text())["metrics"]
+    assert (again.json["encoded"], kept["encoded"]) == (0, tuned.json["encoded"])
+    assert kept["seconds_encode"] == tuned.json["seconds_encode"]
+
+
+def test_a_specialist_gains_over_random_weights_not_over_a_zero_shot_model():
+    arguments = ["--model", "unet-box", "--recipe", "unet", "--epochs", "1", "--precision", "fp32"]
+    said = medsam("finetune", "--data", "data", *arguments, "--output", "run-unet")
+    assert said.status == 0, said.err
+    assert "gain over random weights" in said.out
+    assert "gain over zero-shot" not in said.out
+
+
+def test_a_recipe_for_another_model_is_refused_before_anything_is_encoded(monkeypatch):
+    monkeypatch.setattr(engine, "embed_cases", None)
+    said = medsam("finetune", "--data", "data", "--model", "tiny", "--recipe", "last-stage", "--output", "run-refused")
+    assert said.status == 2
+    assert said.err[-1].startswith("medsam: unknown part last_stage: this model has vision_encoder, prompt_encoder")
+    assert "mobile-sam-last-stage" in said.err[-1]
+
+
+def test_a_run_that_learns_nothing_says_so():
+    arguments = ["--epochs", "1", "--lr", "1e-30", "--precision", "fp32", "--jitter", "0", "--output", "run-nothing"]
+    said = medsam("finetune", "--data", "data", "--model", "tiny", *arguments, "--json")
+    assert "no epoch was better than zero-shot on dev" in said.out
+    assert (said.json["gain"], said.json["gain_ci95"], said.json["prompt"]) == (0, [0, 0], "exact")
+
+
+def test_training_goes_on_from_a_fine_tuned_decoder_and_is_measured_from_the_base(tuned):
+    """A rate of next to nothing keeps the start's weights; the gain is the start's, over the same base."""
+    arguments = ["--data", "data", "--model", "tiny", "--precision", "fp32", "--jitter", 20, "--json"]
+    said = medsam("finetune", *arguments, "--start", "run", "--epochs", 1, "--lr", "1e-30", "--output", "run-on")
+    assert (said.json["zero_shot_dice"], said.json["gain"]) == (tuned.json["zero_shot_dice"], tuned.json["gain"])
+    assert "no epoch was better than run on dev, so the weights are those it began with" in said.out
+    start = json.loads(Path("run-on/run_card.json").read_text())["start"]
+    assert start == {"name": "run", "sha256": sha256_of(Path("run/decoder.safetensors"))}
+    assert "begun with the decoder `run`" in Path("run-on/README.md").read_text()
+    learnt = medsam("finetune", *arguments, "--start", "run", "--epochs", 1, "--lr", "1e-3", "--output", "run-learnt")
+    again = medsam("evaluate", "--checkpoint", "run-learnt", "--data", "data", "--json", "--output", "ev-learnt")
+    assert again.json["dice"] == learnt.json["tuned_dice"] != tuned.json["tuned_dice"]
+
+
+def test_a_start_of_another_base_or_none_is_refused(tuned, monkeypatch):
+    monkeypatch.setattr(engine, "embed_cases", None)
+    arguments = ["finetune", "--data", "data", "--output", "run-refused"]
+    assert "checkpoint nowhere is no folder that exists" in medsam(*arguments, "--start", "nowhere").err[-1]
+    make_tiny_sam(seed=1).save_pretrained("other")
+    said = medsam(*arguments, "--model", "other", "--start", "run")
+    assert said.status == 2
+    assert "trained on tiny with digest" in said.err[-1]
+
+
+def test_a_checkpoint_is_found_again_from_anywhere(tuned, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--image", place / "image.png", "--box", 5, 5, 40, 40]
+    assert medsam("predict", "--checkpoint", place / "run", *arguments).status == 0
+
+
+def test_figures_on_phantoms_say_that_they_are():
+    arguments = ["--train-limit", 2, "--dev-limit", 1, "--val-limit", 1, "--epochs", 1, "--output", "run-phantom"]
+    said = medsam("finetune", "--data", "phantom-ultrasound", "--model", "tiny", *arguments)
+    assert said.status == 0, said.err
+    assert "The images are phantoms, drawn by a program" in Path("run-phantom/README.md").read_text()
+    assert "ultrasound-phantoms" in Path("run-phantom/summary.md").read_text()
+
+
+# --- evaluate ---
+
+
+def test_evaluating_the_checkpoint_reproduces_what_finetune_said(tuned):
+    said = medsam("evaluate", "--checkpoint", "run", "--data", "data", "--jitter", 20, "--output", "ev", "--json")
+    assert {name: type(said.json.get(name)) for name in EVALUATE} == EVALUATE
+    assert (said.json["dice"], said.json["n"]) == (tuned.json["tuned_dice"], 4)
+    low, high = said.json["dice_ci95"]
+    assert low < said.json["dice"] < high
+    table = pd.read_csv("ev/metrics.csv")
+    assert list(table.columns) == COLUMNS
+    assert set(table["model"]) == {"box", "ellipse", "tuned"}
+    own = table[table["model"] == "tuned"]
+    for name in ("dice", "iou", "hd95_percent", "nsd"):
+        assert said.json[name] == pytest.approx(own[name].mean(), abs=1e-4)
+
+
+def test_evaluating_the_base_reproduces_the_zero_shot_row(tuned):
+    arguments = ["--precision", "fp32", "--jitter", "20.0", "--output", "ev-base", "--json"]
+    said = medsam("evaluate", "--model", "tiny", "--data", "data", *arguments)
+    assert said.json["dice"] == tuned.json["zero_shot_dice"]
+    assert set(pd.read_csv("ev-base/metrics.csv")["model"]) == {"box", "ellipse", "zero-shot"}
+
+
+def test_tta_is_asked_for_by_name_and_told(tuned):
+    """The tuned model looks twice, its base does not; evaluating gives the same, and the cards say it."""
+    said = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--tta", "--output", "run-tta", "--json")
+    assert said.json["zero_shot_dice"] == tuned.json["zero_shot_dice"]
+    assert said.json["tuned_dice"] != tuned.json["tuned_dice"]
+    assert said.json["encoded"] == 4, "the mirror images of val; the rest lies in the store"
+    assert "gain with tta over zero-shot" in said.out
+    card = Path("run-tta/README.md").read_text()
+    assert "with test-time augmentation" in card
+    assert ", tta=True)" in card
+    assert "test-time" not in Path("run/README.md").read_text()
+
+    arguments = ["--data", "data", "--jitter", 20, "--tta", "--output", "ev-tta", "--json"]
+    again = medsam("evaluate", "--checkpoint", "run", *arguments)
+    assert again.json["dice"] == said.json["tuned_dice"], "the same training, looked at twice"
+    assert json.loads(Path("ev-tta/run_card.json").read_text())["tta"] is True
+
+
+def test_any_split_and_jitter_can_be_scored_and_is_named(tuned):
+    arguments = ["--split", "train", "--jitter", "2.5", "--train-limit", 3, "--output", "ev-train", "--json"]
+    said = medsam("evaluate", "--checkpoint", "run", "--data", "data", *arguments)
+    assert said.json["n"] == 3
+    assert "data, train: 3 cases" in said.out
+    assert set(pd.read_csv("ev-train/metrics.csv")["prompt"]) == {"j2.5"}
+    card = json.loads(Path("ev-train/run_card.json").read_text())
+    assert (card["split"], card["prompt"], card["precision"]) == ("train", "j2.5", "fp32")
+
+
+def test_a_checkpoint_is_scored_as_it_was_trained_unless_told_otherwise(tuned, tmp_path):
+    checkpoint = shutil.copytree("run", tmp_path / "run")
+    card = json.loads((checkpoint / "run_card.json").read_text())
+    card["recipe"] |= {"box_mode": "components", "precision": "bf16"}
+    (checkpoint / "run_card.json").write_text(json.dumps(card))
+    for told, expected in (
+        ([], ("components", "bf16")),
+        (["--box-mode", "union", "--precision", "fp32"], ("union", "fp32")),
+    ):
+        arguments = ["--checkpoint", checkpoint, "--data", "data", "--val-limit", 1, "--output", tmp_path / "ev", *told]
+        assert medsam("evaluate", *arguments).status == 0
+        found = json.loads((tmp_path / "ev" / "run_card.json").read_text())
+        assert (found["box_mode"], found["precision"]) == expected
+
+
+def test_an_evaluation_may_replace_an_earlier_one_but_no_checkpoint(tuned):
+    arguments = ["--checkpoint", "run", "--data", "data", "--output"]
+    assert [medsam("evaluate", *arguments, "ev-twice").status for _ in range(2)] == [0, 0]
+    before = files_of(Path("run"))
+    said = medsam("evaluate", *arguments, "run")
+    assert said.status == 2
+    assert "run holds other files" in said.err[0]
+    assert files_of(Path("run")) == before
+
+
+def test_a_bad_case_of_another_split_does_not_stop_an_evaluation(place, tuned, tmp_path):
+    shutil.copytree(place / "data", tmp_path / "data")
+    (tmp_path / "data" / "images" / "disc-0.png").write_bytes(b"no image")
+    said = medsam("evaluate", "--checkpoint", "run", "--data", tmp_path / "data", "--output", tmp_path / "ev", "--json")
+    assert said.json["dice"] == tuned.json["tuned_dice"]
+
+
+# --- predict ---
+
+
+def save_image(path: Path, pixels: np.ndarray, orientation: int | None = None) -> Path:
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    Image.fromarray(pixels).save(path, exif=exif)
+    return path
+
+
+def pixels(dtype=np.uint8, channels=3) -> np.ndarray:
+    shape = (60, 90, channels) if channels > 1 else (60, 90)
+    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, endpoint=True).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "orientation", "size"),
+    [
+        ("rgb.png", pixels(), None, (90, 60)),
+        ("rotated.jpg", pixels(), 6, (60, 90)),
+        ("gray.png", pixels(channels=1), None, (90, 60)),
+        ("sixteen.png", pixels(np.uint16, 1), None, (90, 60)),
+        ("transparent.png", pixels(channels=4), None, (90, 60)),
+        ("scan.tiff", pixels(np.uint16, 1), None, (90, 60)),
+    ],
+)
+def test_predict_writes_a_mask_of_the_upright_images_size(tmp_path, name, content, orientation, size):
+    path = save_image(tmp_path / name, content, orientation)
+    said = medsam("predict", "--model", "tiny", "--image", path, "--box", 10, 8, 50, 55, "--output", tmp_path / "m.png")
+    assert said.status == 0, said.err
+    with Image.open(tmp_path / "m.png") as mask:
+        assert (mask.size, mask.mode, mask.format) == (size, "L", "PNG")
+        found = np.asarray(mask)
+    assert set(np.unique(found)) == {0, 255}
+    expected = Segmenter.load("tiny").predict(read_image(path), boxes=np.array([10, 8, 50, 55])).masks[0, 0]
+    np.testing.assert_array_equal(found == 255, expected)
+
+
+def predicted(*prompt: object, model=("--model", "tiny")) -> tuple[np.ndarray, dict]:
+    said = medsam("predict", *model, "--image", "image.png", *prompt, "--output", "masks/new/mask.png", "--json")
+    assert said.status == 0, said.err
+    return np.asarray(Image.open("masks/new/mask.png")) > 0, said.json
+
+
+def test_several_boxes_give_the_union_of_their_masks():
+    first, second = ["--box", 2, 2, 30, 30], ["--box", 30, 25, 60, 55]
+    (one, _), (other, _), (both, said) = predicted(*first), predicted(*second), predicted(*first, *second)
+    assert one.any()
+    assert (one != other).any()
+    np.testing.assert_array_equal(both, one | other)
+    assert len(said["iou_score"]) == 2
+    assert said["area"] == both.sum()
+
+
+def test_points_prompt_alone_and_refine_a_box():
+    box, point, background = ["--box", 2, 2, 50, 50], ["--point", 20, 20], ["--background", 45, 45]
+    masks = [predicted(*prompt)[0] for prompt in (box, point, [*box, *point], [*box, *background])]
+    assert len({mask.tobytes() for mask in masks}) == 4, "each prompt says something else"
+    labels = np.array([0])
+    image = read_image("image.png")
+    found = Segmenter.load("tiny").predict(
+        image, boxes=np.array([2, 2, 50, 50]), points=np.array([[45, 45]]), labels=labels
+    )
+    np.testing.assert_array_equal(masks[3], found.masks[0, 0])
+
+
+def test_predict_takes_the_fine_tuned_decoder(tuned):
+    box = ["--box", 2, 2, 50, 50]
+    base, _ = predicted(*box)
+    fine, _ = predicted(*box, model=("--checkpoint", "run"))
+    assert (base != fine).any()
+
+
+def test_predict_may_look_twice():
+    mask, said = predicted("--box", 2, 2, 50, 50, "--tta")
+    found = Segmenter.load("tiny", tta=True).predict(read_image("image.png"), boxes=np.array([2, 2, 50, 50]))
+    np.testing.assert_array_equal(mask, found.masks[0, 0])
+    assert said["iou_score"] == [round(float(found.scores[0, 0]), 3)]
+
+
+# --- the other commands ---
+
+
+def test_weights_are_listed_with_their_licences():
+    said = medsam("weights", "--list", "--json")
+    assert said.json == {"checkpoints": list(WEIGHTS)}
+    assert all(f"{name} " in said.out and entry.licence in said.out for name, entry in WEIGHTS.items())
+
+
+def test_phantoms_become_a_folder_that_passes_the_audit_and_is_embedded_once(tmp_path):
+    sizes = ["--train", 2, "--dev", 1, "--val", 1]
+    said = medsam("phantoms", "--kind", "ultrasound", "--seed", 9, *sizes, "--output", tmp_path / "phantoms", "--json")
+    assert said.json == {"folder": str(tmp_path / "phantoms"), "n_train": 3, "n_val": 1}
+    audit = medsam("audit", tmp_path / "phantoms", "--json")
+    assert (audit.status, audit.json["errors"], audit.json["exit_status"]) == (0, 0, 0)
+    first, second = (medsam("embed", "--data", tmp_path / "phantoms", "--model", "tiny", "--json") for _ in range(2))
+    assert (first.json["encoded"], second.json["encoded"]) == (4, 0)
+    assert Path(first.json["store"]).is_dir()
+    assert first.json["in_store"] == second.json["in_store"] >= 4
+
+
+def test_audit_counts_what_it_finds_and_fails_on_errors(place, tmp_path):
+    folder = shutil.copytree(place / "data", tmp_path / "data")
+    (folder / "images" / "disc-0.png").write_bytes(b"no image")
+    Image.new("1", Image.open(folder / "masks" / "disc-1.png").size).save(folder / "masks" / "disc-1.png")
+    (folder / "images" / "notes.doc").write_text("a note")
+    said = medsam("audit", folder, "--json")
+    assert said.status == 1
+    assert said.json == {"exit_status": 1, "errors": 2, "warnings": 1, "notes": 0}
+    for named in ("disc-0", "disc-1", "empty mask", "unreadable", "notes"):
+        assert named in said.out
+
+
+def test_every_command_explains_itself(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    overview = medsam("--help")
+    commands = ("weights", "phantoms", "audit", "embed", "finetune", "evaluate", "reproduce", "predict", "export")
+    for name in commands:
+        said = medsam(name, "--help")
+        assert said.status == 0
+        assert said.out.startswith(f"usage: medsam {name}")
+        assert name in overview.out
+
+
+def test_choices_spelt_out_for_speed_are_those_there_are():
+    assert tuple(RECIPES) == cli.RECIPE_NAMES
+    assert PRECISIONS == cli._PRECISIONS
+    assert get_args(BoxMode) == cli._BOX_MODES
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is what a GPU computes in")
+def test_a_warning_is_one_line_and_leaves_the_process_as_it_was():
+    before = warnings.showwarning
+    said = medsam("embed", "--data", "data", "--model", "tiny", "--precision", "fp16", "--json")
+    assert [line for line in said.err if "fp16" in line] == [
+        f"medsam: warning: fp16 needs CUDA; on {Segmenter.load('tiny').device.type} this runs in fp32"
+    ]
+    assert said.json["precision"] == "fp32"
+    assert warnings.showwarning is before
+
+
+def test_get_or_train_trains_once_for_each_setting_and_each_pixel(place, tmp_path):
+    folder = shutil.copytree(place / "data", tmp_path / "data")
+    limits = {"train_limit": 2, "dev_limit": 1, "val_limit": 1}
+    config = RunConfig(model="tiny", data=str(folder), epochs=1, precision="fp32", **limits)
+    first = get_or_train(config, show_progress=False)
+    assert (first / "README.md").exists()
+    before = {path: path.stat().st_mtime_ns for path in first.iterdir()}
+    assert get_or_train(config, show_progress=False) == first
+    assert {path: path.stat().st_mtime_ns for path in first.iterdir()} == before
+
+    base = shutil.copytree(place / "tiny", tmp_path / "tiny")
+    copied = get_or_train(config.but(model=str(base)), show_progress=False)
+    make_tiny_sam(seed=1).save_pretrained(base)  # another model at the same place
+    others = [get_or_train(config.but(lr=1e-3), show_progress=False), copied]
+    others.append(get_or_train(config.but(model=str(base)), show_progress=False))
+    # Every image, as a limit leaves some unread.
+    for path in (folder / "images").iterdir():
+        image = np.array(Image.open(path))
+        image[0, 0, 0] ^= 1
+        Image.fromarray(image).save(path)
+    others.append(get_or_train(config, show_progress=False))
+    assert len({first, *others}) == 5
+
+
+def test_two_that_ask_for_the_same_run_at_once_train_it_once(place, monkeypatch):
+    trained, real = [], engine.run_finetune
+    limits = {"train_limit": 2, "dev_limit": 1, "val_limit": 1}
+    config = RunConfig(model="tiny", data=str(place / "data"), epochs=1, precision="fp32", **limits)
+
+    def slow(*arguments):
+        trained.append(1)
+        time.sleep(0.5)  # long enough for the other to come
+        return real(*arguments)
+
+    monkeypatch.setattr(engine, "run_finetune", slow)
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.map(lambda _: get_or_train(config, False), range(2))
+    assert first == second
+    assert len(trained) == 1
+
+
+# --- what a person gets wrong ---
+
+PREDICT = "predict --model tiny --image image.png "
+TRAIN = "finetune --data data --model tiny "
+
+WRONG = [
+    # commands and options
+    ("", "the following arguments are required: COMMAND"),
+    ("finetun", "invalid choice: 'finetun'"),
+    ("finetune --data data --epoch-count 3", "unrecognized arguments: --epoch-count 3"),
+    ("finetune --model tiny", "the following arguments are required: --data"),
+    ("evaluate --data data", "one of the arguments --model --checkpoint is required"),
+    ("evaluate --data data --model tiny --checkpoint run", "not allowed with argument"),
+    ("predict --model tiny --box 1 1 2 2", "the following arguments are required: --image"),
+    # names
+    ("finetune --data nope --model tiny --output new", "no data source 'nope': use phantom"),
+    ("finetune --data file --model tiny --output new", "no data source 'file'"),
+    ("finetune --data tiny --model tiny --output new", "it has no images/ and no masks/"),
+    ("finetune --data data/images --model tiny --output new", "it has no images/ and no masks/"),
+    ("finetune --data data --model mobile --output new", "no model 'mobile': use mobile-sam"),
+    ("finetune --data data --model file --output new", "no checkpoint known here"),
+    ("finetune --data data --model data --output new", "no model 'data'"),
+    (TRAIN + "--recipe better --output new", "argument --recipe: invalid choice: 'better'"),
+    (TRAIN + "--box-mode each --output new", "argument --box-mode: invalid choice: 'each'"),
+    (TRAIN + "--precision int8 --output new", "argument --precision: invalid choice: 'int8'"),
+    ("evaluate --data data --model tiny --split test --output new", "argument --split: invalid choice: 'test'"),
+    ("weights sam", "no checkpoint 'sam': there are mobile-sam"),
+    ("audit nope", "data source 'nope' is unknown"),
+    ("phantoms --kind mri --output new", "argument --kind: invalid choice: 'mri'"),
+    ("embed --data nope --model tiny", "no data source 'nope'"),
+    ("export --model nope --output new", "no model 'nope'"),
+    # numbers
+    (TRAIN + "--epochs 0 --output new", "epochs must be greater than 0"),
+    (TRAIN + "--epochs -1 --output new", "argument --epochs: -1 is negative"),
+    (TRAIN + "--epochs nan --output new", "argument --epochs: invalid whole number value: 'nan'"),
+    (TRAIN + "--epochs 1.5 --output new", "argument --epochs: invalid whole number value: '1.5'"),
+    (TRAIN + "--lr 0 --output new", "lr must be greater than 0"),
+    (TRAIN + "--lr -1 --output new", "argument --lr: -1 is not a finite number from 0 up"),
+    (TRAIN + "--lr nan --output new", "argument --lr: nan is not a finite number"),
+    (TRAIN + "--lr inf --output new", "argument --lr: inf is not a finite number"),
+    (TRAIN + "--lr fast --output new", "argument --lr: invalid number value: 'fast'"),
+    (TRAIN + "--batch 0 --output new", "batch must be greater than 0"),
+    (TRAIN + "--jitter -1 --output new", "argument --jitter: -1 is not a finite number"),
+    (TRAIN + "--jitter nan --output new", "argument --jitter: nan is not a finite number"),
+    (TRAIN + "--seed -1 --output new", "argument --seed: -1 is negative"),
+    (TRAIN + "--train-limit -1 --output new", "argument --train-limit: -1 is negative"),
+    (TRAIN + "--train-limit 0 --output new", "train has none"),
+    (TRAIN + "--dev-limit 0 --output new", "dev has none"),
+    (TRAIN + "--val-limit 0 --output new", "val has none"),
+    ("evaluate --data data --model tiny --jitter nan --output new", "argument --jitter: nan is not"),
+    ("evaluate --data data --model tiny --val-limit 0 --output new", "the split val is empty"),
+    ("phantoms --train -1 --output new", "argument --train: -1 is negative"),
+    ("phantoms --train 0 --dev 0 --val 0 --output new", "nothing to draw"),
+    # prompts
+    (PREDICT, "no prompt: pass --box"),
+    (PREDICT + "--background 3 3", "no prompt: pass --box"),
+    (PREDICT + "--box 1 1 2", "argument --box: expected 4 arguments"),
+    (PREDICT + "--box 1,1,2,2", "argument --box: expected 4 arguments"),
+    (PREDICT + "--box a 1 2 2", "argument --box: invalid float value: 'a'"),
+    (PREDICT + "--box 5 5 900 20", "box 5 5 900 20 leaves the image"),
+    (PREDICT + "--box -5 5 20 20", "box -5 5 20 20 leaves the image"),
+    (PREDICT + "--box 5 5 5 20", "box 5 5 5 20 is empty"),
+    (PREDICT + "--box 20 5 5 20", "box 20 5 5 20 is empty"),
+    (PREDICT + "--box nan 5 9 20", "every side must be a finite number"),
+    (PREDICT + "--point 900 5", "point 900 5 lies outside the image"),
+    (PREDICT + "--point nan 5", "point nan 5 lies outside the image"),
+    (PREDICT + "--box 1 1 9 9 --box 5 5 20 20 --point 3 3", "points refine one box"),
+    (PREDICT + "--box 1 1 9 9 --box 5 5 20 20 --background 3 3", "points refine one box"),
+    # files
+    ("predict --model tiny --image nope.png --box 1 1 9 9", "nope.png: there is no such file"),
+    ("predict --model tiny --image file --box 1 1 9 9", "file: not a readable image"),
+    ("predict --model tiny --image data --box 1 1 9 9", "data: not a readable image"),
+    (PREDICT + "--box 1 1 9 9 --output mask", "name a file that ends in .png"),
+    (PREDICT + "--box 1 1 9 9 --output mask.jpg", "name a file that ends in .png"),
+    (PREDICT + "--box 1 1 9 9 --output data", "name a file that ends in .png"),
+    (PREDICT + "--box 1 1 9 9 --output image.png", "image.png is the image itself"),
+    (PREDICT + "--box 1 1 9 9 --output ./data/../image.png", "is the image itself"),
+    (PREDICT + "--box 1 1 9 9 --output file/mask.png", "file cannot be a folder"),
+    # folders
+    (TRAIN + "--output file", "file cannot be a folder: file is a file"),
+    (TRAIN + "--output file/new", "file/new cannot be a folder"),
+    (TRAIN + "--output data", "data holds other files (images, masks, train.txt, ...)"),
+    (TRAIN + "--output tiny", "tiny holds other files (config.json, model.safetensors)"),
+    ("evaluate --data data --model tiny --output file", "file cannot be a folder"),
+    ("evaluate --data data --model tiny --output data", "data holds other files"),
+    ("phantoms --output data", "data: is not an empty folder"),
+    ("phantoms --output file/new", "file/new cannot be a folder"),
+    ("export --model tiny --output data", "data is not empty: export to a new folder"),
+    ("export --model tiny --output file", "file cannot be a folder"),
+    # checkpoints
+    ("predict --checkpoint nope --image image.png --box 1 1 9 9", "checkpoint nope is no folder that exists"),
+    ("predict --checkpoint file --image image.png --box 1 1 9 9", "checkpoint file is no folder that exists"),
+    ("predict --checkpoint tiny --image image.png --box 1 1 9 9", "checkpoint tiny holds no run_card.json"),
+    ("evaluate --checkpoint nope --data data --output new", "checkpoint nope is no folder that exists"),
+    ("export --checkpoint nope --output new", "checkpoint nope is no folder that exists"),
+    ("export --checkpoint tiny --output new", "checkpoint tiny holds no run_card.json"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), WRONG, ids=[f"{line}" for line, _ in WRONG])
+def test_a_mistake_is_one_line_that_helps_and_leaves_nothing(place, arguments, expected):
+    # The cache and earlier tests' results are none of the command's business.
+    before = {path for path in place.rglob("*") if "cache" not in path.parts}
+    started = time.perf_counter()
+    said = medsam(*arguments.split())
+    assert said.status == 2
+    assert len(said.err) == 1, said.err
+    assert said.err[0].startswith("medsam: ")
+    assert expected in said.err[0]
+    assert time.perf_counter() - started < 10
+    assert {path for path in place.rglob("*") if "cache" not in path.parts} == before
+
+
+def test_a_folder_of_another_run_is_refused_and_kept(tuned):
+    before = files_of(Path("run"))
+    arguments = [*TRAINING, "--lr", "1e-3", "--output", "run"]
+    said = medsam("finetune", "--data", "data", "--model", "tiny", *arguments)
+    assert (said.status, len(said.err)) == (2, 1)
+    assert "run holds a run with other settings (lr is 0.003, asked for 0.001)" in said.err[0]
+    assert files_of(Path("run")) == before
+
+
+def test_a_base_in_place_of_a_checkpoint_and_the_other_way_round(tuned):
+    said = medsam("predict", "--model", "run", "--image", "image.png", "--box", 1, 1, 9, 9)
+    assert said.status == 2
+    assert "fine-tuned decoder, not a base model" in said.err[0]
+
+
+def cut_decoder(folder):
+    path = folder / "decoder.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def lose_decoder(folder):
+    (folder / "decoder.safetensors").unlink()
+
+
+def break_card(folder):
+    (folder / "run_card.json").write_text('{"base": ')
+
+
+def take_card_of_another_base(folder):
+    card = json.loads((folder / "run_card.json").read_text())
+    (folder / "run_card.json").write_text(json.dumps(card | {"base_digest": "0" * 64}))
+
+
+def lose_base(folder):
+    card = json.loads((folder / "run_card.json").read_text())
+    (folder / "run_card.json").write_text(json.dumps(card | {"base_path": str(folder / "gone")}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (cut_decoder, "missing or damaged"),
+        (lose_decoder, "missing or damaged"),
+        (break_card, "not a decoder checkpoint"),
+        (take_card_of_another_base, "trained on tiny with digest 000000000000..."),
+        (lose_base, "gone"),
+    ],
+)
+@pytest.mark.parametrize("command", ["predict", "evaluate", "export"])
+def test_a_damaged_checkpoint_is_one_line(tuned, tmp_path, damage, expected, command):
+    checkpoint = shutil.copytree("run", tmp_path / "damaged")
+    damage(checkpoint)
+    rest = {
+        "predict": ["--image", "image.png", "--box", 1, 1, 9, 9, "--output", tmp_path / "new.png"],
+        "evaluate": ["--data", "data", "--output", tmp_path / "new"],
+        "export": ["--output", tmp_path / "new"],
+    }
+    said = medsam(command, "--checkpoint", checkpoint, *rest[command])
+    assert (said.status, len(said.err)) == (2, 1), said.err
+    assert expected in said.err[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged"]
+
+
+def test_a_cut_off_training_state_is_named(tuned, tmp_path):
+    checkpoint = shutil.copytree("run", tmp_path / "damaged")
+    (checkpoint / STATE_FILE).write_bytes((checkpoint / STATE_FILE).read_bytes()[:-100])
+    said = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--output", checkpoint)
+    assert (said.status, len(said.err)) == (2, 1), said.err
+    assert f"{STATE_FILE}: damaged training state" in said.err[0]
+    assert "delete it to start anew" in said.err[0]
+
+
+def test_a_read_only_place_is_one_line(tmp_path):
+    # The superuser may write anywhere but where the kernel itself says no.
+    folder = tmp_path if os.geteuid() else Path("/proc")
+    folder.chmod(0o500) if os.geteuid() else None
+    for arguments in (
+        ["finetune", "--data", "data", "--model", "tiny", "--epochs", 1, "--output", folder / "new"],
+        ["evaluate", "--data", "data", "--model", "tiny", "--output", folder / "new"],
+        ["export", "--model", "tiny", "--output", folder / "new"],
+        ["predict", "--model", "tiny", "--image", "image.png", "--box", 1, 1, 9, 9, "--output", folder / "m.png"],
+        ["phantoms", "--train", 1, "--dev", 0, "--val", 0, "--output", folder / "new"],
+    ):
+        said = medsam(*arguments)
+        assert (said.status, len(said.err)) == (2, 1), said.err
+        assert str(folder) in said.err[0]
+
+
+@pytest.fixture
+def bad_folder(place, tmp_path):
+    folder = shutil.copytree(place / "data", tmp_path / "bad")
+    (folder / "images" / "disc-2.png").write_bytes(b"no image")
+    (folder / "masks" / "disc-9.png").unlink()
+    Image.new("L", (5, 5), 255).save(folder / "masks" / "disc-3.png")
+    return folder
+
+
+def test_bad_files_are_listed_before_anything_is_done(bad_folder, tmp_path):
+    said = medsam("finetune", "--data", bad_folder, "--model", "tiny", "--output", tmp_path / "new")
+    assert said.status == 2
+    assert said.err[0].startswith("medsam: bad: 3 bad cases; mend them, or leave them out with skip_bad (--skip-bad)")
+    assert len(said.err) == 4, "a line a file below the first"
+    for name in ("disc-2", "disc-3", "disc-9"):
+        assert name in "".join(said.err[1:])
+    assert not (tmp_path / "new").exists()
+
+
+def test_bad_files_can_be_left_out_counted_and_named(bad_folder, tmp_path):
+    arguments = ["--epochs", 1, "--skip-bad", "--output", tmp_path / "new", "--json"]
+    said = medsam("finetune", "--data", bad_folder, "--model", "tiny", *arguments)
+    assert said.status == 0, said.err
+    left_out = said.json["left_out"]
+    assert sorted(re.search(r"disc-\d", text)[0] for text in left_out) == ["disc-2", "disc-3", "disc-9"]
+    assert "left out 3: " in said.out
+    assert said.json["n_train"] + said.json["n_dev"] + said.json["n_val"] == 9
+    card = json.loads((tmp_path / "new" / "run_card.json").read_text())
+    assert card["metrics"]["left_out"] == left_out
+    shared = {key: value for key, value in card.items() if key != "base_path"}
+    texts = [json.dumps(shared), *((tmp_path / "new" / name).read_text() for name in ("README.md", "summary.md"))]
+    assert not any(str(tmp_path) in text for text in texts), "what is shared does not tell of somebody's folders"
+
+
+def test_a_folder_with_an_empty_val_list_cannot_be_scored(place, tmp_path):
+    folder = shutil.copytree(place / "data", tmp_path / "no-val")
+    (folder / "val.txt").write_text("")
+    for command in ("finetune", "evaluate"):
+        said = medsam(command, "--data", folder, "--model", "tiny", "--output", tmp_path / "new")
+        assert (said.status, len(said.err)) == (2, 1), said.err
+        assert "val" in said.err[0]
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Every hub address leads to a port of this machine where nobody listens."""
+    import datasets
+    from huggingface_hub import constants
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", address)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HF_TOKEN", "hf_none")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("finetune --data kvasir --model tiny --output new", "a folder with images/ and masks/"),
+        ("evaluate --data breast --model tiny --output new", "a folder with images/ and masks/"),
+        ("audit kvasir", "a folder with images/ and masks/"),
+        ("predict --model sam-vit-base --image image.png --box 1 1 9 9", "use mobile-sam, which needs no hub"),
+        ("finetune --data data --model medsam-vit-base --output new", "use mobile-sam, which needs no hub"),
+        ("weights sam-vit-base", "use mobile-sam, which needs no hub"),
+        ("export --model tiny --output new --push-to-hub me/mine", "does not answer"),
+    ],
+)
+def test_hub_names_without_a_network_fail_within_seconds(no_network, arguments, expected):
+    started = time.perf_counter()
+    said = medsam(*arguments.split())
+    assert time.perf_counter() - started < 10
+    assert (said.status, len(said.err)) == (2, 1), said.err
+    assert expected in said.err[0]
+    assert not Path("new").exists()
+
+
+# --- in processes of their own ---
+
+
+def command_of(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "medsam_helpers", *map(str, arguments)]
+
+
+def test_a_typo_costs_no_import_of_torch():
+    script = "import sys; from medsam_helpers.cli.main import main; status = main(sys.argv[1:]); "
+    script += "print(status, 'torch' in sys.modules)"
+    arguments = ["finetune", "--data", "data", "--model", "mobil-sam"]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert done.stdout == "2 False\n", done.stderr
+    assert done.stderr.startswith("medsam: no model 'mobil-sam'")
+
+
+def test_the_module_runs_and_gives_its_exit_status():
+    done = subprocess.run(command_of("weights", "--list", "--json"), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout.splitlines()[-1]) == {"checkpoints": list(WEIGHTS)}
+    done = subprocess.run(command_of("phantoms"), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "medsam: the following arguments are required: --output (see `medsam phantoms --help`)\n"
+
+
+def epochs_of(state: Path) -> list[dict]:
+    with safe_open(state, framework="pt") as file:
+        return json.loads(file.metadata()["run"])["history"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
+def test_an_interrupted_run_says_so_in_one_line_and_goes_on_when_called_again(place, tmp_path):
+    # This recipe's loss is our own: the process need not wait for MONAI.
+    arguments = ["finetune", "--data", "data", "--model", "tiny", "--recipe", "medsam", "--precision", "fp32"]
+    arguments += ["--batch", 1, "--epochs", 10, "--output", tmp_path / "run", "--json"]
+    state = tmp_path / "run" / STATE_FILE
+    process = subprocess.Popen(command_of(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (state.exists() and len(epochs_of(state)) > 1):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    # What a scheduler sends; Ctrl-C takes the same way from here on.
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, ""), err
+    assert without_bars(err)[-1] == "medsam: interrupted; the same command goes on from here"
+    assert "Traceback" not in err
+    done = epochs_of(state)
+    assert 2 <= len(done) < 11, "it was stopped in the middle"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [STATE_FILE], "nothing half-written"
+
+    said = medsam(*arguments)
+    assert said.status == 0, said.err
+    history = epochs_of(state)
+    assert len(history) == 11
+    # Seconds and losses of the epochs before the stop: they were not trained again. Epoch 0 has no loss.
+    assert history[1 : len(done)] == done[1:]
+    assert said.json["n_val"] == 4
+    assert not math.isnan(said.json["tuned_dice"])

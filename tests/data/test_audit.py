@@ -1,0 +1,255 @@
+"""The audit finds what is planted, names pairs that cross the splits, and agrees with what is known of Kvasir-SEG."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+from scipy import ndimage
+
+from medsam_helpers.data.audit import audit
+from medsam_helpers.data.duplicates import HASH_DISTANCE, near_duplicates, perceptual_hash, thumbnail
+from medsam_helpers.data.folder import folder_dataset
+from medsam_helpers.data.reading import read_image
+from medsam_helpers.errors import DataError
+
+HEIGHT, WIDTH = 60, 80
+ONE = np.zeros((HEIGHT, WIDTH), bool)
+ONE[20:40, 30:60] = True
+
+
+def scene(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """A random picture, smoother at large scale as photographs are; those of different numbers are strangers."""
+    rng = np.random.default_rng(number)
+    smooth = np.zeros((height, width, 3))
+    for cells in (3, 6, 12):
+        noise = rng.normal(size=(cells, cells, 3)) / cells
+        smooth += ndimage.zoom(noise, (height / cells, width / cells, 1), order=3)
+    low, high = smooth.min(), smooth.max()
+    return (255 * (smooth - low) / (high - low)).astype(np.uint8)
+
+
+def add(folder: Path, stem: str, image: np.ndarray, mask: np.ndarray = ONE, suffix: str = ".png", **options) -> None:
+    Image.fromarray(image).save(folder / "images" / f"{stem}{suffix}", **options)
+    Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / f"{stem}.png")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for part in ("images", "masks"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    for number in range(6):
+        add(tmp_path / "data", f"case-{number}", scene(number))
+    (tmp_path / "data" / "train.txt").write_text("case-0\ncase-1\ncase-2\n")
+    (tmp_path / "data" / "dev.txt").write_text("case-3\n")
+    (tmp_path / "data" / "val.txt").write_text("case-4\ncase-5\n")
+    return tmp_path / "data"
+
+
+def list_in(folder: Path, split: str, *stems: str) -> None:
+    path = folder / f"{split}.txt"
+    path.write_text(path.read_text() + "\n".join(stems) + "\n")
+
+
+def found(report) -> set[tuple[str, str, str, str]]:
+    return set(report.table[["case", "split", "problem", "severity"]].itertuples(index=False, name=None))
+
+
+def test_a_sound_folder_passes_with_a_summary(folder):
+    report = audit(folder)
+    assert report.table.empty
+    assert report.exit_status == 0
+    assert str(report).splitlines() == [
+        "data: 6 readable cases (3 train, 2 val, 1 dev)",
+        "width 80 to 80 px, height 60 to 60 px",
+        "lesion area, % of the image, min / quartiles / max: 12.5 / 12.5 / 12.5 / 12.5 / 12.5",
+        "errors: none",
+        "warnings: none",
+        "notes: none",
+    ]
+    assert list(report.cases.columns) == ["case", "split", "height", "width", "lesion_share", "lesions"]
+
+
+def test_every_planted_fault_is_named_with_its_severity(folder):
+    two = ONE.copy()
+    two[50:55, 5:15] = True
+    add(folder, "empty", scene(20), np.zeros_like(ONE))
+    add(folder, "full", scene(21), np.ones_like(ONE))
+    add(folder, "two", scene(22), two)
+    add(folder, "sizes", scene(23), ONE.T)
+    add(folder, "damaged", scene(24))
+    (folder / "images" / "damaged.png").write_bytes(b"no image")
+    add(folder, "values", scene(25))
+    Image.fromarray(ONE * np.uint8(3)).save(folder / "masks" / "values.png")
+    add(folder, "maskless", scene(26))
+    (folder / "masks" / "maskless.png").unlink()
+    add(folder, "imageless", scene(27))
+    (folder / "images" / "imageless.png").unlink()
+    add(folder, "double", scene(28))
+    add(folder, "double", scene(29), suffix=".bmp")
+    add(folder, "noisy", scene(30))
+    (folder / "masks" / "noisy.png").unlink()
+    Image.fromarray(ndimage.shift(ONE, 3).astype(np.uint8) * 255).save(folder / "masks" / "noisy.jpg", quality=60)
+    add(folder, "unlisted", scene(31))
+    (folder / "masks" / "readme.md").touch()
+    (folder / "masks" / ".hidden").touch()
+    list_in(folder, "train", "empty", "full", "two", "sizes", "damaged", "values", "maskless", "imageless")
+    list_in(folder, "train", "double", "noisy", "absent")
+
+    report = audit(folder)
+    assert found(report) == {
+        ("empty", "train", "empty mask", "error"),
+        ("sizes", "train", "wrong size", "error"),
+        ("damaged", "train", "unreadable", "error"),
+        ("values", "train", "unreadable", "error"),
+        ("maskless", "train", "missing mask", "error"),
+        ("imageless", "train", "missing image", "error"),
+        ("double", "train", "duplicate stem", "error"),
+        ("absent", "train", "missing file", "error"),
+        ("full", "train", "all foreground", "warning"),
+        ("readme", "", "ignored file", "warning"),
+        ("two", "train", "several lesions", "note"),
+        ("noisy", "train", "mask not binary", "note"),
+        ("unlisted", "", "in no split", "note"),
+    }
+    assert report.exit_status == 1
+    assert len(report.errors) == 8
+    text = str(report)
+    for words in ("mask 60 x 80, image 80 x 60", "not a readable image", "mask values run from 0 to 3", "double.bmp"):
+        assert words in text
+    assert "notes: 1 in no split, 1 mask not binary, 1 several lesions" in text
+
+
+def test_the_same_pixels_are_found_under_another_name_and_format(folder):
+    add(folder, "again", scene(0), suffix=".bmp")
+    add(folder, "in-dev", scene(1), suffix=".tif")
+    add(folder, "in-val", scene(2))
+    list_in(folder, "train", "again")
+    list_in(folder, "dev", "in-dev")
+    list_in(folder, "val", "in-val")
+    report = audit(folder)
+    assert found(report) == {
+        ("again", "train", "duplicate", "warning"),
+        ("case-1", "train", "duplicate across splits", "warning"),
+        ("case-2", "train", "duplicate across splits", "error"),
+    }
+    assert list(report.errors.detail) == ["the same pixels as in-val (val)"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: image.resize((113, 71)),
+        lambda image: ImageEnhance.Brightness(image).enhance(0.8),
+        lambda image: image.crop((1, 0, WIDTH, HEIGHT - 1)),
+        lambda image: Image.fromarray(np.asarray(image) ^ np.eye(HEIGHT, WIDTH, dtype=np.uint8)[..., None]),
+    ],
+    ids=["resized", "darker", "cropped", "one bit changed"],
+)
+def test_a_near_duplicate_across_the_split_is_an_error(folder, change):
+    changed = np.asarray(change(Image.fromarray(scene(0))))
+    add(folder, "near", changed, np.ones(changed.shape[:2], bool) & (np.arange(changed.shape[1]) > 9))
+    list_in(folder, "val", "near")
+    report = audit(folder)
+    assert found(report) == {("case-0", "train", "near-duplicate across splits", "error")}
+    assert "with near (val)" in report.table.detail[0]
+    assert report.exit_status == 1
+
+
+def test_a_recompressed_copy_inside_a_split_is_a_warning(folder):
+    add(folder, "near", scene(0), suffix=".jpg", quality=40)
+    list_in(folder, "train", "near")
+    report = audit(folder)
+    assert found(report) == {("case-0", "train", "near-duplicate", "warning")}
+    assert report.exit_status == 0
+
+
+def test_a_scene_that_changed_more_is_only_a_warning_even_across_the_split(folder):
+    blended = (0.87 * scene(0).astype(float) + 0.13 * scene(99)).astype(np.uint8)
+    add(folder, "later", blended)
+    list_in(folder, "val", "later")
+    assert found(audit(folder)) == {("case-0", "train", "same scene across splits", "warning")}
+
+
+def test_hash_has_64_bits_and_ignores_brightness_and_contrast():
+    thumbnails = np.stack([thumbnail(scene(number)) for number in range(40)])
+    hashes = perceptual_hash(thumbnails)
+    assert hashes.shape == (40, 64)
+    assert (hashes.sum(axis=1) == 32).all()  # half lie above the median
+    bits = perceptual_hash(0.5 * thumbnails)
+    assert (bits == hashes).all()
+    distances = (hashes[:, None] != hashes[None]).sum(axis=2)[np.triu_indices(40, 1)]
+    assert distances.min() > HASH_DISTANCE
+    assert 28 < distances.mean() < 36  # strangers agree in half of the bits
+
+
+def test_vectorised_search_equals_two_plain_loops():
+    rng = np.random.default_rng(0)
+    scenes = np.stack([thumbnail(scene(number)) for number in range(12)])
+    thumbnails = np.concatenate([scenes, scenes[::-1] + rng.normal(0, 6, scenes.shape), scenes * 0, scenes * 0 + 9])
+    expected = []
+    hashes = perceptual_hash(thumbnails)
+    for i in range(len(thumbnails)):
+        for j in range(i + 1, len(thumbnails)):
+            if (hashes[i] != hashes[j]).sum() <= HASH_DISTANCE and thumbnails[i].std() and thumbnails[j].std():
+                correlation = np.corrcoef(thumbnails[i].ravel(), thumbnails[j].ravel())[0, 1]
+                if correlation >= 0.95:
+                    expected.append((i, j, pytest.approx(correlation, abs=1e-4)))
+    assert len(expected) >= 6
+    assert near_duplicates(thumbnails) == expected
+
+
+def test_a_loaded_data_set_is_audited_too_and_what_it_left_out_is_listed(folder):
+    add(folder, "empty", scene(20), np.zeros_like(ONE))
+    add(folder, "copy", scene(4), np.ones_like(ONE))
+    list_in(folder, "train", "empty", "copy")
+    data = folder_dataset(folder, skip_bad=True)
+    report = audit(data)
+    assert found(report) == {
+        ("", "", "left out", "warning"),
+        ("copy", "train", "all foreground", "warning"),
+        ("copy", "train", "duplicate across splits", "error"),
+    }
+    assert "empty: the mask is empty" in str(report)
+    assert len(report.cases) == 7
+    nothing = replace(data, train=data.train[:0], dev=data.dev[:0], val=data.val[:0], left_out=())
+    assert "no readable case" in str(audit(nothing))
+
+
+def test_contradicting_split_files_and_a_wrong_layout_are_refused(folder, tmp_path):
+    list_in(folder, "val", "case-0")
+    with pytest.raises(DataError, match="two splits"):
+        audit(folder)
+    with pytest.raises(DataError, match="no images/ and no masks/"):
+        audit(tmp_path)
+
+
+@pytest.mark.real_data
+def test_kvasir_holds_four_near_duplicate_pairs_none_of_which_crosses_the_official_split(real_data):
+    started = time.process_time()  # of this process alone: the machine may be busy
+    report = audit(real_data / "kvasir-seg")
+    assert time.process_time() - started < 30
+    assert report.exit_status == 0
+    assert report.cases.split.value_counts().to_dict() == {"train": 792, "dev": 88, "val": 120}
+    near = report.table[report.table.problem.str.startswith("near-duplicate")]
+    assert len(near) == 4
+    assert not near.split.eq("val").any()
+    assert not near.detail.str.contains("(val)", regex=False).any()
+    problems = report.table.problem.value_counts()
+    assert problems["several lesions"] == 48  # 180 if single stray pixels counted
+    assert problems["mask not binary"] == 1000  # JPEG
+    assert problems.filter(like="same scene").sum() == 1
+    assert report.table[report.table.severity == "note"].problem.nunique() == 2
+
+
+@pytest.mark.real_data
+def test_busi_holds_four_near_duplicate_pairs_among_malignant_images(real_data):
+    report = audit(real_data / "busi")
+    near = report.table[report.table.problem.str.startswith("near-duplicate")]
+    assert len(near) == 4
+    assert near.case.str.startswith("malignant").all()
+    images = [read_image(real_data / "busi" / "images" / f"malignant_{number}.png") for number in (4, 5)]
+    [(_, _, correlation)] = near_duplicates(np.stack([thumbnail(image) for image in images]))
+    assert correlation > 0.99

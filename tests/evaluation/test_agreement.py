@@ -1,0 +1,97 @@
+"""Agreement: limits by hand and by simulation, ratios, what correlation cannot see; promises against deliveries."""
+
+import numpy as np
+import pytest
+
+from medsam_helpers.errors import DataError, ShapeError
+from medsam_helpers.evaluation.agreement import calibration_table, limits_of_agreement
+
+
+def test_limits_by_hand():
+    # Differences 1, 0, 1, 0: mean 0.5, variance (4 x 0.25) / 3.
+    found = limits_of_agreement([1, 2, 3, 4], [2, 2, 4, 4])
+    spread = (1 / 3) ** 0.5
+    assert found.bias == 0.5
+    assert found.low == pytest.approx(0.5 - 1.96 * spread)
+    assert found.high == pytest.approx(0.5 + 1.96 * spread)
+    half = 3.182446 * spread / 2  # Student's t with three degrees of freedom, over the root of four
+    assert found.bias_ci == pytest.approx((0.5 - half, 0.5 + half), abs=1e-5)
+    of_limit = 3.182446 * spread * (1 / 4 + 1.96**2 / 6) ** 0.5
+    assert found.high_ci == pytest.approx((found.high - of_limit, found.high + of_limit), abs=1e-5)
+
+
+def test_ratios_are_the_same_on_logarithms_taken_back():
+    reference, measured = np.array([1.0, 10, 100, 5]), np.array([1.1, 9, 150, 5])
+    ratio = limits_of_agreement(reference, measured, ratio=True)
+    logs = limits_of_agreement(np.log(reference), np.log(measured))
+    np.testing.assert_allclose(ratio.bias, np.exp(logs.bias))
+    np.testing.assert_allclose(ratio.low_ci, np.exp(logs.low_ci))
+    # Turned round, a ratio becomes its inverse, and the limits change places.
+    back = limits_of_agreement(measured, reference, ratio=True)
+    np.testing.assert_allclose([1 / back.bias, 1 / back.high, 1 / back.low], [ratio.bias, ratio.low, ratio.high])
+
+
+def test_twice_the_area_correlates_perfectly_and_does_not_agree():
+    reference = np.array([1.0, 4, 9, 20])
+    assert np.corrcoef(reference, 2 * reference)[0, 1] == pytest.approx(1)
+    found = limits_of_agreement(reference, 2 * reference, ratio=True)
+    assert found[:3] == pytest.approx((2, 2, 2))
+
+
+def test_limits_hold_nineteen_of_twenty_new_differences():
+    rng = np.random.default_rng(0)
+    reference = rng.uniform(5, 50, 4000)
+    found = limits_of_agreement(reference, reference + rng.normal(1, 3, 4000))
+    fresh = rng.normal(1, 3, 100_000)
+    assert ((fresh > found.low) & (fresh < found.high)).mean() == pytest.approx(0.95, abs=0.01)
+
+
+def test_the_interval_of_a_limit_covers_the_true_limit():
+    rng = np.random.default_rng(1)
+    true_limit, covered = 1.96, 0
+    for _ in range(1000):
+        found = limits_of_agreement(np.zeros(30), rng.normal(0, 1, 30))
+        covered += found.high_ci[0] <= true_limit <= found.high_ci[1]
+    assert covered / 1000 == pytest.approx(0.95, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("reference", "measured", "ratio", "error", "match"),
+    [
+        ([1, 2, 3], [1, 2], False, ShapeError, r"\(3,\) and \(2,\)"),
+        ([1, 2], [1, 2], False, DataError, "got 2"),
+        ([1, 2, np.nan], [1, 2, 3], False, DataError, "got 2"),
+        ([1, 2, 3], [1, 0, 3], True, DataError, "empty masks"),
+    ],
+)
+def test_what_has_no_limits_is_refused(reference, measured, ratio, error, match):
+    with pytest.raises(error, match=match):
+        limits_of_agreement(reference, measured, ratio=ratio)
+
+
+def test_zero_is_a_fine_value_where_no_ratio_is_asked_for():
+    assert limits_of_agreement([0, 1, 2], [0, 1, 3]).bias == pytest.approx(1 / 3)
+
+
+def test_calibration_groups_by_the_score_whatever_the_order():
+    rng = np.random.default_rng(2)
+    score = rng.permutation(np.linspace(0.5, 1, 103))
+    table = calibration_table(score, score - 0.1, groups=5)
+    assert table["n"].tolist() == [21, 21, 21, 20, 20]
+    assert table["score"].is_monotonic_increasing
+    np.testing.assert_allclose(table["gap"], 0.1)
+    assert ((table["low"] < table["truth"]) & (table["truth"] < table["high"])).all()
+    assert (table["n"] * table["score"]).sum() == pytest.approx(score.sum())
+
+
+def test_calibration_of_few_cases_gives_few_groups():
+    assert calibration_table([0.9, 0.8], [0.5, 0.6], groups=5)["n"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("score", "truth", "error"),
+    [([0.9], [0.9, 0.8], ShapeError), ([], [], DataError), ([np.nan, 0.5], [0.5, 0.5], DataError)],
+)
+def test_what_cannot_be_calibrated_is_refused(score, truth, error):
+    with pytest.raises(error):
+        calibration_table(score, truth)

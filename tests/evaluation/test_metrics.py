@@ -1,0 +1,162 @@
+"""Metrics by hand, against an oracle that looks at every pair of outline pixels, and against MONAI."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis.extra import numpy as hnp
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+
+from medsam_helpers.errors import DataError, ShapeError
+from medsam_helpers.evaluation.metrics import dice, hd95_percent, iou, nsd, score_mask
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")  # MONAI about itself
+
+METRICS = [dice, iou, hd95_percent, nsd]
+
+
+def picture(*rows):
+    return np.array([[c == "#" for c in row] for row in rows])
+
+
+def ellipse(hw, centre_yx, radii_yx):
+    y, x = np.mgrid[: hw[0], : hw[1]]
+    return ((y - centre_yx[0]) / radii_yx[0]) ** 2 + ((x - centre_yx[1]) / radii_yx[1]) ** 2 <= 1
+
+
+def outline_by_hand(mask):
+    """[(y, x)] of the mask's pixels with a 4-neighbour that is not in the mask, or not in the image."""
+    filled = {(int(y), int(x)) for y, x in np.argwhere(mask)}
+    return [(y, x) for y, x in sorted(filled) if {(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)} - filled]
+
+
+def distances_by_hand(pred, true):
+    """Both directions, from all pairs."""
+    a, b = (np.array(outline_by_hand(mask), float) for mask in (pred, true))
+    pairs = np.hypot(a[:, None, 0] - b[None, :, 0], a[:, None, 1] - b[None, :, 1])
+    return pairs.min(axis=1), pairs.min(axis=0)
+
+
+def as_batch(mask):
+    return torch.from_numpy(mask)[None, None]
+
+
+def monai_hd95_percent(pred, true):
+    pixels = compute_hausdorff_distance(as_batch(pred), as_batch(true), include_background=True, percentile=95).item()
+    return 100 * pixels / np.hypot(*true.shape)
+
+
+def monai_nsd(pred, true, tolerance_px):
+    return compute_surface_dice(as_batch(pred), as_batch(true), [tolerance_px], include_background=True).item()
+
+
+def test_overlap_by_hand():
+    pred = picture("##..", "##..")
+    true = picture(".##.", ".##.")
+    assert dice(pred, true) == pytest.approx(2 * 2 / 8)
+    assert iou(pred, true) == pytest.approx(2 / 6)
+
+
+def test_hd95_by_hand():
+    # One pixel against one pixel, 3 down and 4 across: 5 pixels of a 30 x 40 image, whose diagonal is 50.
+    pred, true = np.zeros((30, 40), bool), np.zeros((30, 40), bool)
+    pred[10, 10] = true[13, 14] = True
+    assert hd95_percent(pred, true) == pytest.approx(10.0)
+
+
+def test_hd95_takes_the_worse_direction():
+    # The prediction lies on the reference; the reference goes on for 20 more pixels.
+    pred, true = np.zeros((30, 40), bool), np.zeros((30, 40), bool)
+    pred[5, 5] = True
+    true[5, 5:26] = True
+    assert hd95_percent(pred, true) == pytest.approx(100 * np.percentile(np.arange(21), 95) / 50)
+    assert hd95_percent(true, pred) == pytest.approx(hd95_percent(pred, true))
+
+
+def test_nsd_by_hand():
+    # Columns 0 and 3 of an image 1024 wide: every outline pixel is 3 away from the other line.
+    pred, true = np.zeros((5, 1024), bool), np.zeros((5, 1024), bool)
+    pred[:, 0] = true[:, 3] = True
+    assert nsd(pred, true, tolerance_1024=2.9) == 0
+    assert nsd(pred, true, tolerance_1024=3.0) == 1
+    true[0, 1] = True  # the reference's new pixel is 1 away; of the prediction's the first 3 are within sqrt(5)
+    assert nsd(pred, true, tolerance_1024=2.3) == pytest.approx((3 + 1) / (5 + 6))
+
+
+def test_tolerance_is_given_in_the_1024_frame():
+    # Long side 512: 2 pixels of the 1024 frame are 1 pixel here. Lines 2 apart fall outside, lines 1 apart inside.
+    pred, near, far = (np.zeros((10, 512), bool) for _ in range(3))
+    pred[:, 100] = near[:, 101] = far[:, 102] = True
+    assert nsd(pred, near) == 1
+    assert nsd(pred, far) == 0
+
+
+def test_distance_in_percent_is_the_same_for_an_image_twice_as_large():
+    pred, true = ellipse((90, 120), (40, 50), (20, 25)), ellipse((90, 120), (45, 58), (20, 25))
+    double = np.ones((2, 2), bool)
+    large = hd95_percent(np.kron(pred, double), np.kron(true, double))
+    assert large == pytest.approx(hd95_percent(pred, true), rel=0.05)
+
+
+def test_empty_masks_are_defined():
+    empty, filled = np.zeros((6, 8), bool), np.ones((6, 8), bool)
+    assert score_mask(empty, empty) == {"dice": 1, "iou": 1, "hd95_percent": 0, "nsd": 1}
+    worst = {"dice": 0, "iou": 0, "hd95_percent": 100, "nsd": 0}
+    assert score_mask(empty, filled) == worst
+    assert score_mask(filled, empty) == worst
+
+
+def test_score_mask_holds_each_metric_as_a_float():
+    pred, true = ellipse((60, 80), (30, 40), (15, 20)), ellipse((60, 80), (33, 42), (16, 20))
+    scores = score_mask(pred, true, tolerance_1024=30)
+    expected = [dice(pred, true), iou(pred, true), hd95_percent(pred, true), nsd(pred, true, 30)]
+    assert list(scores) == ["dice", "iou", "hd95_percent", "nsd"]
+    assert list(scores.values()) == expected
+    assert all(type(value) is float for value in scores.values())
+    assert 0 < scores["nsd"] < 1
+
+
+mask_strategy = hnp.arrays(np.bool_, (7, 9))
+
+
+@settings(max_examples=30, deadline=None)
+@given(mask_strategy, mask_strategy)
+def test_distances_equal_all_pairs_and_monai(pred, true):
+    pred[3, 4] = true[2, 2] = True  # neither empty
+    there, back = distances_by_hand(pred, true)
+    expected = 100 * max(np.percentile(there, 95), np.percentile(back, 95)) / np.hypot(7, 9)
+    assert hd95_percent(pred, true) == pytest.approx(expected, rel=1e-6)
+    # MONAI interpolates its percentile in float32.
+    assert hd95_percent(pred, true) == pytest.approx(monai_hd95_percent(pred, true), rel=1e-4)
+    # 1.5 pixels: no distance between pixels equals it, so rounding cannot decide.
+    expected = np.mean(np.concatenate([there, back]) <= 1.5)
+    assert nsd(pred, true, 1.5 * 1024 / 9) == pytest.approx(expected)
+    assert nsd(pred, true, 1.5 * 1024 / 9) == pytest.approx(monai_nsd(pred, true, 1.5), rel=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(mask_strategy, mask_strategy)
+def test_symmetric_perfect_on_itself_and_in_range(pred, true):
+    for metric in METRICS:
+        assert metric(pred, true) == pytest.approx(metric(true, pred))
+        assert metric(true, true) == (0 if metric is hd95_percent else 1)
+        assert 0 <= metric(pred, true) <= (100 if metric is hd95_percent else 1)
+    assert dice(pred, true) == pytest.approx(2 * iou(pred, true) / (1 + iou(pred, true)))
+
+
+def test_cutting_large_images_to_the_masks_changes_nothing():
+    pred = ellipse((1072, 1920), (500, 900), (300, 330))
+    true = ellipse((1072, 1920), (520, 900), (310, 300)) | ellipse((1072, 1920), (1071, 1900), (40, 40))
+    assert hd95_percent(pred, true) == pytest.approx(monai_hd95_percent(pred, true), rel=1e-5)
+    assert nsd(pred, true) == pytest.approx(monai_nsd(pred, true, 2 * 1920 / 1024), rel=1e-5)
+
+
+@pytest.mark.parametrize("metric", [*METRICS, score_mask])
+def test_wrong_masks_are_refused(metric):
+    mask = np.ones((4, 6), bool)
+    with pytest.raises(ShapeError, match=r"\(6, 4\)"):
+        metric(mask.T, mask)
+    with pytest.raises(ShapeError, match="one size"):
+        metric(mask[None], mask[None])
+    with pytest.raises(DataError, match=r"uint8.*binarise"):
+        metric(mask.astype(np.uint8) * 255, mask)

@@ -1,0 +1,155 @@
+"""Pictures: what is drawn lies on the right pixels, nothing is shown, odd sizes and empty masks are drawn too."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from medsam_helpers.data.case import Case
+from medsam_helpers.figures.cases import COLORS, before_after, show_case, training_curves
+
+ZOOM = 20
+"""Pixels of the canvas to a pixel of the image."""
+STROKE = 5
+"""Half of the halo's width on the canvas, and antialiasing: a line of 1.6 points with a 3-point halo at 100 dpi."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_shown(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a picture was shown")
+
+    monkeypatch.setattr(plt, "show", refuse)
+    before = plt.get_fignums()
+    yield
+    assert plt.get_fignums() == before, "a figure was left with pyplot"
+
+
+def render(image, **drawn):
+    """Canvas (H, W, 3) of the image alone on its figure, each of its pixels ZOOM wide."""
+    height, width = image.shape[:2]
+    figure = Figure(figsize=(width * ZOOM / 100, height * ZOOM / 100), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    show_case(figure.add_axes([0, 0, 1, 1]), image, **drawn)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+
+
+def changed_box(image, **drawn):
+    """Half-open xyxy of the canvas that the drawing changed."""
+    y, x = np.nonzero((render(image, **drawn) != render(image)).any(axis=2))
+    return np.array([x.min(), y.min(), x.max() + 1, y.max() + 1])
+
+
+def gray_image(height=10, width=20):
+    return np.full((height, width, 3), 128, np.uint8)
+
+
+def mask_of(x0, y0, x1, y1, height=10, width=20):
+    mask = np.zeros((height, width), bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def test_a_box_is_drawn_round_the_pixels_it_holds():
+    drawn = changed_box(gray_image(), boxes=np.array([4, 2, 12, 7]))
+    np.testing.assert_allclose(drawn, ZOOM * np.array([4, 2, 12, 7]), atol=STROKE)
+
+
+def test_several_boxes_are_all_drawn():
+    drawn = changed_box(gray_image(), boxes=np.array([[2, 1, 5, 4], [10, 3, 18, 9]]))
+    np.testing.assert_allclose(drawn, ZOOM * np.array([2, 1, 18, 9]), atol=STROKE)
+
+
+@pytest.mark.parametrize("role", ["truth", "prediction"])
+def test_an_outline_runs_round_the_pixels_of_its_mask(role):
+    drawn = changed_box(gray_image(), **{role: mask_of(4, 2, 12, 7)})
+    np.testing.assert_allclose(drawn, ZOOM * np.array([4, 2, 12, 7]), atol=STROKE)
+
+
+@pytest.mark.parametrize("role", ["truth", "prediction"])
+@pytest.mark.parametrize(
+    ("mask", "edges"),
+    [(mask_of(0, 0, 6, 10), ("left", "top", "bottom")), (mask_of(0, 0, 20, 10), ("left", "top", "bottom", "right"))],
+)
+def test_what_touches_the_edge_or_fills_the_image_keeps_its_outline(role, mask, edges):
+    color = [int(COLORS[role][i : i + 2], 16) for i in (1, 3, 5)]
+    canvas = render(gray_image(), **{role: mask})
+    rim = {"left": canvas[50, 0], "right": canvas[50, -1], "top": canvas[0, 50], "bottom": canvas[-1, 50]}
+    for edge in edges:
+        np.testing.assert_allclose(rim[edge], color, atol=40, err_msg=edge)
+
+
+def test_a_prediction_is_tinted_inside_and_nowhere_else():
+    canvas, plain = (render(gray_image(), prediction=mask) for mask in (mask_of(4, 2, 12, 7), None))
+    inside, outside = np.s_[4 * ZOOM : 5 * ZOOM, 7 * ZOOM : 9 * ZOOM], np.s_[8 * ZOOM :, 15 * ZOOM :]
+    assert (canvas[inside] != plain[inside]).any(axis=-1).all()
+    assert (canvas[outside] == plain[outside]).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_empty_mask_draws_nothing_and_warns_of_nothing():
+    empty = np.zeros((10, 20), bool)
+    np.testing.assert_array_equal(render(gray_image(), truth=empty, prediction=empty), render(gray_image()))
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 20), (7, 3), (1, 9), (1, 1)])
+def test_the_view_is_the_image_and_nothing_more(height, width):
+    ax = Figure().subplots()
+    full = np.ones((height, width), bool)
+    box = [0, 0, width, height]
+    found = show_case(ax, gray_image(height, width), truth=full, prediction=full, boxes=np.array(box), title="a case")
+    assert found is ax
+    assert ax.get_xlim() == (-0.5, width - 0.5)
+    assert ax.get_ylim() == (height - 0.5, -0.5), "row 0 is on top"
+    assert ax.get_title() == "a case"
+
+
+def test_before_after_has_a_row_a_case_with_the_dice_of_each_mask():
+    half = mask_of(0, 0, 10, 10)
+    cases = [
+        Case("wide", gray_image(), mask_of(0, 0, 20, 10)),
+        Case("narrow", gray_image(31, 3), mask_of(1, 5, 2, 6, 31, 3)),
+    ]
+    boxes = [np.array([[0, 0, 20, 10]], np.float32), np.array([[1, 5, 2, 6]], np.float32)]
+    empty = np.zeros((31, 3), bool)
+    figure = before_after(cases, boxes, [half, empty], [cases[0].mask, empty], note="phantoms")
+    assert isinstance(figure, Figure)
+    # Half of a full mask: 2 * 100 / (100 + 200).
+    assert [ax.get_title() for ax in figure.axes] == [
+        "wide",
+        "zero-shot: Dice 0.67",
+        "fine-tuned: Dice 1.00",
+        "narrow",
+        "zero-shot: Dice 0.00",
+        "fine-tuned: Dice 0.00",
+    ]
+    assert figure.get_suptitle() == "phantoms"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["reference", "model", "box prompt"]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    assert figure.axes[0].get_xlim() == (-0.5, 19.5), "the legend's handles leave the view alone"
+
+
+def test_before_after_refuses_lists_of_different_length():
+    case = Case("wide", gray_image(), mask_of(0, 0, 20, 10))
+    with pytest.raises(ValueError, match="zip"):
+        before_after([case], [np.zeros((1, 4))], [case.mask], [])
+
+
+def test_training_curves_show_what_the_history_holds():
+    history = pd.DataFrame(
+        {"epoch": [0, 1, 2], "loss": [float("nan"), 0.9, 0.4], "dev_dice": [0.5, 0.6, 0.7], "lr": 0.0, "seconds": 1.0}
+    )
+    axes = Figure().subplots(1, 2)
+    found = training_curves(history, axes)
+    assert all(isinstance(ax, Axes) for ax in found)
+    (loss,) = axes[0].get_lines()
+    np.testing.assert_array_equal(loss.get_xydata(), [[1, 0.9], [2, 0.4]])
+    zero_shot, tuned = axes[1].get_lines()
+    assert set(zero_shot.get_ydata()) == {0.5}
+    np.testing.assert_array_equal(tuned.get_xydata(), [[1, 0.6], [2, 0.7]])
+    assert [text.get_text() for text in axes[1].get_legend().get_texts()] == ["zero-shot", "fine-tuned"]

@@ -1,0 +1,82 @@
+"""Pictures of a data set: the box lies at its place in every frame, padding is hatched, nothing is left with pyplot."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from medsam_helpers.data.case import Case
+from medsam_helpers.figures.cases import COLORS
+from medsam_helpers.figures.data import STRETCHED, case_grid, show_masks, three_frames
+from medsam_helpers.geometry import Frame
+
+
+def case(name, hw=(60, 120), box=(30, 10, 70, 40)):
+    x0, y0, x1, y1 = box
+    mask = np.zeros(hw, bool)
+    mask[y0:y1, x0:x1] = True
+    return Case(name, np.full((*hw, 3), 128, np.uint8), mask)
+
+
+def prompts(ax):
+    """Half-open xyxy of the boxes drawn in the prompt's colour."""
+    dashed = [p for p in ax.patches if isinstance(p, Rectangle) and p.get_edgecolor()[:3] == to_rgb(COLORS["prompt"])]
+    corners = [(p.get_x(), p.get_y(), p.get_x() + p.get_width(), p.get_y() + p.get_height()) for p in dashed]
+    return np.array(corners) + 0.5
+
+
+def paddings(ax):
+    """Half-open xyxy of the hatched areas that are not empty."""
+    hatched = [p for p in ax.patches if p.get_hatch() and p.get_width() * p.get_height() > 0]
+    return [(p.get_x() + 0.5, p.get_y() + 0.5, p.get_width(), p.get_height()) for p in hatched]
+
+
+def test_three_frames_by_hand():
+    figure = three_frames(case("a"), np.array([30.0, 10, 70, 40]), Frame((60, 120), model_size=240, mask_size=60))
+    FigureCanvasAgg(figure).draw()
+    original, model, mask = figure.axes
+    np.testing.assert_allclose(prompts(original), [[30, 10, 70, 40]])
+    np.testing.assert_allclose(prompts(model), [[60, 20, 140, 80]])
+    np.testing.assert_allclose(prompts(mask), [[15, 5, 35, 20]])
+    assert paddings(original) == []
+    assert paddings(model) == [(0, 120, 240, 120)]
+    assert paddings(mask) == [(0, 30, 60, 30)]
+    assert [ax.get_title() for ax in figure.axes] == ["original: 120 x 60", "model: 240 x 240", "mask: 60 x 60"]
+    assert plt.get_fignums() == []
+
+
+def test_a_high_image_is_padded_on_the_right():
+    frame = Frame((120, 60), model_size=240, mask_size=60)
+    figure = three_frames(case("a", (120, 60), (10, 30, 40, 70)), np.array([10.0, 30, 40, 70]), frame)
+    assert paddings(figure.axes[2]) == [(30, 0, 30, 60)]
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_masks_are_tinted_where_they_are_even_when_empty_or_full(filled):
+    one, other = case("a", (40, 40), (5, 5, 20, 20)).mask, np.full((40, 40), filled)
+    figure = Figure(figsize=(4, 4), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    ax = figure.add_axes([0, 0, 1, 1])
+    show_masks(ax, {"one": (one, COLORS["truth"]), "other": (other, STRETCHED)}, legend=False)
+    canvas.draw()
+    seen = np.asarray(canvas.buffer_rgba())[..., :3]
+    inside, outside = seen[120, 120], seen[300, 300]
+    assert (outside == 255).all() != filled
+    assert (inside != outside).any()
+
+
+def test_the_legend_names_masks_and_padding():
+    ax = Figure().subplots()
+    show_masks(ax, {"here": (np.ones((60, 60), bool), STRETCHED)}, Frame((60, 120), 240, 60))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["here", "padding"]
+
+
+def test_a_grid_shows_each_case_with_its_size():
+    figure = case_grid({"first": [case("a"), case("b", (80, 100))], "second": [case("c")]})
+    FigureCanvasAgg(figure).draw()
+    titles = [ax.get_title() for part in figure.subfigs for ax in part.axes]
+    assert titles == ["120 x 60", "100 x 80", "120 x 60", ""]
+    assert [part.get_suptitle() for part in figure.subfigs] == ["first", "second"]

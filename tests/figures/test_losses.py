@@ -1,0 +1,62 @@
+"""The wrong guess, the gradients and their picture."""
+
+import numpy as np
+import pytest
+import torch
+
+from medsam_helpers.errors import DataError
+from medsam_helpers.figures.cases import COLORS
+from medsam_helpers.figures.losses import FIVE_LOSSES, LOSS_STYLES, gradient_maps, logit_gradient, wrong_guess
+from medsam_helpers.training.losses import bce_loss, dice_loss
+
+
+@pytest.fixture
+def square():
+    mask = np.zeros((60, 100), bool)
+    mask[20:40, 40:80] = True
+    return mask
+
+
+def test_the_guess_is_the_lesion_moved_left_and_sure_of_itself(square):
+    guess = wrong_guess(square, shift=0.25, logit=5.0)
+    assert guess.shape == (1, 1, 60, 100)
+    assert guess.dtype == torch.float32
+    assert guess[0, 0, 30, 50].item() == pytest.approx(5, abs=1e-4)
+    assert guess[0, 0, 0, 0].item() == pytest.approx(-5, abs=1e-4)
+    columns = np.flatnonzero((guess[0, 0, 30] > 0).numpy())
+    assert (columns[0], columns[-1]) == (30, 69)  # 40 to 79, moved by a quarter of 40
+
+
+def test_a_guess_needs_a_lesion():
+    with pytest.raises(DataError, match="mask is empty"):
+        wrong_guess(np.zeros((8, 8), bool))
+
+
+def test_gradients_are_those_of_the_formulas():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 1, 6, 7, generator=generator)
+    target = (torch.rand(1, 1, 6, 7, generator=generator) > 0.6).float()
+    p = logits.sigmoid()
+    overlap, mass = (p * target).sum(), (p + target).sum()
+    torch.testing.assert_close(logit_gradient(bce_loss, logits, target), (p - target) / 42)
+    expected = p * (1 - p) * (2 * overlap / mass**2 - 2 * target / mass)
+    torch.testing.assert_close(logit_gradient(dice_loss, logits, target), expected, rtol=1e-4, atol=1e-7)
+    assert logits.grad is None
+
+
+def test_the_picture_has_a_panel_for_the_guess_and_one_a_loss(square):
+    image = np.full((60, 100, 3), 90, np.uint8)
+    figure = gradient_maps(image, square, wrong_guess(square), note="a phantom")
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[1:6] == list(FIVE_LOSSES)
+    assert figure.get_suptitle() == "a phantom"
+    cross_entropy = figure.axes[1].images[0].get_array()
+    assert cross_entropy[30, 30] == pytest.approx(-1, abs=0.01)  # a false alarm: less lesion
+    assert cross_entropy[30, 78] == pytest.approx(1, abs=0.01)  # a miss: more lesion
+    assert abs(cross_entropy[5, 5]) < 0.01
+
+
+def test_losses_have_colours_of_their_own():
+    assert LOSS_STYLES.keys() == FIVE_LOSSES.keys()
+    colours = [style["color"] for style in LOSS_STYLES.values()]
+    assert len({*colours, *COLORS.values()}) == len(colours) + len(COLORS)

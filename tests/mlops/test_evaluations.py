@@ -1,0 +1,113 @@
+"""Evaluation as a run of its own: tied to the training, with scores, intervals and pictures, worst case first."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from helpers import draw_discs, make_tiny_sam
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from PIL import Image
+
+from medsam_helpers.data.case import Dataset
+from medsam_helpers.evaluation.evaluate import fill_box
+from medsam_helpers.evaluation.tables import paired_gain, read_table
+from medsam_helpers.mlops.evaluations import QUALITATIVE_FILE, headline, track_evaluation
+from medsam_helpers.mlops.lineage import runs_using, trace_back
+from medsam_helpers.mlops.pictures import draw_lineage
+from medsam_helpers.mlops.tracking import RunTracker
+from medsam_helpers.sam.segmenter import Segmenter
+
+
+def grown(pixels):
+    """A predictor that fills the box, grown or shrunk by so many pixels."""
+
+    def predict(case, boxes):
+        masks = np.array([fill_box(box + np.array([-1, -1, 1, 1]) * pixels, case.size_hw) for box in boxes])
+        return masks, np.full(len(boxes), 0.5)
+
+    return predict
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory, mlflow_server):
+    """A training run, an evaluation that belongs to it, and a model version registered from it."""
+    root, cases = tmp_path_factory.mktemp("scored"), draw_discs(9, seed=5)
+    dataset = Dataset("discs", cases[:3], cases[3:5], cases[5:], licence="nobody's", citation="none")
+    with RunTracker(root / "trained", "scored", uri=mlflow_server.uri, hardware_s=0) as tracker:
+        tracker.log_data(dataset)
+        (root / "trained" / "model.txt").write_text("weights")
+        tracker.log_artifact("model.txt", "checkpoint")
+        trained_by = tracker.run_id()
+    models = {"zero-shot": grown(6), "tuned": grown(0)}
+    table, run_id = track_evaluation(
+        root / "val", dataset, models, trained_by, experiment="scored", uri=mlflow_server.uri
+    )
+    client = MlflowClient(mlflow_server.uri)
+    client.create_registered_model("discs")
+    client.create_model_version("discs", f"runs:/{trained_by}/checkpoint", trained_by)
+    client.set_registered_model_alias("discs", "champion", "1")
+    return client, root, dataset, trained_by, table, run_id
+
+
+def test_an_evaluation_is_a_run_that_knows_its_training_and_its_data(scored):
+    client, root, _, trained_by, table, run_id = scored
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["medsam.trained_by"] == trained_by
+    means = run.data.metrics
+    gain = paired_gain(table, "j20")
+    assert means["tuned/j20/dice"] == pytest.approx(table.query("model == 'tuned' and prompt == 'j20'")["dice"].mean())
+    assert [means[f"gain/j20/{name}"] for name in ("mean", "low", "high")] == pytest.approx(list(gain))
+    assert read_table(root / "val" / "metrics.csv")["dice"].to_numpy() == pytest.approx(table["dice"], abs=1e-6)
+    assert {name for name in headline(table) if name.startswith("box/")}, "the baselines stand beside it"
+
+
+def test_the_table_of_pictures_is_sorted_worst_first_and_its_pictures_are_there(scored, tmp_path):
+    client, root, dataset, _, table, run_id = scored
+    with open(client.download_artifacts(run_id, QUALITATIVE_FILE, str(tmp_path))) as file:
+        stored = json.load(file)
+    column = {name: [row[place] for row in stored["data"]] for place, name in enumerate(stored["columns"])}
+    worst_first = table.query("model == 'tuned' and prompt == 'j20'").sort_values("dice", kind="stable")
+    assert column["case"] == list(worst_first["case"])
+    assert column["tuned Dice"] == pytest.approx(worst_first["dice"].to_list(), abs=1e-4)
+    for name in ("image", "truth", "zero-shot", "tuned"):
+        picture = column[name][0]
+        assert picture["type"] == "image"
+        shape = np.array(Image.open(client.download_artifacts(run_id, picture["filepath"], str(tmp_path)))).shape
+        case = dataset.val[dataset.val.names.index(column["case"][0])]
+        assert shape == case.image.shape, "small images stay as large as they are"
+    page = (root / "val" / "qualitative.html").read_text()
+    assert page.index(column["case"][0]) < page.index(column["case"][-1])
+
+
+def test_lineage_is_known_both_ways(scored):
+    client, _, dataset, trained_by, _, run_id = scored
+    origin = trace_back(client, "discs", alias="champion")
+    assert (origin.version, origin.aliases, origin.run_id) == ("1", ("champion",), trained_by)
+    assert len(origin.commit.removesuffix("+dirty")) == 40
+    assert {purpose: about["cases"] for purpose, about in origin.datasets.items()} == {"train": 3, "dev": 2, "val": 4}
+    assert list(origin.evaluations) == [run_id]
+    assert [run.info.run_id for run in runs_using(client, dataset.train)] == [trained_by]
+    assert [run.info.run_id for run in runs_using(client, dataset.val)] == [trained_by, run_id]
+
+
+def test_the_lineage_is_drawn_with_what_it_knows(scored):
+    client, _, dataset, *_ = scored
+    ax = Figure().subplots()
+    draw_lineage(ax, trace_back(client, "discs"), runs_using(client, dataset.val))
+    shown = " ".join(text.get_text() for text in ax.texts)
+    for word in ("train: 3 cases", "val: 4 cases", "version 1", "@champion", "evaluation", "nobody"):
+        assert (word in shown) == (word != "nobody")
+
+
+def test_a_real_model_goes_the_same_way(tmp_path, mlflow_server):
+    dataset = Dataset("discs", draw_discs(1), draw_discs(1), draw_discs(2), licence="", citation="")
+    segmenter = Segmenter(make_tiny_sam(), "cpu", precision="fp32")
+    began = time.monotonic()
+    table, _ = track_evaluation(
+        tmp_path / "val", dataset, {"zero-shot": segmenter.predict_case}, "nobody", uri=mlflow_server.uri
+    )
+    assert set(table["model"]) == {"box", "ellipse", "zero-shot"}
+    assert time.monotonic() - began < 60

@@ -1,0 +1,212 @@
+"""Sweeps: two workers share a study, none of its trials gets lost, and each is a run inside the sweep's run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import matplotlib.pyplot as plt
+import optuna
+import pandas as pd
+import psutil
+import pytest
+from helpers import draw_discs, make_tiny_sam
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from optuna.trial import FixedTrial, TrialState
+
+from medsam_helpers.data.case import Dataset
+from medsam_helpers.errors import DataError, TrainingError
+from medsam_helpers.mlops.pictures import draw_history, draw_importances, draw_parallel_coordinates
+from medsam_helpers.mlops.sweep_worker import Pruner
+from medsam_helpers.mlops.sweeps import SweepPlan, open_study, sweep
+from medsam_helpers.mlops.trials import SPACE, best_recipe, study_of, suggest, trials_table
+from medsam_helpers.phantoms.dataset import save_folder
+from medsam_helpers.training.recipes import get_recipe
+from medsam_helpers.training.state import STATE_FILE
+
+PARAMS = {"lr": 1e-3, "loss": "sam", "jitter_1024": 40.0, "batch": 2, "weight_decay": 0.01}
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch, mlflow_server):
+    """A plan on discs and a tiny model, in a cache of its own: real worker processes in a few seconds."""
+    monkeypatch.setenv("MEDSAM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    make_tiny_sam().save_pretrained(tmp_path / "tiny")
+    discs = draw_discs(10)
+    save_folder(Dataset("discs", discs[:7], discs[:0], discs[7:], "", ""), tmp_path / "discs", show_progress=False)
+    return SweepPlan(
+        model=str(tmp_path / "tiny"), data=str(tmp_path / "discs"), epochs=2, trials=6, uri=mlflow_server.uri
+    )
+
+
+def finished(study):
+    return study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def test_two_workers_lose_no_trial_though_one_is_killed(plan, tmp_path, mlflow_server):
+    folder, killed = tmp_path / "sweep", []
+
+    def kill_a_worker():
+        while not killed:
+            time.sleep(0.05)
+            begun = list(folder.glob(f"trials/*/{STATE_FILE}"))
+            workers = [p for p in psutil.Process().children() if "medsam_helpers.mlops.sweep_worker" in p.cmdline()]
+            if len(begun) >= 2 and len(workers) == 2:  # both are at work
+                os.kill(workers[0].pid, signal.SIGKILL)
+                killed.append(workers[0].pid)
+
+    killer = threading.Thread(target=kill_a_worker)
+    killer.start()
+    study = sweep(folder, plan, workers=2, show_progress=False)
+    killer.join()
+    assert killed
+    assert len(finished(study)) >= plan.trials
+    assert not study.get_trials(states=(TrialState.RUNNING,))
+    failed = study.get_trials(states=(TrialState.FAIL,))
+    again = [trial for trial in study.trials if "again_for" in trial.user_attrs]
+    # One that died before it had drawn its values has none to be asked for again.
+    drawn = {trial.number for trial in failed if len(trial.params) == len(SPACE)}
+    assert {trial.user_attrs["again_for"] for trial in again} == drawn
+    for trial in again:
+        assert trial.params == study.trials[trial.user_attrs["again_for"]].params
+        assert trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+    client = MlflowClient(mlflow_server.uri)
+    runs = client.search_runs([client.get_experiment_by_name(plan.experiment).experiment_id])
+    (whole,) = [run for run in runs if run.info.run_name == "sweep"]
+    parts = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == whole.info.run_id]
+    numbers = {int(run.data.tags["medsam.trial"]) for run in parts if "medsam.trial" in run.data.tags}
+    assert {trial.number for trial in finished(study)} <= numbers
+    assert whole.data.metrics["best_dev_dice"] == pytest.approx(study.best_value)
+    assert {used.dataset.name for used in whole.inputs.dataset_inputs} == {"discs/train", "discs/dev"}
+    table = pd.read_csv(folder / "trials.csv")
+    assert table["dev_dice"].max() == table["dev_dice"][0] == pytest.approx(study.best_value)
+
+
+def test_a_sweep_that_was_stopped_goes_on_and_another_plan_is_refused(plan, tmp_path):
+    small = SweepPlan(**{**plan.__dict__, "uri": None, "trials": 1})
+    first = sweep(tmp_path / "sweep", small, workers=1, show_progress=False)
+    more = sweep(tmp_path / "sweep", SweepPlan(**{**small.__dict__, "trials": 2}), workers=1, show_progress=False)
+    assert more.trials[0].value == first.trials[0].value
+    assert len(finished(more)) == 2
+    decided = json.loads((tmp_path / "sweep" / "plan.json").read_text())["precision"]
+    assert decided in ("fp32", "bf16"), "decided once, for all workers"
+    with pytest.raises(DataError, match="another plan"):
+        sweep(tmp_path / "sweep", SweepPlan(**{**small.__dict__, "epochs": 3}), workers=1)
+
+
+def test_workers_that_die_again_and_again_end_the_sweep_with_their_log(plan, tmp_path):
+    broken = SweepPlan(**{**plan.__dict__, "uri": None})
+    folder = tmp_path / "sweep"
+
+    def spoil():
+        while not (folder / "plan.json").exists():
+            time.sleep(0.02)
+        (folder / "plan.json").write_text("no JSON")
+
+    spoiler = threading.Thread(target=spoil)
+    spoiler.start()
+    with pytest.raises(TrainingError, match=r"workers died; the log of the last ends so:[\s\S]*JSONDecodeError"):
+        sweep(folder, broken, workers=1, show_progress=False)
+    spoiler.join()
+
+
+SHARE = """
+import sys, optuna
+from pathlib import Path
+from medsam_helpers.mlops.sweeps import SweepPlan, open_study
+worker = int(sys.argv[2])
+study = open_study(Path(sys.argv[1]), SweepPlan(), worker)
+study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=8)
+"""
+
+
+def test_workers_that_start_together_on_a_new_study_lose_nothing(tmp_path):
+    workers = [subprocess.Popen([sys.executable, "-c", SHARE, str(tmp_path), str(n)]) for n in range(3)]
+    assert [worker.wait() for worker in workers] == [0, 0, 0]
+    trials = open_study(tmp_path).trials
+    assert sorted(trial.number for trial in trials) == list(range(24))
+    assert len({trial.params["x"] for trial in trials}) == 24, "no two workers drew the same"
+
+
+def test_a_trial_changes_of_the_recipe_what_the_space_names_and_no_more():
+    recipe = suggest(FixedTrial(PARAMS), get_recipe("best"))
+    assert {name: getattr(recipe, name) for name in PARAMS} == PARAMS
+    assert recipe == get_recipe("best").but(**PARAMS)
+    assert SPACE.keys() == PARAMS.keys()
+
+
+def test_a_trial_far_below_the_others_is_pruned_and_a_good_one_is_not():
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.MedianPruner(n_startup_trials=1))
+
+    def run(scores):
+        trial = study.ask()
+        pruner = Pruner(trial)
+        try:
+            for epoch, score in enumerate(scores):
+                pruner.log({"step_loss": 1.0}, step=99)
+                pruner.log({"dev_dice": score, "epoch": epoch}, step=epoch * 7)
+        except optuna.TrialPruned:
+            study.tell(trial, state=TrialState.PRUNED)
+            return trial.number
+        study.tell(trial, scores[-1])
+        return None
+
+    for _ in range(3):
+        assert run([0.5, 0.7, 0.8, 0.9]) is None
+    assert run([0.5, 0.9, 0.9, 0.9]) is None
+    assert run([0.9, 0.6, 0.9, 0.9]) is not None
+    assert study.trials[-1].intermediate_values == {1: 0.6}, "the zero-shot model's score prunes nothing"
+
+
+def test_the_table_shows_every_trial_and_the_winner_is_a_recipe():
+    study = optuna.create_study(direction="maximize")
+    for value, lr in ((0.7, 1e-4), (0.9, 3e-4), (None, 1e-5)):
+        distributions = {"lr": optuna.distributions.FloatDistribution(1e-5, 1e-3, log=True)}
+        others = {k: v for k, v in PARAMS.items() if k != "lr"}
+        distributions |= {k: optuna.distributions.CategoricalDistribution([v]) for k, v in others.items()}
+        state = TrialState.COMPLETE if value else TrialState.FAIL
+        study.add_trial(
+            optuna.create_trial(params={"lr": lr, **others}, distributions=distributions, value=value, state=state)
+        )
+    table = trials_table(study)
+    assert list(table["dev_dice"][:2]) == [0.9, 0.7]
+    assert list(table["state"]) == ["complete", "complete", "fail"]
+    assert best_recipe(study).lr == 3e-4
+    assert json.loads(table.to_json(orient="records"))[0]["loss"] == "sam"
+
+
+def test_a_recorded_sweep_is_drawn_as_the_live_one():
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+
+    def objective(trial):
+        recipe = suggest(trial, get_recipe("best"))
+        trial.report(recipe.lr * 900, 1)
+        if trial.number % 5 == 4:
+            raise optuna.TrialPruned
+        trial.report(recipe.weight_decay, 2)  # what decides in the end is something else
+        return recipe.weight_decay
+
+    study.optimize(objective, n_trials=20)
+    table = trials_table(study)
+    again = study_of(table)
+    assert [trial.params for trial in again.trials] == [trial.params for trial in study.trials]
+    assert again.best_value == study.best_value
+    pd.testing.assert_frame_equal(trials_table(again).drop(columns="seconds"), table.drop(columns="seconds"))
+
+    history, importances = Figure().subplots(1, 2)
+    draw_history(history, table)
+    assert history.get_legend_handles_labels()[1] == ["complete: 16", "pruned: 4", "best"]
+    draw_importances(importances, table)
+    assert importances.get_yticklabels()[-1].get_text() == "lr", "which alone decides the first epoch: the top bar"
+    assert len(study_of(table, first_epoch=True).trials) == 20, "pruned ones compare after one epoch"
+    shown = draw_parallel_coordinates(table)
+    assert "lr" in [label.get_text() for label in shown.get_xticklabels()]
+    (lines,) = shown.collections
+    assert sum(lines.cmap(1.0)[:3]) < sum(lines.cmap(0.0)[:3])  # dark is good
+    plt.close("all")

@@ -1,0 +1,211 @@
+"""Automation: a signed hook of a real server starts a workflow, every other request is refused and logged."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+from fastapi import FastAPI, Request, Response
+from mlflow import MlflowClient
+
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.mlops.webhooks import EVENT, PATH, InThread, Settings, connect, make_relay, sign
+
+ROOT = Path(__file__).parents[2]
+SECRET, TOKEN, REPOSITORY = "a secret of this test", "a token of this test", "someone/something"
+ALIAS_SET = {
+    "entity": "model_version_alias",
+    "action": "created",
+    "data": {"name": "breast", "alias": "challenger", "version": "7"},
+}
+
+
+class GitHub:
+    """What GitHub does with a dispatch: 204 for one that is allowed, and no repository for a wrong token."""
+
+    def __init__(self):
+        self.app, self.dispatches, self.down = FastAPI(), [], False
+
+        @self.app.post("/repos/{owner}/{name}/dispatches")
+        async def dispatch(owner: str, name: str, request: Request) -> Response:
+            if self.down:
+                return Response(status_code=503)
+            if request.headers.get("authorization") != f"Bearer {TOKEN}":
+                return Response(status_code=404)
+            self.dispatches.append((f"{owner}/{name}", await request.json()))
+            return Response(status_code=204)
+
+
+@pytest.fixture
+def github():
+    stand_in = GitHub()
+    with InThread(stand_in.app) as running:
+        stand_in.uri = running.uri
+        yield stand_in
+
+
+@pytest.fixture
+def settings(tmp_path, github):
+    return Settings(SECRET, TOKEN, REPOSITORY, tmp_path / "relay.jsonl", api=github.uri)
+
+
+@pytest.fixture
+def relay(settings):
+    with InThread(make_relay(settings)) as running:
+        yield running
+
+
+def send(relay, content=ALIAS_SET, *, delivery="d-1", age_s=0, secret=SECRET, change=lambda body: body):
+    body, timestamp = json.dumps(content).encode(), str(int(time.time() - age_s))
+    signature = sign(secret, delivery, timestamp, body)
+    headers = {
+        "X-MLflow-Delivery-Id": delivery,
+        "X-MLflow-Timestamp": timestamp,
+        "X-MLflow-Signature": signature,
+        "Content-Type": "application/json",
+    }
+    return requests.post(relay.uri + PATH, data=change(body), headers=headers, timeout=10)
+
+
+def log_of(settings):
+    return [json.loads(line) for line in settings.log.read_text().splitlines()]
+
+
+def test_a_genuine_hook_becomes_a_dispatch(relay, github, settings):
+    assert send(relay).status_code == 202
+    payload = {"event_type": EVENT, "client_payload": {"name": "breast", "version": "7"}}
+    assert github.dispatches == [(REPOSITORY, payload)]
+    (line,) = log_of(settings)
+    assert line["accepted"]
+    assert line["what"] == f"dispatched {EVENT} for breast version 7"
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "reason"),
+    [
+        ({"secret": "another secret"}, 401, "the signature does not fit"),
+        ({"change": lambda body: body.replace(b'"7"', b'"8"')}, 401, "the signature does not fit"),
+        ({"age_s": 301}, 401, "the time is too far from now"),
+        ({"age_s": -302}, 401, "the time is too far from now"),
+        ({"content": ["no hook"]}, 400, "the body is no hook of MLflow"),
+    ],
+    ids=["forged", "altered", "stale", "from the future", "nonsense"],
+)
+def test_what_is_not_genuine_is_refused_and_logged(relay, github, settings, options, status, reason):
+    answer = send(relay, **options)
+    assert (answer.status_code, answer.json()) == (status, {"refused": reason})
+    assert github.dispatches == []
+    (line,) = log_of(settings)
+    assert (line["accepted"], line["what"], line["delivery"]) == (False, reason, "d-1")
+
+
+def test_an_unsigned_or_endless_request_is_refused(relay, github):
+    assert requests.post(relay.uri + PATH, json=ALIAS_SET, timeout=10).status_code == 401
+    chunks = (b"x" for _ in range(3))
+    assert requests.post(relay.uri + PATH, data=chunks, timeout=10).status_code == 413
+    assert github.dispatches == []
+
+
+def test_a_repeated_hook_is_refused_even_after_a_restart(relay, github, settings):
+    assert send(relay).status_code == 202
+    assert send(relay).status_code == 409
+    with InThread(make_relay(settings)) as restarted:
+        assert send(restarted).status_code == 409
+        assert send(restarted, delivery="d-2").status_code == 202
+    assert len(github.dispatches) == 2
+    assert [line["accepted"] for line in log_of(settings)] == [True, False, False, True]
+
+
+def test_a_hook_that_github_did_not_take_may_come_again(relay, github, settings):
+    github.down = True
+    assert send(relay).status_code == 502
+    github.down = False
+    assert send(relay).status_code == 202
+    assert len(github.dispatches) == 1
+    assert TOKEN not in settings.log.read_text()
+
+
+def test_a_wrong_token_is_githubs_refusal(github, settings):
+    settings.token = "wrong"
+    with InThread(make_relay(settings)) as relay:
+        assert send(relay).status_code == 502
+    assert github.dispatches == []
+
+
+@pytest.mark.parametrize("change", [{"alias": "champion"}, {"alias": "challengers"}])
+def test_only_a_challenger_starts_the_workflow(relay, github, change):
+    answer = send(relay, ALIAS_SET | {"data": ALIAS_SET["data"] | change})
+    assert answer.status_code == 202
+    assert "nothing to do" in answer.json()["accepted"]
+    assert github.dispatches == []
+
+
+def test_from_the_registry_to_the_workflow(relay, github, settings, mlflow_server):
+    """A real server: an alias is set, its hook arrives, is verified and passed on; after a restart too."""
+    client = MlflowClient(mlflow_server.uri)
+    connect(client, relay.uri, SECRET)
+    connect(client, relay.uri, SECRET)
+    assert [hook.url for hook in client.list_webhooks()] == [relay.uri + PATH], "connected once, however often asked"
+    run = client.create_run(client.create_experiment("hooks"))
+    client.create_registered_model("hooked")
+    client.create_model_version("hooked", f"runs:/{run.info.run_id}/x", run.info.run_id)
+    client.set_registered_model_alias("hooked", "challenger", "1")
+    wait_for(github, 1)
+    mlflow_server.stop()
+    mlflow_server.start()
+    client.create_model_version("hooked", f"runs:/{run.info.run_id}/x", run.info.run_id)
+    client.set_registered_model_alias("hooked", "challenger", "2")
+    wait_for(github, 2)
+    assert [payload["client_payload"]["version"] for _, payload in github.dispatches] == ["1", "2"]
+    assert {line["accepted"] for line in log_of(settings)} == {True}
+    for hook in client.list_webhooks():
+        client.delete_webhook(hook.webhook_id)
+
+
+def wait_for(github, count):
+    deadline = time.monotonic() + 40
+    while len(github.dispatches) < count:
+        assert time.monotonic() < deadline, "the hook did not arrive"
+        time.sleep(0.1)
+
+
+def test_secrets_come_from_the_environment_and_are_not_shown(monkeypatch, tmp_path):
+    monkeypatch.delenv("MEDSAM_WEBHOOK_SECRET", raising=False)
+    monkeypatch.setenv("MEDSAM_DISPATCH_TOKEN", TOKEN)
+    monkeypatch.setenv("MEDSAM_DISPATCH_REPOSITORY", REPOSITORY)
+    with pytest.raises(ConfigError, match="set MEDSAM_WEBHOOK_SECRET in the environment"):
+        Settings.from_environment(tmp_path / "log")
+    monkeypatch.setenv("MEDSAM_WEBHOOK_SECRET", SECRET)
+    shown = repr(Settings.from_environment(tmp_path / "log"))
+    assert SECRET not in shown
+    assert TOKEN not in shown
+    assert REPOSITORY in shown
+
+
+WORKFLOW = ROOT / ".github" / "workflows" / "evaluate-and-promote.yml"
+
+
+def test_the_workflow_is_valid_and_a_broken_one_is_found(tmp_path):
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
+    assert subprocess.run([*check, WORKFLOW], check=False, capture_output=True).returncode == 0
+    broken = tmp_path / "broken.yml"
+    broken.write_text(WORKFLOW.read_text().replace("runs-on", "run-on"))
+    assert subprocess.run([*check, broken], check=False, capture_output=True).returncode != 0
+
+
+def test_the_workflow_listens_to_what_the_relay_sends_and_puts_nothing_of_it_into_a_command():
+    workflow = yaml.safe_load(WORKFLOW.read_text())
+    assert workflow[True]["repository_dispatch"]["types"] == [EVENT]  # YAML 1.1 reads `on` as true
+    commands = [step["run"] for step in workflow["jobs"]["gate"]["steps"] if "run" in step]
+    assert not [command for command in commands if "${{" in command]
+    asked = [command for command in commands if "medsam_helpers.mlops.registry" in command]
+    options = set(re.findall(r"--\w+", asked[0]))
+    told = subprocess.run(
+        [sys.executable, "-m", "medsam_helpers.mlops.registry", "--help"], capture_output=True, text=True, check=True
+    )
+    assert options <= set(re.findall(r"--\w+", told.stdout))

@@ -1,0 +1,79 @@
+"""Run cards: complete, and silent about whose machine it was."""
+
+import json
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from medsam_helpers.runs.card import git_commit, write_run_card
+
+
+def write(path, **changes):
+    settings = {"command": ["medsam", "finetune"], "data_digest": "ab12", "seconds": 1.234} | changes
+    return write_run_card(path, **settings)
+
+
+def test_card_says_what_ran_where_and_how_long(tmp_path):
+    card = write(tmp_path / "run_card.json", tuned_dice=0.9, recipe={"lr": 1e-4})
+    assert json.loads((tmp_path / "run_card.json").read_text()) == card
+    assert card["command"] == "medsam finetune"
+    assert (card["data_digest"], card["seconds"], card["tuned_dice"]) == ("ab12", 1.2, 0.9)
+    assert card["recipe"] == {"lr": 1e-4}
+    assert set(card["versions"]) == {"python", "torch", "transformers", "monai", "accelerate", "numpy"}
+    assert card["machine"]["cpu"]
+    assert card["machine"]["cores"] >= 1
+    assert card["date"].endswith("+00:00")
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (["python", "/home/ann/code/benchmarks/frame_bug.py"], "python benchmarks/frame_bug.py"),
+        (["medsam", "--data", "/srv/a/b/kvasir seg"], "medsam --data 'b/kvasir seg'"),
+        (["medsam", "--data=/srv/a/b/kvasir"], "medsam --data=b/kvasir"),
+        ("medsam --data ~/sets/polyps --lr 1e-4", "medsam --data sets/polyps --lr 1e-4"),
+        (["medsam", "--data", "~/polyps"], "medsam --data polyps"),
+        (["medsam", "--data", r"C:\Users\ann\sets\polyps"], "medsam --data sets/polyps"),
+        ("medsam --data ../shared/data/polyps", "medsam --data ../shared/data/polyps"),
+        ("medsam --hub http://127.0.0.1:80/x", "medsam --hub http://127.0.0.1:80/x"),
+    ],
+)
+def test_command_tells_of_nobodys_folders(tmp_path, given, shown):
+    assert write(tmp_path / "card.json", command=given)["command"] == shown
+
+
+def test_card_names_neither_host_nor_home(tmp_path):
+    card = write(tmp_path / "card.json", command=["python", str(Path.home() / "code" / "run.py")])
+    assert str(Path.home()) + "/" not in (tmp_path / "card.json").read_text()
+    assert socket.gethostname() not in [*card.values(), *card["machine"].values()]
+
+
+def test_a_card_json_cannot_hold_leaves_no_file(tmp_path):
+    with pytest.raises(TypeError):
+        write(tmp_path / "card.json", bad=object())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_commit_is_marked_dirty_after_a_change_and_unknown_without_a_repository(tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        return subprocess.run(
+            ["git", "-C", tmp_path, *identity, *arguments], check=True, capture_output=True, text=True
+        )
+
+    assert git_commit(tmp_path) == "unknown"
+    git("init")
+    (tmp_path / "notebooks").mkdir()
+    for name in ("code.py", "notebooks/result.csv"):
+        (tmp_path / name).write_text("1\n")
+    git("add", ".")
+    git("commit", "-m", "one")
+    commit = git("rev-parse", "HEAD").stdout.strip()
+    (tmp_path / "notebooks" / "result.csv").write_text("2\n")
+    assert git_commit(tmp_path) == commit
+    (tmp_path / "code.py").write_text("2\n")
+    assert git_commit(tmp_path) == commit + "+dirty"
+    (tmp_path / "installed").mkdir()
+    assert git_commit(tmp_path / "installed") == "unknown"

@@ -1,0 +1,225 @@
+"""`Segmenter`: against `SamModel` with `SamProcessor`, and several prompts against one at a time."""
+
+import numpy as np
+import pytest
+import torch
+from reference_image import BOX, reference_image
+from transformers import SamProcessor
+from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
+
+from medsam_helpers.data.case import Case
+from medsam_helpers.data.views import views_of
+from medsam_helpers.device import effective_precision
+from medsam_helpers.errors import ConfigError, PromptError, ShapeError
+from medsam_helpers.geometry import mirror
+from medsam_helpers.runs.finetune import embed_cases
+from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.segmenter import Segmenter
+
+
+@pytest.fixture
+def segmenter(tiny_sam):
+    return Segmenter(tiny_sam, "cpu", precision="fp32")
+
+
+@pytest.fixture
+def image():
+    return reference_image()
+
+
+def test_the_mask_is_the_one_that_transformers_own_processor_gives(segmenter, image):
+    size = {"height": 128, "width": 128}
+    processor = SamProcessor(SamImageProcessorPil(size={"longest_edge": 128}, pad_size=size))
+    inputs = processor(images=image, input_boxes=[[BOX.tolist()]], return_tensors="pt")
+    inputs["input_boxes"] = inputs["input_boxes"].float()
+    with torch.inference_mode():
+        output = segmenter.model(**{k: v for k, v in inputs.items() if k in ("pixel_values", "input_boxes")})
+    sizes = inputs["original_sizes"], inputs["reshaped_input_sizes"]
+    masks = processor.image_processor.post_process_masks(output.pred_masks, *sizes, pad_size=size)[0]
+    ours = segmenter.predict(image, boxes=BOX, multimask=True)
+    assert ours.masks.shape == (1, 3, 400, 600)
+    assert (ours.masks != masks.numpy()).mean() < 1e-3
+    np.testing.assert_allclose(ours.scores, output.iou_scores[0].numpy(), atol=1e-4)
+
+
+def test_several_prompts_at_once_answer_as_each_alone(segmenter, image):
+    boxes = np.array([BOX, [10, 10, 60, 90], [300, 200, 600, 400], [0, 0, 600, 400]])
+    embedding = segmenter.embed(image)
+    together = segmenter.predict(embedding, boxes=boxes)
+    for index, box in enumerate(boxes):
+        alone = segmenter.predict(embedding, boxes=box)
+        torch.testing.assert_close(together.logits[index], alone.logits[0], atol=1e-4, rtol=1e-4)
+        assert (together.masks[index] != alone.masks[0]).mean() < 1e-3
+
+
+def test_more_prompts_than_fit_at_once_come_back_in_order(segmenter, image):
+    boxes = np.array([[5 * i, 3 * i, 5 * i + 60, 3 * i + 50] for i in range(37)], float)
+    embedding = segmenter.embed(image)
+    together = segmenter.predict(embedding, boxes=boxes)
+    assert together.masks.shape == (37, 1, 400, 600)
+    last = segmenter.predict(embedding, boxes=boxes[-1])
+    torch.testing.assert_close(together.logits[-1], last.logits[0], atol=1e-4, rtol=1e-4)
+
+
+def test_embedding_once_is_the_same_as_embedding_each_time(segmenter, image):
+    once = segmenter.predict(segmenter.embed(image), boxes=BOX)
+    each = segmenter.predict(image, boxes=BOX)
+    assert np.array_equal(once.masks, each.masks)
+
+
+def test_images_of_different_sizes_go_through_the_encoder_together(segmenter, image):
+    others = [image, image[:200, :100], image[::2, ::3]]
+    together = segmenter.embed_batch(others)
+    for embedding, one in zip(together, others, strict=True):
+        torch.testing.assert_close(embedding.features, segmenter.embed(one).features, atol=1e-4, rtol=1e-3)
+        assert embedding.frame.original_hw == one.shape[:2]
+
+
+def test_one_point_may_come_without_brackets(segmenter, image):
+    embedding = segmenter.embed(image)
+    answers = [segmenter.predict(embedding, points=points).logits for points in ([40, 30], [[40, 30]], [[[40, 30]]])]
+    torch.testing.assert_close(answers[0], answers[1], rtol=0, atol=0)
+    torch.testing.assert_close(answers[0], answers[2], rtol=0, atol=0)
+
+
+def test_points_boxes_and_masks_each_change_the_answer(segmenter, image):
+    embedding = segmenter.embed(image)
+    point, background = np.array([[240, 175]]), np.array([[240, 175], [20, 20]])
+    box = segmenter.predict(embedding, boxes=BOX)
+    answers = [
+        box.logits,
+        segmenter.predict(embedding, points=point).logits,
+        segmenter.predict(embedding, points=background, labels=[1, 0]).logits,
+        segmenter.predict(embedding, points=background, labels=[1, 1]).logits,
+        segmenter.predict(embedding, boxes=BOX, points=point).logits,
+        segmenter.predict(embedding, boxes=BOX, mask_logits=box.logits).logits,
+    ]
+    for i, first in enumerate(answers):
+        for second in answers[:i]:
+            assert (first - second).abs().max() > 1e-5
+
+
+def test_each_prompt_has_a_mask_prompt_of_its_own(segmenter, image):
+    embedding, boxes = segmenter.embed(image), np.array([BOX, [10, 10, 60, 90]])
+    size = segmenter.info.mask_size
+    masks = torch.stack([torch.full((1, size, size), 5.0), torch.full((1, size, size), -5.0)])
+    together = segmenter.predict(embedding, boxes=boxes, mask_logits=masks)
+    for index in range(2):
+        alone = segmenter.predict(embedding, boxes=boxes[index], mask_logits=masks[[index]])
+        torch.testing.assert_close(together.logits[index], alone.logits[0], atol=1e-4, rtol=1e-4)
+
+
+def test_best_takes_the_mask_with_the_highest_score(segmenter, image):
+    prediction = segmenter.predict(image, boxes=np.array([BOX, [10, 10, 60, 90]]), multimask=True)
+    for index, scores in enumerate(prediction.scores):
+        assert np.array_equal(prediction.best()[index], prediction.masks[index, scores.argmax()])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "error", "message"),
+    [
+        ({}, PromptError, "no prompt: pass boxes, or points"),
+        ({"boxes": [[5, 5, 5, 9]]}, PromptError, "box 5 5 5 9 is empty"),
+        ({"boxes": [[5, 5, 700, 9]]}, PromptError, "leaves the image, which is 600 wide and 400 high"),
+        ({"boxes": [[5, 5, float("nan"), 9]]}, PromptError, "finite"),
+        ({"boxes": [1, 2, 3]}, PromptError, r"got shape \(3,\)"),
+        ({"points": [[600, 5]]}, PromptError, "point 600 5 lies outside"),
+        ({"points": [[6, 5]], "labels": [2]}, PromptError, "labels must be 0 or 1"),
+        ({"boxes": [5, 5, 9, 9], "labels": [1]}, PromptError, "labels without points"),
+        ({"boxes": [[5, 5, 9, 9]] * 2, "points": [[6, 5]]}, ShapeError, "each prompt needs one of each kind"),
+        ({"boxes": [5, 5, 9, 9], "mask_logits": torch.zeros(1, 1, 8, 8)}, ShapeError, r"must be \(N, 1, 64, 64\)"),
+    ],
+)
+def test_a_wrong_prompt_is_one_clear_error(segmenter, image, prompts, error, message):
+    with pytest.raises(error, match=message):
+        segmenter.predict(image, **{k: np.array(v) if k != "mask_logits" else v for k, v in prompts.items()})
+
+
+def test_a_case_is_looked_up_in_the_store_by_its_pixels(segmenter, discs, tmp_path):
+    case = discs(1)[0]
+    boxes = np.array([[20, 20, 50, 50]], np.float32)
+    masks, scores = segmenter.predict_case(case, boxes)
+    assert masks.shape == (1, *case.size_hw)
+    assert scores.shape == (1,)
+    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path)
+    segmenter.store.build([(case.image_digest, lambda: torch.zeros(32, 16, 16))])
+    stored, _ = segmenter.predict_case(case, boxes)
+    assert not np.array_equal(stored, masks), "the stored embedding must be the one that is used"
+
+
+def test_the_precision_that_is_used_is_told():
+    cpu = torch.device("cpu")
+    with pytest.warns(UserWarning, match="fp16 needs CUDA; on cpu this runs in fp32"):
+        assert effective_precision("fp16", cpu) == "fp32"
+    assert effective_precision("bf16", cpu) == "bf16"
+    assert effective_precision("auto", cpu) in ("fp32", "bf16")
+    with pytest.raises(ConfigError, match="precision 'int8' is unknown: use auto, fp32, bf16, fp16"):
+        effective_precision("int8", cpu)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobile-sam", "lite-medsam"])
+def test_a_real_model_finds_the_ellipse(name):
+    image = reference_image()
+    y, x = np.mgrid[:400, :600]
+    truth = ((x - 240) / 80) ** 2 + ((y - 175) / 75) ** 2 < 1
+    prediction = Segmenter(load_sam(name), "cpu", precision="fp32").predict(image, boxes=BOX)
+    mask = prediction.masks[0, 0]
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.97
+
+
+# --- test-time augmentation ---
+
+
+@pytest.fixture
+def with_tta(tiny_sam):
+    return Segmenter(tiny_sam, "cpu", precision="fp32", tta=True)
+
+
+def test_with_tta_the_answer_is_the_mean_of_both_looks(segmenter, with_tta, image):
+    frame = segmenter.info.frame(image.shape[:2])
+    seen = segmenter.predict(image, boxes=BOX)
+    turned = segmenter.predict(image[:, ::-1], boxes=mirror(BOX, 600))
+    logits = [frame.logits_to_original(look.logits).numpy()[0, 0] for look in (seen, turned)]
+    expected = (logits[0] + logits[1][:, ::-1]) / 2
+    found = with_tta.predict(image, boxes=BOX)
+    assert (found.masks[0, 0] != (expected > 0)).mean() < 1e-4
+    assert (found.masks[0, 0] != seen.masks[0, 0]).any(), "the second look counts"
+    np.testing.assert_allclose(found.scores, (seen.scores + turned.scores) / 2, atol=1e-5)
+    torch.testing.assert_close(found.logits, seen.logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prompts", [{"boxes": BOX}, {"points": [[240, 175]]}, {"boxes": BOX, "points": [240, 175]}])
+def test_with_tta_a_mirrored_image_has_the_mirrored_mask(with_tta, image, prompts):
+    found = with_tta.predict(image, **prompts, multimask=True)
+    turned = {name: mirror(np.array(prompt), 600) for name, prompt in prompts.items()}
+    mirrored = with_tta.predict(image[:, ::-1], **turned, multimask=True)
+    assert (found.masks != mirrored.masks[..., ::-1]).mean() < 1e-4
+    np.testing.assert_allclose(found.scores, mirrored.scores, atol=1e-4)
+
+
+def test_with_tta_each_case_takes_both_embeddings_from_the_store(with_tta, image, tmp_path, monkeypatch):
+    case, boxes = Case("a", image, np.ones(image.shape[:2], bool)), np.array([BOX, [10, 10, 60, 90]])
+    direct = with_tta.predict_case(case, boxes)
+    with_tta.store = EmbeddingStore.for_model(with_tta.info, "fp32", tmp_path)
+    assert embed_cases(with_tta, views_of([case], with_tta.views), show_progress=False)[0] == 2
+    monkeypatch.setattr(with_tta, "encode", None)
+    stored = with_tta.predict_case(case, boxes)
+    assert (stored[0] != direct[0]).mean() < 1e-3  # the store keeps half precision
+    np.testing.assert_allclose(stored[1], direct[1], atol=1e-2)
+
+
+def test_with_tta_a_batch_is_embedded_as_each_alone(with_tta, image):
+    others = [image, image[:200, :100]]
+    for embedding, one in zip(with_tta.embed_batch(others), others, strict=True):
+        alone = with_tta.embed(one)
+        torch.testing.assert_close(embedding.mirrored, alone.mirrored, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(embedding.features, alone.features, atol=1e-4, rtol=1e-3)
+        assert (embedding.features - embedding.mirrored).abs().max() > 1e-2
+
+
+def test_a_mask_refines_one_look_only(with_tta, image):
+    earlier = with_tta.predict(image, boxes=BOX)
+    with pytest.raises(PromptError, match="without tta"):
+        with_tta.predict(image, boxes=BOX, mask_logits=earlier.logits)

@@ -1,0 +1,180 @@
+"""The specialist: a U-Net behind SAM's interface, what its box channel holds, and its augmentation."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import draw_discs, save_images
+
+from medsam_helpers.cli.main import main
+from medsam_helpers.errors import ConfigError, PromptError
+from medsam_helpers.evaluation.evaluate import fill_box
+from medsam_helpers.geometry import Frame
+from medsam_helpers.runs.finetune import embed_cases, run_finetune
+from medsam_helpers.runs.settings import RunConfig
+from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.sam.export import export_model
+from medsam_helpers.sam.loading import load_sam, model_info, pixel_values
+from medsam_helpers.sam.parts import parameter_table
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.sam.tuned import load_checkpoint
+from medsam_helpers.specialists.unet import filled_boxes
+from medsam_helpers.training.augmentation import augmented
+from medsam_helpers.training.dataset import PromptedCases
+from medsam_helpers.training.loop import fit
+from medsam_helpers.training.recipes import get_recipe
+
+BOX = np.array([[8, 10, 60, 50]], np.float32)
+
+
+@pytest.fixture(scope="module", params=["unet", "unet-box"])
+def unet(request):
+    return load_sam(request.param)
+
+
+def image_of(seed=0, hw=(72, 96)):
+    return np.random.default_rng(seed).integers(0, 256, (*hw, 3), dtype=np.uint8)
+
+
+def test_it_takes_sams_place_in_the_segmenter(unet):
+    segmenter = Segmenter(unet, "cpu", precision="fp32")
+    answer = segmenter.predict(image_of(), boxes=np.concatenate([BOX, BOX + 4]))
+    assert answer.masks.shape == (2, 1, 72, 96)
+    assert np.isnan(answer.scores).all(), "it has no opinion of itself"
+    assert answer.logits.shape == (2, 1, 256, 256)
+
+
+def test_its_embedding_is_the_image_in_the_model_frame(unet):
+    segmenter, image = Segmenter(unet, "cpu", precision="fp32"), image_of()
+    assert torch.equal(segmenter.embed(image).features, pixel_values(image, model_info(unet)))
+
+
+@pytest.mark.parametrize(("name", "looks"), [("unet", False), ("unet-box", True)])
+def test_only_one_of_the_two_looks_at_the_box(name, looks):
+    segmenter = Segmenter(load_sam(name), "cpu", precision="fp32")
+    one, other = segmenter.predict(image_of(), boxes=np.concatenate([BOX, BOX + 10])).logits
+    assert torch.equal(one, other) is not looks
+
+
+def test_the_first_weights_are_the_same_each_time_and_leave_the_callers_random_numbers_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first, second = load_sam("unet-box"), load_sam("unet-box")
+    assert torch.equal(torch.rand(3), expected)
+    for name, weight in first.state_dict().items():
+        assert torch.equal(weight, second.state_dict()[name])
+
+
+def test_what_it_cannot_answer_it_refuses(unet):
+    segmenter = Segmenter(unet, "cpu", precision="fp32")
+    with pytest.raises(PromptError, match="neither clicks nor masks"):
+        segmenter.predict(image_of(), points=np.array([10, 10]))
+    with pytest.raises(ConfigError, match="one mask a box"):
+        segmenter.predict(image_of(), boxes=BOX, multimask=True)
+
+
+def test_all_its_weights_train_and_are_counted(unet):
+    table = parameter_table(unet)
+    assert table.loc["mask_decoder", "parameters"] == table.loc["total", "parameters"]
+    assert 1.6e6 < table.loc["total", "parameters"] < 1.7e6
+
+
+@pytest.mark.parametrize("box", [[0.0, 0.0, 8.0, 5.0], [1.2, 2.5, 6.49, 4.0], [3.0, 3.0, 4.0, 4.0]])
+def test_a_filled_box_is_that_of_the_evaluation(box):
+    filled = filled_boxes(torch.tensor([box]), 8)[0, 0].bool().numpy()
+    assert (filled == fill_box(np.array(box), (8, 8))).all()
+
+
+def blob(side=64):
+    pixels, target = torch.randn(3, side, side), torch.zeros(side, side, dtype=torch.bool)
+    target[24:40, 20:44] = True
+    pixels[:, target] += 8  # bright, so that the picture shows where the lesion went
+    return pixels, target
+
+
+def test_image_and_target_move_together():
+    pixels, target = blob()
+    kept = pixels.clone()
+    moved_once = False
+    for seed in range(12):
+        changed, where = augmented(pixels, target, np.random.default_rng(seed))
+        assert changed.shape == pixels.shape
+        assert (changed.dtype, where.dtype) == (torch.float32, torch.bool)
+        assert type(changed) is torch.Tensor
+        gray = F.avg_pool2d(changed.mean(0)[None, None], 3, 1, 1)[0, 0]
+        inside, outside = gray[where].mean(), gray[~where].mean()
+        assert inside > outside + 3
+        moved_once |= not torch.equal(where, target)
+    assert moved_once
+    assert torch.equal(pixels, kept), "the original is left alone"
+
+
+def test_the_generator_decides_everything():
+    pixels, target = blob()
+    first, again, other = (augmented(pixels, target, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_a_lesion_that_would_leave_the_picture_stays():
+    pixels, target = torch.randn(3, 64, 64), torch.zeros(64, 64, dtype=torch.bool)
+    target[0, 0] = True  # any turn takes the corner out
+    for seed in range(8):
+        assert augmented(pixels, target, np.random.default_rng(seed))[1].any()
+
+
+def test_the_box_is_put_round_what_augmentation_made(tmp_path):
+    model, cases = load_sam("unet-box"), draw_discs(3)
+    segmenter = Segmenter(model, "cpu", precision="fp32")
+    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path)
+    embed_cases(segmenter, cases, show_progress=False)
+    examples = PromptedCases(cases, segmenter.store, segmenter.info.frame, 0, "union", 0, augment=True)
+    drawn = set()
+    for examples.epoch in range(4):
+        for example in examples:
+            box, (rows, columns) = example["input_boxes"][0], torch.where(example["target"][0] > 0)
+            around = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert box.tolist() == [float(side) for side in around]
+            drawn.add(tuple(around))
+    assert len(drawn) > 6
+
+
+def test_it_learns_and_comes_back_from_its_checkpoint(tmp_path, cache):
+    cases = draw_discs(10)
+    recipe = get_recipe("unet").but(epochs=12, batch=4, warmup_steps=2, average_decay=0.5, lr=3e-3)
+    model = load_sam("unet-box")
+    segmenter = Segmenter(model, "cpu", precision="fp32")
+    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path / "store")
+    embed_cases(segmenter, cases, show_progress=False)
+    result = fit(model, cases[:8], cases[8:], recipe, segmenter.store, tmp_path / "fit", show_progress=False)
+    before, after = result.history["dev_dice"].iloc[0], result.best_dev_dice
+    assert after > 0.8 > before
+
+
+def test_the_whole_run_takes_its_name(tmp_path, cache, capsys):
+    save_images(draw_discs(8), tmp_path / "data")
+    config = RunConfig(model="unet-box", data=str(tmp_path / "data"), recipe="unet", epochs=1)
+    run = run_finetune(config, tmp_path / "run", show_progress=False)
+    assert set(run.table["model"]) == {"box", "ellipse", "zero-shot", "tuned"}
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "# unet-box, trained on data" in card
+    assert "| untrained |" in card
+    with pytest.raises(ConfigError, match="unet-box is no SAM, and transformers cannot load it"):
+        export_model(tmp_path / "run", tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
+    image = next((tmp_path / "data" / "images").iterdir())
+    arguments = ["predict", "--checkpoint", tmp_path / "run", "--image", image, "--box", 5, 5, 50, 50]
+    assert main([*map(str, arguments), "--output", str(tmp_path / "mask.png"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["iou_score"] == [None], "NaN is no JSON"
+    loaded = load_checkpoint(tmp_path / "run")
+    for name, weight in loaded.state_dict().items():
+        assert torch.equal(weight, run.tuned.model.state_dict()[name])
+
+
+def test_its_frame_is_the_padded_square():
+    info = model_info(load_sam("unet"))
+    assert info.frame((300, 600)) == Frame((300, 600), 256, 256)

@@ -1,0 +1,79 @@
+"""`tools/compare_records.py`: two records of an experiment side by side, by hand-made scores."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from medsam_helpers.evaluation.tables import COLUMNS
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+import compare_records
+
+
+def save_record(folder, tuned, run="ours"):
+    """A record of two images, one of which the tuned model scores with `tuned`."""
+    rows = [
+        dict.fromkeys(COLUMNS, 0.5)
+        | {"case": case, "model": model, "prompt": "j20", "seed": 0, "dice": dice, "run": run}
+        | {"tested_on": "kvasir", "base": "mobile-sam"}
+        for case in ("a", "b")
+        for model, dice in (("box", 0.5), ("zero-shot", 0.8), ("tuned", tuned if case == "a" else 0.9))
+    ]
+    folder.mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(folder / "metrics.csv", index=False)
+    done = {"machine": {"cpu": "a processor", "torch_threads": 2}, "precision": "bf16", "seconds": 60.4}
+    (folder / "run_card.json").write_text(json.dumps({"commit": "c", "data_digest": "d", "runs": [done, done]}))
+    return folder
+
+
+def test_the_difference_is_again_minus_recorded_on_the_same_images(tmp_path):
+    rows = compare_records.compare("e", save_record(tmp_path / "1", 0.9), save_record(tmp_path / "2", 0.7))
+    assert [row["run"] for row in rows] == ["mobile-sam zero-shot", "ours"]
+    zero_shot, tuned = rows
+    assert zero_shot["difference"] == zero_shot["low"] == zero_shot["high"] == 0
+    assert (tuned["recorded"], tuned["again"], tuned["difference"]) == pytest.approx((0.9, 0.8, -0.1))
+    assert (tuned["low"], tuned["high"]) == pytest.approx((-0.2, 0)), "of two images: both the one, or both the other"
+
+
+def test_a_run_that_one_record_lacks_is_named(tmp_path):
+    with pytest.raises(compare_records.DataError, match="ours, theirs on kvasir"):
+        compare_records.compare("e", save_record(tmp_path / "1", 0.9), save_record(tmp_path / "2", 0.9, "theirs"))
+
+
+def test_what_a_record_was_made_with(tmp_path):
+    told = compare_records.about(save_record(tmp_path / "1", 0.9))
+    made_with = {"machines": ["a processor, threads: 2"], "precision": ["bf16"], "seconds": 121}
+    assert told == {"commit": "c", "data_digest": "d", **made_with}
+
+
+@pytest.mark.parametrize("clock", ["specialist", "specialist=soon"])
+def test_a_clock_that_tells_no_seconds_is_refused(clock, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "specialist", "--again", ".", "--output", str(tmp_path), "--clock", clock])
+    with pytest.raises(SystemExit):
+        compare_records.main()
+    assert f"invalid clock value: '{clock}'" in capsys.readouterr().err
+
+
+def test_records_of_different_images_are_refused(tmp_path, monkeypatch):
+    save_record(tmp_path / "recorded" / "e", 0.9)
+    card = save_record(tmp_path / "again" / "e", 0.9) / "run_card.json"
+    card.write_text(card.read_text().replace('"d"', '"other"'))
+    monkeypatch.setattr(compare_records, "RESULTS", tmp_path / "recorded")
+    argv = ["x", "e", "--again", str(tmp_path / "again"), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit, match="e: the two records were made on different images"):
+        compare_records.main()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path):
+    command = [sys.executable, compare_records.__file__, "specialist", "--again", "nowhere", "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

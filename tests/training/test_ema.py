@@ -1,0 +1,63 @@
+"""The moving average of weights: by hand, applied and taken off again, frozen weights left alone."""
+
+import pytest
+import torch
+from torch import nn
+
+from medsam_helpers.training.ema import WeightAverage
+
+
+def network(value: float) -> nn.Sequential:
+    layers = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    layers[0].requires_grad_(False)
+    for weight in layers.parameters():
+        nn.init.constant_(weight, value)
+    return layers
+
+
+def fill(model: nn.Module, value: float) -> None:
+    for weight in model.parameters():
+        nn.init.constant_(weight, value)
+
+
+def test_three_steps_by_hand():
+    model = network(0.0)
+    average = WeightAverage(model, decay=0.5)
+    for value in (8.0, 4.0, 2.0):
+        fill(model, value)
+        average.update()
+    # 0 -> 4 -> 4 -> 3
+    assert average.weights.keys() == {"1.weight", "1.bias"}, "frozen weights have no average"
+    assert {float(w.unique()) for w in average.weights.values()} == {3.0}
+
+
+def test_without_decay_it_is_the_last_step():
+    model = network(0.0)
+    average = WeightAverage(model, decay=0.0)
+    fill(model, 8.0)
+    average.update()
+    torch.testing.assert_close(average.weights["1.weight"], model[1].weight.detach(), rtol=0, atol=0)
+
+
+def test_applied_inside_the_block_and_taken_off_after_it_an_error_too():
+    model = network(0.0)
+    average = WeightAverage(model, decay=0.5)
+    fill(model, 8.0)
+    average.update()
+    with average.applied():
+        assert (model[1].bias.item(), model[0].bias[0].item()) == (4.0, 8.0)
+    assert model[1].bias.item() == 8.0
+    with pytest.raises(ZeroDivisionError), average.applied():
+        1 / 0  # noqa: B018
+    assert model[1].bias.item() == 8.0
+
+
+def test_goes_on_from_what_was_saved():
+    first, second = (WeightAverage(network(0.0), decay=0.5) for _ in range(2))
+    fill(first.model, 8.0)
+    first.update()
+    second.load(first.weights)
+    fill(second.model, 2.0)
+    second.update()
+    assert float(second.weights["1.bias"]) == 3.0
+    assert float(first.weights["1.bias"]) == 4.0, "a copy, not the same tensor"

@@ -1,0 +1,228 @@
+"""Losses against values worked out by hand, against MONAI and torch, and against what must not pass."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from monai.losses import DiceCELoss, DiceLoss, FocalLoss
+
+from medsam_helpers.errors import ConfigError, DataError, ShapeError
+from medsam_helpers.training.losses import (
+    LOSSES,
+    bce_loss,
+    dice_bce_loss,
+    dice_ce_loss,
+    dice_loss,
+    focal_loss,
+    get_loss,
+    sam_loss,
+)
+
+
+def batch(rows):
+    """(1, 1, H, W) float of a nested list."""
+    return torch.tensor(rows, dtype=torch.float32)[None, None]
+
+
+# Probabilities 1/2, 3/4, 1/4, 1/5 over the pixels of a 2 x 2 image; the upper row is the lesion.
+LOGITS = batch([[0.0, math.log(3)], [-math.log(3), -math.log(4)]])
+TARGET = batch([[1, 1], [0, 0]])
+P_T = [1 / 2, 3 / 4, 3 / 4, 4 / 5]
+
+
+@pytest.fixture
+def random_pair():
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(3, 1, 16, 24, generator=generator) * 4
+    target = (torch.rand(3, 1, 16, 24, generator=generator) > 0.7).float()
+    return logits, target
+
+
+def test_bce_by_hand():
+    assert bce_loss(LOGITS, TARGET).item() == pytest.approx(-sum(map(math.log, P_T)) / 4, abs=1e-6)
+
+
+def test_focal_by_hand():
+    terms = [-((1 - p) ** 2) * math.log(p) for p in P_T]
+    assert focal_loss(LOGITS, TARGET, alpha=None).item() == pytest.approx(sum(terms) / 4, abs=1e-6)
+    weighted = [weight * term for weight, term in zip([0.25, 0.25, 0.75, 0.75], terms, strict=True)]
+    assert focal_loss(LOGITS, TARGET).item() == pytest.approx(sum(weighted) / 4, abs=1e-6)
+
+
+def test_dice_by_hand():
+    overlap = 1 / 2 + 3 / 4
+    assert dice_loss(LOGITS, TARGET, smooth=0).item() == pytest.approx(1 - 2 * overlap / (1.7 + 2), abs=1e-6)
+    squares = 1 / 4 + 9 / 16 + 1 / 16 + 1 / 25
+    assert dice_loss(LOGITS, TARGET, squared=True, smooth=0).item() == pytest.approx(
+        1 - 2 * overlap / (squares + 2), abs=1e-6
+    )
+
+
+def test_dice_is_taken_by_image_then_averaged():
+    # One image right, one wrong: 0 and 1 make 0.5. Pooled over the batch it would be 1 - 2 * 4 / (5 + 5) = 0.2.
+    target = torch.cat([batch([[1, 1], [1, 1]]), batch([[1, 0], [0, 0]])])
+    logits = torch.cat([batch([[40, 40], [40, 40]]), batch([[-40, 40], [-40, -40]])])
+    assert dice_loss(logits, target).item() == pytest.approx(0.5, abs=1e-4)
+
+
+def test_sums_are_the_sums_they_claim():
+    dice, bce = dice_loss(LOGITS, TARGET).item(), bce_loss(LOGITS, TARGET).item()
+    squared = dice_loss(LOGITS, TARGET, squared=True).item()
+    assert dice_ce_loss(LOGITS, TARGET).item() == pytest.approx(dice + bce, abs=1e-6)
+    assert dice_bce_loss(LOGITS, TARGET).item() == pytest.approx(squared + bce, abs=1e-6)
+    assert dice_bce_loss(LOGITS, TARGET, squared=False).item() == pytest.approx(dice + bce, abs=1e-6)
+    assert sam_loss(LOGITS, TARGET).item() == pytest.approx(20 * focal_loss(LOGITS, TARGET).item() + dice, abs=1e-6)
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_dice_and_dice_ce_equal_monai(random_pair, squared):
+    expected = DiceLoss(sigmoid=True, squared_pred=squared)(*random_pair)
+    torch.testing.assert_close(dice_loss(*random_pair, squared=squared), expected)
+    expected = DiceCELoss(sigmoid=True, squared_pred=squared)(*random_pair)
+    torch.testing.assert_close(dice_ce_loss(*random_pair, squared=squared), expected)
+    torch.testing.assert_close(dice_bce_loss(*random_pair, squared=squared), expected)
+
+
+@pytest.mark.parametrize("alpha", [None, 0.25, 0.9])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
+def test_focal_equals_monai(random_pair, alpha, gamma):
+    expected = FocalLoss(use_softmax=False, alpha=alpha, gamma=gamma)(*random_pair)
+    torch.testing.assert_close(focal_loss(*random_pair, alpha=alpha, gamma=gamma), expected)
+
+
+def test_bce_equals_torch_and_focal_without_its_weights(random_pair):
+    expected = F.binary_cross_entropy_with_logits(*random_pair)
+    torch.testing.assert_close(bce_loss(*random_pair), expected)
+    torch.testing.assert_close(focal_loss(*random_pair, alpha=None, gamma=0), expected)
+
+
+def test_cross_entropy_share_of_dice_ce_is_not_zero(random_pair):
+    # MONAI #6923: a softmax over the one channel made it 0 for whatever prediction.
+    share = dice_ce_loss(*random_pair) - dice_loss(*random_pair)
+    assert share > 0.1
+    torch.testing.assert_close(share, bce_loss(*random_pair))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_registry_values_are_ordered_right_half_wrong(name):
+    loss = get_loss(name)
+    right, ignorant, wrong = (loss(factor * (2 * TARGET - 1), TARGET).item() for factor in (20, 0, -20))
+    assert right == pytest.approx(0, abs=1e-4)
+    assert right < ignorant < wrong
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("size", [-100.0, 100.0])
+def test_gradients_stay_finite_far_out(name, size):
+    logits = (size * (2 * TARGET - 1)).requires_grad_()
+    loss = get_loss(name)(logits, TARGET)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_focal_gradient_is_finite_for_every_gamma(gamma):
+    logits = batch([[100.0, -100.0], [100.0, -100.0]]).requires_grad_()
+    focal_loss(logits, TARGET, gamma=gamma).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_logits_do_not_overflow(name):
+    # 400 x 400 pixels of lesion sum to 160,000, beyond the 65,504 that float16 can hold.
+    target = torch.ones(1, 1, 400, 400)
+    logits = torch.full_like(target, 3.0)
+    loss = get_loss(name)(logits.half(), target)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, get_loss(name)(logits, target))
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_empty_masks_are_defined(squared):
+    empty = torch.zeros(1, 1, 4, 4)
+    logits = torch.full_like(empty, -100).requires_grad_()
+    loss = dice_loss(logits, empty, squared=squared)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.isfinite(logits.grad).all()
+    assert dice_loss(-logits, empty, squared=squared).item() == pytest.approx(1, abs=1e-5)
+    assert dice_loss(logits, 1 - empty, squared=squared).item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.int64, torch.float64])
+@pytest.mark.parametrize("name", LOSSES)
+def test_target_may_be_of_any_dtype_as_long_as_it_is_binary(name, dtype):
+    torch.testing.assert_close(get_loss(name)(LOGITS, TARGET.to(dtype)), get_loss(name)(LOGITS, TARGET))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    "target",
+    [255 * TARGET, (255 * TARGET).to(torch.uint8), TARGET * 0.5, TARGET * 0.97, -TARGET, TARGET * math.nan],
+    ids=["0/255", "0/255 uint8", "soft", "jpeg noise", "negative", "nan"],
+)
+def test_target_other_than_0_and_1_is_refused(name, target):
+    with pytest.raises(DataError, match="0 and 1 only"):
+        get_loss(name)(LOGITS, target)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    ("logits", "target"),
+    [
+        (LOGITS, TARGET[:, 0]),  # would broadcast in silence
+        (LOGITS.expand(2, -1, -1, -1), TARGET),
+        (LOGITS[0, 0], TARGET[0, 0]),
+        (LOGITS.expand(1, 3, -1, -1), TARGET.expand(1, 3, -1, -1)),
+    ],
+)
+def test_shapes_that_disagree_are_refused(name, logits, target):
+    with pytest.raises(ShapeError, match=r"\(B, 1, H, W\)"):
+        get_loss(name)(logits, target)
+
+
+def test_unknown_name_lists_the_known():
+    with pytest.raises(ConfigError, match=r"'hinge' is unknown.*bce, dice, focal, dice_bce, dice_ce"):
+        get_loss("hinge")
+
+
+masks = hnp.arrays(np.bool_, (2, 1, 5, 7))
+logit_maps = hnp.arrays(np.float32, (2, 1, 5, 7), elements=st.floats(-20, 20, width=32))
+
+
+@settings(max_examples=50, deadline=None)
+@given(logit_maps, masks)
+def test_swapping_foreground_and_background_changes_neither_bce_nor_unweighted_focal(logits, mask):
+    logits, target = torch.from_numpy(logits), torch.from_numpy(mask).float()
+    torch.testing.assert_close(bce_loss(logits, target), bce_loss(-logits, 1 - target))
+    torch.testing.assert_close(
+        focal_loss(logits, target, alpha=None), focal_loss(-logits, 1 - target, alpha=None), atol=1e-6, rtol=1e-5
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(masks, masks)
+def test_dice_of_certain_masks_is_symmetric(first, second):
+    first, second = torch.from_numpy(first).float(), torch.from_numpy(second).float()
+    there = dice_loss(100 * (2 * first - 1), second)
+    back = dice_loss(100 * (2 * second - 1), first)
+    torch.testing.assert_close(there, back)
+
+
+@settings(max_examples=50, deadline=None)
+@given(logit_maps, masks, st.randoms(use_true_random=False))
+def test_losses_lie_in_their_range_and_do_not_see_the_order_of_pixels(logits, mask, random):
+    logits, target = torch.from_numpy(logits), torch.from_numpy(mask).float()
+    order = list(range(7))
+    random.shuffle(order)
+    for name, loss in LOSSES.items():
+        value = loss(logits, target)
+        assert value >= 0
+        assert name != "dice" or value <= 1
+        torch.testing.assert_close(value, loss(logits[..., order], target[..., order]), atol=1e-5, rtol=1e-5)
