@@ -25,7 +25,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from medsam_helpers.data.sources import load_data
-from medsam_helpers.geometry import Frame
+from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.prompts import mask_to_boxes
 from tests.browser.lab import Notebook, chromium, jupyter_lab
 
@@ -63,7 +63,7 @@ def enlarged_phantoms(folder: Path, count: int, side: int = 1024) -> list[tuple[
     boxes = []
     (folder / "images").mkdir()
     for case in load_data("phantom", train_limit=0, dev_limit=0, val_limit=count).val:
-        frame = Frame(case.size_hw, model_size=side)
+        frame = ImageTransform(case.size_hw, model_size=side)
         Image.fromarray(frame.image_to_model(case.image)).save(folder / "images" / f"{case.name}.png")
         boxes.append(tuple(frame.to_model(mask_to_boxes(case.mask)[0]).tolist()))
     return boxes

@@ -16,7 +16,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("MEDSAM_CACHE") or platformdirs.user_cache_dir("medsam")).expanduser()
 
 
-SHIPPED = Path(__file__).parents[1] / "checkpoints"
+RELEASED = Path(__file__).parents[1] / "checkpoints"
 """Decoders that come with the source checkout, a folder each; an installed package has none."""
 
 
@@ -24,7 +24,7 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
     """The folder of a shipped decoder where only its name is given, unless such a path exists; any other path as is."""
     path = Path(name_or_path).expanduser()
     bare = len(path.parts) == 1 and not path.exists()
-    return SHIPPED / path if bare and (SHIPPED / path).is_dir() else path
+    return RELEASED / path if bare and (RELEASED / path).is_dir() else path
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""The three frames of an image, and the only code that converts between them.
+"""The three coordinate spaces of an image, and the only code that converts between them.
 
 *original*: the pixels as they came. *model*: long side scaled to the encoder's input size, padded right and bottom
-to a square. *mask*: the decoder's output grid, which covers the padded model frame. An image, its mask, its boxes and
+to a square. *mask*: the decoder's output grid, which covers the padded model space. An image, its mask, its boxes and
 its points all travel by the same scale-and-pad; what takes another way (stretching the mask to a square, say)
 lands somewhere else unless the image is square.
 """
@@ -19,18 +19,18 @@ from medsam_helpers.errors import PromptError, ShapeError
 
 
 @dataclass(frozen=True)
-class Frame:
-    """The way between the frames for one image size.
+class ImageTransform:
+    """The way between the coordinate spaces for one image size.
 
     Args:
         original_hw: height and width of the image in pixels.
         model_size: side of the encoder's square input (1024; 256 for `lite-medsam`).
         mask_size: side of the decoder's square output (256).
 
-    >>> frame = Frame((300, 600))
-    >>> frame.resized_hw
+    >>> transform = ImageTransform((300, 600))
+    >>> transform.resized_hw
     (512, 1024)
-    >>> frame.to_model(np.array([0, 0, 600, 300]))
+    >>> transform.to_model(np.array([0, 0, 600, 300]))
     array([   0.,    0., 1024.,  512.], dtype=float32)
     """
 
@@ -40,7 +40,7 @@ class Frame:
 
     @property
     def resized_hw(self) -> tuple[int, int]:
-        """Size of the image inside the model frame, before padding; rounded as `SamProcessor` rounds it."""
+        """Size of the image inside the model space, before padding; rounded as `SamProcessor` rounds it."""
         scale = self.model_size / max(self.original_hw)
         return int(self.original_hw[0] * scale + 0.5), int(self.original_hw[1] * scale + 0.5)
 
@@ -50,7 +50,7 @@ class Frame:
         return np.array([new_width / width, new_height / height], np.float32)
 
     def to_model(self, coordinates: np.ndarray) -> np.ndarray:
-        """Points `(..., 2)` xy or boxes `(..., 4)` xyxy of the original frame, in the model frame (float32)."""
+        """Points `(..., 2)` xy or boxes `(..., 4)` xyxy of the original space, in the model space (float32)."""
         pairs = np.asarray(coordinates, np.float32)
         return (pairs.reshape(*pairs.shape[:-1], -1, 2) * self._scale_xy).reshape(pairs.shape)
 
@@ -66,20 +66,20 @@ class Frame:
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
     def mask_to_target(self, mask: np.ndarray, size: int | None = None) -> torch.Tensor:
-        """The reference mask in the mask frame: what the decoder's logits are trained against.
+        """The reference mask in the mask space: what the decoder's logits are trained against.
 
-        The mask takes the image's own way (resize, pad right and bottom); the padded frame is then reduced to the
+        The mask takes the image's own way (resize, pad right and bottom); the padded space is then reduced to the
         mask grid by area, and a cell belongs to the lesion when at least half of it does.
 
         Args:
-            mask: (H, W) bool, original frame.
-            size: side of a finer (or coarser) grid over the same padded frame. Default: `mask_size`.
+            mask: (H, W) bool, original space.
+            size: side of a finer (or coarser) grid over the same padded space. Default: `mask_size`.
         Returns:
             (size, size) float32 in {0, 1}.
         """
         self._check(mask)
         size = size or self.mask_size
-        finer = max(1, -(-size // self.model_size))  # a grid finer than the model frame: that many cells a pixel
+        finer = max(1, -(-size // self.model_size))  # a grid finer than the model space: that many cells a pixel
         height, width = (finer * side for side in self.resized_hw)
         resized = Image.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BILINEAR)
         padded = torch.zeros(1, 1, finer * self.model_size, finer * self.model_size)
@@ -87,10 +87,10 @@ class Frame:
         return (F.adaptive_avg_pool2d(padded, size)[0, 0] >= 0.5).float()
 
     def logits_to_original(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits (N, M, h, w) of the mask frame, interpolated to the original frame: (N, M, H, W) float32.
+        """Logits (N, M, h, w) of the mask space, interpolated to the original space: (N, M, H, W) float32.
 
-        The order is that of `SamProcessor.post_process_masks`: enlarge to the padded model frame, cut the padding
-        off, resize to the original. `logit > 0` afterwards is `sigmoid > 0.5` in the right frame.
+        The order is that of `SamProcessor.post_process_masks`: enlarge to the padded model space, cut the padding
+        off, resize to the original. `logit > 0` afterwards is `sigmoid > 0.5` in the right space.
         """
         height, width = self.resized_hw
         large = F.interpolate(logits.float(), (self.model_size,) * 2, mode="bilinear", align_corners=False)
@@ -98,14 +98,14 @@ class Frame:
 
     def _check(self, array: np.ndarray) -> None:
         if array.shape[:2] != tuple(self.original_hw):
-            raise ShapeError(f"frame is for {self.original_hw} pixels (H, W), the array is {array.shape[:2]}")
+            raise ShapeError(f"transform is for {self.original_hw} pixels (H, W), the array is {array.shape[:2]}")
 
 
 def check_boxes(boxes: np.ndarray, original_hw: tuple[int, int]) -> np.ndarray:
     """(N, 4) float32 half-open xyxy boxes, checked: finite, not empty, inside the image.
 
     Args:
-        boxes: one box `(4,)` or several `(N, 4)`, original frame.
+        boxes: one box `(4,)` or several `(N, 4)`, original space.
         original_hw: height and width of the image.
     Raises:
         PromptError: names the box and what is wrong with it.

@@ -58,9 +58,9 @@ def jitter_boxes(
     """Boxes whose four sides each moved by an independent uniform draw, inward or outward.
 
     Args:
-        boxes: (N, 4) float, original frame.
+        boxes: (N, 4) float, original space.
         original_hw: height and width of the image; the result stays inside it.
-        jitter_1024: largest move, in pixels of a frame whose long side is 1024 (20 is 1.95 % of the long side),
+        jitter_1024: largest move, in pixels of a model space of 1024 (20 is 1.95 % of the long side),
             so that it means the same for every image size.
         rng: source of the draws; 4 N of them, whatever the jitter.
     Returns:
@@ -125,7 +125,7 @@ def prompt_name(jitter_1024: float) -> str:
 
 
 def jitter_of(prompt: str) -> float:
-    """The jitter of a prompt's name, in pixels of the 1024 frame: 0 for "exact", 20 for "j20".
+    """The jitter of a prompt's name, in pixels of a model space of 1024: 0 for "exact", 20 for "j20".
 
     Raises:
         ConfigError: it is neither.

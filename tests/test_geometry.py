@@ -1,4 +1,4 @@
-"""The frames: parity with `SamProcessor`, round trips, and the bug of stretched ground truth."""
+"""The transforms: parity with `SamProcessor`, round trips, and the bug of stretched ground truth."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPi
 
 from medsam_helpers.errors import PromptError, ShapeError
 from medsam_helpers.evaluation.metrics import dice
-from medsam_helpers.geometry import Frame, check_boxes, check_points
+from medsam_helpers.geometry import ImageTransform, check_boxes, check_points
 
 SIZES = [(300, 601), (531, 622), (1072, 1920), (622, 531), (352, 332), (97, 1500), (64, 48), (1024, 1024)]
 
@@ -30,28 +30,28 @@ def ellipse(hw, centre=(0.45, 0.55), radii=(0.2, 0.2)):
 
 
 def as_logits(target):
-    """Logits of a model that is certain, and right, on the whole mask frame."""
+    """Logits of a model that is certain, and right, on the whole mask space."""
     return (target * 20 - 10)[None, None]
 
 
 def round_trip(mask, **sizes):
-    frame = Frame(mask.shape, **sizes)
-    return (frame.logits_to_original(as_logits(frame.mask_to_target(mask)))[0, 0] > 0).numpy()
+    transform = ImageTransform(mask.shape, **sizes)
+    return (transform.logits_to_original(as_logits(transform.mask_to_target(mask)))[0, 0] > 0).numpy()
 
 
 @pytest.mark.parametrize("hw", SIZES)
 def test_image_equals_the_processors_before_it_normalises(processor, hw):
     image = np.random.default_rng(0).integers(0, 256, (*hw, 3), dtype=np.uint8)
     found = processor(images=image, return_tensors="pt")
-    frame = Frame(hw)
-    height, width = frame.resized_hw
-    assert tuple(found["reshaped_input_sizes"][0].tolist()) == frame.resized_hw
+    transform = ImageTransform(hw)
+    height, width = transform.resized_hw
+    assert tuple(found["reshaped_input_sizes"][0].tolist()) == transform.resized_hw
     normalised = found["pixel_values"][0].numpy().transpose(1, 2, 0)
     assert not normalised[height:].any()
     assert not normalised[:, width:].any()
     normaliser = processor.image_processor
     pixels = (normalised[:height, :width] * normaliser.image_std + normaliser.image_mean) * 255
-    np.testing.assert_allclose(pixels, frame.image_to_model(image), atol=1e-3)
+    np.testing.assert_allclose(pixels, transform.image_to_model(image), atol=1e-3)
 
 
 @pytest.mark.parametrize("hw", SIZES)
@@ -60,39 +60,39 @@ def test_prompts_equal_the_processors(processor, hw):
     points = [[10.0, 20.0], [hw[1] - 1.0, hw[0] - 1.0]]
     image = np.zeros((*hw, 3), np.uint8)
     found = processor(images=image, input_boxes=[boxes], input_points=[[points]], return_tensors="pt")
-    np.testing.assert_allclose(Frame(hw).to_model(boxes), found["input_boxes"][0], rtol=1e-6)
-    np.testing.assert_allclose(Frame(hw).to_model(points), found["input_points"][0, 0], rtol=1e-6)
+    np.testing.assert_allclose(ImageTransform(hw).to_model(boxes), found["input_boxes"][0], rtol=1e-6)
+    np.testing.assert_allclose(ImageTransform(hw).to_model(points), found["input_points"][0, 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("hw", SIZES)
 @pytest.mark.parametrize("model_size", [1024, 256])
 def test_logits_equal_the_processors_way_back(processor, hw, model_size):
-    frame = Frame(hw, model_size=model_size)
+    transform = ImageTransform(hw, model_size=model_size)
     logits = torch.randn(2, 3, 256, 256, generator=torch.Generator().manual_seed(1))
     (expected,) = processor.image_processor.post_process_masks(
-        [logits], [hw], [frame.resized_hw], binarize=False, pad_size={"height": model_size, "width": model_size}
+        [logits], [hw], [transform.resized_hw], binarize=False, pad_size={"height": model_size, "width": model_size}
     )
-    torch.testing.assert_close(frame.logits_to_original(logits), expected)
-    assert frame.logits_to_original(logits.bfloat16()).dtype == torch.float32
+    torch.testing.assert_close(transform.logits_to_original(logits), expected)
+    assert transform.logits_to_original(logits.bfloat16()).dtype == torch.float32
 
 
 def test_coordinates_by_hand():
-    frame = Frame((300, 600), model_size=256)
-    assert frame.resized_hw == (128, 256)
-    np.testing.assert_allclose(frame.to_model([[150, 75, 600, 300]]), [[64, 32, 256, 128]])
-    np.testing.assert_allclose(frame.to_model([300, 150]), [128, 64])
+    transform = ImageTransform((300, 600), model_size=256)
+    assert transform.resized_hw == (128, 256)
+    np.testing.assert_allclose(transform.to_model([[150, 75, 600, 300]]), [[64, 32, 256, 128]])
+    np.testing.assert_allclose(transform.to_model([300, 150]), [128, 64])
     # 333 / 500 * 1024 = 681.98: the short side is rounded, so x and y scale by slightly different factors.
-    np.testing.assert_allclose(Frame((333, 500)).to_model([500, 333]), [1024, 682])
+    np.testing.assert_allclose(ImageTransform((333, 500)).to_model([500, 333]), [1024, 682])
 
 
 def test_target_by_hand():
-    # 2 x 4 image in a model frame of 4 and a mask frame of 2: rows 2 and 3 are padding.
-    frame = Frame((2, 4), model_size=4, mask_size=2)
-    target = frame.mask_to_target(np.array([[1, 1, 1, 0], [1, 1, 0, 0]], bool))
+    # 2 x 4 image in a model space of 4 and a mask space of 2: rows 2 and 3 are padding.
+    transform = ImageTransform((2, 4), model_size=4, mask_size=2)
+    target = transform.mask_to_target(np.array([[1, 1, 1, 0], [1, 1, 0, 0]], bool))
     assert target.tolist() == [[1, 0], [0, 0]]
     # A cell that is half lesion counts: padding is no lesion, yet the upper half of the lower cells decides.
-    frame = Frame((3, 4), model_size=4, mask_size=2)
-    assert frame.mask_to_target(np.ones((3, 4), bool)).tolist() == [[1, 1], [1, 1]]
+    transform = ImageTransform((3, 4), model_size=4, mask_size=2)
+    assert transform.mask_to_target(np.ones((3, 4), bool)).tolist() == [[1, 1], [1, 1]]
     assert (target.dtype, target.shape) == (torch.float32, (2, 2))
 
 
@@ -103,14 +103,14 @@ shares = st.floats(0, 1)
 @settings(deadline=None)
 @given(sides, sides, st.sampled_from([256, 1024]), st.lists(st.tuples(shares, shares), min_size=2, max_size=2))
 def test_coordinates_go_there_and_back(height, width, model_size, corners):
-    frame = Frame((height, width), model_size)
+    transform = ImageTransform((height, width), model_size)
     box = (np.array(corners) * [width, height]).ravel()
-    there = frame.to_model(box)
-    np.testing.assert_allclose(frame.to_original(there), box, atol=1e-3)
-    np.testing.assert_allclose(there.reshape(2, 2), [frame.to_model(xy) for xy in box.reshape(2, 2)])
-    limit = np.array(frame.resized_hw)[::-1]
+    there = transform.to_model(box)
+    np.testing.assert_allclose(transform.to_original(there), box, atol=1e-3)
+    np.testing.assert_allclose(there.reshape(2, 2), [transform.to_model(xy) for xy in box.reshape(2, 2)])
+    limit = np.array(transform.resized_hw)[::-1]
     assert (there.reshape(2, 2) <= limit + 1e-3).all()
-    assert max(frame.resized_hw) == model_size
+    assert max(transform.resized_hw) == model_size
 
 
 @settings(max_examples=20, deadline=None)
@@ -124,7 +124,7 @@ def test_perfect_mask_stays_perfect_on_the_way_round(hw, centre, radii, model_si
     mask = ellipse(hw, centre, radii)
     back = round_trip(mask, model_size=model_size)
     assert dice(back, mask) >= 0.99
-    # Nothing moved: the centres of mass agree to a small part of the mask frame's cell.
+    # Nothing moved: the centres of mass agree to a small part of the mask space's cell.
     shift = np.subtract(*(np.argwhere(m).mean(axis=0) for m in (back, mask)))
     assert np.abs(shift).max() < 0.25 * max(hw) / 256
 
@@ -138,12 +138,12 @@ def test_a_lesion_of_one_percent_loses_little_to_the_mask_frames_grid():
 def stretched_ground_truth_dice(mask):
     """What a perfect prediction scores in training when the mask is resized straight to 256 x 256."""
     truth = np.asarray(Image.fromarray(mask).resize((256, 256), Image.Resampling.NEAREST))
-    return dice(Frame(mask.shape).mask_to_target(mask).numpy() > 0.5, truth)
+    return dice(ImageTransform(mask.shape).mask_to_target(mask).numpy() > 0.5, truth)
 
 
 def stretched_prediction_dice(mask):
     """What it scores at original size when its padded 256 x 256 map is thresholded, then stretched to the image."""
-    padded = Image.fromarray(Frame(mask.shape).mask_to_target(mask).numpy() > 0.5)
+    padded = Image.fromarray(ImageTransform(mask.shape).mask_to_target(mask).numpy() > 0.5)
     return dice(np.asarray(padded.resize(mask.shape[::-1], Image.Resampling.NEAREST)), mask)
 
 
@@ -166,11 +166,11 @@ def test_masks_without_an_outline_survive(fill):
 
 
 def test_array_of_another_size_is_refused():
-    frame = Frame((30, 60))
+    transform = ImageTransform((30, 60))
     with pytest.raises(ShapeError, match=r"\(30, 60\) pixels \(H, W\), the array is \(60, 30\)"):
-        frame.mask_to_target(np.zeros((60, 30), bool))
+        transform.mask_to_target(np.zeros((60, 30), bool))
     with pytest.raises(ShapeError, match=r"\(256, 256\)"):
-        frame.image_to_model(np.zeros((256, 256, 3), np.uint8))
+        transform.image_to_model(np.zeros((256, 256, 3), np.uint8))
 
 
 def test_good_prompts_come_back_as_float32_rows():
@@ -218,8 +218,8 @@ def test_bad_points_are_named(points, said):
 def test_a_finer_target_takes_the_same_way_as_by_hand():
     mask = np.zeros((2, 4), bool)
     mask[0, 1] = True
-    frame = Frame((2, 4), model_size=4, mask_size=2)
-    assert frame.mask_to_target(mask).tolist() == [[0, 0], [0, 0]], "a quarter of a cell"
-    assert frame.mask_to_target(mask, 4).nonzero().tolist() == [[0, 1]]
-    # Finer than the model frame: pixel (0, 1) covers rows 0 and 1, columns 2 and 3; rows 4 to 7 are padding.
-    assert frame.mask_to_target(mask, 8).nonzero().tolist() == [[0, 2], [0, 3], [1, 2], [1, 3]]
+    transform = ImageTransform((2, 4), model_size=4, mask_size=2)
+    assert transform.mask_to_target(mask).tolist() == [[0, 0], [0, 0]], "a quarter of a cell"
+    assert transform.mask_to_target(mask, 4).nonzero().tolist() == [[0, 1]]
+    # Finer than the model space: pixel (0, 1) covers rows 0 and 1, columns 2 and 3; rows 4 to 7 are padding.
+    assert transform.mask_to_target(mask, 8).nonzero().tolist() == [[0, 2], [0, 3], [1, 2], [1, 3]]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from medsam_helpers.errors import ConfigError, DataError, PromptError
 from medsam_helpers.files import atomic_write
-from medsam_helpers.runs.checks import check_names, check_writable, claim_folder
+from medsam_helpers.runs.checks import check_names, check_output_dir, check_writable
 from medsam_helpers.sam import checkpoints as weights
 
 # Whatever takes seconds to import is imported inside its command, after what a typo can spoil was looked at.
@@ -93,7 +93,7 @@ def embed(args: Namespace) -> Result:
 def finetune(args: Namespace) -> Result:
     """Fine-tune, score once on val, write everything."""
     check_names(**_named(args))
-    from medsam_helpers.runs.finetune import run_finetune
+    from medsam_helpers.runs.finetune import finetune
     from medsam_helpers.runs.folder import summary_text
     from medsam_helpers.runs.settings import RunConfig
 
@@ -101,7 +101,7 @@ def finetune(args: Namespace) -> Result:
     given = {name: getattr(args, name) for name in names}
     given["start"] = args.checkpoint and str(args.checkpoint)
     config = RunConfig().but(data=args.data, jitter_1024=args.jitter, **given, **_limits(args))
-    run = run_finetune(config, args.output, command=args.command_line)
+    run = finetune(config, args.output, command=args.command_line)
     figures = run.figures
     _tell_left_out(figures["left_out"])
     print(summary_text(run.table, f"{config}", f"{run.dataset}; scored on val"))
@@ -120,7 +120,7 @@ def evaluate(args: Namespace) -> Result:
     from medsam_helpers.data.sources import load_data
 
     check_names(**_named(args))
-    claim_folder(args.output, mark="metrics.csv", never="decoder.safetensors")
+    check_output_dir(args.output, mark="metrics.csv", never="decoder.safetensors")
     # Pixels of the other splits are of no use here: a limit of 0 leaves them unread.
     limits = _limits(args) | {f"{split}_limit": 0 for split in ("train", "dev", "val") if split != args.split}
     dataset = load_data(args.data, **limits)

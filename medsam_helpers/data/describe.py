@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from medsam_helpers.data.case import SPLITS, Case, Dataset
 from medsam_helpers.prompts import mask_to_boxes
 
-_RIM_1024 = 20  # width of the rim round the lesion, in pixels of a frame whose long side is 1024
+_RIM_1024 = 20  # width of the rim round the lesion, in pixels of a model space of 1024
 _BLACK = 24  # no channel above this: the recorder's black border, which is no tissue
 
 

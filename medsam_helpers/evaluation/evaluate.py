@@ -21,7 +21,7 @@ from medsam_helpers.evaluation.tables import COLUMNS
 from medsam_helpers.prompts import BoxMode, jitter_boxes, jitter_of, mask_to_boxes
 
 Predictor = Callable[[Case, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Case and boxes (N, 4) float, original frame -> masks (N, H, W) bool, the model's own IoU scores (N,)."""
+"""Case and boxes (N, 4) float, original space -> masks (N, H, W) bool, the model's own IoU scores (N,)."""
 
 
 def fill_box(box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
@@ -68,14 +68,14 @@ def evaluate(
     Args:
         cases: what to evaluate on, with reference masks.
         models: predictors by name; each is called once a case, with the boxes of all prompts.
-        prompts: "exact", or "jN" for boxes whose sides moved by up to N pixels of the 1024 frame.
+        prompts: "exact", or "jN" for boxes whose sides moved by up to N pixels of a model space of 1024.
         seed: of the jitter.
         box_mode: "union" prompts with one box a case; "components" with one a lesion, of which the masks' union is
             scored and the mean of the IoU scores is kept.
-        tolerance_1024: of the NSD, in pixels of the 1024 frame.
+        tolerance_1024: of the NSD, in pixels of a model space of 1024.
         show_progress: show the bar.
     Returns:
-        Table with the columns `COLUMNS`; areas in pixels, all metrics in the original frame, `iou_score` NaN for the
+        Table with the columns `COLUMNS`; areas in pixels, all metrics in the original space, `iou_score` NaN for the
         baselines. Cases without a lesion cannot be prompted: `table.attrs["left_out"]` lists their names.
     Raises:
         ConfigError: a prompt is neither "exact" nor "jN", or a model has a baseline's name.

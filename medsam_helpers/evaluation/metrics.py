@@ -25,8 +25,8 @@ def dice(pred: np.ndarray, true: np.ndarray) -> float:
     """Dice coefficient `2 |P & T| / (|P| + |T|)`.
 
     Args:
-        pred: (H, W) bool, original frame.
-        true: (H, W) bool, original frame.
+        pred: (H, W) bool, original space.
+        true: (H, W) bool, original space.
     Returns:
         In [0, 1]; 1 is perfect. Both empty: 1.
     Raises:
@@ -58,8 +58,8 @@ def hd95_percent(pred: np.ndarray, true: np.ndarray) -> float:
     of the two directions the larger. Percent of the diagonal, because pixels do not compare between image sizes.
 
     Args:
-        pred: (H, W) bool, original frame.
-        true: (H, W) bool, original frame.
+        pred: (H, W) bool, original space.
+        true: (H, W) bool, original space.
     Returns:
         In [0, 100]; 0 is perfect. Both empty: 0. One empty: 100.
     Raises:
@@ -74,9 +74,9 @@ def nsd(pred: np.ndarray, true: np.ndarray, tolerance_1024: float = 2.0) -> floa
     """Normalised surface distance: the share of both outlines that lies within a tolerance of the other.
 
     Args:
-        pred: (H, W) bool, original frame.
-        true: (H, W) bool, original frame.
-        tolerance_1024: tolerance in pixels of a frame whose long side is 1024 (2 is 0.2 % of the long side).
+        pred: (H, W) bool, original space.
+        true: (H, W) bool, original space.
+        tolerance_1024: tolerance in pixels of a model space of 1024 (2 is 0.2 % of the long side).
     Returns:
         In [0, 1]; 1 is perfect. Both empty: 1. One empty: 0.
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medsam_helpers.exercises.checking import checker, near
-from medsam_helpers.geometry import Frame
+from medsam_helpers.geometry import ImageTransform
 
 
 @checker("02.1")
@@ -16,7 +16,7 @@ def _rows_of_padding(answer: Any) -> str | None:
     if near(answer, 144, 0.5):
         return "those are the rows that the image takes: the others are padding"
     if near(answer, 448, 0.5):
-        return "that is in the model frame: a row of the mask frame stands for four of those"
+        return "that is in the model space: a row of the mask space stands for four of those"
     if not near(answer, 112, 0.5):
         return "scale the long side to 1024, see how high the image gets, then divide by four"
     return None
@@ -26,14 +26,16 @@ def _rows_of_padding(answer: Any) -> str | None:
 def _back_to_the_original(answer: Callable[..., Any]) -> str | None:
     for height, width in ((1080, 1920), (1000, 500), (256, 256)):
         x, y = map(float, answer(40, 100, height, width))
-        right_x, right_y = Frame((height, width)).to_original([(100 + 0.5) * 4, (40 + 0.5) * 4])
+        right_x, right_y = ImageTransform((height, width)).to_original([(100 + 0.5) * 4, (40 + 0.5) * 4])
         pixel = max(height, width) / 1024
         if max(abs(x - right_y), abs(y - right_x)) <= pixel:
             return "x comes from the column and y from the row"
         if max(abs(x - right_x + 2 * pixel), abs(y - right_y + 2 * pixel)) <= pixel:
             return "that is the cell's upper left corner: its centre lies half a cell further"
         if max(abs(x - right_x), abs(y - right_y)) > pixel:
-            return "both directions share one scale, 1024 over the long side; one scale for each is the frame bug"
+            return (
+                "both directions share one scale, 1024 over the long side; one scale each is the coordinate-space bug"
+            )
     return None
 
 

@@ -35,7 +35,7 @@ def show_case(
         image: (H, W, 3) uint8.
         truth: (H, W) bool.
         prediction: (H, W) bool.
-        boxes: (N, 4) xyxy, original frame.
+        boxes: (N, 4) xyxy, original space.
         title: over the picture.
     """
     ax.imshow(image)

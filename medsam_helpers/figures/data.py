@@ -1,4 +1,4 @@
-"""Pictures of a data set: its cases, the frames they travel through, two masks on one grid."""
+"""Pictures of a data set: its cases, the coordinate spaces they travel through, two masks on one grid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.figures.cases import COLORS, show_case
-from medsam_helpers.geometry import Frame
+from medsam_helpers.geometry import ImageTransform
 
 # Of the palette that `plotting.COLORS` is from: what went the wrong way; data at hand, and data that was recorded.
 STRETCHED, AT_HAND, RECORDED = "#D55E00", "#666666", "#CC79A7"
@@ -39,33 +39,35 @@ def case_grid(rows: Mapping[str, Sequence[Case]]) -> Figure:
     return figure
 
 
-def three_frames(case: Case, box: np.ndarray, frame: Frame) -> Figure:
-    """One case in its original, its model and its mask frame, with the same lesion and the same box in each.
+def three_spaces(case: Case, box: np.ndarray, transform: ImageTransform) -> Figure:
+    """One case in its original, its model and its mask space, with the same lesion and the same box in each.
 
     Args:
         case: image and mask.
-        box: (4,) xyxy, original frame.
-        frame: of the case's size.
+        box: (4,) xyxy, original space.
+        transform: of the case's size.
     """
     figure = Figure(figsize=(8, 3), layout="constrained")
     original, model, mask = figure.subplots(1, 3)
     height, width = case.size_hw
     show_case(original, case.image, truth=case.mask, boxes=box, title=f"original: {width} x {height}")
 
-    new_height, new_width = frame.resized_hw
-    padded = np.full((frame.model_size, frame.model_size, 3), 0xDD, np.uint8)
-    padded[:new_height, :new_width] = frame.image_to_model(case.image)
-    target = frame.mask_to_target(case.mask).numpy() > 0.5
-    show_case(model, padded, boxes=frame.to_model(box), title=f"model: {frame.model_size} x {frame.model_size}")
-    _hatch(model, new_width, new_height, frame.model_size)
+    new_height, new_width = transform.resized_hw
+    padded = np.full((transform.model_size, transform.model_size, 3), 0xDD, np.uint8)
+    padded[:new_height, :new_width] = transform.image_to_model(case.image)
+    target = transform.mask_to_target(case.mask).numpy() > 0.5
+    show_case(
+        model, padded, boxes=transform.to_model(box), title=f"model: {transform.model_size} x {transform.model_size}"
+    )
+    _hatch(model, new_width, new_height, transform.model_size)
 
-    show_masks(mask, {"reference": (target, COLORS["truth"])}, frame, legend=False)
-    boxes = frame.to_model(box) * frame.mask_size / frame.model_size
+    show_masks(mask, {"reference": (target, COLORS["truth"])}, transform, legend=False)
+    boxes = transform.to_model(box) * transform.mask_size / transform.model_size
     style = {"fill": False, "edgecolor": COLORS["prompt"], "linewidth": 1.6, "linestyle": "--"}
     x0, y0, x1, y1 = boxes
     mask.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, **style))
-    mask.set_title(f"mask: {frame.mask_size} x {frame.mask_size}", fontsize=10)
-    mask.set(xticks=range(0, frame.mask_size, 50), yticks=range(0, frame.mask_size, 50))
+    mask.set_title(f"mask: {transform.mask_size} x {transform.mask_size}", fontsize=10)
+    mask.set(xticks=range(0, transform.mask_size, 50), yticks=range(0, transform.mask_size, 50))
     for ax in (original, model, mask):
         ax.set_axis_on()
         ax.tick_params(labelsize=8)
@@ -73,14 +75,14 @@ def three_frames(case: Case, box: np.ndarray, frame: Frame) -> Figure:
 
 
 def show_masks(
-    ax: Axes, masks: Mapping[str, tuple[np.ndarray, str]], frame: Frame | None = None, legend: bool = True
+    ax: Axes, masks: Mapping[str, tuple[np.ndarray, str]], transform: ImageTransform | None = None, legend: bool = True
 ) -> Axes:
     """Masks of one size on top of each other, each tinted and outlined in its colour.
 
     Args:
         ax: drawn into.
         masks: name -> (H, W) bool and colour.
-        frame: if given, its padding is hatched.
+        transform: if given, its padding is hatched.
         legend: name the masks.
     """
     height, width = next(iter(masks.values()))[0].shape
@@ -94,9 +96,9 @@ def show_masks(
             x, y, rimmed = np.arange(-1, width + 1), np.arange(-1, height + 1), np.pad(mask, 1).astype(float)
             ax.contour(x, y, rimmed, levels=[0.5], colors=color, linewidths=1.8)
     handles = [Patch(facecolor=to_rgba(color, 0.45), edgecolor=color, label=name) for name, (_, color) in masks.items()]
-    if frame is not None:
-        new_height, new_width = (side * frame.mask_size / frame.model_size for side in frame.resized_hw)
-        handles.append(_hatch(ax, new_width, new_height, frame.mask_size))
+    if transform is not None:
+        new_height, new_width = (side * transform.mask_size / transform.model_size for side in transform.resized_hw)
+        handles.append(_hatch(ax, new_width, new_height, transform.mask_size))
     if legend:
         ax.legend(handles=handles, fontsize=8, loc="lower center", framealpha=0.9)
     ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])

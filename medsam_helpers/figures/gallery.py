@@ -91,7 +91,7 @@ def small_picture(
         image: (H, W, 3) uint8.
         truth: (H, W) bool, a broad outline.
         prediction: (H, W) bool, a fine outline on top, so that both show where they agree.
-        boxes: (N, 4) xyxy, original frame.
+        boxes: (N, 4) xyxy, original space.
         side: of the result's long side, in pixels.
     Returns:
         (h, w, 3) uint8.

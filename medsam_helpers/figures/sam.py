@@ -24,7 +24,7 @@ def show_points(ax: Axes, points: np.ndarray, labels: Sequence[int] | None = Non
 
     Args:
         ax: drawn into.
-        points: (K, 2) xy pixel indices, original frame.
+        points: (K, 2) xy pixel indices, original space.
         labels: (K,) 1 or 0; all 1 when left out.
     """
     points = np.reshape(points, (-1, 2))
@@ -89,14 +89,14 @@ def inside_sam(
     masks: Mapping[str, np.ndarray],
     note: str = "",
 ) -> Figure:
-    """Above: prompts, principal components, likeness to the clicked place. Below: three answers.
+    """Above: prompts, principal components, cosine similarity to the clicked place. Below: three answers.
 
     Args:
         case: image and reference.
         box: (4,) xyxy.
         point: (2,) xy.
         components: (3, H, W) in [0, 1], shown as red, green and blue.
-        like: (H, W), see `embedding_views.likeness`.
+        like: (H, W), see `embedding_views.cosine_similarity_map`.
         masks: title -> (H, W) bool, three of them.
         note: the figure's title; phantoms are to be called phantoms.
     """

@@ -95,7 +95,10 @@ def jitter_curve(ax: Axes, table: pd.DataFrame, metric: str = "dice") -> Axes:
         if model not in BASELINES:
             band = [means[j].low for j in jitters], [means[j].high for j in jitters]
             ax.fill_between(jitters, *band, color=style["color"], alpha=0.15, linewidth=0)
-    ax.set(xlabel="jitter: sides move by up to N pixels of a 1024 frame", ylabel=f"mean {_LABELS.get(metric, metric)}")
+    ax.set(
+        xlabel="jitter: sides move by up to N pixels of a model space of 1024",
+        ylabel=f"mean {_LABELS.get(metric, metric)}",
+    )
     ax.legend(frameon=False, fontsize=8)
     return ax
 

@@ -18,7 +18,7 @@ Cluster = Literal["local", "slurm"]
 
 
 @dataclass
-class Experiment:
+class TrainingJob:
     """A run as a job. Stopped by the queue (its time is over, or others come first) it is queued again.
 
     It then goes on with the epoch after the last whole one, and ends in the same weights.
@@ -44,9 +44,9 @@ class Experiment:
             options = {"experiment": self.experiment, "uri": self.uri, "show_progress": False}
             figures = train_tracked(self.config, self.output, **options).run.figures
         else:
-            from medsam_helpers.runs.finetune import run_finetune
+            from medsam_helpers.runs.finetune import finetune
 
-            figures = run_finetune(self.config, self.output, show_progress=False).figures
+            figures = finetune(self.config, self.output, show_progress=False).figures
         return json.loads(json.dumps(figures, default=float))
 
     def checkpoint(self) -> DelayedSubmission:
@@ -55,7 +55,7 @@ class Experiment:
 
 
 def submit(
-    experiment: Experiment,
+    experiment: TrainingJob,
     jobs: str | Path,
     cluster: Cluster = "local",
     *,

@@ -9,7 +9,7 @@ from medsam_helpers.data.sources import load_data
 from medsam_helpers.mlops.evaluations import track_evaluation
 from medsam_helpers.mlops.registry import CHECKPOINT, CHECKPOINT_FILES
 from medsam_helpers.mlops.tracking import RunTracker
-from medsam_helpers.runs.finetune import run_finetune
+from medsam_helpers.runs.finetune import finetune
 from medsam_helpers.runs.folder import Finetuned
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.training.recipes import Recipe
@@ -36,7 +36,7 @@ def train_tracked(
     pictures: bool = True,
     show_progress: bool = True,
 ) -> Tracked:
-    """Fine-tune as `run_finetune` does, with data, curves, hardware, checkpoint and evaluation in MLflow.
+    """Fine-tune as `finetune` does, with data, curves, hardware, checkpoint and evaluation in MLflow.
 
     The training goes on without the server; the evaluation's run needs it.
 
@@ -55,7 +55,7 @@ def train_tracked(
     with RunTracker(output / TRACKING_FOLDER, experiment, output.name, uri=uri) as tracker:
         tracker.set_tags({"medsam.kind": "training", "medsam.model": config.model})
         tracker.log_data(load_data(config.data, **config.limits()))
-        run = run_finetune(config, output, show_progress, recipe=recipe, log_with=tracker)
+        run = finetune(config, output, show_progress, recipe=recipe, log_with=tracker)
         for name in CHECKPOINT_FILES:
             tracker.log_artifact(f"../{name}", CHECKPOINT)
         run_id = tracker.run_id()

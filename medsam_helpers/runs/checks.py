@@ -26,7 +26,7 @@ def check_names(model: str | None = None, checkpoint: Path | None = None, data: 
         raise ConfigError(f"no data source {data!r}: use {', '.join(SOURCES)}, or a folder that exists")
 
 
-def claim_folder(folder: Path, mark: str, never: str = "") -> None:
+def check_output_dir(folder: Path, mark: str, never: str = "") -> None:
     """Let a folder pass that is new, empty, or holds earlier results of the same kind; hidden files do not count.
 
     Args:

@@ -18,7 +18,7 @@ from accelerate import PartialState
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from medsam_helpers.runs.checks import check_names, claim_folder
+from medsam_helpers.runs.checks import check_names, check_output_dir
 from medsam_helpers.runs.settings import RunConfig, config_from_environment
 from medsam_helpers.data.case import Case, Dataset
 from medsam_helpers.data.sources import load_data
@@ -71,7 +71,7 @@ def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool
     return encoded, seconds
 
 
-def run_finetune(
+def finetune(
     config: RunConfig,
     output: Path,
     show_progress: bool = True,
@@ -105,7 +105,7 @@ def run_finetune(
     """
     started, commit = time.perf_counter(), git_commit()
     recipe = recipe or config.full_recipe()
-    claim_folder(output, mark=STATE_FILE)
+    check_output_dir(output, mark=STATE_FILE)
     start = config.start_folder
     check_names(checkpoint=start)
     restart_peak()
@@ -194,7 +194,7 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / "README.md").exists():
-            run_finetune(config, folder, show_progress)
+            finetune(config, folder, show_progress)
     return folder
 
 

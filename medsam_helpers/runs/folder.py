@@ -43,7 +43,7 @@ class Finetuned:
 
 
 def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str, seconds: float, commit: str) -> None:
-    """Write all that `run_finetune` promises, the model card last: its presence says that the folder is complete.
+    """Write all that `finetune` promises, the model card last: its presence says that the folder is complete.
 
     Args:
         run: scored, its folder made.

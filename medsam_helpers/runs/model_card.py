@@ -39,8 +39,8 @@ def write_model_card(path: Path, card: Mapping[str, Any]) -> None:
         part, what = "mask decoder and the encoder's last stage of ", "model"
         name = name.replace("decoder fine-tuned", "decoder and last stage fine-tuned")
     began = f", begun with the decoder `{card['start']['name']}`" if card.get("start") else ""
-    second_look = card.get("config", {}).get("tta", False)
-    tta, option = (", with test-time augmentation", ", tta=True") if second_look else ("", "")
+    with_tta = card.get("config", {}).get("tta", False)
+    tta, option = (", with test-time augmentation", ", tta=True") if with_tta else ("", "")
     text = f"""---
 {header.to_yaml()}
 ---

@@ -11,7 +11,7 @@ from medsam_helpers.runs.model_card import write_model_card
 from medsam_helpers.data.hub import HUB_SOURCES
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.runs.finetune import headline
-from medsam_helpers.files import SHIPPED, atomic_write
+from medsam_helpers.files import RELEASED, atomic_write
 from medsam_helpers.sam.tuned import DECODER_FILE, read_card, save_decoder
 from medsam_helpers.evaluation.tables import read_table
 
@@ -28,7 +28,7 @@ The weights are stored in half precision and are computed with in float32.
 """
 
 
-def ship(run: Path, name: str, source: str | None = None, root: Path = SHIPPED) -> Path:
+def release(run: Path, name: str, source: str | None = None, root: Path = RELEASED) -> Path:
     """Write `root/NAME`: `decoder.safetensors` in fp16, `run_card.json` and `README.md`.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from medsam_helpers.runs.checks import check_names, claim_folder
+from medsam_helpers.runs.checks import check_names, check_output_dir
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.data.case import Cases, Dataset
 from medsam_helpers.data.sources import load_data
@@ -22,7 +22,7 @@ from medsam_helpers.data.folds import everything, make_folds, with_training_of
 from medsam_helpers.data.views import views_of
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.evaluation.evaluate import evaluate
-from medsam_helpers.runs.finetune import embed_cases, run_finetune, run_folder_of, weights_of
+from medsam_helpers.runs.finetune import embed_cases, finetune, run_folder_of, weights_of
 from medsam_helpers.runs.experiments import FOLDER, Experiment, Trial, experiment_names, read_experiment, sources_of
 from medsam_helpers.files import atomic_write, find_checkpoint
 from medsam_helpers.device import peak_mb, restart_peak
@@ -77,7 +77,7 @@ def reproduce(
     """
     output, commit = output or RESULTS / experiment.name, git_commit()
     sources, command = sources or sources_of(experiment, []), command or shlex.join(sys.argv)
-    claim_folder(output, mark=CARD_FILE, never="decoder.safetensors")
+    check_output_dir(output, mark=CARD_FILE, never="decoder.safetensors")
     for model, start in {(trial.model, trial.start) for trial in experiment.trials}:
         check_names(model=model, checkpoint=find_checkpoint(start) if start else None)
     for source in sources.values():
@@ -189,7 +189,7 @@ def _run(
         return
     options = _limits(experiment, trial) | {"seed": trial.seed, "tta": trial.tta, "start": trial.start}
     config = RunConfig(model=trial.model, data=source, recipe=trial.recipe.name, **options)
-    run_finetune(
+    finetune(
         config,
         folder,
         show_progress,

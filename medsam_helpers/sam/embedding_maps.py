@@ -1,4 +1,4 @@
-"""What an embedding holds, as maps over its image: principal components, and likeness to one clicked place."""
+"""What an embedding holds, as maps over its image: principal components, and similarity to one clicked place."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from medsam_helpers.sam.segmenter import Embedding
 
 def image_cells(embedding: Embedding) -> tuple[slice, slice]:
     """Rows and columns of the embedding's grid that the image covers; the rest saw padding only."""
-    side, frame = embedding.features.shape[-1], embedding.frame
-    height, width = (-(-length * side // frame.model_size) for length in frame.resized_hw)  # rounded up
+    side, transform = embedding.features.shape[-1], embedding.transform
+    height, width = (-(-length * side // transform.model_size) for length in transform.resized_hw)  # rounded up
     return slice(height), slice(width)
 
 
@@ -22,13 +22,13 @@ def cell_of(embedding: Embedding, point_xy: np.ndarray) -> tuple[int, int]:
 
     Args:
         embedding: of the image.
-        point_xy: (2,) pixel indices, original frame.
+        point_xy: (2,) pixel indices, original space.
     Raises:
         PromptError: the point lies outside the image.
     """
-    frame, side = embedding.frame, embedding.features.shape[-1]
-    point = check_points(point_xy, frame.original_hw)[0] + 0.5  # the pixel's centre
-    column, row = (frame.to_model(point) * side / frame.model_size).astype(int)
+    transform, side = embedding.transform, embedding.features.shape[-1]
+    point = check_points(point_xy, transform.original_hw)[0] + 0.5  # the pixel's centre
+    column, row = (transform.to_model(point) * side / transform.model_size).astype(int)
     return int(row), int(column)
 
 
@@ -42,7 +42,7 @@ def principal_components(embedding: Embedding, count: int = 3) -> tuple[np.ndarr
         embedding: features (1, C, h, w).
         count: how many, the strongest first.
     Returns:
-        Maps (count, H, W) in the original frame, each from 0 to 1 between its 2nd and 98th percentile, and the share
+        Maps (count, H, W) in the original space, each from 0 to 1 between its 2nd and 98th percentile, and the share
         of the cells' variance (count,) that each holds.
     Source: Pearson, Philosophical Magazine 2(11), 1901.
     """
@@ -55,22 +55,22 @@ def principal_components(embedding: Embedding, count: int = 3) -> tuple[np.ndarr
     largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
     directions = directions * largest.sign()
     maps = torch.einsum("kc,chw->khw", directions, features - mean[:, None, None])
-    maps = embedding.frame.logits_to_original(maps[None])[0].numpy()
+    maps = embedding.transform.logits_to_original(maps[None])[0].numpy()
     low, high = np.percentile(maps, [2, 98], axis=(1, 2), keepdims=True)
     shares = strengths**2 / (strengths**2).sum()
     return np.clip((maps - low) / np.maximum(high - low, 1e-12), 0, 1), shares[:count].numpy()
 
 
-def likeness(embedding: Embedding, point_xy: np.ndarray) -> np.ndarray:
-    """(H, W) cosine between the feature at a pixel and the feature at every other, -1 to 1, original frame.
+def cosine_similarity_map(embedding: Embedding, point_xy: np.ndarray) -> np.ndarray:
+    """(H, W) cosine between the feature at a pixel and the feature at every other, -1 to 1, original space.
 
     Args:
         embedding: of the image.
-        point_xy: (2,) pixel indices, original frame.
+        point_xy: (2,) pixel indices, original space.
     Raises:
         PromptError: the point lies outside the image.
     """
     features: Tensor = torch.nn.functional.normalize(embedding.features[0].float().cpu(), dim=0)
     row, column = cell_of(embedding, point_xy)
     cosine = torch.einsum("c,chw->hw", features[:, row, column], features)
-    return embedding.frame.logits_to_original(cosine[None, None])[0, 0].numpy()
+    return embedding.transform.logits_to_original(cosine[None, None])[0, 0].numpy()

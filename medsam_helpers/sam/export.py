@@ -19,7 +19,7 @@ from transformers.models.sam.processing_sam import SamProcessor
 
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.sam.checkpoints import TIMEOUT_S
-from medsam_helpers.sam.last_stage import LastStageSam, joined
+from medsam_helpers.sam.last_stage import PartiallyUnfrozenSam, joined
 from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.tuned import CARD_FILE, load_checkpoint, read_card
 
@@ -51,7 +51,7 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
         raise ConfigError(
             f"{model.config.base_name} is no SAM, and transformers cannot load it: keep {source} as it is"
         )
-    if isinstance(model, LastStageSam):
+    if isinstance(model, PartiallyUnfrozenSam):
         model = joined(model)
     output.parent.mkdir(parents=True, exist_ok=True)
     # Whole or not there: written beside its place, then renamed.

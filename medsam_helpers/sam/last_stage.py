@@ -8,12 +8,12 @@ from transformers import SamModel
 from transformers.models.sam.modeling_sam import SamImageSegmentationOutput
 
 
-class LastStageSam(SamModel):
+class PartiallyUnfrozenSam(SamModel):
     """Takes `SamModel`'s place, and caches as far as it is frozen: its "embedding" is what the last stage is given.
 
     What lies before the cut never changes, so the same store serves; what lies behind it, `last_stage`, is a part that
     may train. A step costs several times that of the decoder alone, and still a fraction of the whole encoder's. Made
-    by `cut_before_last_stage`.
+    by `partially_unfrozen`.
     """
 
     def forward(self, image_embeddings: Tensor, **others: Tensor | bool) -> SamImageSegmentationOutput:
@@ -25,18 +25,18 @@ class LastStageSam(SamModel):
         return super().forward(image_embeddings=features.expand(len(image_embeddings), -1, -1, -1), **others)
 
 
-def cut_before_last_stage(model: SamModel) -> LastStageSam:
+def partially_unfrozen(model: SamModel) -> PartiallyUnfrozenSam:
     """Move the last stage and the neck of a TinyViT encoder into a part of their own (in place)."""
     encoder = model.vision_encoder
     # The other stages keep channels_last; weights that train are saved, and safetensors wants them as they are written.
     model.last_stage = nn.Sequential(encoder.layers[-1], encoder.neck).to(memory_format=torch.contiguous_format)
     encoder.layers, encoder.neck = encoder.layers[:-1], nn.Identity()
-    model.__class__ = LastStageSam
+    model.__class__ = PartiallyUnfrozenSam
     return model
 
 
-def joined(model: LastStageSam) -> SamModel:
-    """The same network in one piece again: what `cut_before_last_stage` did is undone (in place)."""
+def joined(model: PartiallyUnfrozenSam) -> SamModel:
+    """The same network in one piece again: what `partially_unfrozen` did is undone (in place)."""
     encoder = model.vision_encoder
     encoder.layers.append(model.last_stage[0])
     encoder.neck = model.last_stage[1]

@@ -15,9 +15,9 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from medsam_helpers.device import keep_freed_memory
 from medsam_helpers.errors import CheckpointError, ConfigError
-from medsam_helpers.geometry import Frame
+from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.sam import checkpoints as weights
-from medsam_helpers.sam.last_stage import cut_before_last_stage
+from medsam_helpers.sam.last_stage import partially_unfrozen
 from medsam_helpers.sam.light import build_light, light_config, load_light
 from medsam_helpers.sam.quick_decoder import with_quick_decoder
 from medsam_helpers.specialists.unet import PromptedUNet
@@ -43,9 +43,9 @@ class ModelInfo:
     mask_size: int
     pixel_scaling: str
 
-    def frame(self, original_hw: tuple[int, int]) -> Frame:
-        """The three frames of an image of this size under this model."""
-        return Frame(tuple(original_hw), self.model_size, self.mask_size)
+    def transform(self, original_hw: tuple[int, int]) -> ImageTransform:
+        """The three coordinate spaces of an image of this size under this model."""
+        return ImageTransform(tuple(original_hw), self.model_size, self.mask_size)
 
 
 def load_sam(name_or_path: str | Path, show_progress: bool = True) -> SamModel | PromptedUNet:
@@ -65,7 +65,7 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> SamModel |
     if str(name_or_path) in weights.SPECIALISTS:
         return PromptedUNet(str(name_or_path)).eval()
     if str(name_or_path) in weights.LAST_STAGE:
-        model = cut_before_last_stage(load_sam(weights.LAST_STAGE[str(name_or_path)], show_progress))
+        model = partially_unfrozen(load_sam(weights.LAST_STAGE[str(name_or_path)], show_progress))
         model.config.base_name = str(name_or_path)
         return model
     entry = weights.WEIGHTS.get(str(name_or_path))
@@ -155,7 +155,7 @@ def pixel_values(image: np.ndarray, info: ModelInfo) -> Tensor:
     Returns:
         (1, 3, S, S) float32.
     """
-    resized = info.frame(image.shape[:2]).image_to_model(image).astype(np.float32)
+    resized = info.transform(image.shape[:2]).image_to_model(image).astype(np.float32)
     if info.pixel_scaling == "minmax":
         low, high = resized.min(), resized.max()
         scaled = (resized - low) / max(high - low, 1e-8)

@@ -16,7 +16,7 @@ from medsam_helpers.data.views import TURNS, view_of
 from medsam_helpers.device import autocast, default_device, effective_precision
 from medsam_helpers.errors import PromptError, ShapeError
 from medsam_helpers.files import find_checkpoint
-from medsam_helpers.geometry import Frame, check_boxes, check_points, mirror
+from medsam_helpers.geometry import ImageTransform, check_boxes, check_points, mirror
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam, model_info, pixel_values
 from medsam_helpers.sam.tuned import load_checkpoint
@@ -27,13 +27,13 @@ _PROMPTS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Embedding:
-    """What the encoder saw in one image: `features` (1, 256, 64, 64) float32, and the frame to come back by.
+    """What the encoder saw in one image: `features` (1, 256, 64, 64) float32, and the transform to come back by.
 
     With test-time augmentation, `mirrored` is what it saw in the image's mirror image, of the same shape.
     """
 
     features: Tensor
-    frame: Frame
+    transform: ImageTransform
     mirrored: Tensor | None = None
 
 
@@ -41,8 +41,8 @@ class Embedding:
 class Prediction:
     """The answer to N prompts, M masks each (1, or 3 with `multimask`).
 
-    `masks` (N, M, H, W) bool in the original frame; `scores` (N, M), the model's own guess of each mask's IoU;
-    `logits` (N, M, h, w) float32 in the mask frame, which may go back in as the next prompt's `mask_logits`. With
+    `masks` (N, M, H, W) bool in the original space; `scores` (N, M), the model's own guess of each mask's IoU;
+    `logits` (N, M, h, w) float32 in the mask space, which may go back in as the next prompt's `mask_logits`. With
     test-time augmentation masks and scores come of both looks, the logits of the image as it is.
     """
 
@@ -56,7 +56,7 @@ class Prediction:
 
 
 class Segmenter:
-    """A model with the frames and precisions taken care of.
+    """A model with coordinate spaces and precisions taken care of.
 
     Args:
         model: from `load_sam` or `load_checkpoint`.
@@ -108,8 +108,11 @@ class Segmenter:
     def embed_batch(self, images: Sequence[np.ndarray]) -> list[Embedding]:
         """Several images through the encoder at once; their sizes may differ."""
         features = [self.encode([TURNS[view](image) for image in images]).split(1) for view in self.views]
-        frames = [self.info.frame(image.shape[:2]) for image in images]
-        return [Embedding(seen, frame, *mirrored) for frame, seen, *mirrored in zip(frames, *features, strict=True)]
+        transforms = [self.info.transform(image.shape[:2]) for image in images]
+        return [
+            Embedding(seen, transform, *mirrored)
+            for transform, seen, *mirrored in zip(transforms, *features, strict=True)
+        ]
 
     @torch.inference_mode()
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
@@ -134,31 +137,31 @@ class Segmenter:
         Args:
             image: (H, W, 3) uint8, or its `Embedding` when it is prompted more than once; an embedding made with
                 `tta` is looked at twice, one made without it once.
-            boxes: (N, 4) half-open xyxy, original frame; a single (4,) counts as N = 1.
-            points: (N, K, 2) xy, original frame; (K, 2) and (2,) count as N = 1. With boxes, a refinement of each.
+            boxes: (N, 4) half-open xyxy, original space; a single (4,) counts as N = 1.
+            points: (N, K, 2) xy, original space; (K, 2) and (2,) count as N = 1. With boxes, a refinement of each.
             labels: (N, K) or (K,), 1 foreground, 0 background; all 1 when left out.
-            mask_logits: (N, 1, h, w) logits of the mask frame: an earlier answer to refine.
+            mask_logits: (N, 1, h, w) logits of the mask space: an earlier answer to refine.
             multimask: three masks a prompt, for prompts as ambiguous as a single click; otherwise one.
         Raises:
             PromptError: no prompt, a malformed one, one outside the image, or `mask_logits` with two looks.
             ShapeError: boxes, points, labels and masks disagree in number.
         """
         embedding = image if isinstance(image, Embedding) else self.embed(image)
-        frame, width = embedding.frame, embedding.frame.original_hw[1]
+        transform, width = embedding.transform, embedding.transform.original_hw[1]
         if embedding.mirrored is not None and mask_logits is not None:
             raise PromptError("mask_logits refine one look at the image: use a Segmenter without tta for them")
-        prompts = self._prompt_inputs(frame, boxes, points, labels, mask_logits)
+        prompts = self._prompt_inputs(transform, boxes, points, labels, mask_logits)
         logits, scores = self._decode(embedding.features, prompts, multimask)
         if embedding.mirrored is None:
-            masks = [frame.logits_to_original(one[None]) > 0 for one in logits]
+            masks = [transform.logits_to_original(one[None]) > 0 for one in logits]
         else:
             turned = [None if prompt is None else mirror(prompt, width) for prompt in (boxes, points)]
-            prompts = self._prompt_inputs(frame, *turned, labels, None)
+            prompts = self._prompt_inputs(transform, *turned, labels, None)
             others, scores_there = self._decode(embedding.mirrored, prompts, multimask)
             scores = (scores + scores_there) / 2
-            # Averaged at the original size: in the mask frame the padding lies on the right of both.
+            # Averaged at the original size: in the mask space the padding lies on the right of both.
             masks = [
-                frame.logits_to_original(one[None]) + frame.logits_to_original(other[None]).flip(-1) > 0
+                transform.logits_to_original(one[None]) + transform.logits_to_original(other[None]).flip(-1) > 0
                 for one, other in zip(logits, others, strict=True)
             ]
         return Prediction(torch.cat(masks).cpu().numpy(), scores.cpu().numpy(), logits.cpu())
@@ -179,7 +182,7 @@ class Segmenter:
     def predict_case(self, case: Case, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One mask (H, W) and score a box: the `Predictor` that `evaluation.evaluate` asks for."""
         looks = [self._features(view_of(case, view)) for view in self.views]
-        prediction = self.predict(Embedding(looks[0], self.info.frame(case.size_hw), *looks[1:]), boxes=boxes)
+        prediction = self.predict(Embedding(looks[0], self.info.transform(case.size_hw), *looks[1:]), boxes=boxes)
         return prediction.masks[:, 0], prediction.scores[:, 0]
 
     def _features(self, case: Case) -> Tensor:
@@ -189,20 +192,20 @@ class Segmenter:
 
     def _prompt_inputs(
         self,
-        frame: Frame,
+        transform: ImageTransform,
         boxes: np.ndarray | None,
         points: np.ndarray | None,
         labels: np.ndarray | None,
         mask_logits: Tensor | None,
     ) -> dict[str, Tensor]:
-        """The prompts as `SamModel` takes them, one a row of the batch, in the model frame."""
+        """The prompts as `SamModel` takes them, one a row of the batch, in the model space."""
         inputs: dict[str, Tensor] = {}
         if boxes is not None:
-            checked = check_boxes(boxes, frame.original_hw)
-            inputs["input_boxes"] = torch.from_numpy(frame.to_model(checked))[:, None]
+            checked = check_boxes(boxes, transform.original_hw)
+            inputs["input_boxes"] = torch.from_numpy(transform.to_model(checked))[:, None]
         if points is not None:
-            checked = check_points(points, frame.original_hw).reshape(-1, *np.atleast_2d(points).shape[-2:])
-            inputs["input_points"] = torch.from_numpy(frame.to_model(checked))[:, None]
+            checked = check_points(points, transform.original_hw).reshape(-1, *np.atleast_2d(points).shape[-2:])
+            inputs["input_points"] = torch.from_numpy(transform.to_model(checked))[:, None]
             labels = np.ones(checked.shape[:2]) if labels is None else np.asarray(labels)
             if labels.size != checked.shape[0] * checked.shape[1] or not np.isin(labels, (0, 1)).all():
                 raise PromptError(f"labels must be 0 or 1, one a point: {labels.shape} for points {checked.shape}")

@@ -68,7 +68,7 @@ class PromptedUNet(nn.Module):
 
         Args:
             image_embeddings: (B, 3, 256, 256) float, see `models.pixel_values`.
-            input_boxes: (B, 1, 4) xyxy, model frame.
+            input_boxes: (B, 1, 4) xyxy, model space.
             multimask_output: must be False: a U-Net has one answer.
             others: of `SamModel`; none of them can be given.
         Returns:

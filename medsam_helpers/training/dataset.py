@@ -14,12 +14,12 @@ from tqdm.auto import tqdm
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import view_of
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.geometry import Frame
+from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.prompts import BoxMode, jitter_boxes, mask_to_boxes
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.training.augmentation import augmented
 
-FrameOf = Callable[[tuple[int, int]], Frame]
+TransformOf = Callable[[tuple[int, int]], ImageTransform]
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class _View:
     """One view of a case: where its embedding is found, its boxes, and a target for each box."""
 
     image_digest: str
-    frame: Frame
+    transform: ImageTransform
     boxes: np.ndarray
     targets: list[Tensor]
 
 
 class PromptedCases(Dataset):
-    """Training examples: a cached embedding, a box jittered anew each epoch, the target in the mask frame.
+    """Training examples: a cached embedding, a box jittered anew each epoch, the target in the mask space.
 
     The draw of epoch e and case i depends on (seed, e, i) alone, so that a resumed run sees what an
     uninterrupted one would have seen, on any number of processes.
@@ -41,16 +41,16 @@ class PromptedCases(Dataset):
     Args:
         cases: decoded once, here; only boxes and small targets are kept.
         store: holds the embeddings of all their views.
-        frame_of: gives an image size's `Frame`.
+        transform_of: gives an image size's `ImageTransform`.
         jitter_1024: see `prompts.jitter_boxes`.
         box_mode: with "components" an epoch shows one lesion of each case, drawn anew.
         seed: of order, view and jitter.
         views: names of `data.views.VIEWS`; an epoch shows one of each case, drawn anew.
         show_progress: show a bar while the cases are read.
-        loss_size: side of the targets; default: the mask frame's.
+        loss_size: side of the targets; default: the mask space's.
         augment: change image and target at random, and put the box round what comes out; the store's "embeddings" must
-            be pixels of the mask frame's size.
-        several_times: how often an epoch shows a case with several lesions.
+            be pixels of the mask space's size.
+        oversampling: how often an epoch shows a case with several lesions.
     Raises:
         DataError: an embedding is missing.
         ConfigError: `augment`, and what is stored are no pixels.
@@ -60,7 +60,7 @@ class PromptedCases(Dataset):
         self,
         cases: Sequence[Case],
         store: EmbeddingStore,
-        frame_of: FrameOf,
+        transform_of: TransformOf,
         jitter_1024: float,
         box_mode: BoxMode,
         seed: int,
@@ -68,7 +68,7 @@ class PromptedCases(Dataset):
         show_progress: bool = False,
         loss_size: int | None = None,
         augment: bool = False,
-        several_times: int = 1,
+        oversampling: int = 1,
     ) -> None:
         self.augment = augment
         self.store, self.jitter_1024, self.seed = store, jitter_1024, seed
@@ -79,12 +79,12 @@ class PromptedCases(Dataset):
         def seen(case: Case) -> _View:
             if case.image_digest not in store:
                 raise DataError(f"{case.name}: no embedding of this image in {store.folder}; embed the data first")
-            frame, boxes = frame_of(case.size_hw), mask_to_boxes(case.mask, box_mode)
-            targets = [frame.mask_to_target(_inside(box, case.mask), loss_size).bool() for box in boxes]
-            return _View(case.image_digest, frame, boxes, targets)
+            transform, boxes = transform_of(case.size_hw), mask_to_boxes(case.mask, box_mode)
+            targets = [transform.mask_to_target(_inside(box, case.mask), loss_size).bool() for box in boxes]
+            return _View(case.image_digest, transform, boxes, targets)
 
         for case in tqdm(cases, desc="reading cases", leave=False, disable=None if show_progress else True):
-            times = several_times if len(mask_to_boxes(case.mask, "components")) > 1 else 1
+            times = oversampling if len(mask_to_boxes(case.mask, "components")) > 1 else 1
             self.digests += [case.digest] * times
             self.views += [[seen(view_of(case, view)) for view in views]] * times
         if augment and self.views and store[self.views[0][0].image_digest].shape[0] != 3:
@@ -94,18 +94,18 @@ class PromptedCases(Dataset):
         return len(self.digests)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """`image_embeddings` (256, 64, 64), `input_boxes` (1, 4) in the model frame, `target` (1, h, w)."""
+        """`image_embeddings` (256, 64, 64), `input_boxes` (1, 4) in the model space, `target` (1, h, w)."""
         rng = np.random.default_rng([self.seed, self.epoch, index])
         view = self.views[index][rng.integers(len(self.views[index]))]
         chosen = rng.integers(len(view.boxes))
         features, target = self.store[view.image_digest].float(), view.targets[chosen]
         if self.augment:
-            # Pixels of the mask frame's size: what comes out is a picture of its own, and has one frame.
+            # Pixels of the mask space's size: what comes out is a picture of its own, and has one space.
             features, target = augmented(features, target, rng)
             box = jitter_boxes(mask_to_boxes(target.numpy()), target.shape, self.jitter_1024, rng)
         else:
-            moved = jitter_boxes(view.boxes[[chosen]], view.frame.original_hw, self.jitter_1024, rng)
-            box = view.frame.to_model(moved)
+            moved = jitter_boxes(view.boxes[[chosen]], view.transform.original_hw, self.jitter_1024, rng)
+            box = view.transform.to_model(moved)
         return {
             "image_embeddings": features,
             "input_boxes": torch.from_numpy(box),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class WeightAverage:
+class ExponentialMovingAverage:
     """Exponential moving average of the weights of a model that train.
 
     Args:
@@ -18,7 +18,7 @@ class WeightAverage:
 
     >>> model = nn.Linear(1, 1, bias=False)
     >>> _ = nn.init.constant_(model.weight, 1.0)
-    >>> average = WeightAverage(model, decay=0.75)
+    >>> average = ExponentialMovingAverage(model, decay=0.75)
     >>> _ = nn.init.constant_(model.weight, 5.0)
     >>> average.update()
     >>> average.weights["weight"].item()

@@ -32,7 +32,7 @@ from medsam_helpers.sam.parts import freeze_all_but
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import part_state
 from medsam_helpers.training.dataset import EpochOrder, PromptedCases
-from medsam_helpers.training.ema import WeightAverage
+from medsam_helpers.training.ema import ExponentialMovingAverage
 from medsam_helpers.training.losses import get_loss
 from medsam_helpers.training.recipes import Recipe
 from medsam_helpers.training.state import STATE_FILE, TrainingState
@@ -108,7 +108,7 @@ def fit(
     examples = PromptedCases(
         train,
         store,
-        info.frame,
+        info.transform,
         recipe.jitter_1024,
         recipe.box_mode,
         seed,
@@ -116,7 +116,7 @@ def fit(
         show_progress,
         recipe.loss_size,
         recipe.augment,
-        recipe.several_times,
+        recipe.oversampling,
     )
     identity = {
         "recipe": recipe.as_dict(),
@@ -136,7 +136,7 @@ def fit(
     wrapped, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     if accelerator.scaler is not None and state.scaler:
         accelerator.scaler.load_state_dict(state.scaler)
-    average = WeightAverage(model, recipe.average_decay)
+    average = ExponentialMovingAverage(model, recipe.ema_decay)
     average.load(state.average)
     accelerator.init_trackers("medsam", config={k: str(v) for k, v in recipe.as_dict().items()})
     steps_per_epoch = math.ceil(len(loader) / recipe.accumulation)
@@ -189,7 +189,7 @@ def _train_epoch(
     accelerator: Accelerator,
     recipe: Recipe,
     schedule: Iterator[tuple[int, float]],
-    average: WeightAverage,
+    average: ExponentialMovingAverage,
     bar: tqdm,
 ) -> float:
     """One pass over the examples; gives the mean loss."""

@@ -29,11 +29,11 @@ class Recipe:
         batch: prompts a forward pass, over all processes.
         accumulation: forward passes an optimiser step.
         precision: "auto", "fp32", "bf16" or "fp16"; the loss is always computed in float32.
-        jitter_1024: largest move of a box side, pixels of the 1024 frame.
+        jitter_1024: largest move of a box side, pixels of a model space of 1024.
         views: of each training case, names of `data.views.VIEWS`; an epoch shows one of them. Each is encoded once.
         box_mode: one box round everything, or one (drawn anew each epoch) of the components.
         clip_norm: largest norm of the gradient.
-        average_decay: of the moving average of the weights, which is what dev scores and what is kept; 0 keeps the
+        ema_decay: of the moving average of the weights, which is what dev scores and what is kept; 0 keeps the
             last step's weights.
         loss_size: side of the square that the loss is computed on. None: the decoder's own, 256. Larger: logits are
             enlarged bilinearly, as for the mask that a reader gets, and targets are finer (one bool a pixel and view in
@@ -42,7 +42,7 @@ class Recipe:
         trainable: parts whose weights change. The encoder cannot: its embeddings are cached. Its `last_stage` can, in
             the models that are cut before it.
         augment: change each image at random on the way, see `augmentation`; for a network that sees pixels (a U-Net).
-        several_times: how often an epoch shows an image with several lesions; they are few, and one box round all of
+        oversampling: how often an epoch shows an image with several lesions; they are few, and one box round all of
             them is the hardest prompt.
 
     Raises:
@@ -64,24 +64,24 @@ class Recipe:
     views: tuple[str, ...] = ("as-is",)
     box_mode: BoxMode = "union"
     clip_norm: float = 1.0
-    average_decay: float = 0.0
+    ema_decay: float = 0.0
     loss_size: int | None = None
     patience: int | None = None
     trainable: tuple[str, ...] = ("mask_decoder",)
     augment: bool = False
-    several_times: int = 1
+    oversampling: int = 1
 
     def __post_init__(self) -> None:
         positive = {"lr": self.lr, "epochs": self.epochs, "batch": self.batch, "accumulation": self.accumulation}
-        positive |= {"several_times": self.several_times}
+        positive |= {"oversampling": self.oversampling}
         for name, value in positive.items():
             if not (value > 0 and math.isfinite(value)):
                 raise ConfigError(f"{name} must be greater than 0 and finite, is {value:g}")
         for name in ("lr_min", "weight_decay", "warmup_steps", "jitter_1024"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise ConfigError(f"{name} must not be negative, is {getattr(self, name):g}")
-        if not 0 <= self.average_decay < 1:
-            raise ConfigError(f"average_decay must be from 0 up and below 1, is {self.average_decay:g}")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"ema_decay must be from 0 up and below 1, is {self.ema_decay:g}")
         if self.loss_size is not None and not self.loss_size > 0:
             raise ConfigError(f"loss_size must be greater than 0, or None for the decoder's own, is {self.loss_size}")
         if self.loss not in LOSSES:
@@ -102,7 +102,7 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """All values, JSON-able; a later field only where it is set, so that runs of before it keep their identity."""
         values = asdict(self) | {"trainable": list(self.trainable), "views": list(self.views)}
-        later = {"loss_size": None, "augment": False, "several_times": 1}
+        later = {"loss_size": None, "augment": False, "oversampling": 1}
         return {name: value for name, value in values.items() if name not in later or value != later[name]}
 
 
@@ -112,7 +112,7 @@ BEST = Recipe(
     "without 0.925); no change tried since beats it at j20 by more than its interval (experiments/kvasir-search*.toml)",
     lr=2e-4,
     warmup_steps=20,
-    average_decay=0.95,
+    ema_decay=0.95,
     views=("as-is", "mirrored", "upside-down", "turned"),
 )
 
@@ -125,12 +125,12 @@ RECIPES: dict[str, Recipe] = {
             lr=2e-4,
             warmup_steps=20,
             epochs=6,
-            average_decay=0.95,
+            ema_decay=0.95,
         ),
         BEST,
         Recipe(
             "guide",
-            source="public guide to fine-tuning SAM on Kvasir-SEG, with its frame bug and one-sided jitter put right",
+            source="public guide to fine-tuning SAM on Kvasir-SEG; its coordinate-space bug and one-sided jitter put right",
             loss="dice_ce_squared",
             lr=1e-5,
             lr_min=1e-7,
@@ -166,7 +166,7 @@ RECIPES: dict[str, Recipe] = {
             warmup_steps=50,
             epochs=24,
             batch=8,
-            average_decay=0.99,
+            ema_decay=0.99,
             augment=True,
         ),
     )

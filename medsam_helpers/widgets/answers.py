@@ -23,7 +23,7 @@ class Answer:
     """One model's answer to all boxes and points on the canvas.
 
     Args:
-        masks: (N, H, W) bool, original frame; one a box, or a single one for points alone.
+        masks: (N, H, W) bool, original space; one a box, or a single one for points alone.
         scores: (N,) the model's own guess of each mask's IoU; None if it has none.
         dice: of the union of the masks with the truth; None where the truth is not known.
         seconds: that the model took.

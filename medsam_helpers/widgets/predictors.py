@@ -76,7 +76,7 @@ class EmbeddingCache:
     def _stored(self, segmenter: Segmenter, digest: str, image: np.ndarray) -> Embedding | None:
         if segmenter.store is None or digest not in segmenter.store:
             return None
-        return Embedding(segmenter.store[digest].float()[None], segmenter.info.frame(image.shape[:2]))
+        return Embedding(segmenter.store[digest].float()[None], segmenter.info.transform(image.shape[:2]))
 
     def _encode(self, segmenter: Segmenter, image: np.ndarray, report: Report | None) -> Embedding:
         with _reporting(segmenter.model.vision_encoder, report):

@@ -504,7 +504,7 @@ def test_get_or_train_trains_once_for_each_setting_and_each_pixel(place, tmp_pat
 
 
 def test_two_that_ask_for_the_same_run_at_once_train_it_once(place, monkeypatch):
-    trained, real = [], engine.run_finetune
+    trained, real = [], engine.finetune
     limits = {"train_limit": 2, "dev_limit": 1, "val_limit": 1}
     config = RunConfig(model="tiny", data=str(place / "data"), epochs=1, precision="fp32", **limits)
 
@@ -513,7 +513,7 @@ def test_two_that_ask_for_the_same_run_at_once_train_it_once(place, monkeypatch)
         time.sleep(0.5)  # long enough for the other to come
         return real(*arguments)
 
-    monkeypatch.setattr(engine, "run_finetune", slow)
+    monkeypatch.setattr(engine, "finetune", slow)
     with ThreadPoolExecutor(2) as both:
         first, second = both.map(lambda _: get_or_train(config, False), range(2))
     assert first == second

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medsam_helpers.data.hub import HUB_SOURCES, hub_dataset
 from medsam_helpers.data import hub
+from medsam_helpers.data.hub import HUB_SOURCES, hub_dataset
 from medsam_helpers.data.sources import load_data
 from medsam_helpers.errors import ConfigError, DataError
 

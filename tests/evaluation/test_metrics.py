@@ -84,7 +84,7 @@ def test_nsd_by_hand():
 
 
 def test_tolerance_is_given_in_the_1024_frame():
-    # Long side 512: 2 pixels of the 1024 frame are 1 pixel here. Lines 2 apart fall outside, lines 1 apart inside.
+    # Long side 512: 2 pixels of a model space of 1024 are 1 here. Lines 2 apart fall outside, lines 1 apart inside.
     pred, near, far = (np.zeros((10, 512), bool) for _ in range(3))
     pred[:, 100] = near[:, 101] = far[:, 102] = True
     assert nsd(pred, near) == 1

@@ -88,7 +88,7 @@ WRONG = {
         (focal_loss, "before the mean"),  # its default alpha is not 1
         (lambda logits, target: 0.0, "before the mean"),
     ],
-    "02.1": [(144, "the image takes"), (448, "model frame"), (56, "divide by four"), ("many", "divide by four")],
+    "02.1": [(144, "the image takes"), (448, "model space"), (56, "divide by four"), ("many", "divide by four")],
     "02.2": [
         (lambda row, column, h, w: cell_to_original(column, row, h, w), "from the column"),
         (lambda row, column, h, w: cell_to_original(row - 0.5, column - 0.5, h, w), "upper left corner"),

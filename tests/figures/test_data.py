@@ -1,4 +1,4 @@
-"""Pictures of a data set: the box lies at its place in every frame, padding is hatched, nothing is left with pyplot."""
+"""Pictures of a data set: the box lies at its place in every space, padding is hatched, nothing is left with pyplot."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,8 +10,8 @@ from matplotlib.patches import Rectangle
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.figures.cases import COLORS
-from medsam_helpers.figures.data import STRETCHED, case_grid, show_masks, three_frames
-from medsam_helpers.geometry import Frame
+from medsam_helpers.figures.data import STRETCHED, case_grid, show_masks, three_spaces
+from medsam_helpers.geometry import ImageTransform
 
 
 def case(name, hw=(60, 120), box=(30, 10, 70, 40)):
@@ -35,7 +35,9 @@ def paddings(ax):
 
 
 def test_three_frames_by_hand():
-    figure = three_frames(case("a"), np.array([30.0, 10, 70, 40]), Frame((60, 120), model_size=240, mask_size=60))
+    figure = three_spaces(
+        case("a"), np.array([30.0, 10, 70, 40]), ImageTransform((60, 120), model_size=240, mask_size=60)
+    )
     FigureCanvasAgg(figure).draw()
     original, model, mask = figure.axes
     np.testing.assert_allclose(prompts(original), [[30, 10, 70, 40]])
@@ -49,8 +51,8 @@ def test_three_frames_by_hand():
 
 
 def test_a_high_image_is_padded_on_the_right():
-    frame = Frame((120, 60), model_size=240, mask_size=60)
-    figure = three_frames(case("a", (120, 60), (10, 30, 40, 70)), np.array([10.0, 30, 40, 70]), frame)
+    transform = ImageTransform((120, 60), model_size=240, mask_size=60)
+    figure = three_spaces(case("a", (120, 60), (10, 30, 40, 70)), np.array([10.0, 30, 40, 70]), transform)
     assert paddings(figure.axes[2]) == [(30, 0, 30, 60)]
 
 
@@ -70,7 +72,7 @@ def test_masks_are_tinted_where_they_are_even_when_empty_or_full(filled):
 
 def test_the_legend_names_masks_and_padding():
     ax = Figure().subplots()
-    show_masks(ax, {"here": (np.ones((60, 60), bool), STRETCHED)}, Frame((60, 120), 240, 60))
+    show_masks(ax, {"here": (np.ones((60, 60), bool), STRETCHED)}, ImageTransform((60, 120), 240, 60))
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["here", "padding"]
 
 

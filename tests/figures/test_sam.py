@@ -48,8 +48,8 @@ def test_clicks_and_labels_must_agree_in_number():
 def test_a_map_lies_over_the_greys(case):
     ax = Figure().subplots()
     values = np.linspace(-1, 1, 1200).reshape(30, 40)
-    drawn = show_map(ax, case.image, values, "likeness")
-    assert ax.get_title() == "likeness"
+    drawn = show_map(ax, case.image, values, "cosine_similarity_map")
+    assert ax.get_title() == "cosine_similarity_map"
     np.testing.assert_array_equal(drawn.get_array(), values)
     assert len(ax.images) == 2
 

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from medsam_helpers.data.case import Dataset
-from medsam_helpers.mlops.launch import Experiment, submit
+from medsam_helpers.mlops.launch import TrainingJob, submit
 from medsam_helpers.phantoms.dataset import save_folder
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.training.state import STATE_FILE
@@ -73,7 +73,7 @@ def history_length(folder):
 @pytest.fixture(scope="module")
 def reference(root):
     """The run that all others must equal, on this machine's queue, in one process."""
-    job = submit(Experiment(config(root), root / "reference"), root / "jobs")
+    job = submit(TrainingJob(config(root), root / "reference"), root / "jobs")
     return job.result(), root / "reference", job
 
 
@@ -87,14 +87,14 @@ def test_a_job_on_this_machine_gives_figures_run_and_logs(reference):
 
 
 def test_a_job_that_fails_says_why(root):
-    job = submit(Experiment(config(root, data=str(root / "nowhere")), root / "failed"), root / "jobs")
+    job = submit(TrainingJob(config(root, data=str(root / "nowhere")), root / "failed"), root / "jobs")
     with pytest.raises(submitit.core.utils.FailedJobError, match="nowhere"):
         job.result()
     assert "ConfigError" in job.stderr()
 
 
 def test_two_processes_give_the_result_of_one(root, reference):
-    job = submit(Experiment(config(root), root / "two"), root / "jobs", processes=2)
+    job = submit(TrainingJob(config(root), root / "two"), root / "jobs", processes=2)
     figures = job.results()
     assert len(figures) == 2
     one, two = weights(reference[1]), weights(root / "two")
@@ -114,7 +114,7 @@ def wait_for_an_epoch(folder):
 
 def test_a_job_that_is_interrupted_is_queued_again_and_ends_in_the_same_weights(root, reference, mlflow_server):
     long = config(root, epochs=2)
-    job = submit(Experiment(long, root / "again", mlflow_server.uri, "launched"), root / "jobs")
+    job = submit(TrainingJob(long, root / "again", mlflow_server.uri, "launched"), root / "jobs")
     wait_for_an_epoch(root / "again")
     controller = psutil.Process(int(job.job_id))
     (task,) = [child for child in controller.children() if "submitit.core._submit" in child.cmdline()]
@@ -134,7 +134,7 @@ def test_a_job_that_is_interrupted_is_queued_again_and_ends_in_the_same_weights(
 
 
 def test_the_same_experiment_on_slurm_gives_the_same_weights(root, reference, slurm):
-    job = submit(Experiment(config(root), root / "slurm"), root / "jobs", "slurm", timeout_min=5)
+    job = submit(TrainingJob(config(root), root / "slurm"), root / "jobs", "slurm", timeout_min=5)
     figures = job.result()
     assert figures["tuned_dice"] == reference[0]["tuned_dice"]
     for key, value in weights(reference[1]).items():
@@ -143,8 +143,8 @@ def test_the_same_experiment_on_slurm_gives_the_same_weights(root, reference, sl
 
 
 def test_slurm_tells_of_a_failure_and_queues_what_it_stopped_again(root, reference, slurm):
-    failing = submit(Experiment(config(root, data=str(root / "nowhere")), root / "bad"), root / "jobs", "slurm")
-    job = submit(Experiment(config(root), root / "requeued"), root / "jobs", "slurm", timeout_min=5)
+    failing = submit(TrainingJob(config(root, data=str(root / "nowhere")), root / "bad"), root / "jobs", "slurm")
+    job = submit(TrainingJob(config(root), root / "requeued"), root / "jobs", "slurm", timeout_min=5)
     with pytest.raises(submitit.core.utils.FailedJobError, match="nowhere"):
         failing.result()
     wait_for_an_epoch(root / "requeued")

@@ -12,11 +12,11 @@ from medsam_helpers.cli.main import main
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.evaluation.evaluate import case_boxes
-from medsam_helpers.runs.finetune import run_finetune
+from medsam_helpers.runs.finetune import finetune
 from medsam_helpers.evaluation.metrics import dice
 from medsam_helpers.training.recipes import get_recipe
 from medsam_helpers.sam.segmenter import Segmenter
-from medsam_helpers.runs.release import ship
+from medsam_helpers.runs.release import release
 
 
 @pytest.fixture
@@ -24,15 +24,15 @@ def run(tmp_path, monkeypatch, cache):
     """A finished run on discs, and an empty folder in place of the checkout's `checkpoints/`."""
     make_tiny_sam().save_pretrained(tmp_path / "tiny")
     save_images(draw_discs(12), tmp_path / "data")
-    monkeypatch.setattr(files, "SHIPPED", tmp_path / "checkpoints")
+    monkeypatch.setattr(files, "RELEASED", tmp_path / "checkpoints")
     monkeypatch.chdir(tmp_path)
     recipe = get_recipe("quick").but(epochs=3, lr=3e-3, loss="dice_bce", precision="fp32", batch=2)
-    run_finetune(RunConfig(model="tiny", data="data"), tmp_path / "run", False, "medsam", recipe=recipe)
+    finetune(RunConfig(model="tiny", data="data"), tmp_path / "run", False, "medsam", recipe=recipe)
     return tmp_path / "run"
 
 
 def test_half_precision_halves_the_file_and_keeps_the_masks(run, tmp_path):
-    folder = ship(run, "discs", "kvasir", tmp_path / "checkpoints")
+    folder = release(run, "discs", "kvasir", tmp_path / "checkpoints")
     state = load_file(folder / "decoder.safetensors")
     assert {weight.dtype for weight in state.values()} == {torch.float16}
     sizes = [(place / "decoder.safetensors").stat().st_size for place in (folder, run)]
@@ -53,7 +53,7 @@ def test_half_precision_halves_the_file_and_keeps_the_masks(run, tmp_path):
 
 
 def test_a_shipped_decoder_is_found_by_its_name_unless_a_path_has_it(run, tmp_path):
-    folder = ship(run, "discs", root=tmp_path / "checkpoints")
+    folder = release(run, "discs", root=tmp_path / "checkpoints")
     assert files.find_checkpoint("discs") == folder
     assert files.find_checkpoint("other").parts == ("other",)
     assert files.find_checkpoint("run/discs").parts == ("run", "discs")
@@ -66,7 +66,7 @@ def test_a_shipped_decoder_is_found_by_its_name_unless_a_path_has_it(run, tmp_pa
 
 
 def test_the_card_says_terms_use_and_limits_and_no_path(run, tmp_path):
-    folder = ship(run, "discs", "kvasir", tmp_path / "checkpoints")
+    folder = release(run, "discs", "kvasir", tmp_path / "checkpoints")
     text = (folder / "README.md").read_text()
     for said in ("CC BY 4.0", "Jha et al.", "Intended use and limits", "not for clinical use", 'load("discs")'):
         assert said in text
@@ -76,16 +76,16 @@ def test_the_card_says_terms_use_and_limits_and_no_path(run, tmp_path):
 
 def test_what_cannot_ship_is_refused(run, tmp_path):
     with pytest.raises(ConfigError, match="'a/b' is no name"):
-        ship(run, "a/b", root=tmp_path / "checkpoints")
+        release(run, "a/b", root=tmp_path / "checkpoints")
     with pytest.raises(ConfigError, match="no data source 'nope': use kvasir, breast"):
-        ship(run, "discs", "nope", tmp_path / "checkpoints")
+        release(run, "discs", "nope", tmp_path / "checkpoints")
     state = load_file(run / "decoder.safetensors")
     key = next(iter(state))
     save_file(state | {key: torch.full_like(state[key], 1e6)}, run / "decoder.safetensors")
     with pytest.raises(CheckpointError, match="half precision cannot"):
-        ship(run, "discs", root=tmp_path / "checkpoints")
+        release(run, "discs", root=tmp_path / "checkpoints")
     card = json.loads((run / "run_card.json").read_text())
     (run / "run_card.json").write_text(json.dumps(card | {"split": "dev"}))
     with pytest.raises(CheckpointError, match="not a finished run that was scored on val"):
-        ship(run, "discs", root=tmp_path / "checkpoints")
+        release(run, "discs", root=tmp_path / "checkpoints")
     assert not (tmp_path / "checkpoints").exists()

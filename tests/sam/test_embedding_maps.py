@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from medsam_helpers.errors import PromptError
-from medsam_helpers.geometry import Frame
-from medsam_helpers.sam.embedding_maps import cell_of, image_cells, likeness, principal_components
+from medsam_helpers.geometry import ImageTransform
+from medsam_helpers.sam.embedding_maps import cell_of, cosine_similarity_map, image_cells, principal_components
 from medsam_helpers.sam.segmenter import Embedding, Segmenter
 
 
 def embedding_of(features, original_hw=(512, 1024)):
-    """Channels (C, 16, 16) as the embedding of an image in a model frame of 1024."""
-    return Embedding(features[None], Frame(original_hw))
+    """Channels (C, 16, 16) as the embedding of an image in a model space of 1024."""
+    return Embedding(features[None], ImageTransform(original_hw))
 
 
 def noise(*shape, seed=0):
@@ -36,7 +36,7 @@ def test_a_pixel_lies_in_the_cell_that_its_centre_lies_in(point, cell):
 
 
 def test_in_a_small_image_each_pixel_spans_cells_and_its_centre_decides():
-    # 8 pixels wide, 128 of the model frame each: the centre of pixel 3 is at 448, in cell 7 of 64 pixels.
+    # 8 pixels wide, 128 of the model space each: the centre of pixel 3 is at 448, in cell 7 of 64 pixels.
     assert cell_of(embedding_of(noise(4, 16, 16), (4, 8)), np.array([3, 0])) == (1, 7)
 
 
@@ -44,7 +44,7 @@ def test_likeness_is_the_cosine():
     features = torch.zeros(2, 16, 16)
     features[0, :, :8] = 3.0  # the left half points along the first axis,
     features[0, :, 8:], features[1, :, 8:] = 1.0, 1.0  # the right half at 45 degrees to it
-    like = likeness(embedding_of(features), np.array([100, 100]))
+    like = cosine_similarity_map(embedding_of(features), np.array([100, 100]))
     assert like.shape == (512, 1024)
     np.testing.assert_allclose(like[:, :440], 1, atol=1e-6)
     np.testing.assert_allclose(like[:, 600:], np.sqrt(0.5), atol=1e-6)
@@ -53,12 +53,14 @@ def test_likeness_is_the_cosine():
 def test_likeness_does_not_care_for_length():
     embedding = embedding_of(noise(8, 16, 16))
     scaled = embedding_of(noise(8, 16, 16) * (1 + torch.arange(16.0)))
-    np.testing.assert_allclose(likeness(embedding, [700, 90]), likeness(scaled, [700, 90]), atol=1e-5)
+    np.testing.assert_allclose(
+        cosine_similarity_map(embedding, [700, 90]), cosine_similarity_map(scaled, [700, 90]), atol=1e-5
+    )
 
 
 def test_a_click_outside_is_named():
     with pytest.raises(PromptError, match="lies outside the image"):
-        likeness(embedding_of(noise(4, 16, 16)), np.array([5, 512]))
+        cosine_similarity_map(embedding_of(noise(4, 16, 16)), np.array([5, 512]))
 
 
 def test_components_are_those_of_numpy_and_padding_has_no_say():
@@ -96,6 +98,6 @@ def test_a_model_s_own_embedding_can_be_looked_at(tiny_sam, discs):
     maps, shares = principal_components(embedding)
     assert maps.shape == (3, *case.size_hw)
     assert (np.diff(shares) <= 0).all()
-    like = likeness(embedding, [5, 5])
+    like = cosine_similarity_map(embedding, [5, 5])
     assert like.shape == case.size_hw
     assert like.max() <= 1 + 1e-5

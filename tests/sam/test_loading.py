@@ -14,7 +14,7 @@ from transformers import SamConfig, SamModel, SamProcessor, SamVisionConfig
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.sam.checkpoints import WEIGHTS, fetch
 from medsam_helpers.sam.export import export_model
-from medsam_helpers.sam.last_stage import LastStageSam, joined
+from medsam_helpers.sam.last_stage import PartiallyUnfrozenSam, joined
 from medsam_helpers.sam.light import build_light, light_config, rename_keys
 from medsam_helpers.sam.loading import load_sam, model_info, pixel_values, state_digest
 from medsam_helpers.sam.parts import freeze_all_but, parameter_table
@@ -47,7 +47,7 @@ def test_encoder_and_decoder_answer_as_the_original_implementation(light):
     image = reference_image()
     with torch.inference_mode():
         embedding = light.get_image_embeddings(pixel_values(image, info))
-        box = torch.from_numpy(info.frame(image.shape[:2]).to_model(BOX))[None, None]
+        box = torch.from_numpy(info.transform(image.shape[:2]).to_model(BOX))[None, None]
         single = light(image_embeddings=embedding, input_boxes=box, multimask_output=False)
         several = light(image_embeddings=embedding, input_boxes=box, multimask_output=True)
     np.testing.assert_allclose(embedding[0, ::8, ::4, ::4], expected["embedding"], atol=2e-4)
@@ -313,7 +313,7 @@ def cut():
 @pytest.mark.slow
 def test_a_model_that_is_cut_answers_as_the_whole_one(mobile_sam, cut):
     image, info = reference_image(), model_info(mobile_sam)
-    box = torch.from_numpy(info.frame(image.shape[:2]).to_model(BOX))[None, None]
+    box = torch.from_numpy(info.transform(image.shape[:2]).to_model(BOX))[None, None]
     masks = []
     with torch.inference_mode():
         for model in (mobile_sam, cut):
@@ -349,7 +349,7 @@ def test_the_last_stage_learns_and_the_rest_of_the_encoder_stays(cut, tmp_path):
     card = {"base": "mobile-sam-last-stage", "base_digest": model_info(cut).base_digest}
     folder = save_decoder(part_state(cut, ["mask_decoder", "last_stage"]), tmp_path / "run", card)
     loaded = load_checkpoint(folder)
-    assert isinstance(loaded, LastStageSam)
+    assert isinstance(loaded, PartiallyUnfrozenSam)
     assert state_digest(loaded) == state_digest(cut)
 
     # Exported it is in one piece: the usual embedding, the trained answer.

@@ -73,7 +73,7 @@ def test_images_of_different_sizes_go_through_the_encoder_together(segmenter, im
     together = segmenter.embed_batch(others)
     for embedding, one in zip(together, others, strict=True):
         torch.testing.assert_close(embedding.features, segmenter.embed(one).features, atol=1e-4, rtol=1e-3)
-        assert embedding.frame.original_hw == one.shape[:2]
+        assert embedding.transform.original_hw == one.shape[:2]
 
 
 def test_one_point_may_come_without_brackets(segmenter, image):
@@ -178,10 +178,10 @@ def with_tta(tiny_sam):
 
 
 def test_with_tta_the_answer_is_the_mean_of_both_looks(segmenter, with_tta, image):
-    frame = segmenter.info.frame(image.shape[:2])
+    transform = segmenter.info.transform(image.shape[:2])
     seen = segmenter.predict(image, boxes=BOX)
     turned = segmenter.predict(image[:, ::-1], boxes=mirror(BOX, 600))
-    logits = [frame.logits_to_original(look.logits).numpy()[0, 0] for look in (seen, turned)]
+    logits = [transform.logits_to_original(look.logits).numpy()[0, 0] for look in (seen, turned)]
     expected = (logits[0] + logits[1][:, ::-1]) / 2
     found = with_tta.predict(image, boxes=BOX)
     assert (found.masks[0, 0] != (expected > 0)).mean() < 1e-4

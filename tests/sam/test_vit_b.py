@@ -116,7 +116,7 @@ def test_checkpoint_export_and_plain_transformers_give_the_same_mask(run, monkey
     theirs = processor.post_process_masks(logits, *sizes)[0][0, 0].numpy()
 
     segmenter = Segmenter(model, "cpu", precision="fp32")
-    ours = segmenter.predict(Embedding(features, segmenter.info.frame(case.size_hw)), boxes=BOX)
+    ours = segmenter.predict(Embedding(features, segmenter.info.transform(case.size_hw)), boxes=BOX)
     torch.testing.assert_close(ours.logits, logits[0], atol=1e-4, rtol=1e-4)
     np.testing.assert_array_equal(ours.masks[0, 0], theirs)
     assert logits.std() > 1e-3, "no two constants are compared"

@@ -11,8 +11,8 @@ from helpers import draw_discs, save_images
 from medsam_helpers.cli.main import main
 from medsam_helpers.errors import ConfigError, PromptError
 from medsam_helpers.evaluation.evaluate import fill_box
-from medsam_helpers.geometry import Frame
-from medsam_helpers.runs.finetune import embed_cases, run_finetune
+from medsam_helpers.geometry import ImageTransform
+from medsam_helpers.runs.finetune import embed_cases, finetune
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.export import export_model
@@ -132,7 +132,7 @@ def test_the_box_is_put_round_what_augmentation_made(tmp_path):
     segmenter = Segmenter(model, "cpu", precision="fp32")
     segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path)
     embed_cases(segmenter, cases, show_progress=False)
-    examples = PromptedCases(cases, segmenter.store, segmenter.info.frame, 0, "union", 0, augment=True)
+    examples = PromptedCases(cases, segmenter.store, segmenter.info.transform, 0, "union", 0, augment=True)
     drawn = set()
     for examples.epoch in range(4):
         for example in examples:
@@ -145,7 +145,7 @@ def test_the_box_is_put_round_what_augmentation_made(tmp_path):
 
 def test_it_learns_and_comes_back_from_its_checkpoint(tmp_path, cache):
     cases = draw_discs(10)
-    recipe = get_recipe("unet").but(epochs=12, batch=4, warmup_steps=2, average_decay=0.5, lr=3e-3)
+    recipe = get_recipe("unet").but(epochs=12, batch=4, warmup_steps=2, ema_decay=0.5, lr=3e-3)
     model = load_sam("unet-box")
     segmenter = Segmenter(model, "cpu", precision="fp32")
     segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path / "store")
@@ -158,7 +158,7 @@ def test_it_learns_and_comes_back_from_its_checkpoint(tmp_path, cache):
 def test_the_whole_run_takes_its_name(tmp_path, cache, capsys):
     save_images(draw_discs(8), tmp_path / "data")
     config = RunConfig(model="unet-box", data=str(tmp_path / "data"), recipe="unet", epochs=1)
-    run = run_finetune(config, tmp_path / "run", show_progress=False)
+    run = finetune(config, tmp_path / "run", show_progress=False)
     assert set(run.table["model"]) == {"box", "ellipse", "zero-shot", "tuned"}
     card = (tmp_path / "run" / "README.md").read_text()
     assert "# unet-box, trained on data" in card
@@ -177,4 +177,4 @@ def test_the_whole_run_takes_its_name(tmp_path, cache, capsys):
 
 def test_its_frame_is_the_padded_square():
     info = model_info(load_sam("unet"))
-    assert info.frame((300, 600)) == Frame((300, 600), 256, 256)
+    assert info.transform((300, 600)) == ImageTransform((300, 600), 256, 256)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from medsam_helpers.training.ema import WeightAverage
+from medsam_helpers.training.ema import ExponentialMovingAverage
 
 
 def network(value: float) -> nn.Sequential:
@@ -22,7 +22,7 @@ def fill(model: nn.Module, value: float) -> None:
 
 def test_three_steps_by_hand():
     model = network(0.0)
-    average = WeightAverage(model, decay=0.5)
+    average = ExponentialMovingAverage(model, decay=0.5)
     for value in (8.0, 4.0, 2.0):
         fill(model, value)
         average.update()
@@ -33,7 +33,7 @@ def test_three_steps_by_hand():
 
 def test_without_decay_it_is_the_last_step():
     model = network(0.0)
-    average = WeightAverage(model, decay=0.0)
+    average = ExponentialMovingAverage(model, decay=0.0)
     fill(model, 8.0)
     average.update()
     torch.testing.assert_close(average.weights["1.weight"], model[1].weight.detach(), rtol=0, atol=0)
@@ -41,7 +41,7 @@ def test_without_decay_it_is_the_last_step():
 
 def test_applied_inside_the_block_and_taken_off_after_it_an_error_too():
     model = network(0.0)
-    average = WeightAverage(model, decay=0.5)
+    average = ExponentialMovingAverage(model, decay=0.5)
     fill(model, 8.0)
     average.update()
     with average.applied():
@@ -53,7 +53,7 @@ def test_applied_inside_the_block_and_taken_off_after_it_an_error_too():
 
 
 def test_goes_on_from_what_was_saved():
-    first, second = (WeightAverage(network(0.0), decay=0.5) for _ in range(2))
+    first, second = (ExponentialMovingAverage(network(0.0), decay=0.5) for _ in range(2))
     fill(first.model, 8.0)
     first.update()
     second.load(first.weights)

@@ -116,7 +116,7 @@ class StopAt:
 
 
 @pytest.mark.parametrize("lookups", [1, 5, 13, 20, 30], ids="lookup {}".format)
-@pytest.mark.parametrize("changes", [{"accumulation": 1}, {"accumulation": 3}, {"average_decay": 0.9}], ids=str)
+@pytest.mark.parametrize("changes", [{"accumulation": 1}, {"accumulation": 3}, {"ema_decay": 0.9}], ids=str)
 def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(setting, tmp_path, lookups, changes):
     recipe = RECIPE.but(warmup_steps=2, **changes)
     whole, expected = train(setting, tmp_path / "whole", recipe)
@@ -133,7 +133,7 @@ def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(setting,
 
 def test_what_dev_scores_and_what_is_kept_is_the_average_and_training_goes_on_from_its_own_weights(setting, tmp_path):
     plain, _ = train(setting, tmp_path / "plain")
-    averaged, result = train(setting, tmp_path / "averaged", RECIPE.but(average_decay=0.9))
+    averaged, result = train(setting, tmp_path / "averaged", RECIPE.but(ema_decay=0.9))
     states = [load_file(tmp_path / name / STATE_FILE) for name in ("plain", "averaged")]
     ends = [{k: v for k, v in state.items() if k.startswith("current/")} for state in states]
     assert_same(*ends)
@@ -311,12 +311,12 @@ def test_nothing_to_train_on_is_said(setting, tmp_path):
 
 def test_a_box_moves_each_epoch_and_the_target_is_what_it_asks_for(setting):
     model, cases, _, store = setting
-    examples = PromptedCases(cases, store, model_info(model).frame, 20, "union", seed=0)
+    examples = PromptedCases(cases, store, model_info(model).transform, 20, "union", seed=0)
     first = examples[2]
     assert first["image_embeddings"].shape == (32, 16, 16)
     assert first["input_boxes"].shape == (1, 4)
     assert first["target"].shape == (1, 64, 64)
-    assert torch.equal(first["target"][0], model_info(model).frame(cases[2].size_hw).mask_to_target(cases[2].mask))
+    assert torch.equal(first["target"][0], model_info(model).transform(cases[2].size_hw).mask_to_target(cases[2].mask))
     assert torch.equal(examples[2]["input_boxes"], first["input_boxes"])
     examples.epoch = 1
     assert not torch.equal(examples[2]["input_boxes"], first["input_boxes"])
@@ -329,7 +329,7 @@ def test_components_show_each_lesion_with_its_own_target(setting):
     mask = np.zeros(cases[0].size_hw, bool)
     mask[5:20, 5:20] = mask[30:50, 30:55] = True
     two = Cases(["two"], lambda name: Case(name, cases[0].image, mask))
-    examples = PromptedCases(two, store, model_info(model).frame, 0, "components", seed=0)
+    examples = PromptedCases(two, store, model_info(model).transform, 0, "components", seed=0)
     seen = set()
     for epoch in range(20):
         examples.epoch = epoch
@@ -348,7 +348,7 @@ def test_images_with_several_lesions_may_come_more_often_each_time_with_another_
     mask = cases[1].mask.copy()
     mask[:4, :4] = True  # a second lesion, of more than a ten-thousandth of the image
     train_cases = [cases[0], Case(cases[1].name, cases[1].image, mask)]
-    examples = PromptedCases(train_cases, store, model_info(setting[0]).frame, 20, "union", 0, several_times=3)
+    examples = PromptedCases(train_cases, store, model_info(setting[0]).transform, 20, "union", 0, oversampling=3)
     assert len(examples) == 4
     assert examples.digests == [case.digest for case in (train_cases[0], *[train_cases[1]] * 3)]
     boxes = {tuple(examples[index]["input_boxes"][0].tolist()) for index in range(1, 4)}
@@ -375,7 +375,7 @@ def test_the_rate_rises_and_falls_as_the_recipe_says():
         ({"lr": float("inf")}, "greater than 0 and finite"),
         ({"jitter_1024": float("nan")}, "jitter_1024 must not be negative, is nan"),
         ({"box_mode": "both"}, "box_mode 'both' is unknown: use union or components"),
-        ({"average_decay": 1}, "average_decay must be from 0 up and below 1, is 1"),
+        ({"ema_decay": 1}, "ema_decay must be from 0 up and below 1, is 1"),
         ({"loss_size": 0}, "loss_size must be greater than 0, or None for the decoder's own, is 0"),
         ({"loss": "hinge"}, "loss 'hinge' is unknown: use"),
         ({"precision": "int8"}, "precision 'int8' is unknown"),
@@ -397,13 +397,13 @@ def test_views_show_each_case_in_every_view_with_its_own_embedding_and_target(se
     views = tuple(VIEWS)
     segmenter = Segmenter(model, "cpu", precision="fp32", store=store)
     assert embed_cases(segmenter, views_of(cases, views), show_progress=False)[0] == 7 * len(cases), "as-is was there"
-    examples = PromptedCases(cases, store, model_info(model).frame, 0, "union", seed=0, views=views)
+    examples = PromptedCases(cases, store, model_info(model).transform, 0, "union", seed=0, views=views)
     seen = set()
     for examples.epoch in range(80):
         for index, case in enumerate(cases):
             example = examples[index]
             shown = [view_of(case, view) for view in views]
-            targets = [model_info(model).frame(one.size_hw).mask_to_target(one.mask) for one in shown]
+            targets = [model_info(model).transform(one.size_hw).mask_to_target(one.mask) for one in shown]
             stored = [store[one.image_digest].float() for one in shown]
             (which,) = (k for k, features in enumerate(stored) if torch.equal(features, example["image_embeddings"]))
             torch.testing.assert_close(example["target"][0], targets[which])
@@ -414,7 +414,7 @@ def test_views_show_each_case_in_every_view_with_its_own_embedding_and_target(se
 def test_views_without_their_embeddings_are_refused(setting):
     model, cases, _, store = setting
     with pytest.raises(DataError, match="mirrored: no embedding of this image"):
-        PromptedCases(cases, store, model_info(model).frame, 0, "union", seed=0, views=("as-is", "mirrored"))
+        PromptedCases(cases, store, model_info(model).transform, 0, "union", seed=0, views=("as-is", "mirrored"))
 
 
 @pytest.mark.parametrize("view", [view for view in TURNS if "quarter" not in view])

@@ -1,6 +1,6 @@
 """Write `checkpoints/NAME/` from the folder of a finished run.
 
-    python tools/ship_checkpoint.py RUN_FOLDER kvasir-polyps --source kvasir
+    python tools/release_checkpoint.py RUN_FOLDER kvasir-polyps --source kvasir
 
 `medsam reproduce` names the folder of each run, under `runs/` of the cache, in its run card.
 """
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from medsam_helpers.errors import MedsamError
-from medsam_helpers.runs.release import ship
+from medsam_helpers.runs.release import release
 
 
 def main() -> int:
@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--source", help="kvasir or breast: its terms and citation go into the card")
     args = parser.parse_args()
     try:
-        folder = ship(args.run, args.name, args.source)
+        folder = release(args.run, args.name, args.source)
     except MedsamError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,11 +1,11 @@
-"""What stretching costs: the Dice of a *perfect* mask on its way through the frames, three ways.
+"""What stretching costs: the Dice of a *perfect* mask on its way through the transforms, three ways.
 
-`ours`: reference -> padded mask frame -> logits -> original size, against the reference.
-`public_training_target`: the perfect mask in the padded frame against a reference that was resized straight to
+`ours`: reference -> padded mask space -> logits -> original size, against the reference.
+`public_training_target`: the perfect mask in the padded space against a reference that was resized straight to
 256 x 256, as the public fine-tuning notebooks prepare it.
 `public_inference`: the padded 256 x 256 map thresholded and stretched to the image, against the reference.
 
-    python benchmarks/frame_bug.py --data FOLDER --output DIR [--limit N]
+    python benchmarks/coordinate_space_bug.py --data FOLDER --output DIR [--limit N]
 
 Writes DIR/metrics.csv and DIR/run_card.json; the last line printed is one JSON object.
 """
@@ -28,7 +28,7 @@ from medsam_helpers.data.sources import load_data
 from medsam_helpers.errors import MedsamError
 from medsam_helpers.evaluation.metrics import dice
 from medsam_helpers.files import atomic_write
-from medsam_helpers.geometry import Frame
+from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.runs.card import write_run_card
 
 WAYS = ["ours", "public_training_target", "public_inference"]
@@ -41,10 +41,10 @@ def stretch(mask: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
 
 def frame_bug(case: Case) -> dict[str, str | int | float]:
     """One row: the perfect mask's Dice by each way."""
-    frame = Frame(case.size_hw)
-    target = frame.mask_to_target(case.mask)
+    transform = ImageTransform(case.size_hw)
+    target = transform.mask_to_target(case.mask)
     padded = target.numpy() > 0.5
-    back = frame.logits_to_original((target * 20 - 10)[None, None])[0, 0] > 0
+    back = transform.logits_to_original((target * 20 - 10)[None, None])[0, 0] > 0
     return {
         "case": case.name,
         "height": case.size_hw[0],
