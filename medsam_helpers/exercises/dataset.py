@@ -34,7 +34,7 @@ def _back_to_the_original(answer: Callable[..., Any]) -> str | None:
             return "that is the cell's upper left corner: its centre lies half a cell further"
         if max(abs(x - right_x), abs(y - right_y)) > pixel:
             return (
-                "both directions share one scale, 1024 over the long side; one scale each is the coordinate-space bug"
+                "both directions share one scale, 1024 over the long side: one each is the coordinate-space bug"
             )
     return None
 

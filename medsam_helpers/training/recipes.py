@@ -130,7 +130,7 @@ RECIPES: dict[str, Recipe] = {
         BEST,
         Recipe(
             "guide",
-            source="public guide to fine-tuning SAM on Kvasir-SEG; its coordinate-space bug and one-sided jitter put right",
+            source="public guide to fine-tuning SAM on Kvasir-SEG; coordinate-space bug and one-sided jitter put right",
             loss="dice_ce_squared",
             lr=1e-5,
             lr_min=1e-7,
