@@ -33,9 +33,7 @@ def _back_to_the_original(answer: Callable[..., Any]) -> str | None:
         if max(abs(x - right_x + 2 * pixel), abs(y - right_y + 2 * pixel)) <= pixel:
             return "that is the cell's upper left corner: its centre lies half a cell further"
         if max(abs(x - right_x), abs(y - right_y)) > pixel:
-            return (
-                "both directions share one scale, 1024 over the long side: one each is the coordinate-space bug"
-            )
+            return "both directions share one scale, 1024 over the long side: one each is the coordinate-space bug"
     return None
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import optuna
 import pandas as pd
 from optuna.trial import Trial, TrialState
@@ -72,8 +70,7 @@ def study_of(table: pd.DataFrame, first_epoch: bool = False) -> optuna.Study:
 
 def suggest(trial: Trial, recipe: Recipe) -> Recipe:
     """The recipe that a trial tries."""
-    return dataclasses.replace(
-        recipe,
+    return recipe.but(
         lr=trial.suggest_float("lr", *SPACE["lr"], log=True),
         loss=trial.suggest_categorical("loss", SPACE["loss"]),
         jitter_1024=trial.suggest_categorical("jitter_1024", SPACE["jitter_1024"]),

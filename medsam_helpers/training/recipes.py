@@ -2,112 +2,93 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
 
-from medsam_helpers.data.views import VIEWS
-from medsam_helpers.device import PRECISIONS
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator
+
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.prompts import BoxMode
-from medsam_helpers.training.losses import LOSSES
+from medsam_helpers.settings import Settings, Words, split_words
+from medsam_helpers.training.own_parts import source_identity
+
+# Spelt out, since importing what they name takes seconds; tests hold both in step.
+LossName = Literal["bce", "dice", "focal", "dice_bce", "dice_ce", "dice_ce_squared", "sam"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+ViewName = Literal["as-is", "mirrored", "upside-down", "turned", "quarter-left", "quarter-right", "brighter", "darker"]
+Part = Callable[..., Any]
+"""The reader's own function or object, in place of a name: see `training.own_parts`."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is fine-tuned.
+class Recipe(Settings):
+    """How a model is fine-tuned. Where a name stands for a function, a function of your own may stand too."""
 
-    Args:
-        name: under which it is recorded.
-        source: paper or repository of the numbers.
-        loss: a name of `losses.LOSSES`.
-        lr: peak learning rate of AdamW.
-        lr_min: where the cosine ends.
-        weight_decay: of AdamW.
-        warmup_steps: optimiser steps of linear rise before the cosine.
-        epochs: passes over the training cases.
-        batch: prompts a forward pass, over all processes.
-        accumulation: forward passes an optimiser step.
-        precision: "auto", "fp32", "bf16" or "fp16"; the loss is always computed in float32.
-        jitter_1024: largest move of a box side, pixels of a model space of 1024.
-        views: of each training case, names of `data.views.VIEWS`; an epoch shows one of them. Each is encoded once.
-        box_mode: one box round everything, or one (drawn anew each epoch) of the components.
-        clip_norm: largest norm of the gradient.
-        ema_decay: of the moving average of the weights, which is what dev scores and what is kept; 0 keeps the
-            last step's weights.
-        loss_size: side of the square that the loss is computed on. None: the decoder's own, 256. Larger: logits are
-            enlarged bilinearly, as for the mask that a reader gets, and targets are finer (one bool a pixel and view in
-            memory).
-        patience: epochs without a better dev Dice before the run stops; None runs them all.
-        trainable: parts whose weights change. The encoder cannot: its embeddings are cached. Its `last_stage` can, in
-            the models that are cut before it.
-        augment: change each image at random on the way, see `augmentation`; for a network that sees pixels (a U-Net).
-        oversampling: how often an epoch shows an image with several lesions; they are few, and one box round all of
-            them is the hardest prompt.
-
-    Raises:
-        ConfigError: a value that cannot be.
-    """
+    LABELS: ClassVar[tuple[str, ...]] = ("name", "source")
 
     name: str
-    source: str
-    loss: str = "dice_ce"
-    lr: float = 1e-4
-    lr_min: float = 0.0
-    weight_decay: float = 0.01
-    warmup_steps: int = 0
-    epochs: int = 10
-    batch: int = 4
-    accumulation: int = 1
-    precision: str = "auto"
-    jitter_1024: float = 20.0
-    views: tuple[str, ...] = ("as-is",)
+    """Under which it is recorded."""
+    source: str = ""
+    """Paper or repository of the numbers."""
+    loss: LossName | Part = "dice_ce"
+    """What is made small."""
+    optimizer: Literal["adamw"] | Part = "adamw"
+    """What changes the weights."""
+    schedule: Literal["cosine"] | Part = "cosine"
+    """How the learning rate goes on after the warm-up."""
+    metric: Literal["dice"] | Part = "dice"
+    """By which dev chooses the epoch; higher is better."""
+    lr: float = Field(1e-4, gt=0)
+    """Peak learning rate."""
+    lr_min: float = Field(0.0, ge=0)
+    """Where the cosine ends."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Share of each weight that a step takes away, times the rate."""
+    warmup_steps: int = Field(0, ge=0)
+    """Optimiser steps of linear rise before the schedule."""
+    epochs: int = Field(10, ge=1, le=100_000)
+    """Passes over the training cases."""
+    batch: int = Field(4, ge=1, le=100_000)
+    """Prompts a forward pass, over all processes."""
+    accumulation: int = Field(1, ge=1)
+    """Forward passes an optimiser step."""
+    precision: Precision = "auto"
+    """Of the forward pass; auto: bf16 where it is fast. The loss is always computed in float32."""
+    jitter_1024: float = Field(20.0, ge=0, le=1024)
+    """Largest move of a box side, in pixels of a model space of 1024; 0: exact boxes."""
+    views: Annotated[tuple[ViewName, ...], Field(min_length=1), BeforeValidator(split_words)] = ("as-is",)
+    """Of each training case; an epoch shows one of them. Each is encoded once."""
     box_mode: BoxMode = "union"
-    clip_norm: float = 1.0
-    ema_decay: float = 0.0
-    loss_size: int | None = None
-    patience: int | None = None
-    trainable: tuple[str, ...] = ("mask_decoder",)
-    augment: bool = False
-    oversampling: int = 1
+    """One box round everything, or one (drawn anew each epoch) of the components."""
+    clip_norm: float = Field(1.0, gt=0)
+    """Largest norm of the gradient."""
+    ema_decay: float = Field(0.0, ge=0, lt=1, validation_alias=AliasChoices("ema_decay", "average_decay"))
+    """Of the exponential moving average of the weights, which dev scores and which is kept; 0: the last step's."""
+    loss_size: int | None = Field(None, ge=1)
+    """Side of the square that the loss is computed on, logits enlarged to it; default: the decoder's own, 256."""
+    patience: int | None = Field(None, ge=0)
+    """Epochs without a better dev score before the run stops; default: never."""
+    trainable: Words = ("mask_decoder",)
+    """Parts whose weights change; last_stage is one in the models named so."""
+    augment: bool | Part = False
+    """Change each image at random on the way; for a network that sees pixels (a U-Net)."""
+    oversampling: int = Field(1, ge=1, validation_alias=AliasChoices("oversampling", "several_times"))
+    """How often an epoch shows an image with several lesions, the hardest prompt under one box round all."""
 
-    def __post_init__(self) -> None:
-        positive = {"lr": self.lr, "epochs": self.epochs, "batch": self.batch, "accumulation": self.accumulation}
-        positive |= {"oversampling": self.oversampling}
-        for name, value in positive.items():
-            if not (value > 0 and math.isfinite(value)):
-                raise ConfigError(f"{name} must be greater than 0 and finite, is {value:g}")
-        for name in ("lr_min", "weight_decay", "warmup_steps", "jitter_1024"):
-            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
-                raise ConfigError(f"{name} must not be negative, is {getattr(self, name):g}")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"ema_decay must be from 0 up and below 1, is {self.ema_decay:g}")
-        if self.loss_size is not None and not self.loss_size > 0:
-            raise ConfigError(f"loss_size must be greater than 0, or None for the decoder's own, is {self.loss_size}")
-        if self.loss not in LOSSES:
-            raise ConfigError(f"loss {self.loss!r} is unknown: use {', '.join(LOSSES)}")
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"precision {self.precision!r} is unknown: use {', '.join(PRECISIONS)}")
-        if self.box_mode not in get_args(BoxMode):
-            raise ConfigError(f"box_mode {self.box_mode!r} is unknown: use {' or '.join(get_args(BoxMode))}")
-        if not self.views or not set(self.views) <= VIEWS.keys():
-            raise ConfigError(f"views {', '.join(self.views) or 'none'}: use one or more of {', '.join(VIEWS)}")
-        if "vision_encoder" in self.trainable:
+    @field_validator("trainable")
+    @classmethod
+    def _has_cached_embeddings(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
+        if "vision_encoder" in parts:
             raise ConfigError("the vision encoder cannot be trained here: its embeddings are cached")
+        return parts
 
-    def but(self, **changes: Any) -> Recipe:
-        """A copy with some values changed; those that are None are left as they are."""
-        return replace(self, **{name: value for name, value in changes.items() if value is not None})
-
-    def as_dict(self) -> dict[str, Any]:
-        """All values, JSON-able; a later field only where it is set, so that runs of before it keep their identity."""
-        values = asdict(self) | {"trainable": list(self.trainable), "views": list(self.views)}
-        later = {"loss_size": None, "augment": False, "oversampling": 1}
-        return {name: value for name, value in values.items() if name not in later or value != later[name]}
+    @staticmethod
+    def plain(value: Any) -> Any:
+        """A value as JSON holds it; of a function of one's own, what tells it from another."""
+        return source_identity(value) if callable(value) else Settings.plain(value)
 
 
 BEST = Recipe(
-    "best",
+    name="best",
     source="as quick, longer and with views: chosen on dev of Kvasir-SEG (240 images, 6 epochs: views 0.930, "
     "without 0.925); no change tried since beats it at j20 by more than its interval (experiments/kvasir-search*.toml)",
     lr=2e-4,
@@ -120,7 +101,7 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(
-            "quick",
+            name="quick",
             source="for minutes on a CPU; rate, warm-up and average chosen on dev of the phantoms and of Kvasir-SEG",
             lr=2e-4,
             warmup_steps=20,
@@ -129,7 +110,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         BEST,
         Recipe(
-            "guide",
+            name="guide",
             source="public guide to fine-tuning SAM on Kvasir-SEG; coordinate-space bug and one-sided jitter put right",
             loss="dice_ce_squared",
             lr=1e-5,
@@ -140,7 +121,7 @@ RECIPES: dict[str, Recipe] = {
             precision="fp16",
         ),
         Recipe(
-            "sam",
+            name="sam",
             source="Kirillov et al., Segment Anything, ICCV 2023, section 3 and appendix A (loss, AdamW, decay 0.1, "
             "warm-up 250); learning rate scaled down from 8e-4 for a batch of 4",
             loss="sam",
@@ -148,19 +129,18 @@ RECIPES: dict[str, Recipe] = {
             warmup_steps=250,
         ),
         Recipe(
-            "medsam",
+            name="medsam",
             source="Ma et al., Segment anything in medical images, Nature Communications 2024 (loss, AdamW 1e-4, "
             "decay 0.01); decoder only, batch of 4",
             loss="dice_bce",
         ),
         BEST.but(
             name="last-stage",
-            source="as best, and the encoder's last stage learns too; for a model that is cut before it "
-            "(mobile-sam-last-stage)",
+            source="as best, with the encoder's last stage; for a partially unfrozen model (mobile-sam-last-stage)",
             trainable=("mask_decoder", "last_stage"),
         ),
         Recipe(
-            "unet",
+            name="unet",
             source="for the specialist, from random weights; rate: dev of Kvasir-SEG (experiments/unet-search.toml)",
             lr=1e-3,
             warmup_steps=50,
