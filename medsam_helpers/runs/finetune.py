@@ -8,7 +8,6 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +26,7 @@ from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.errors import DataError
 from medsam_helpers.evaluation.evaluate import evaluate
 from medsam_helpers.files import cache_dir
-from medsam_helpers.device import peak_mb, restart_peak
+from medsam_helpers.device import keep_freed_memory, peak_mb, restart_peak
 from medsam_helpers.sam.tuned import load_checkpoint
 from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.tuned import DECODER_FILE
@@ -104,6 +103,7 @@ def finetune(
         MedsamError: any of its kinds; nothing is half-written, and nothing that is no run's is overwritten.
     """
     started, commit = time.perf_counter(), git_commit()
+    keep_freed_memory()
     recipe = recipe or config.full_recipe()
     check_output_dir(output, mark=STATE_FILE)
     start = config.start_folder
@@ -189,8 +189,7 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
     config = config or config_from_environment()
     data = load_data(config.data, **config.limits()).digest
     weights = weights_of(config.model) + (weights_of(str(config.start_folder)) if config.start else [])
-    identity = [sorted(asdict(config).items()), sorted(config.full_recipe().as_dict().items()), weights, data]
-    folder = run_folder_of(identity)
+    folder = run_folder_of([sorted(config.identity().items()), weights, data])
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / "README.md").exists():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
         base_path=None if config.model in NAMES else str(Path(config.model).expanduser().resolve()),
         start={"name": start.name, "sha256": sha256_of(start / DECODER_FILE)} if start else None,
         recipe=recipe.as_dict(),
-        config=asdict(shown),
+        config=shown.as_dict(),
         data={"name": dataset.name, "licence": dataset.licence, "citation": dataset.citation},
         sizes={"train": len(dataset.train), "dev": len(dataset.dev), "val": len(dataset.val)},
         split=run.split,

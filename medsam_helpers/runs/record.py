@@ -11,14 +11,17 @@ from typing import Any
 import pandas as pd
 
 from medsam_helpers.errors import DataError
-from medsam_helpers.runs.experiments import Experiment, Trial
-from medsam_helpers.files import atomic_write
-from medsam_helpers.sam.tuned import CARD_FILE
-from medsam_helpers.runs.card import write_run_card
+from medsam_helpers.evaluation.compare import WITH_TTA
 from medsam_helpers.evaluation.tables import paired_gain, read_table
+from medsam_helpers.files import atomic_write
+from medsam_helpers.runs.card import write_run_card
+from medsam_helpers.runs.experiments import Experiment, Trial
 from medsam_helpers.sam.checkpoints import SPECIALISTS
+from medsam_helpers.sam.tuned import CARD_FILE
+from medsam_helpers.training.recipes import Recipe
 
 _TABLES = ("metrics.csv", "history.csv", "summary.csv")
+_KEPT = ("commit", "date", "data_digest", "seconds", "machine", "precision", "recipe", "sizes", "best_epoch")
 
 
 @dataclass(frozen=True)
@@ -30,48 +33,49 @@ class RunRecord:
     summary: pd.DataFrame
     entry: dict[str, Any]
 
-    def serves(self, trial: Trial) -> bool:
-        """Whether it goes by the trial's name, and was scored on all of the trial's data sets."""
-        return self.entry["run"] == trial.name and set(self.summary["tested_on"]) == {trial.data, *trial.also_on}
+    def serves(self, trial: Trial, data_digest: str) -> bool:
+        """Whether it is this trial: name, seed, fold, start, recipe, pixels, and all of the data sets scored on."""
+        start = trial.start_folder
+        asked = [trial.name, trial.seed, trial.fold, data_digest, start and start.name]
+        held = [*(self.entry.get(key) for key in ("run", "seed", "fold", "data_digest"))]
+        held += [(self.entry.get("start") or {}).get("name")]
+        recipe = Recipe(**self.entry["recipe"]).identity() if self.entry.get("recipe") else None
+        same = recipe == (trial.full_recipe().identity() if trial.is_trained else None)
+        return same and held == asked and set(self.summary["tested_on"]) == {trial.data, *trial.also_on}
 
 
 def record_of_run(trial: Trial, folder: Path) -> RunRecord:
     """The record of a run that lies finished in its folder."""
     card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-    names = {"run": trial.name, "seed": trial.seed, "fold": trial.fold[0] if trial.fold else None}
-    history = pd.read_csv(folder / "history.csv").assign(**names) if trial.recipe else pd.DataFrame()
-    files = {trial.data: "metrics.csv"} | {name: f"metrics-{name}.csv" for name in trial.also_on}
+    names = {"run": trial.name, "seed": trial.seed, "fold": trial.fold}
+    history = pd.read_csv(folder / "history.csv").assign(**names) if trial.is_trained else pd.DataFrame()
+    base = trial.base + WITH_TTA * (trial.tta and not trial.is_trained and not trial.checkpoint)
     tables, rows = [], []
-    for tested_on, file in files.items():
+    for tested_on in (trial.data, *trial.also_on):
+        file = "metrics.csv" if tested_on == trial.data else f"metrics-{tested_on}.csv"
         table, place = read_table(folder / file), names | {"tested_on": tested_on}
-        whence = {"train_seed" if k == "seed" else k: v for k, v in place.items()}
-        tables.append(table.assign(**whence, base=trial.base))
+        whence = {"train_seed" if name == "seed" else name: value for name, value in place.items()}
+        tables.append(table.assign(**whence, base=base))
         rows.append(place | _summary_row(trial, card, table, history))
-    kept = ("commit", "date", "data_digest", "seconds", "machine", "precision", "recipe", "sizes", "best_epoch")
-    entry = {**names, "folder": folder.name, **{key: card.get(key) for key in kept}}
+    entry = {**names, "folder": folder.name, **{key: card.get(key) for key in _KEPT}}
     entry |= {"start": start} if (start := card.get("start")) else {}
     return RunRecord(pd.concat(tables), history, pd.DataFrame(rows), entry)
 
 
-def read_record(output: Path) -> dict[str, RunRecord]:
-    """The runs of a record by the names of their working folders, which stand for all that went into them.
+def read_record(output: Path) -> list[RunRecord]:
+    """The runs of a record that `write_record` wrote; none where there is no record.
 
-    Args:
-        output: folder that `write_record` wrote to.
-    Returns:
-        Nothing where there is no record.
     Raises:
         DataError: a file of the record is missing or damaged.
     """
     if not (output / CARD_FILE).exists():
-        return {}
+        return []
     try:
-        entries = {run["folder"]: run for run in json.loads((output / CARD_FILE).read_text(encoding="utf-8"))["runs"]}
+        entries = json.loads((output / CARD_FILE).read_text(encoding="utf-8"))["runs"]
         tables = [pd.read_csv(output / file, dtype={"fold": "Int64"}) for file in _TABLES]
-        parts = {name: [_rows_of(table, entry) for table in tables] for name, entry in entries.items()}
+        return [RunRecord(*(_rows_of(table, entry) for table in tables), entry) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{output}: no whole record ({error!r}): mend it, or leave --missing out") from error
-    return {name: RunRecord(*parts[name], entry) for name, entry in entries.items()}
 
 
 def _rows_of(table: pd.DataFrame, entry: dict[str, Any]) -> pd.DataFrame:
@@ -84,7 +88,7 @@ def _rows_of(table: pd.DataFrame, entry: dict[str, Any]) -> pd.DataFrame:
 def write_record(
     experiment: Experiment, runs: Sequence[RunRecord], output: Path, command: str, commit: str
 ) -> pd.DataFrame:
-    """Write `metrics.csv`, `history.csv`, `summary.csv` and `run_card.json`.
+    """The summary, a row for each run and data set; `metrics.csv`, `history.csv` and `run_card.json` beside its file.
 
     The scores of the fills and of each base model, which are the same in every run, stand once for each data set.
 
@@ -94,8 +98,6 @@ def write_record(
         output: for the four files.
         command: for the run card.
         commit: of the code when the experiment began.
-    Returns:
-        The summary: a row for each run and data set that it was scored on.
     """
     metrics, summary = pd.concat([run.metrics for run in runs]), pd.concat([run.summary for run in runs])
     histories = [run.history for run in runs if len(run.history)]
@@ -132,11 +134,11 @@ def _each_once(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _summary_row(trial: Trial, card: dict[str, Any], table: pd.DataFrame, history: pd.DataFrame) -> dict[str, Any]:
-    metrics, changes = card["metrics"], {**trial.changes, **({"start": trial.start} if trial.start else {})}
+    metrics, start = card["metrics"], {"start": trial.start} if trial.start else {}
     row = {
-        "model": trial.model,
-        "recipe": trial.recipe.name if trial.recipe else trial.checkpoint or "zero-shot",
-        "changes": "; ".join(f"{key} {value}" for key, value in changes.items()),
+        "model": trial.base,
+        "recipe": trial.recipe if trial.is_trained else trial.checkpoint or "zero-shot",
+        "changes": "; ".join(f"{key} {value}" for key, value in (trial.change | start).items()),
         "n_train": metrics.get("n_train", 0),
         "n_scored": table["case"].nunique(),
         "best_epoch": card.get("best_epoch"),
@@ -145,7 +147,7 @@ def _summary_row(trial: Trial, card: dict[str, Any], table: pd.DataFrame, histor
     for (model, prompt), dice in table.groupby(["model", "prompt"], sort=False)["dice"].mean().items():
         row[f"{model}_{prompt}"] = dice
     # What a specialist gains over its own random weights is no news.
-    compares = trial.is_tuned and trial.model not in SPECIALISTS
+    compares = (trial.is_trained or trial.checkpoint) and trial.model not in SPECIALISTS
     gain = paired_gain(table, metrics["prompt"]) if compares else (None, None, None)
     row |= {"gain_prompt": metrics.get("prompt"), **dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))}
     seconds = {"seconds_encode": metrics["seconds_encode"], "seconds_train": metrics.get("seconds_train", 0)}

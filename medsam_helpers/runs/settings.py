@@ -15,14 +15,9 @@ from medsam_helpers.settings import Settings, in_environment
 from medsam_helpers.training.recipes import Recipe, get_recipe
 
 
-class RunConfig(Settings):
-    """A fine-tuning run: model, data, recipe, and what is changed of the recipe.
+class DataSettings(Settings):
+    """The data of a run, and how much of it."""
 
-    A setting of the recipe may stand beside the others, `RunConfig(epochs=2)`: it goes into `change`.
-    """
-
-    model: str = "mobile-sam"
-    """A name of `medsam weights --list`, or a path."""
     data: str = "phantom"
     """A folder with images/ and masks/, or phantom, phantom-ultrasound, kvasir, breast."""
     train_limit: int | None = Field(None, ge=0)
@@ -33,8 +28,22 @@ class RunConfig(Settings):
     """At most so many val cases."""
     skip_bad: bool = False
     """Leave bad files out, counted and named."""
+
+    def limits(self) -> dict[str, Any]:
+        """The keywords of `load_data`."""
+        return {name: getattr(self, name) for name in DataSettings.model_fields if name != "data"}
+
+
+class RunConfig(DataSettings):
+    """A fine-tuning run: model, data, recipe, and what is changed of the recipe.
+
+    A setting of the recipe may stand beside the others, `RunConfig(epochs=2)`: it goes into `change`.
+    """
+
+    model: str = "mobile-sam"
+    """A name of `medsam weights --list`, or a path."""
     recipe: str = "best"
-    """A name of `training.recipes.RECIPES`."""
+    """One of quick, best, guide, sam, medsam, last-stage and unet."""
     change: dict[str, Any] = {}
     """Settings of the recipe that are changed."""
     seed: int = Field(0, ge=0, lt=2**63)
@@ -47,9 +56,10 @@ class RunConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _into_change(cls, values: dict[str, Any]) -> dict[str, Any]:
-        own = {name: value for name, value in values.items() if name not in Recipe.model_fields}
-        of_recipe = {name: value for name, value in values.items() if name in Recipe.model_fields and value is not None}
-        return own | {"change": own.get("change", {}) | of_recipe} if of_recipe else own
+        names = Recipe.model_fields.keys() - Recipe.LABELS
+        own = {name: value for name, value in values.items() if name not in names}
+        change = {name: value for name, value in values.items() if name in names and value is not None}
+        return own | {"change": own.get("change", {}) | change} if change else own
 
     @field_validator("recipe")
     @classmethod
@@ -75,9 +85,9 @@ class RunConfig(Settings):
         """Where the decoder lies that training begins with, if not with the base's own."""
         return find_checkpoint(self.start) if self.start else None
 
-    def limits(self) -> dict[str, Any]:
-        """The keywords of `load_data`."""
-        return {name: getattr(self, name) for name in ("train_limit", "dev_limit", "val_limit", "skip_bad")}
+    def config(self) -> RunConfig:
+        """These settings alone, without those that a subclass adds."""
+        return RunConfig(**{name: getattr(self, name) for name in RunConfig.model_fields})
 
     def __str__(self) -> str:
         told = {name: getattr(self, name) for name in ("model", "data", "recipe")}

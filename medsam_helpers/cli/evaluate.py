@@ -1,0 +1,82 @@
+"""`medsam evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from medsam_helpers.cli.parser import Call, Command, OfModel, Result, tell_left_out
+from medsam_helpers.data.case import SPLITS, SplitName
+from medsam_helpers.data.sources import load_data
+from medsam_helpers.errors import DataError
+from medsam_helpers.prompts import BoxMode, prompt_name
+from medsam_helpers.runs.checks import check_names, check_output_dir
+from medsam_helpers.runs.settings import DataSettings
+
+
+class Evaluate(Command, OfModel, DataSettings):
+    """Score a model or a fine-tuned decoder, an image a row."""
+
+    REQUIRED: ClassVar[tuple[str, ...]] = ("data",)
+
+    split: SplitName = "val"
+    """Of the data."""
+    jitter_1024: float = Field(20.0, ge=0, le=1024)
+    """Largest move of a box side, in pixels of a model space of 1024; 0: exact boxes."""
+    box_mode: BoxMode | None = None
+    """One box round everything, or one a component; default: as the checkpoint was trained, else union."""
+    output: Path = Path("runs/evaluate")
+    """Folder for metrics.csv and run_card.json."""
+
+    def run(self, call: Call) -> Result:
+        """Score, write the table, print the means."""
+        check_names(model=self.model, checkpoint=self.folder, data=self.data)
+        output = self.output.expanduser()
+        check_output_dir(output, mark="metrics.csv", never="decoder.safetensors")
+        # Pixels of the other splits are of no use here: a limit of 0 leaves them unread.
+        dataset = load_data(self.data, **self.limits() | {f"{name}_limit": 0 for name in SPLITS if name != self.split})
+        cases = getattr(dataset, self.split)
+        if not len(cases):
+            raise DataError(f"{self.data}: the split {self.split} is empty: choose another --split, or raise its limit")
+        segmenter = self.segmenter(with_store=True)
+
+        from medsam_helpers.evaluation.tables import bootstrap_mean, write_table
+        from medsam_helpers.runs.card import write_run_card
+        from medsam_helpers.runs.finetune import evaluate_model
+        from medsam_helpers.runs.folder import name_left_out, summary_text
+
+        model = "tuned" if self.checkpoint else "zero-shot"
+        box_mode = self.box_mode or self.trained_with().get("box_mode", "union")
+        table = evaluate_model(segmenter, cases, model, self.jitter_1024, box_mode)
+        own = table[table["model"] == model]
+        mean, low, high = bootstrap_mean(own["dice"])
+        figures = {
+            "dice": round(mean, 6),
+            "dice_ci95": [round(low, 6), round(high, 6)],
+            **{name: round(own[name].mean(), 6) for name in ("iou", "hd95_percent", "nsd")},
+            "n": len(own),
+            "left_out": name_left_out(dataset, table, self.data),
+        }
+        write_table(table, output / "metrics.csv")
+        write_run_card(
+            output / "run_card.json",
+            command=call.line,
+            data_digest=cases.digest,
+            seconds=call.elapsed(),
+            model=self.folder.resolve().name if self.folder else segmenter.info.name,
+            split=self.split,
+            prompt=prompt_name(self.jitter_1024),
+            box_mode=box_mode,
+            tta=self.tta,
+            precision=segmenter.precision,
+            metrics=figures,
+        )
+        tell_left_out(figures["left_out"])
+        about = f"{dataset.name}, {self.split}: {len(own)} cases"
+        print(summary_text(table, f"{self.folder or self.model} on {self.data}", about))
+        return figures
+
+
+COMMAND = Evaluate

@@ -1,0 +1,37 @@
+"""`medsam export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medsam_helpers.cli.parser import Call, Command, OfModel, Result
+from medsam_helpers.runs.checks import check_names, check_writable
+
+
+class Export(Command, OfModel):
+    """Write the whole model for plain transformers."""
+
+    output: Path
+    """A new folder."""
+    push_to_hub: str | None = None
+    """OWNER/NAME of a repository to send it to; needs HF_TOKEN in the environment."""
+
+    def run(self, call: Call) -> Result:
+        """Write with `save_pretrained`, and send it where asked."""
+        check_names(model=self.model, checkpoint=self.folder)
+        output = self.output.expanduser()
+        check_writable(output)
+        from medsam_helpers.sam.export import check_hub_access, export_model, push_to_hub
+
+        if self.push_to_hub is not None:  # an empty name, of an unset variable, is a mistake too
+            check_hub_access(self.push_to_hub)
+        folder = export_model(self.folder or str(self.model), output)
+        print(f"written to {folder}")
+        result = {"folder": str(folder)}
+        if self.push_to_hub:
+            result["url"] = push_to_hub(folder, self.push_to_hub)
+            print(f"sent to {result['url']}")
+        return result
+
+
+COMMAND = Export

@@ -1,0 +1,53 @@
+"""`medsam finetune`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import ClassVar
+
+from medsam_helpers.cli.parser import Call, Command, Result, add_settings, tell_left_out
+from medsam_helpers.runs.checks import check_names
+from medsam_helpers.runs.settings import RunConfig
+from medsam_helpers.sam.checkpoints import SPECIALISTS
+from medsam_helpers.training.recipes import Recipe
+
+
+class Finetune(Command, RunConfig):
+    """Fine-tune the mask decoder, score it once on val."""
+
+    REQUIRED: ClassVar[tuple[str, ...]] = ("data",)
+    RESUMES: ClassVar[bool] = True
+
+    output: Path = Path("runs/finetune")
+    """Folder for weights, scores, cards and pictures; a stopped run in it goes on."""
+
+    @classmethod
+    def add_to(cls, parser: ArgumentParser) -> None:
+        """The run's settings, then those of the recipe."""
+        add_settings(parser, cls, but=("change",))
+        add_settings(parser.add_argument_group("in place of the recipe's"), Recipe)
+
+    def run(self, call: Call) -> Result:
+        """Fine-tune, score, write everything."""
+        check_names(model=self.model, checkpoint=self.start_folder, data=self.data)
+        from medsam_helpers.runs.finetune import finetune
+        from medsam_helpers.runs.folder import summary_text
+
+        config, output = self.config(), self.output
+        run = finetune(config, output.expanduser(), command=call.line)
+        figures = run.figures
+        tell_left_out(figures["left_out"])
+        print(summary_text(run.table, f"{config}", f"{run.dataset}; scored on val"))
+        low, high = figures["gain_ci95"]
+        before = "random weights" if config.model in SPECIALISTS else "zero-shot"
+        gain, with_tta = f"{figures['gain']:+.3f} [{low:+.3f}, {high:+.3f}] (95 %)", " with tta" * config.tta
+        print(f"gain{with_tta} over {before}, prompt {figures['prompt']}: {gain}")
+        if not figures["best_epoch"]:
+            began = config.start_folder or before
+            print(f"no epoch was better than {began} on dev, so the weights are those it began with")
+        print(f"written to {output}: summary.md, before_after.png, metrics.csv, decoder.safetensors, run_card.json")
+        return figures
+
+
+COMMAND = Finetune

@@ -1,0 +1,162 @@
+"""What every command has: options that come from where a setting is declared, and what it is called with."""
+
+from __future__ import annotations
+
+import argparse
+import time
+import types
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NoReturn, Union, get_args, get_origin
+
+from pydantic import model_validator
+from pydantic_core import PydanticUndefined
+
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.files import find_checkpoint
+from medsam_helpers.runs.checks import check_names
+from medsam_helpers.settings import Settings
+from medsam_helpers.training.recipes import Precision, Recipe
+
+Result = dict[str, Any]
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for a wrong argument, with where to look, in place of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        self.exit(2, f"medsam: {message} (see `{self.prog} --help`)\n")
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a command was called: its line, for cards, and when."""
+
+    line: str
+    started: float = field(default_factory=time.perf_counter)
+
+    def elapsed(self) -> float:
+        """Seconds since."""
+        return time.perf_counter() - self.started
+
+
+class Command(Settings):
+    """A command: its settings, and what it does. The docstring is its help."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ()
+    REQUIRED: ClassVar[tuple[str, ...]] = ()
+    RESUMES: ClassVar[bool] = False
+
+    @classmethod
+    def add_to(cls, parser: argparse.ArgumentParser) -> None:
+        """Give the command's parser its arguments."""
+        add_settings(parser, cls)
+
+    def run(self, call: Call) -> Result:
+        """Do it, with prose on the way; gives the JSON line."""
+        raise NotImplementedError
+
+
+class OfModel(Settings):
+    """Settings of the commands that use a model as it is, or a fine-tuned one."""
+
+    model: str | None = None
+    """A name of `medsam weights --list`, or a path."""
+    checkpoint: str | None = None
+    """In place of a model: a folder that finetune wrote, or the name of one in checkpoints/."""
+    precision: Precision | None = None
+    """Of the encoder; default: as the checkpoint was trained, else auto."""
+    tta: bool = False
+    """Test-time augmentation: the mirror image too, and the mean of both answers; twice the encoding."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> OfModel:
+        if (self.model is None) == (self.checkpoint is None):
+            raise ConfigError("pass either --model or --checkpoint")
+        return self
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the checkpoint lies."""
+        return find_checkpoint(self.checkpoint) if self.checkpoint else None
+
+    def trained_with(self) -> dict[str, Any]:
+        """The recipe of the checkpoint, if there is one."""
+        from medsam_helpers.sam.tuned import read_card
+
+        return read_card(self.folder).get("recipe", {}) if self.folder else {}
+
+    def segmenter(self, with_store: bool = False) -> Any:
+        """The model, ready to be prompted; its names are looked at first."""
+        check_names(model=self.model, checkpoint=self.folder)
+        from medsam_helpers.sam.embeddings import EmbeddingStore
+        from medsam_helpers.sam.segmenter import Segmenter
+
+        precision = self.precision or self.trained_with().get("precision", "auto")
+        segmenter = Segmenter.load(self.folder or self.model, precision=precision, tta=self.tta)
+        if with_store:
+            segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
+        return segmenter
+
+
+def tell_left_out(names: Collection[str]) -> None:
+    """Print how many cases were left out, and which."""
+    if names:
+        print(f"left out {len(names)}: {', '.join(names)}")
+
+
+def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], but: Collection[str] = ()) -> None:
+    """Give a parser an option for each setting; what is not given stays out of the result.
+
+    `jitter_1024` becomes `--jitter`: the unit stands in the name of a value, not of an option.
+
+    Args:
+        parser: or a group of one.
+        settings: whose declarations give type, choices, default and help.
+        but: names that are left out.
+    """
+    for name in (name for name in settings.model_fields if name not in (*settings.LABELS, *but)):
+        declared = settings.model_fields[name]
+        kinds = list(_kinds(declared.annotation))
+        options: dict[str, Any] = {"help": _help(settings, name), "default": argparse.SUPPRESS}
+        choices = [kind for kind in kinds if isinstance(kind, str)] if tuple not in kinds else []
+        if len(choices) == 1:  # what only a function of one's own can take the place of
+            continue
+        if choices:
+            options |= {"choices": choices}
+        elif bool in kinds:
+            options |= {"action": argparse.BooleanOptionalAction if settings is Recipe else "store_true"}
+        else:
+            options |= {"metavar": next((word for kind, word in _WORDS.items() if kind in kinds), name.upper())}
+        if name in getattr(settings, "POSITIONAL", ()):
+            parser.add_argument(name, **options | ({} if declared.is_required() else {"nargs": "?"}))
+        else:
+            needed = declared.is_required() or name in getattr(settings, "REQUIRED", ())
+            flag = "--" + name.removesuffix("_1024").replace("_", "-")
+            parser.add_argument(flag, dest=name, **options | ({"required": True} if needed else {}))
+
+
+_WORDS = {int: "N", float: "F", tuple: "A,B", Path: "PATH"}
+
+
+def _help(settings: type[Settings], name: str) -> str:
+    declared = settings.model_fields[name]
+    shown = ",".join(declared.default) if isinstance(declared.default, tuple) else declared.default
+    silent = name in getattr(settings, "REQUIRED", ()) or shown in (None, PydanticUndefined, False, "", ())
+    silent = silent or settings is Recipe  # whose defaults are not those of the recipe that is asked for
+    text = (declared.description or "").rstrip(".").replace("%", "%%").replace("\n", " ")
+    return text if silent else f"{text} (default: {shown})"
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types of an annotation, unions taken apart, and the words of its literals."""
+    origin = get_origin(annotation)
+    if origin is Literal:
+        yield from get_args(annotation)
+    elif origin in (Union, types.UnionType):
+        for part in get_args(annotation):
+            yield from _kinds(part)
+    else:
+        yield origin or annotation

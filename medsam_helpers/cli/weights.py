@@ -1,0 +1,52 @@
+"""`medsam weights`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+
+from medsam_helpers.cli.parser import Call, Command, Result, add_settings
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.sam.checkpoints import WEIGHTS, PinnedFile, fetch
+from medsam_helpers.settings import Words
+
+
+class Weights(Command):
+    """Fetch the light checkpoints and check their hashes."""
+
+    names: Words = ()
+    """Those to fetch; default: mobile-sam lite-medsam."""
+    list: bool = False
+    """List all, with licences."""
+
+    @classmethod
+    def add_to(cls, parser: ArgumentParser) -> None:
+        """Several names may follow one another."""
+        parser.add_argument("names", nargs="*", metavar="NAME", help=cls.model_fields["names"].description)
+        add_settings(parser, cls, but=("names",))
+
+    def run(self, call: Call) -> Result:
+        """Print where each lies."""
+        for name in self.names:
+            if name not in WEIGHTS:
+                raise ConfigError(f"no checkpoint {name!r}: there are {', '.join(WEIGHTS)}")
+        if self.list:
+            for name, entry in WEIGHTS.items():
+                pinned = isinstance(entry, PinnedFile)
+                where = f"{entry.size / 1e6:.0f} MB, sha256 {entry.sha256[:12]}" if pinned else entry.repository
+                print(f"{name:16} {entry.licence}  {where}  {entry.note}")
+            return {"checkpoints": [*WEIGHTS]}
+        paths = {}
+        for name in self.names or [name for name, entry in WEIGHTS.items() if isinstance(entry, PinnedFile)]:
+            entry = WEIGHTS[name]
+            if isinstance(entry, PinnedFile):
+                paths[name] = str(fetch(entry))
+            else:
+                from medsam_helpers.sam.loading import load_sam
+
+                load_sam(name)
+                paths[name] = "in the hub's own cache"
+            print(f"{name}: {paths[name]}")
+        return paths
+
+
+COMMAND = Weights
