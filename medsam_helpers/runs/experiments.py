@@ -38,9 +38,9 @@ class Trial(RunConfig):
     """Into how many parts all cases are divided, each of them val once. Default: the data set's own split."""
     fold: int | None = None
     """Which of them this is, from 1."""
-    train_with: dict[str, PositiveInt] = {}
+    train_with: dict[str, PositiveInt] = Field({})
     """Further data sets to train with, and how many cases of each; a tenth as many join dev."""
-    also_on: dict[str, Literal["val", "all"]] = {}
+    also_on: dict[str, Literal["val", "all"]] = Field({})
     """Further data sets to score on: their val, or all of them where none was trained on."""
 
     @model_validator(mode="after")

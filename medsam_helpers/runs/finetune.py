@@ -11,34 +11,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 from accelerate import PartialState
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from medsam_helpers.runs.checks import check_names, check_output_dir
-from medsam_helpers.runs.settings import RunConfig, config_from_environment
 from medsam_helpers.data.case import Case, Dataset
 from medsam_helpers.data.sources import load_data
 from medsam_helpers.data.views import views_of
-from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.device import keep_freed_memory, peak_mb, restart_peak
 from medsam_helpers.errors import DataError
 from medsam_helpers.evaluation.evaluate import evaluate
-from medsam_helpers.files import cache_dir
-from medsam_helpers.device import keep_freed_memory, peak_mb, restart_peak
-from medsam_helpers.sam.tuned import load_checkpoint
-from medsam_helpers.sam.loading import load_sam
-from medsam_helpers.sam.tuned import DECODER_FILE
-from medsam_helpers.sam.parts import check_parts
-from medsam_helpers.training.recipes import Recipe
-from medsam_helpers.runs.folder import Finetuned, name_left_out, write_run
-from medsam_helpers.runs.card import git_commit
 from medsam_helpers.evaluation.tables import paired_gain
-from medsam_helpers.sam.segmenter import Segmenter
-from medsam_helpers.training.loop import fit
-from medsam_helpers.training.state import STATE_FILE
+from medsam_helpers.files import cache_dir
+from medsam_helpers.prompts import prompt_name
+from medsam_helpers.runs.card import git_commit
+from medsam_helpers.runs.checks import check_names, check_output_dir
+from medsam_helpers.runs.folder import Finetuned, name_left_out, write_run
+from medsam_helpers.runs.settings import RunConfig, config_from_environment
 from medsam_helpers.sam.checkpoints import sha256_of
+from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.parts import check_parts
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.sam.tuned import DECODER_FILE, load_checkpoint
+from medsam_helpers.training.loop import fit
+from medsam_helpers.training.recipes import Recipe
+from medsam_helpers.training.state import STATE_FILE
 
 
 def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool = True) -> tuple[int, float]:

@@ -11,21 +11,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from medsam_helpers.figures import cases as plotting
-from medsam_helpers.runs.model_card import write_model_card
-from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.evaluation.evaluate import case_boxes
-from medsam_helpers.files import atomic_write
-from medsam_helpers.sam.tuned import save_decoder
-from medsam_helpers.sam.tuned import CARD_FILE, DECODER_FILE, part_state, read_card
-from medsam_helpers.sam.parts import changed_parts
-from medsam_helpers.training.recipes import Recipe
-from medsam_helpers.runs.card import write_run_card
 from medsam_helpers.evaluation.tables import summarise, write_table
-from medsam_helpers.sam.segmenter import Segmenter
-from medsam_helpers.training.loop import FitResult
+from medsam_helpers.figures import cases as plotting
+from medsam_helpers.files import atomic_write
+from medsam_helpers.runs.card import write_run_card
+from medsam_helpers.runs.model_card import write_model_card
+from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.checkpoints import NAMES, sha256_of
+from medsam_helpers.sam.parts import changed_parts
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.sam.tuned import CARD_FILE, DECODER_FILE, part_state, read_card, save_decoder
+from medsam_helpers.training.loop import FitResult
+from medsam_helpers.training.recipes import Recipe
 
 
 @dataclass(frozen=True)

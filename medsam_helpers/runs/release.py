@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from medsam_helpers.runs.model_card import write_model_card
 from medsam_helpers.data.hub import HUB_SOURCES
 from medsam_helpers.errors import CheckpointError, ConfigError
-from medsam_helpers.runs.finetune import headline
-from medsam_helpers.files import RELEASED, atomic_write
-from medsam_helpers.sam.tuned import DECODER_FILE, read_card, save_decoder
 from medsam_helpers.evaluation.tables import read_table
+from medsam_helpers.files import RELEASED, atomic_write
+from medsam_helpers.runs.finetune import headline
+from medsam_helpers.runs.model_card import write_model_card
+from medsam_helpers.sam.tuned import DECODER_FILE, read_card, save_decoder
 
 _LIMITS = """
 ## Intended use and limits

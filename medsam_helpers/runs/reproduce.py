@@ -79,9 +79,7 @@ def reproduce(
 class _Runner:
     """Runs the trials of an experiment."""
 
-    def __init__(
-        self, experiment: Experiment, sources: Mapping[str, str], show_progress: bool, command: str
-    ) -> None:
+    def __init__(self, experiment: Experiment, sources: Mapping[str, str], show_progress: bool, command: str) -> None:
         self.experiment, self.sources = experiment, sources
         self.show_progress, self.command = show_progress, command
         self._known: tuple[Any, Dataset] | None = None

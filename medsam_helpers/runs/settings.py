@@ -44,7 +44,7 @@ class RunConfig(DataSettings):
     """A name of `medsam weights --list`, or a path."""
     recipe: str = "best"
     """One of quick, best, guide, sam, medsam, last-stage and unet."""
-    change: dict[str, Any] = {}
+    change: dict[str, Any] = Field({})
     """Settings of the recipe that are changed."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Of the order and the jitter in training; the splits do not depend on it."""

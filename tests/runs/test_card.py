@@ -30,7 +30,7 @@ def test_card_says_what_ran_where_and_how_long(tmp_path):
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
-        (["python", "/home/ann/code/benchmarks/coordinate_space_bug.py"], "python benchmarks/frame_bug.py"),
+        (["python", "/home/ann/code/benchmarks/coordinate_space_bug.py"], "python benchmarks/coordinate_space_bug.py"),
         (["medsam", "--data", "/srv/a/b/kvasir seg"], "medsam --data 'b/kvasir seg'"),
         (["medsam", "--data=/srv/a/b/kvasir"], "medsam --data=b/kvasir"),
         ("medsam --data ~/sets/polyps --lr 1e-4", "medsam --data sets/polyps --lr 1e-4"),

@@ -1,25 +1,24 @@
 """Experiments: the files that are there, mistakes in them, and one from end to end with a stop in the middle."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-
 from helpers import draw_discs, make_tiny_sam, save_images
+
+from medsam_helpers.cli.main import main
+from medsam_helpers.data.case import Case, Cases
+from medsam_helpers.data.sources import SOURCES
+from medsam_helpers.errors import CheckpointError, ConfigError, DataError
+from medsam_helpers.evaluation.compare import runs_as_models
+from medsam_helpers.evaluation.tables import read_table
 from medsam_helpers.runs import finetune as engine
 from medsam_helpers.runs import reproduce as runner
-from medsam_helpers.training import loop as training
-from medsam_helpers.cli.main import main
-from medsam_helpers.evaluation.compare import runs_as_models
-from medsam_helpers.data.sources import SOURCES
-from medsam_helpers.data.case import Case, Cases
-from medsam_helpers.errors import CheckpointError, ConfigError, DataError
-from medsam_helpers.runs.experiments import experiment_names, read_experiment, sources_of
+from medsam_helpers.runs.experiments import FOLDER, experiment_names, read_experiment, sources_of
 from medsam_helpers.runs.reproduce import reproduce
-from medsam_helpers.evaluation.tables import read_table
 from medsam_helpers.sam.checkpoints import NAMES
+from medsam_helpers.training import loop as training
 
 TINY = """
 title = "tiny"
@@ -68,7 +67,7 @@ def test_every_committed_experiment_can_be_read_and_says_what_it_answers(name):
     experiment = read_experiment(name)
     assert set(experiment.sources) <= {*SOURCES, "busi"}
     assert {trial.model for trial in experiment.trials} <= {*NAMES}
-    first = Path(runner.FOLDER, f"{name}.toml").read_text().splitlines()[0]
+    first = Path(FOLDER, f"{name}.toml").read_text().splitlines()[0]
     assert first.startswith("# ")
     assert first.rstrip().find("?") > 0
     assert (experiment.score == "dev") == ("search" in name), "choices are made on dev, reports on val"
@@ -77,7 +76,7 @@ def test_every_committed_experiment_can_be_read_and_says_what_it_answers(name):
 @pytest.mark.parametrize("name", ["kvasir-search", "kvasir-search-more"])
 def test_the_search_changes_one_thing_at_a_time_and_judges_all_alike(name):
     experiment = read_experiment(name)
-    base, *others = [trial.recipe.as_dict() for trial in experiment.trials]
+    base, *others = [trial.full_recipe().identity() for trial in experiment.trials]
     assert [sum(base.get(key) != trial.get(key) for key in base | trial) for trial in others] == [1] * len(others)
     assert experiment.dev_jitter_1024 == 20
     assert {trial.train_limit for trial in experiment.trials} == {240}
@@ -86,25 +85,18 @@ def test_the_search_changes_one_thing_at_a_time_and_judges_all_alike(name):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("title =", "titel =", r"dev.toml: titel is unknown: use title, data"),
+        ("title =", "titel =", r"dev.toml: titel is unknown: use name, title, data"),
         ("title = ", "title = = ", r"dev.toml: cannot be read as TOML: .*line 2"),
         ('"SCORE"', '"test"', r"dev.toml: score 'test' is unknown: use dev or val"),
-        ('"j20"]', '"k20"]', r"dev.toml: prompts: prompt 'k20' is unknown"),
-        ('kind = "zero-shot"', 'kind = "sweep"', r"dev.toml: runs\[0\] \(base\): kind 'sweep' is unknown"),
+        ('"j20"]', '"k20"]', r"dev.toml: prompt 'k20' is unknown"),
         ("jitter_1024 = 40", "jiter = 40", r"dev.toml: runs\[2\] \(wide\): change.jiter is unknown: use loss"),
-        ("lr = 1e-3", 'lr = "x"', r"dev.toml: runs\[3\] \(seeds\): "),
         ("lr = 1e-3", "lr = -1.0", r"runs\[3\] \(seeds\): lr must be greater than 0"),
         ("seeds = [1, 2]", "seeds = [1, 1]", r"'seeds' with seed 1 is there twice"),
-        ('data = "data"', 'data = "data"\nbox_mode = "all"', r"box_mode 'all' is unknown: use union or components"),
         ('kind = "zero-shot"', 'kind = "zero-shot"\nstart = "a"', r"\(base\): start is where training begins"),
-        ("seeds = [1, 2]", "seeds = 1", r"runs\[3\]\.seeds has the wrong type: 1"),
         ('name = "first"', "", r"runs\[1\] \(no name\): name is missing"),
-        ('name = "first"', 'name = "first"\nfolds = 1', r"runs\[1\] \(first\): folds: 1 is too few: use 2 or more"),
         ("train_limit = 2", "train_limit = 2\nfolds = 2", r"train_limit and folds cannot go together"),
-        ('name = "first"', 'name = "first"\nalso_on = {b = "dev"}', r"also_on.b: 'dev' is unknown: use val or all"),
         ('name = "first"', 'name = "first"\nalso_on = {data = "val"}', r"also_on.data: this is the run's own data set"),
-        ('name = "first"', 'name = "first"\ntrain_with = {b = 0}', r"train_with.b: 0 is no whole number from 1 up"),
-        ('name = "first"', 'name = "first"\ntta = 1', r"runs\[1\].tta has the wrong type: 1"),
+        ('name = "first"', 'name = "first"\ntrain_with = {b = 0}', r"train_with must be greater than 0, is 0"),
         ('name = "first"', 'name = "first"\ncheckpoint = "x"', r"model and checkpoint cannot go together"),
     ],
 )
@@ -115,11 +107,9 @@ def test_a_mistake_in_a_file_is_named_with_file_and_key(tmp_path, old, new, said
         read_experiment("dev", tmp_path)
 
 
-def test_an_unknown_name_lists_those_there_are(place, capsys):
+def test_an_unknown_name_lists_those_there_are(place):
     with pytest.raises(ConfigError, match="no experiment 'nope': there are dev, val"):
         read_experiment("nope", place)
-    assert main(["reproduce", "nope"]) == 2
-    assert capsys.readouterr().err.startswith("medsam: no experiment 'nope': there are across, ")
 
 
 def test_a_stop_keeps_what_is_done_and_nothing_is_trained_twice(place, monkeypatch):
@@ -186,7 +176,7 @@ def test_a_record_of_another_machine_is_added_to(place, monkeypatch):
     reproduce(experiment, None, whole, False, "x")
     # Another machine: it has the record, of which two runs in the middle are missing, and an empty cache.
     kept = [trial for trial in experiment.trials if not trial.name.startswith("wide")]
-    reproduce(replace(experiment, trials=tuple(kept)), None, output, False, "x")
+    reproduce(experiment.but(trials=tuple(kept)), None, output, False, "x")
     monkeypatch.setenv("MEDSAM_CACHE", str(place / "empty cache"))
     trained, real = [], engine.fit
 
@@ -205,7 +195,7 @@ def test_a_record_of_another_machine_is_added_to(place, monkeypatch):
 
     reproduce(experiment, None, output, False, "x", only_missing=True)
     assert len(trained) == 2
-    changed = replace(experiment, trials=(replace(experiment.trials[1], seed=5),))
+    changed = experiment.but(trials=(experiment.trials[1].but(seed=5),))
     reproduce(changed, None, output, False, "x", only_missing=True)
     assert len(trained) == 3, "what the record holds is another run"
 
@@ -213,7 +203,7 @@ def test_a_record_of_another_machine_is_added_to(place, monkeypatch):
 def test_a_recorded_run_that_was_not_scored_on_another_set_is_scored_there(two_places, monkeypatch):
     experiment, output = read_experiment("across", two_places), two_places / "results"
     sources = {"near": str(two_places / "near_folder"), "far": str(two_places / "far_folder")}
-    alone = replace(experiment, trials=tuple(replace(trial, also_on={}) for trial in experiment.trials))
+    alone = experiment.but(trials=tuple(trial.but(also_on={}) for trial in experiment.trials))
     assert len(reproduce(alone, sources, output, False, "x")) == 4
     monkeypatch.setattr(engine, "fit", None)  # the training lies in the cache
     assert len(reproduce(experiment, sources, output, False, "x", only_missing=True)) == 8
@@ -221,7 +211,7 @@ def test_a_recorded_run_that_was_not_scored_on_another_set_is_scored_there(two_p
 
 def test_a_damaged_record_is_not_added_to(place):
     (place / "results").mkdir()
-    (place / "results" / "run_card.json").write_text('{"runs": [{"folder": "a"}]}')
+    (place / "results" / "run_card.json").write_text('{"runs": [{"run": "a"}]}')
     with pytest.raises(DataError, match="no whole record"):
         reproduce(read_experiment("dev", place), None, place / "results", False, "x", only_missing=True)
 
@@ -291,7 +281,7 @@ def test_a_second_look_at_the_same_training_trains_nothing_again(place, monkeypa
     epochs, train_epoch = [], training._train_epoch
     monkeypatch.setattr(training, "_train_epoch", lambda *given: epochs.append(given) or train_epoch(*given))
     experiment = read_experiment("twice", place)
-    experiment = replace(experiment, trials=experiment.trials[1:3])
+    experiment = experiment.but(trials=experiment.trials[1:3])
     summary = reproduce(experiment, None, place / "results", False, "x")
     assert len(epochs) == 2, "once"
     assert list(summary["run"]) == ["first", "twice"]
@@ -308,9 +298,9 @@ def test_every_run_is_asked_with_boxes_of_the_experiments_kind(place, monkeypatc
     text = TINY.replace("SCORE", "val").replace('data = "data"', 'data = "data"\nbox_mode = "components"')
     (place / "each.toml").write_text(text)
     each, union = (read_experiment(name, place) for name in ("each", "val"))
-    assert [trial.recipe and trial.recipe.box_mode for trial in each.trials[:2]] == [None, "components"]
+    assert each.trials[1].full_recipe().box_mode == "components"
     for experiment in (each, union):
-        reproduce(replace(experiment, trials=experiment.trials[:2]), None, place / experiment.name, False, "x")
+        reproduce(experiment.but(trials=experiment.trials[:2]), None, place / experiment.name, False, "x")
     assert asked == ["components", "components", "union", "union"]
     cards = [json.loads((place / name / "run_card.json").read_text()) for name in ("each", "val")]
     assert [card.get("box_mode") for card in cards] == ["components", None]
@@ -420,26 +410,3 @@ def test_the_place_of_each_data_set_can_be_given(two_places):
         sources_of(experiment, ["far=far_folder"])
     with pytest.raises(ConfigError, match="--data fra=far_folder: across uses near, far"):
         sources_of(experiment, ["fra=far_folder"])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ((), "data set 'busi' cannot be fetched: pass its folder with --data busi=FOLDER"),
-        (("--data", "busi=nowhere"), "no data source 'nowhere': use "),
-        (("--data", "nowhere"), "no data source 'nowhere': use "),
-        (("--data", "isic=folder"), "--data isic=folder: busi-folds uses busi, kvasir"),
-    ],
-)
-def test_the_command_says_which_data_set_lacks_a_place(capsys, arguments, said):
-    assert main(["reproduce", "busi-folds", *arguments]) == 2
-    assert capsys.readouterr().err.startswith(f"medsam: {said}")
-
-
-def test_the_command_adds_to_a_record_when_asked(place, monkeypatch):
-    monkeypatch.setattr(runner, "read_experiment", lambda name: read_experiment(name, place))
-    shown, given = pd.DataFrame(columns=["run", "seed", "fold", "tested_on", "n_train", "dev_dice", "gain"]), []
-    monkeypatch.setattr(runner, "reproduce", lambda *_, **options: given.append(options["only_missing"]) or shown)
-    for more in ([], ["--missing"]):
-        assert main(["reproduce", "dev", "--data", "data", "--output", "results", *more]) == 0
-    assert given == [False, True]

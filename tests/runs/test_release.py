@@ -4,19 +4,19 @@ import json
 
 import pytest
 import torch
+from helpers import draw_discs, make_tiny_sam, save_images
 from safetensors.torch import load_file, save_file
 
-from helpers import draw_discs, make_tiny_sam, save_images
 from medsam_helpers import files
 from medsam_helpers.cli.main import main
-from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.evaluation.evaluate import case_boxes
-from medsam_helpers.runs.finetune import finetune
 from medsam_helpers.evaluation.metrics import dice
-from medsam_helpers.training.recipes import get_recipe
-from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.runs.finetune import finetune
 from medsam_helpers.runs.release import release
+from medsam_helpers.runs.settings import RunConfig
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.training.recipes import get_recipe
 
 
 @pytest.fixture
