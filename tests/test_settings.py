@@ -31,38 +31,21 @@ class Toy(Settings):
     """Whether it is heard."""
 
 
-def on_the_command_line(words: list[str]) -> Toy:
+def on_the_command_line(words: str) -> Toy:
     parser = ArgumentParser()
     add_settings(parser, Toy)
-    return Toy(**vars(parser.parse_args(words)))
+    return Toy(**vars(parser.parse_args(words.split())))
 
 
-WAYS_IN = [
-    pytest.param(lambda: Toy(steps=3, rate_1024=0.5, kind="fast", parts=("a", "b"), loud=True), id="python"),
-    pytest.param(
-        lambda: on_the_command_line(["--steps", "3", "--rate", "0.5", "--kind", "fast", "--parts", "a,b", "--loud"]),
-        id="command line",
-    ),
-    pytest.param(
-        lambda: Toy(
-            **in_environment(
-                Toy,
-                {
-                    "MEDSAM_STEPS": "3",
-                    "MEDSAM_RATE_1024": "0.5",
-                    "MEDSAM_KIND": "fast",
-                    "MEDSAM_PARTS": "a,b",
-                    "MEDSAM_LOUD": "yes",
-                    "MEDSAM_NAME": "",
-                },
-            )
-        ),
-        id="environment",
-    ),
-]
+ENVIRONMENT = {"STEPS": "3", "RATE_1024": "0.5", "KIND": "fast", "PARTS": "a,b", "LOUD": "yes", "NAME": ""}
+WAYS_IN = {
+    "python": lambda: Toy(steps=3, rate_1024=0.5, kind="fast", parts=("a", "b"), loud=True),
+    "command line": lambda: on_the_command_line("--steps 3 --rate 0.5 --kind fast --parts a,b --loud"),
+    "environment": lambda: Toy(**in_environment(Toy, {f"MEDSAM_{name}": text for name, text in ENVIRONMENT.items()})),
+}
 
 
-@pytest.mark.parametrize("way", WAYS_IN)
+@pytest.mark.parametrize("way", WAYS_IN.values(), ids=WAYS_IN)
 def test_a_setting_that_is_only_declared_is_taken_on_every_way_in_and_enters_the_identity(way):
     toy = way()
     assert toy == Toy(steps=3, rate_1024=0.5, kind="fast", parts=("a", "b"), loud=True)

@@ -16,53 +16,28 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, get_args
+from threading import Semaphore
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import draw_discs, make_tiny_sam
+from filelock import FileLock
+from helpers import draw_discs, make_tiny_sam, save_images
 from PIL import Image
 from safetensors import safe_open
 
-from medsam_helpers.cli import main as cli
 from medsam_helpers.cli.main import main
 from medsam_helpers.data.reading import read_image
-from medsam_helpers.device import PRECISIONS
 from medsam_helpers.evaluation.tables import COLUMNS
-from medsam_helpers.prompts import BoxMode
 from medsam_helpers.runs import finetune as engine
 from medsam_helpers.runs.finetune import get_or_train
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.checkpoints import WEIGHTS, sha256_of
 from medsam_helpers.sam.segmenter import Segmenter
-from medsam_helpers.training.recipes import RECIPES
 from medsam_helpers.training.state import STATE_FILE
 
-FINETUNE = {
-    "zero_shot_dice": float,
-    "tuned_dice": float,
-    "gain_ci95": list,
-    "box_dice": float,
-    "ellipse_dice": float,
-    "n_train": int,
-    "n_dev": int,
-    "n_val": int,
-    "seconds_encode": float,
-    "seconds_train": float,
-    "precision": str,
-    "checkpoint": str,
-}
-EVALUATE = {
-    "dice": float,
-    "dice_ci95": list,
-    "iou": float,
-    "hd95_percent": float,
-    "nsd": float,
-    "n": int,
-    "left_out": list,
-}
 TRAINING = ["--precision", "fp32", "--epochs", "4", "--lr", "3e-3", "--batch", "2", "--jitter", "20"]
 
 
@@ -91,24 +66,15 @@ def without_bars(err: str) -> list[str]:
     return [line for line in re.split(r"[\r\n]+", err) if line.strip() and not re.search(r"\d%\||\dit/s|\?it/s", line)]
 
 
-def save_cases(folder: Path, cases, **lists) -> Path:
-    for part in ("images", "masks"):
-        (folder / part).mkdir(parents=True)
-    for case in cases:
-        Image.fromarray(case.image).save(folder / "images" / f"{case.name}.png")
-        Image.fromarray(case.mask).save(folder / "masks" / f"{case.name}.png")
-    for split, names in lists.items():
-        (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with a model, a data set of 7 train, 1 dev and 4 val cases, an image and a cache of its own."""
     root = tmp_path_factory.mktemp("cli")
     make_tiny_sam().save_pretrained(root / "tiny")
     cases = draw_discs(12)
-    save_cases(root / "data", cases, train=cases.names[:8], val=cases.names[8:])
+    save_images(cases, root / "data")
+    for split, names in {"train": cases.names[:8], "val": cases.names[8:]}.items():
+        (root / "data" / f"{split}.txt").write_text("\n".join(names))
     Image.fromarray(cases[0].image).save(root / "image.png")
     (root / "file").write_text("a file, not a folder")
     with pytest.MonkeyPatch.context() as patch:
@@ -139,7 +105,6 @@ def files_of(folder: Path) -> dict[Path, str]:
 
 def test_finetune_says_all_that_was_promised(tuned):
     figures = tuned.json
-    assert {name: type(figures.get(name)) for name in FINETUNE} == FINETUNE
     # Recipe `best` shows four views of each training case, and each is encoded.
     assert (figures["n_train"], figures["n_dev"], figures["n_val"], figures["encoded"]) == (7, 1, 4, 4 * 7 + 1 + 4)
     assert figures["left_out"] == []
@@ -147,17 +112,6 @@ def test_finetune_says_all_that_was_promised(tuned):
     low, high = figures["gain_ci95"]
     assert low <= figures["tuned_dice"] - figures["zero_shot_dice"] <= high
     assert figures["tuned_dice"] > figures["zero_shot_dice"], "four epochs on discs teach something"
-
-
-def test_finetune_writes_all_that_it_says(tuned):
-    expected = {"decoder.safetensors", "run_card.json", "README.md", "history.csv", "metrics.csv", "summary.md"}
-    assert {path.name for path in Path("run").iterdir()} == expected | {"before_after.png", STATE_FILE}
-    with Image.open("run/before_after.png") as picture:
-        assert min(picture.size) > 100
-    assert len(pd.read_csv("run/history.csv")) == 5, "the model before training, and four epochs"
-    card = json.loads(Path("run/run_card.json").read_text())
-    assert card["metrics"]["tuned_dice"] == tuned.json["tuned_dice"]
-    assert card["command"].startswith("medsam finetune --data data --model tiny")
 
 
 def test_the_headline_is_the_mean_of_the_table(tuned):
@@ -178,18 +132,6 @@ def test_a_second_run_reuses_the_embeddings_and_gives_the_same(tuned):
     assert again["encoded"] == 0
     same = ("zero_shot_dice", "tuned_dice", "gain_ci95", "best_epoch")
     assert {name: again[name] for name in same} == {name: tuned.json[name] for name in same}
-
-
-def test_a_finished_run_trains_nothing_when_called_again(tuned):
-    state = Path("run") / STATE_FILE
-    before = (state.stat().st_mtime_ns, files_of(Path("run"))[state])
-    again = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--output", "run", "--json")
-    assert (state.stat().st_mtime_ns, files_of(Path("run"))[state]) == before
-    assert again.json["tuned_dice"] == tuned.json["tuned_dice"]
-    # The card keeps what encoding took when it was done.
-    kept = json.loads((Path("run") / "run_card.json").read_text())["metrics"]
-    assert (again.json["encoded"], kept["encoded"]) == (0, tuned.json["encoded"])
-    assert kept["seconds_encode"] == tuned.json["seconds_encode"]
 
 
 def test_a_specialist_gains_over_random_weights_not_over_a_zero_shot_model():
@@ -239,26 +181,11 @@ def test_a_start_of_another_base_or_none_is_refused(tuned, monkeypatch):
     assert "trained on tiny with digest" in said.err[-1]
 
 
-def test_a_checkpoint_is_found_again_from_anywhere(tuned, place, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    arguments = ["--image", place / "image.png", "--box", 5, 5, 40, 40]
-    assert medsam("predict", "--checkpoint", place / "run", *arguments).status == 0
-
-
-def test_figures_on_phantoms_say_that_they_are():
-    arguments = ["--train-limit", 2, "--dev-limit", 1, "--val-limit", 1, "--epochs", 1, "--output", "run-phantom"]
-    said = medsam("finetune", "--data", "phantom-ultrasound", "--model", "tiny", *arguments)
-    assert said.status == 0, said.err
-    assert "The images are phantoms, drawn by a program" in Path("run-phantom/README.md").read_text()
-    assert "ultrasound-phantoms" in Path("run-phantom/summary.md").read_text()
-
-
 # --- evaluate ---
 
 
 def test_evaluating_the_checkpoint_reproduces_what_finetune_said(tuned):
     said = medsam("evaluate", "--checkpoint", "run", "--data", "data", "--jitter", 20, "--output", "ev", "--json")
-    assert {name: type(said.json.get(name)) for name in EVALUATE} == EVALUATE
     assert (said.json["dice"], said.json["n"]) == (tuned.json["tuned_dice"], 4)
     low, high = said.json["dice_ci95"]
     assert low < said.json["dice"] < high
@@ -270,15 +197,8 @@ def test_evaluating_the_checkpoint_reproduces_what_finetune_said(tuned):
         assert said.json[name] == pytest.approx(own[name].mean(), abs=1e-4)
 
 
-def test_evaluating_the_base_reproduces_the_zero_shot_row(tuned):
-    arguments = ["--precision", "fp32", "--jitter", "20.0", "--output", "ev-base", "--json"]
-    said = medsam("evaluate", "--model", "tiny", "--data", "data", *arguments)
-    assert said.json["dice"] == tuned.json["zero_shot_dice"]
-    assert set(pd.read_csv("ev-base/metrics.csv")["model"]) == {"box", "ellipse", "zero-shot"}
-
-
 def test_tta_is_asked_for_by_name_and_told(tuned):
-    """The tuned model looks twice, its base does not; evaluating gives the same, and the cards say it."""
+    """The tuned model is scored with it, its base without; evaluating gives the same, and the cards say it."""
     said = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--tta", "--output", "run-tta", "--json")
     assert said.json["zero_shot_dice"] == tuned.json["zero_shot_dice"]
     assert said.json["tuned_dice"] != tuned.json["tuned_dice"]
@@ -293,16 +213,6 @@ def test_tta_is_asked_for_by_name_and_told(tuned):
     again = medsam("evaluate", "--checkpoint", "run", *arguments)
     assert again.json["dice"] == said.json["tuned_dice"], "the same training, looked at twice"
     assert json.loads(Path("ev-tta/run_card.json").read_text())["tta"] is True
-
-
-def test_any_split_and_jitter_can_be_scored_and_is_named(tuned):
-    arguments = ["--split", "train", "--jitter", "2.5", "--train-limit", 3, "--output", "ev-train", "--json"]
-    said = medsam("evaluate", "--checkpoint", "run", "--data", "data", *arguments)
-    assert said.json["n"] == 3
-    assert "data, train: 3 cases" in said.out
-    assert set(pd.read_csv("ev-train/metrics.csv")["prompt"]) == {"j2.5"}
-    card = json.loads(Path("ev-train/run_card.json").read_text())
-    assert (card["split"], card["prompt"], card["precision"]) == ("train", "j2.5", "fp32")
 
 
 def test_a_checkpoint_is_scored_as_it_was_trained_unless_told_otherwise(tuned, tmp_path):
@@ -330,50 +240,7 @@ def test_an_evaluation_may_replace_an_earlier_one_but_no_checkpoint(tuned):
     assert files_of(Path("run")) == before
 
 
-def test_a_bad_case_of_another_split_does_not_stop_an_evaluation(place, tuned, tmp_path):
-    shutil.copytree(place / "data", tmp_path / "data")
-    (tmp_path / "data" / "images" / "disc-0.png").write_bytes(b"no image")
-    said = medsam("evaluate", "--checkpoint", "run", "--data", tmp_path / "data", "--output", tmp_path / "ev", "--json")
-    assert said.json["dice"] == tuned.json["tuned_dice"]
-
-
 # --- predict ---
-
-
-def save_image(path: Path, pixels: np.ndarray, orientation: int | None = None) -> Path:
-    exif = Image.Exif()
-    if orientation:
-        exif[0x0112] = orientation
-    Image.fromarray(pixels).save(path, exif=exif)
-    return path
-
-
-def pixels(dtype=np.uint8, channels=3) -> np.ndarray:
-    shape = (60, 90, channels) if channels > 1 else (60, 90)
-    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, endpoint=True).astype(dtype)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "orientation", "size"),
-    [
-        ("rgb.png", pixels(), None, (90, 60)),
-        ("rotated.jpg", pixels(), 6, (60, 90)),
-        ("gray.png", pixels(channels=1), None, (90, 60)),
-        ("sixteen.png", pixels(np.uint16, 1), None, (90, 60)),
-        ("transparent.png", pixels(channels=4), None, (90, 60)),
-        ("scan.tiff", pixels(np.uint16, 1), None, (90, 60)),
-    ],
-)
-def test_predict_writes_a_mask_of_the_upright_images_size(tmp_path, name, content, orientation, size):
-    path = save_image(tmp_path / name, content, orientation)
-    said = medsam("predict", "--model", "tiny", "--image", path, "--box", 10, 8, 50, 55, "--output", tmp_path / "m.png")
-    assert said.status == 0, said.err
-    with Image.open(tmp_path / "m.png") as mask:
-        assert (mask.size, mask.mode, mask.format) == (size, "L", "PNG")
-        found = np.asarray(mask)
-    assert set(np.unique(found)) == {0, 255}
-    expected = Segmenter.load("tiny").predict(read_image(path), boxes=np.array([10, 8, 50, 55])).masks[0, 0]
-    np.testing.assert_array_equal(found == 255, expected)
 
 
 def predicted(*prompt: object, model=("--model", "tiny")) -> tuple[np.ndarray, dict]:
@@ -411,20 +278,7 @@ def test_predict_takes_the_fine_tuned_decoder(tuned):
     assert (base != fine).any()
 
 
-def test_predict_may_look_twice():
-    mask, said = predicted("--box", 2, 2, 50, 50, "--tta")
-    found = Segmenter.load("tiny", tta=True).predict(read_image("image.png"), boxes=np.array([2, 2, 50, 50]))
-    np.testing.assert_array_equal(mask, found.masks[0, 0])
-    assert said["iou_score"] == [round(float(found.scores[0, 0]), 3)]
-
-
 # --- the other commands ---
-
-
-def test_weights_are_listed_with_their_licences():
-    said = medsam("weights", "--list", "--json")
-    assert said.json == {"checkpoints": list(WEIGHTS)}
-    assert all(f"{name} " in said.out and entry.licence in said.out for name, entry in WEIGHTS.items())
 
 
 def test_phantoms_become_a_folder_that_passes_the_audit_and_is_embedded_once(tmp_path):
@@ -460,12 +314,6 @@ def test_every_command_explains_itself(monkeypatch):
         assert said.status == 0
         assert said.out.startswith(f"usage: medsam {name}")
         assert name in overview.out
-
-
-def test_choices_spelt_out_for_speed_are_those_there_are():
-    assert tuple(RECIPES) == cli.RECIPE_NAMES
-    assert PRECISIONS == cli._PRECISIONS
-    assert get_args(BoxMode) == cli._BOX_MODES
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is what a GPU computes in")
@@ -504,16 +352,22 @@ def test_get_or_train_trains_once_for_each_setting_and_each_pixel(place, tmp_pat
 
 
 def test_two_that_ask_for_the_same_run_at_once_train_it_once(place, monkeypatch):
-    trained, real = [], engine.finetune
+    trained, asked, real = [], Semaphore(0), engine.finetune
     limits = {"train_limit": 2, "dev_limit": 1, "val_limit": 1}
     config = RunConfig(model="tiny", data=str(place / "data"), epochs=1, precision="fp32", **limits)
 
-    def slow(*arguments):
+    class Lock(FileLock):
+        def acquire(self, *arguments, **options):
+            asked.release()
+            return super().acquire(*arguments, **options)
+
+    def finetune(*arguments):
         trained.append(1)
-        time.sleep(0.5)  # long enough for the other to come
+        assert all(asked.acquire(timeout=60) for _ in range(2)), "the other has come too"
         return real(*arguments)
 
-    monkeypatch.setattr(engine, "finetune", slow)
+    monkeypatch.setattr(engine, "FileLock", Lock)
+    monkeypatch.setattr(engine, "finetune", finetune)
     with ThreadPoolExecutor(2) as both:
         first, second = both.map(lambda _: get_or_train(config, False), range(2))
     assert first == second
@@ -531,90 +385,44 @@ WRONG = [
     ("finetun", "invalid choice: 'finetun'"),
     ("finetune --data data --epoch-count 3", "unrecognized arguments: --epoch-count 3"),
     ("finetune --model tiny", "the following arguments are required: --data"),
-    ("evaluate --data data", "one of the arguments --model --checkpoint is required"),
-    ("evaluate --data data --model tiny --checkpoint run", "not allowed with argument"),
-    ("predict --model tiny --box 1 1 2 2", "the following arguments are required: --image"),
+    ("evaluate --data data", "pass either --model or --checkpoint"),
     # names
     ("finetune --data nope --model tiny --output new", "no data source 'nope': use phantom"),
-    ("finetune --data file --model tiny --output new", "no data source 'file'"),
     ("finetune --data tiny --model tiny --output new", "it has no images/ and no masks/"),
-    ("finetune --data data/images --model tiny --output new", "it has no images/ and no masks/"),
     ("finetune --data data --model mobile --output new", "no model 'mobile': use mobile-sam"),
     ("finetune --data data --model file --output new", "no checkpoint known here"),
-    ("finetune --data data --model data --output new", "no model 'data'"),
-    (TRAIN + "--recipe better --output new", "argument --recipe: invalid choice: 'better'"),
+    (TRAIN + "--recipe better --output new", "recipe 'better' is unknown: use quick, best"),
     (TRAIN + "--box-mode each --output new", "argument --box-mode: invalid choice: 'each'"),
-    (TRAIN + "--precision int8 --output new", "argument --precision: invalid choice: 'int8'"),
-    ("evaluate --data data --model tiny --split test --output new", "argument --split: invalid choice: 'test'"),
     ("weights sam", "no checkpoint 'sam': there are mobile-sam"),
     ("audit nope", "data source 'nope' is unknown"),
-    ("phantoms --kind mri --output new", "argument --kind: invalid choice: 'mri'"),
-    ("embed --data nope --model tiny", "no data source 'nope'"),
-    ("export --model nope --output new", "no model 'nope'"),
+    ("reproduce nope", "no experiment 'nope': there are across, "),
+    ("reproduce busi-folds", "data set 'busi' cannot be fetched: pass its folder with --data busi=FOLDER"),
+    ("reproduce busi-folds --data isic=folder", "--data isic=folder: busi-folds uses busi, kvasir"),
     # numbers
-    (TRAIN + "--epochs 0 --output new", "epochs must be greater than 0"),
-    (TRAIN + "--epochs -1 --output new", "argument --epochs: -1 is negative"),
-    (TRAIN + "--epochs nan --output new", "argument --epochs: invalid whole number value: 'nan'"),
-    (TRAIN + "--epochs 1.5 --output new", "argument --epochs: invalid whole number value: '1.5'"),
-    (TRAIN + "--lr 0 --output new", "lr must be greater than 0"),
-    (TRAIN + "--lr -1 --output new", "argument --lr: -1 is not a finite number from 0 up"),
-    (TRAIN + "--lr nan --output new", "argument --lr: nan is not a finite number"),
-    (TRAIN + "--lr inf --output new", "argument --lr: inf is not a finite number"),
-    (TRAIN + "--lr fast --output new", "argument --lr: invalid number value: 'fast'"),
-    (TRAIN + "--batch 0 --output new", "batch must be greater than 0"),
-    (TRAIN + "--jitter -1 --output new", "argument --jitter: -1 is not a finite number"),
-    (TRAIN + "--jitter nan --output new", "argument --jitter: nan is not a finite number"),
-    (TRAIN + "--seed -1 --output new", "argument --seed: -1 is negative"),
-    (TRAIN + "--train-limit -1 --output new", "argument --train-limit: -1 is negative"),
+    (TRAIN + "--epochs -1 --output new", "epochs must be greater than or equal to 1, is '-1'"),
+    (TRAIN + "--epochs 99999999999999999999 --output new", "epochs must be"),
+    (TRAIN + "--lr nan --output new", "lr must be a finite number"),
     (TRAIN + "--train-limit 0 --output new", "train has none"),
-    (TRAIN + "--dev-limit 0 --output new", "dev has none"),
-    (TRAIN + "--val-limit 0 --output new", "val has none"),
-    ("evaluate --data data --model tiny --jitter nan --output new", "argument --jitter: nan is not"),
+    ("evaluate --data data --model tiny --jitter 1e9 --output new", "jitter_1024 must be less than or equal to 1024"),
     ("evaluate --data data --model tiny --val-limit 0 --output new", "the split val is empty"),
-    ("phantoms --train -1 --output new", "argument --train: -1 is negative"),
     ("phantoms --train 0 --dev 0 --val 0 --output new", "nothing to draw"),
     # prompts
     (PREDICT, "no prompt: pass --box"),
     (PREDICT + "--background 3 3", "no prompt: pass --box"),
     (PREDICT + "--box 1 1 2", "argument --box: expected 4 arguments"),
-    (PREDICT + "--box 1,1,2,2", "argument --box: expected 4 arguments"),
-    (PREDICT + "--box a 1 2 2", "argument --box: invalid float value: 'a'"),
+    (PREDICT + "--box a 1 2 2", "box must be a valid number"),
     (PREDICT + "--box 5 5 900 20", "box 5 5 900 20 leaves the image"),
-    (PREDICT + "--box -5 5 20 20", "box -5 5 20 20 leaves the image"),
-    (PREDICT + "--box 5 5 5 20", "box 5 5 5 20 is empty"),
-    (PREDICT + "--box 20 5 5 20", "box 20 5 5 20 is empty"),
-    (PREDICT + "--box nan 5 9 20", "every side must be a finite number"),
-    (PREDICT + "--point 900 5", "point 900 5 lies outside the image"),
-    (PREDICT + "--point nan 5", "point nan 5 lies outside the image"),
     (PREDICT + "--box 1 1 9 9 --box 5 5 20 20 --point 3 3", "points refine one box"),
-    (PREDICT + "--box 1 1 9 9 --box 5 5 20 20 --background 3 3", "points refine one box"),
-    # files
+    # files and folders
     ("predict --model tiny --image nope.png --box 1 1 9 9", "nope.png: there is no such file"),
-    ("predict --model tiny --image file --box 1 1 9 9", "file: not a readable image"),
-    ("predict --model tiny --image data --box 1 1 9 9", "data: not a readable image"),
-    (PREDICT + "--box 1 1 9 9 --output mask", "name a file that ends in .png"),
     (PREDICT + "--box 1 1 9 9 --output mask.jpg", "name a file that ends in .png"),
-    (PREDICT + "--box 1 1 9 9 --output data", "name a file that ends in .png"),
-    (PREDICT + "--box 1 1 9 9 --output image.png", "image.png is the image itself"),
     (PREDICT + "--box 1 1 9 9 --output ./data/../image.png", "is the image itself"),
-    (PREDICT + "--box 1 1 9 9 --output file/mask.png", "file cannot be a folder"),
-    # folders
-    (TRAIN + "--output file", "file cannot be a folder: file is a file"),
     (TRAIN + "--output file/new", "file/new cannot be a folder"),
     (TRAIN + "--output data", "data holds other files (images, masks, train.txt, ...)"),
-    (TRAIN + "--output tiny", "tiny holds other files (config.json, model.safetensors)"),
-    ("evaluate --data data --model tiny --output file", "file cannot be a folder"),
-    ("evaluate --data data --model tiny --output data", "data holds other files"),
     ("phantoms --output data", "data: is not an empty folder"),
-    ("phantoms --output file/new", "file/new cannot be a folder"),
     ("export --model tiny --output data", "data is not empty: export to a new folder"),
-    ("export --model tiny --output file", "file cannot be a folder"),
     # checkpoints
     ("predict --checkpoint nope --image image.png --box 1 1 9 9", "checkpoint nope is no folder that exists"),
-    ("predict --checkpoint file --image image.png --box 1 1 9 9", "checkpoint file is no folder that exists"),
-    ("predict --checkpoint tiny --image image.png --box 1 1 9 9", "checkpoint tiny holds no run_card.json"),
-    ("evaluate --checkpoint nope --data data --output new", "checkpoint nope is no folder that exists"),
-    ("export --checkpoint nope --output new", "checkpoint nope is no folder that exists"),
     ("export --checkpoint tiny --output new", "checkpoint tiny holds no run_card.json"),
 ]
 
@@ -642,12 +450,6 @@ def test_a_folder_of_another_run_is_refused_and_kept(tuned):
     assert files_of(Path("run")) == before
 
 
-def test_a_base_in_place_of_a_checkpoint_and_the_other_way_round(tuned):
-    said = medsam("predict", "--model", "run", "--image", "image.png", "--box", 1, 1, 9, 9)
-    assert said.status == 2
-    assert "fine-tuned decoder, not a base model" in said.err[0]
-
-
 def cut_decoder(folder):
     path = folder / "decoder.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -661,27 +463,14 @@ def break_card(folder):
     (folder / "run_card.json").write_text('{"base": ')
 
 
-def take_card_of_another_base(folder):
-    card = json.loads((folder / "run_card.json").read_text())
-    (folder / "run_card.json").write_text(json.dumps(card | {"base_digest": "0" * 64}))
-
-
-def lose_base(folder):
-    card = json.loads((folder / "run_card.json").read_text())
-    (folder / "run_card.json").write_text(json.dumps(card | {"base_path": str(folder / "gone")}))
-
-
 @pytest.mark.parametrize(
-    ("damage", "expected"),
+    ("damage", "command", "expected"),
     [
-        (cut_decoder, "missing or damaged"),
-        (lose_decoder, "missing or damaged"),
-        (break_card, "not a decoder checkpoint"),
-        (take_card_of_another_base, "trained on tiny with digest 000000000000..."),
-        (lose_base, "gone"),
+        (cut_decoder, "predict", "missing or damaged"),
+        (lose_decoder, "evaluate", "missing or damaged"),
+        (break_card, "export", "not a decoder checkpoint"),
     ],
 )
-@pytest.mark.parametrize("command", ["predict", "evaluate", "export"])
 def test_a_damaged_checkpoint_is_one_line(tuned, tmp_path, damage, expected, command):
     checkpoint = shutil.copytree("run", tmp_path / "damaged")
     damage(checkpoint)
@@ -694,15 +483,6 @@ def test_a_damaged_checkpoint_is_one_line(tuned, tmp_path, damage, expected, com
     assert (said.status, len(said.err)) == (2, 1), said.err
     assert expected in said.err[0]
     assert [path.name for path in tmp_path.iterdir()] == ["damaged"]
-
-
-def test_a_cut_off_training_state_is_named(tuned, tmp_path):
-    checkpoint = shutil.copytree("run", tmp_path / "damaged")
-    (checkpoint / STATE_FILE).write_bytes((checkpoint / STATE_FILE).read_bytes()[:-100])
-    said = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--output", checkpoint)
-    assert (said.status, len(said.err)) == (2, 1), said.err
-    assert f"{STATE_FILE}: damaged training state" in said.err[0]
-    assert "delete it to start anew" in said.err[0]
 
 
 def test_a_read_only_place_is_one_line(tmp_path):
@@ -755,16 +535,6 @@ def test_bad_files_can_be_left_out_counted_and_named(bad_folder, tmp_path):
     assert not any(str(tmp_path) in text for text in texts), "what is shared does not tell of somebody's folders"
 
 
-def test_a_folder_with_an_empty_val_list_cannot_be_scored(place, tmp_path):
-    folder = shutil.copytree(place / "data", tmp_path / "no-val")
-    (folder / "val.txt").write_text("")
-    for command in ("finetune", "evaluate"):
-        said = medsam(command, "--data", folder, "--model", "tiny", "--output", tmp_path / "new")
-        assert (said.status, len(said.err)) == (2, 1), said.err
-        assert "val" in said.err[0]
-    assert not (tmp_path / "new").exists()
-
-
 @pytest.fixture
 def no_network(monkeypatch):
     """Every hub address leads to a port of this machine where nobody listens."""
@@ -784,11 +554,7 @@ def no_network(monkeypatch):
     ("arguments", "expected"),
     [
         ("finetune --data kvasir --model tiny --output new", "a folder with images/ and masks/"),
-        ("evaluate --data breast --model tiny --output new", "a folder with images/ and masks/"),
-        ("audit kvasir", "a folder with images/ and masks/"),
         ("predict --model sam-vit-base --image image.png --box 1 1 9 9", "use mobile-sam, which needs no hub"),
-        ("finetune --data data --model medsam-vit-base --output new", "use mobile-sam, which needs no hub"),
-        ("weights sam-vit-base", "use mobile-sam, which needs no hub"),
         ("export --model tiny --output new --push-to-hub me/mine", "does not answer"),
     ],
 )
