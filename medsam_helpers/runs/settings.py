@@ -80,6 +80,11 @@ class RunConfig(DataSettings):
         own = {name: value for name, value in super().identity().items() if name not in ("recipe", "change")}
         return own | {"recipe": self.full_recipe().identity()}
 
+    @staticmethod
+    def plain(value: Any) -> Any:
+        """A value as JSON holds it, the recipe's among them."""
+        return {name: Recipe.plain(each) for name, each in value.items()} if isinstance(value, dict) else value
+
     @property
     def start_folder(self) -> Path | None:
         """Where the decoder lies that training begins with, if not with the base's own."""
@@ -92,7 +97,8 @@ class RunConfig(DataSettings):
     def __str__(self) -> str:
         told = {name: getattr(self, name) for name in ("model", "data", "recipe")}
         changed = {name: value for name, value in super().identity().items() if name not in (*told, "change")}
-        return ", ".join(f"{name} {value}" for name, value in (told | changed | self.change).items())
+        shown = (told | changed | self.change).items()
+        return ", ".join(f"{name} {getattr(value, '__name__', value)}" for name, value in shown)
 
 
 PROFILES: dict[str, RunConfig] = {

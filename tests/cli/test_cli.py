@@ -337,10 +337,15 @@ def test_get_or_train_trains_once_for_each_setting_and_each_pixel(place, tmp_pat
     assert get_or_train(config, show_progress=False) == first
     assert {path: path.stat().st_mtime_ns for path in first.iterdir()} == before
 
+    def squares(logits, target):
+        return ((logits.sigmoid() - target) ** 2).mean()
+
+    own = get_or_train(config.but(loss=squares), show_progress=False)
+    assert get_or_train(config.but(loss=squares), show_progress=False) == own
     base = shutil.copytree(place / "tiny", tmp_path / "tiny")
     copied = get_or_train(config.but(model=str(base)), show_progress=False)
     make_tiny_sam(seed=1).save_pretrained(base)  # another model at the same place
-    others = [get_or_train(config.but(lr=1e-3), show_progress=False), copied]
+    others = [get_or_train(config.but(lr=1e-3), show_progress=False), copied, own]
     others.append(get_or_train(config.but(model=str(base)), show_progress=False))
     # Every image, as a limit leaves some unread.
     for path in (folder / "images").iterdir():
@@ -348,7 +353,7 @@ def test_get_or_train_trains_once_for_each_setting_and_each_pixel(place, tmp_pat
         image[0, 0, 0] ^= 1
         Image.fromarray(image).save(path)
     others.append(get_or_train(config, show_progress=False))
-    assert len({first, *others}) == 5
+    assert len({first, *others}) == 6
 
 
 def test_two_that_ask_for_the_same_run_at_once_train_it_once(place, monkeypatch):
