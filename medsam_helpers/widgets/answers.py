@@ -51,11 +51,7 @@ class Answer:
 
 
 def read_answer(result: Any, size_hw: tuple[int, int], truth: np.ndarray | None, seconds: float) -> Answer:
-    """The `Answer` in what a predict function gave back: masks (H, W) or (N, H, W), or a pair of masks and scores (N,).
-
-    Raises:
-        ShapeError: no boolean masks of the image's size, or not one score a mask.
-    """
+    """The `Answer` in what a predict function gave back; `ShapeError`: no masks of this size, or not a score a mask."""
     masks, scores = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     masks = np.asarray(masks)
     masks = masks[None] if masks.ndim == 2 else masks

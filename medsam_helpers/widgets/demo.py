@@ -66,8 +66,8 @@ class BoxPromptDemo(w.VBox):
         for text, tip, act in (
             ("Undo", "take back the last change", self.canvas.undo),
             ("Clear", "remove all boxes and points", self.canvas.clear),
-            ("Save mask", "PNG at the image's own size", self._save_mask),
-            ("Save prompts", "boxes and points as JSON", self._save_prompts),
+            ("Save mask", "PNG at the image's own size", partial(self._save, save_mask, "mask", ".png")),
+            ("Save prompts", "boxes and points as JSON", partial(self._save, save_prompts, "prompts", ".json")),
             ("Copy Python call", "the lines that give the same mask", self._copy),
         ):
             self.buttons[text] = w.Button(description=text, tooltip=tip, layout=w.Layout(width="auto"))
@@ -150,23 +150,18 @@ class BoxPromptDemo(w.VBox):
             self._offer(self.model, self._models, name)
             self._show_models()
 
-    def _save_mask(self) -> None:
-        self.canvas.say(f"saved {save_mask(self.canvas, self._free_path('mask', '.png'))}")
-
-    def _save_prompts(self) -> None:
-        self.canvas.say(f"saved {save_prompts(self.canvas, self._free_path('prompts', '.json'))}")
-
     def _copy(self) -> None:
         self.call.value = python_call(self.canvas, self.picture.code)
         self.call.layout.display = ""
         self.canvas.say("the call is on the clipboard, and below")
         self.canvas.copy_to_clipboard(self.call.value)
 
-    def _free_path(self, what: str, suffix: str) -> Path:
-        """A file that is not there yet: nothing that was saved is overwritten."""
+    def _save(self, write: Callable[[BoxPrompt, Path], Path], what: str, suffix: str) -> None:
+        """Write to a file that is not there yet: nothing that was saved is overwritten."""
         stem = self._save_to / f"{Path(self.picture.name).stem}_{what}"
         endings = itertools.chain([""], (f"_{count}" for count in itertools.count(2)))
-        return next(path for ending in endings if not (path := Path(f"{stem}{ending}{suffix}")).exists())
+        free = next(path for ending in endings if not (path := Path(f"{stem}{ending}{suffix}")).exists())
+        self.canvas.say(f"saved {write(self.canvas, free)}")
 
 
 def _picker(label: str, options: Iterable[str], chosen: str, pixels: int) -> w.Dropdown:

@@ -77,11 +77,7 @@ def _plain_folder(folder: Path) -> PictureSource:
 
 
 def read_upload(name: str, content: bytes) -> Picture:
-    """An uploaded file as a picture without truth, read as `read_image` reads files.
-
-    Raises:
-        DataError: as there, or more than 89 million pixels (Pillow's limit against decompression bombs).
-    """
+    """An uploaded file as a picture; `DataError`: as of `read_image`, or above Pillow's limit of 89 million pixels."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -34,12 +34,7 @@ class Rows(t.List):
 
 
 def as_predict(model: Model) -> Predict:
-    """The model as a function `predict(image, boxes, points)`; a name or folder is loaded.
-
-    Raises:
-        ConfigError: it cannot be called.
-        CheckpointError: there is no such model, or it is damaged.
-    """
+    """The model as a function `predict(image, boxes, points)`, loaded if it is a name; `ConfigError`: it is none."""
     if isinstance(model, str | Path):
         return SegmenterPredictor(on_model_thread(Segmenter.load, model), source=model)
     if isinstance(model, Segmenter):

@@ -26,26 +26,21 @@ _MODEL_THREAD = ThreadPoolExecutor(1, thread_name_prefix="box-prompt-model")
 def on_model_thread(work: Callable[..., _T], *arguments: Any) -> _T:
     """Result of work that is done on the one thread on which all models of the widgets run.
 
-    Widget callbacks run on a thread of their own (JupyterLab's subshell) beside the notebook's. Each thread that
-    computes with torch gets a team of OpenMP threads, and with more of these than processors they stop waiting for
-    each other actively: an answer then takes 65 ms in place of 37 ms on two processors.
+    Widget callbacks run on another thread (JupyterLab's subshell) than the notebook's cells. Each thread that computes
+    with torch gets a team of OpenMP threads; with more of these than processors an answer took 65 ms in place of 37.
     """
     return _MODEL_THREAD.submit(work, *arguments).result()
 
 
 class EmbeddingCache:
-    """The latest embeddings by encoder and image; the least recently used is dropped first.
+    """The latest `size` embeddings (4 MB each) by encoder and image; the least recently used is dropped first.
 
     A fine-tuned decoder and its base have the same encoder weights, so they share an embedding.
-
-    Args:
-        size: embeddings kept, 4 MB each.
     """
 
     def __init__(self, size: int = 16) -> None:
         self.size = size
-        self.encoded = 0
-        """How often an encoder really ran."""
+        self.encoded = 0  # how often an encoder really ran
         self._kept: dict[tuple, Embedding] = {}
         self._latest: tuple[np.ndarray, str] | None = None
 
@@ -109,8 +104,11 @@ class SegmenterPredictor:
 
     def code(self, boxes: np.ndarray, points: np.ndarray) -> str:
         """Python that gives the same mask of an `image`."""
-        calls = [", ".join(f"{k}={_written(v)}" for k, v in call.items()) for call in prompt_calls(boxes, points)]
-        lines = "".join(f"    segmenter.predict(embedding, {call}),\n" for call in calls)
+        lines = ""
+        for call in prompt_calls(boxes, points):
+            values = {key: np.round(value.astype(np.float64), 2).tolist() for key, value in call.items()}
+            keywords = ", ".join(f"{key}=np.array({value})" for key, value in values.items())
+            lines += f"    segmenter.predict(embedding, {keywords}),\n"
         return (
             f'segmenter = Segmenter.load({self.source!r}, precision="{self.segmenter.precision}")\n'
             f"embedding = segmenter.embed(image)\nanswers = [\n{lines}]\n"
@@ -137,10 +135,6 @@ def prompt_calls(boxes: np.ndarray, points: np.ndarray) -> list[dict[str, np.nda
 
 def _clicks(points: np.ndarray) -> dict[str, np.ndarray]:
     return {"points": points[:, :2], "labels": points[:, 2]} if len(points) else {}
-
-
-def _written(values: np.ndarray) -> str:
-    return f"np.array({np.round(np.asarray(values, np.float64), 2).tolist()})"
 
 
 @contextmanager

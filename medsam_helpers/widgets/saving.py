@@ -16,11 +16,7 @@ from medsam_helpers.widgets.predictors import SegmenterPredictor
 
 
 def save_mask(widget: BoxPrompt, path: Path) -> Path:
-    """The path, to which the first model's mask was written as PNG, 0 and 255, at the image's own size.
-
-    Raises:
-        PromptError: there is no mask yet.
-    """
+    """The path, to which the first model's mask was written: PNG, 0 and 255, image's size; `PromptError`: no mask."""
     if widget.mask is None:
         raise PromptError(f"there is no mask to save yet: {HINT}")
     with atomic_write(path) as temporary:
@@ -43,11 +39,7 @@ def save_prompts(widget: BoxPrompt, path: Path) -> Path:
 
 
 def python_call(widget: BoxPrompt, image_code: str = "image = ...  # (H, W, 3) uint8") -> str:
-    """Python that gives the first model's mask again; `image_code` are the lines in it that make the `image`.
-
-    Raises:
-        PromptError: there is no prompt yet.
-    """
+    """Python that gives the first model's mask again, `image_code` in it the `image`; `PromptError`: no prompt yet."""
     boxes, points = widget.prompts()
     if not len(boxes) and not len(points):
         raise PromptError(f"there is no prompt to write down yet: {HINT}")
