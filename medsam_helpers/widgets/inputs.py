@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def check_image(image: np.ndarray, truth: np.ndarray | None, name: str) -> np.nd
 
 def as_boxes(boxes: Any, image: np.ndarray) -> list[list[float]]:
     """Boxes as the browser takes them, checked to lie inside the image."""
-    checked = check_boxes(boxes, image.shape[:2]) if len(boxes) else []
+    checked: Sequence | np.ndarray = check_boxes(boxes, image.shape[:2]) if len(boxes) else []
     return [[round(float(side), 2) for side in box] for box in checked]
 
 

@@ -116,7 +116,7 @@ class SegmenterPredictor:
         )
 
 
-def prompt_calls(boxes: np.ndarray, points: np.ndarray) -> list[dict[str, np.ndarray]]:
+def prompt_calls(boxes: np.ndarray, points: np.ndarray) -> list[dict[str, Any]]:
     """The keywords of `Segmenter.predict`, a dict a call, that answer boxes (N, 4) and points (K, 3) of x, y, label.
 
     A point refines the box that it lies in, the smallest of several; or else the nearest box. Points without any box
