@@ -1,8 +1,6 @@
 """Drag a box over an image in JupyterLab and see the mask. Needs the extra `widget`: anywidget and ipywidgets.
 
-The widget with any model, in five lines:
-
-    from medsam_helpers.widgets import BoxPrompt
+The widget with any model, in four lines:
 
     def predict(image, boxes, points):  # (H, W, 3) uint8, (N, 4) xyxy, (K, 3) of x, y, label
         return image.mean(axis=2) > 128  # (H, W) bool, or one mask a box: (N, H, W), or (masks, scores)
@@ -13,8 +11,14 @@ A `Segmenter` may stand in the function's place, and a dict of several by name s
 `box_prompt_demo()` adds the pickers of image and model, upload, undo and saving.
 """
 
-from medsam_helpers.widgets.box_prompt import BoxPrompt
-from medsam_helpers.widgets.demo import BoxPromptDemo, box_prompt_demo
-from medsam_helpers.widgets.predictors import EmbeddingCache, SegmenterPredictor
+from importlib import import_module
+from typing import Any
 
-__all__ = ["BoxPrompt", "BoxPromptDemo", "EmbeddingCache", "SegmenterPredictor", "box_prompt_demo"]
+_HOMES = {"BoxPrompt": "box_prompt", "box_prompt_demo": "demo"}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

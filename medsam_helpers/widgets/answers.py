@@ -1,9 +1,9 @@
-"""What a model says to a prompt, checked, and the small pictures of it that go to the browser."""
+"""What a model answers to a prompt, checked, and the small pictures of it that go to the browser."""
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,10 @@ class Answer:
     @property
     def mask(self) -> np.ndarray:
         """(H, W) bool: the union of the masks."""
-        return self.masks.any(axis=0)
+        return np.any(self.masks, axis=0)
 
     def caption(self) -> str:
-        """Scores and Dice in a line."""
+        """Scores and Dice in a line; the covered share of the image where there is neither."""
         parts = []
         if self.scores is not None:
             shown = [f"{score:.2f}" for score in self.scores[:6]] + ["..."] * (len(self.scores) > 6)
@@ -51,30 +51,21 @@ class Answer:
 
 
 def read_answer(result: Any, size_hw: tuple[int, int], truth: np.ndarray | None, seconds: float) -> Answer:
-    """What a predict function gave back, as an `Answer`.
-
-    Args:
-        result: a mask (H, W), masks (N, H, W), or a pair of masks and scores (N,).
-        size_hw: of the image.
-        truth: (H, W) bool, if known.
-        seconds: that the call took.
-    Raises:
-        ShapeError: no boolean masks of the image's size, or not one score a mask.
-    """
+    """The `Answer` in what a predict function gave back; `ShapeError`: no masks of this size, or not a score a mask."""
     masks, scores = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     masks = np.asarray(masks)
     masks = masks[None] if masks.ndim == 2 else masks
-    if masks.dtype != np.bool_ or masks.ndim != 3 or masks.shape[1:] != tuple(size_hw) or not len(masks):
+    if masks.dtype != np.bool_ or masks.ndim != 3 or masks.shape[1:] != size_hw or not len(masks):
         raise ShapeError(
-            f"predict must give back bool masks (H, W) or (N, H, W) of the image's size {tuple(size_hw)}, "
+            f"predict must give back bool masks (H, W) or (N, H, W) of the image's size {size_hw}, "
             f"gave {masks.dtype} of shape {masks.shape}"
         )
     if scores is not None:
         scores = np.asarray(scores, np.float64).reshape(-1)
         if len(scores) != len(masks):
             raise ShapeError(f"predict gave back {len(scores)} scores for {len(masks)} masks")
-    overlap = None if truth is None else dice(masks.any(axis=0), truth)
-    return Answer(masks, scores, overlap, seconds)
+    answer = Answer(masks, scores, None, seconds)
+    return answer if truth is None else replace(answer, dice=dice(answer.mask, truth))
 
 
 def shown_size(size_hw: tuple[int, int]) -> tuple[int, int]:
@@ -86,27 +77,20 @@ def shown_size(size_hw: tuple[int, int]) -> tuple[int, int]:
 def image_layer(image: np.ndarray) -> dict[str, Any]:
     """An image (H, W, 3) uint8 as the browser gets it."""
     height, width = shown_size(image.shape[:2])
-    picture = Image.fromarray(image)
-    if (height, width) != image.shape[:2]:
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    picture = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
     if height * width <= _PNG_PIXELS:
         return {"type": "image/png", "bytes": _encoded(picture, "PNG", compress_level=1)}
     return {"type": "image/jpeg", "bytes": _encoded(picture, "JPEG", quality=92)}
 
 
 def mask_layer(mask: np.ndarray) -> dict[str, Any] | None:
-    """A mask (H, W) bool as the browser gets it: only the part where there is something; None if there is nothing.
-
-    Place and size are in pixels of the picture shown.
-    """
+    """The part of a mask (H, W) bool that holds something, and its place in the picture shown; None if it is empty."""
     height, width = shown_size(mask.shape)
-    if (height, width) != mask.shape:
-        mask = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    shown = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
     if not rows.size:
         return None
-    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    picture = Image.fromarray(np.ascontiguousarray(part))
+    picture = Image.fromarray(np.ascontiguousarray(shown[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]))
     return {"x": int(columns[0]), "y": int(rows[0]), "bytes": _encoded(picture, "PNG", compress_level=1)}
 
 

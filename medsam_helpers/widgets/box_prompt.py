@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any
 
 import numpy as np
 import traitlets as t
 
-from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.widgets.answers import Answer, mask_layer, read_answer
 from medsam_helpers.widgets.canvas import HINT, Canvas
-from medsam_helpers.widgets.inputs import Predict, as_boxes, as_points, by_name, check_image
-
-_NO_PROMPT: tuple[list, list] = ([], [])
+from medsam_helpers.widgets.inputs import Models, Predict, as_boxes, as_points, by_name, check_image
 
 
 class BoxPrompt(Canvas):
@@ -37,63 +34,49 @@ class BoxPrompt(Canvas):
     """
 
     def __init__(
-        self,
-        image: np.ndarray,
-        predict: Predict | Segmenter | Mapping[str, Predict | Segmenter],
-        truth: np.ndarray | None = None,
-        name: str = "image",
+        self, image: np.ndarray, predict: Models, truth: np.ndarray | None = None, name: str = "image"
     ) -> None:
         super().__init__()
-        self._quiet = False
-        self._asked = _NO_PROMPT
-        self._history: list[tuple[list, list]] = []
-        self._predictors = by_name(predict)
-        self._models = list(self._predictors)
+        self.predictors: dict[str, Predict] = by_name(predict)
         self.answers: dict[str, Answer] = {}
+        self._models = list(self.predictors)
+        self.on_msg(self._on_undo)
         self.set_image(image, truth, name)
-
-    # What is on the canvas
 
     def set_image(self, image: np.ndarray, truth: np.ndarray | None = None, name: str = "image") -> None:
         """Show another image; boxes, points and history start anew. Arguments and errors as for the class."""
         image = check_image(image, truth, name)
         with self.lock:
-            self._history, self.answers = [], {}
+            self._history: list[tuple[list, list]] = []
+            self.answers = {}
             with self.hold_sync():
                 self._show(image, truth, name)
-                self._place(*_NO_PROMPT)
+                self._place([], [])
                 self._send_answer()
-            self._prepare()
+            self._prepare_and_ask()
 
-    def set_models(self, predict: Predict | Segmenter | Mapping[str, Predict | Segmenter]) -> None:
+    def set_models(self, predict: Models) -> None:
         """Ask another model, or several side by side, about the same image, boxes and points."""
         predictors = by_name(predict)
         with self.lock:
-            self._predictors, self.answers = predictors, {}
+            self.predictors, self.answers = predictors, {}
             with self.hold_sync():
                 self._models = list(predictors)
                 self._send_answer()
-            if self._prepare():
-                self._ask()
+            self._prepare_and_ask()
 
     def prompt(self, boxes: Sequence = (), points: Sequence = ()) -> Answer | None:
-        """Set boxes and points at once, from code.
+        """The first model's answer to boxes and points, which are set at once; None without a prompt.
 
         Args:
             boxes: (N, 4) xyxy.
             points: (K, 3) of x, y, label.
-        Returns:
-            The first model's answer; None without a prompt.
         Raises:
             PromptError: one lies outside the image.
             Exception: whatever a model raised.
         """
         with self.lock:
-            before = self._asked
-            self._place(as_boxes(boxes, self.image), as_points(points, self.image))
-            if self._asked != before:
-                self._history.append(before)
-                self._ask()
+            self._change(as_boxes(boxes, self.image), as_points(points, self.image))
             if self.error is not None:
                 raise self.error
             return self.answer
@@ -108,12 +91,7 @@ class BoxPrompt(Canvas):
     def clear(self) -> None:
         """Take away all boxes and points; `undo` brings them back."""
         with self.lock:
-            if self._asked != _NO_PROMPT:
-                self._history.append(self._asked)
-                self._place(*_NO_PROMPT)
-                self._ask()
-
-    # What the models say
+            self._change([], [])
 
     def prompts(self) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (N, 4) and points (K, 3), as the models got them."""
@@ -121,18 +99,13 @@ class BoxPrompt(Canvas):
         return np.array(boxes, np.float32).reshape(-1, 4), np.array(points, np.float32).reshape(-1, 3)
 
     @property
-    def predictors(self) -> Mapping[str, Predict]:
-        """The models by name."""
-        return MappingProxyType(self._predictors)
-
-    @property
     def answer(self) -> Answer | None:
         """The first model's answer; None before there is one."""
-        return self.answers.get(next(iter(self._predictors)))
+        return self.answers.get(next(iter(self.predictors)))
 
     @property
     def mask(self) -> np.ndarray | None:
-        """(H, W) bool: what the first model says, all boxes together."""
+        """(H, W) bool: the first model's mask, all boxes together."""
         return self.answer.mask if self.answer else None
 
     @property
@@ -142,34 +115,35 @@ class BoxPrompt(Canvas):
 
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]
-        counts = _counts(self.boxes, self.points)
-        return f"BoxPrompt({self.name}, {width} x {height}, {', '.join(self._models)}: {counts})"
-
-    # Behind it
+        models, counts = ", ".join(self._models), _counts(self.boxes, self.points)
+        return f"BoxPrompt({self.name}, {width} x {height}, {models}: {counts})"
 
     @t.observe("boxes", "points")
     def _on_prompt(self, _: t.Bunch) -> None:
         with self.lock:
-            # Both may have changed in one message; and while this waited for the lock, there may be newer ones.
-            if not self._quiet and (self.boxes, self.points) != self._asked:
-                self._history.append(self._asked)
-                self._asked = (self.boxes, self.points)
-                self._ask()
+            self._change(self.boxes, self.points)
+
+    def _on_undo(self, _: Any, content: Mapping[str, Any], __: Sequence[memoryview]) -> None:
+        if content.get("do") == "undo":  # Ctrl+Z on the canvas
+            self.undo()
+
+    def _change(self, boxes: list, points: list) -> None:
+        """Set both, and ask the models where that is something new."""
+        before = self._asked
+        if (boxes, points) != before:
+            self._history.append(before)
+            self._place(boxes, points)
+            self._ask()
 
     def _place(self, boxes: list, points: list) -> None:
-        """Set both without asking the models."""
-        self._quiet = True
-        try:
-            with self.hold_sync():
-                self.boxes, self.points = boxes, points
-            self._asked = (self.boxes, self.points)
-        finally:
-            self._quiet = False
+        """Set both without asking the models: `_on_prompt` is told when both are set, and finds nothing new."""
+        self._asked = (boxes, points)
+        with self.hold_sync(), self.hold_trait_notifications():
+            self.boxes, self.points = boxes, points
 
-    def _prepare(self) -> bool:
-        """Let the models encode the image; False if one of them failed."""
-        self.error = None
-        for name, predict in self._predictors.items():
+    def _prepare_and_ask(self) -> None:
+        """Let the models encode the image, then answer what is on the canvas."""
+        for name, predict in self.predictors.items():
             if hasattr(predict, "prepare"):
                 with self.hold_sync():
                     self.progress = 0
@@ -178,9 +152,8 @@ class BoxPrompt(Canvas):
                     predict.prepare(self.image, self._report)
                 except Exception as error:
                     self.fail(error, f"{name}: encoding {self.name}")
-                    return False
-        self.say(f"ready: {HINT}")
-        return True
+                    return
+        self._ask()
 
     def _ask(self) -> None:
         """Ask each model about what is on the canvas, and send their masks."""
@@ -190,7 +163,7 @@ class BoxPrompt(Canvas):
             self._send_answer()
             self.say("ready: click on the lesion too, or drag a box" if len(points) else f"ready: {HINT}")
             return
-        for name, predict in self._predictors.items():
+        for name, predict in self.predictors.items():
             started = time.perf_counter()
             try:
                 result = predict(self.image, boxes, points)
@@ -201,21 +174,22 @@ class BoxPrompt(Canvas):
                 self.fail(error, name)
                 return
         with self.hold_sync():
-            self._send_answer()
-            self.say(f"{_counts(boxes, points)}; answered in {self._model_ms():.0f} ms")
+            ms = self._send_answer()
+            self.say(f"{_counts(boxes, points)}; answered in {ms:.0f} ms")
 
-    def _model_ms(self) -> float:
-        return 1000 * sum(answer.seconds for answer in self.answers.values())
-
-    def _send_answer(self) -> None:
+    def _send_answer(self) -> float:
+        """Milliseconds that all models together took for what is sent."""
+        answers = [self.answers.get(name) for name in self._models]
+        ms = 1000 * sum(answer.seconds for answer in answers if answer)
         self._answer = {
             "request": self._request,
-            "ms": self._model_ms(),
-            "layers": [mask_layer(self.answers[name].mask) if name in self.answers else None for name in self._models],
-            "captions": [self.answers[name].caption() if name in self.answers else "" for name in self._models],
+            "ms": ms,
+            "layers": [mask_layer(answer.mask) if answer else None for answer in answers],
+            "captions": [answer.caption() if answer else "" for answer in answers],
         }
+        return ms
 
 
-def _counts(boxes: Sequence, points: Sequence) -> str:
+def _counts(boxes: Sized, points: Sized) -> str:
     box, point = "box" if len(boxes) == 1 else "boxes", "point" if len(points) == 1 else "points"
     return f"{len(boxes)} {box}, {len(points)} {point}"

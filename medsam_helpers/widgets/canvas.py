@@ -30,8 +30,8 @@ class Canvas(anywidget.AnyWidget):
     _css = _FOLDER / "box_prompt.css"
 
     # No echo: the browser knows what it sent, and needs its processor for the next picture.
-    boxes = Rows().tag(sync=True, echo_update=False)
-    points = Rows().tag(sync=True, echo_update=False)
+    boxes = Rows(as_boxes).tag(sync=True, echo_update=False)
+    points = Rows(as_points).tag(sync=True, echo_update=False)
     opacity = t.Float(0.45, min=0, max=1).tag(sync=True)
     outline = t.Bool(False, help="outline only, no fill").tag(sync=True)
     show_truth = t.Bool(True).tag(sync=True)
@@ -49,24 +49,19 @@ class Canvas(anywidget.AnyWidget):
         super().__init__()
         self.lock = threading.RLock()
         self.error: Exception | None = None
-        self._upload_handler: Callable[[str, bytes], None] | None = None
         self._parts: list[bytes] = []
-        self.on_msg(self._on_message)
 
     def set_state(self, sync_data: Mapping[str, Any]) -> None:
         """Take over what the browser sends; what is not valid is shown there and put back."""
-        try:
-            for name, check in (("boxes", as_boxes), ("points", as_points)):
-                check(sync_data.get(name, ()), self.image)
-        except Exception as error:
-            self.fail(error)
-            self.send_state(["boxes", "points"])
-        else:
-            super().set_state(sync_data)
-
-    def undo(self) -> None:
-        """Take back the last change: what Ctrl+Z asks for."""
-        raise NotImplementedError
+        with self.lock:
+            try:
+                as_boxes(sync_data.get("boxes", ()), self.image)
+                as_points(sync_data.get("points", ()), self.image)
+            except Exception as error:
+                self.fail(error)
+                self.send_state(["boxes", "points"])
+            else:
+                super().set_state(sync_data)
 
     def copy_to_clipboard(self, text: str) -> None:
         """Put a text on the clipboard of whoever looks at the widget, as far as the browser lets it."""
@@ -74,7 +69,15 @@ class Canvas(anywidget.AnyWidget):
 
     def accept_uploads(self, handler: Callable[[str, bytes], None]) -> None:
         """Offer to upload a file; the handler gets its name and content."""
-        self._upload_handler, self._uploads = handler, True
+
+        def collect(_: Any, content: Mapping[str, Any], buffers: Sequence[memoryview]) -> None:
+            if content.get("do") == "upload":
+                self._parts = [*(self._parts if content["part"] else []), bytes(buffers[0])]
+                if len(self._parts) == content["parts"]:
+                    handler(content["name"], b"".join(self._parts))
+
+        self.on_msg(collect)
+        self._uploads = True
 
     def say(self, text: str, state: str = "ready") -> None:
         """Show a text in the status line."""
@@ -84,8 +87,8 @@ class Canvas(anywidget.AnyWidget):
     def fail(self, error: Exception, doing: str = "") -> None:
         """Show an error in the status line and keep it in `error`."""
         self.error = error
-        kind = "" if isinstance(error, MedsamError) else f"{type(error).__name__}: "
-        self.say(f"{doing}{': ' if doing else ''}{kind}{error or 'no message'}", "error")
+        kind = "" if isinstance(error, MedsamError) else type(error).__name__
+        self.say(": ".join(filter(None, (doing, kind, str(error) or "no message"))), "error")
 
     def _show(self, image: np.ndarray, truth: np.ndarray | None, name: str) -> None:
         self.image, self.truth, self.name = image, truth, name
@@ -103,23 +106,3 @@ class Canvas(anywidget.AnyWidget):
     def _report(self, share: float) -> None:
         if share >= 1 or share - self.progress > 0.04:
             self.progress = share
-
-    @t.validate("boxes")
-    def _valid_boxes(self, proposal: t.Bunch) -> list:
-        return as_boxes(proposal["value"], self.image) if len(proposal["value"]) else []
-
-    @t.validate("points")
-    def _valid_points(self, proposal: t.Bunch) -> list:
-        return as_points(proposal["value"], self.image) if len(proposal["value"]) else []
-
-    def _on_message(self, _: Any, content: Mapping[str, Any], buffers: Sequence[memoryview]) -> None:
-        with self.lock:
-            if content.get("do") == "undo":
-                self.undo()
-            if content.get("do") == "upload" and self._upload_handler is not None:
-                if content["part"] == 0:
-                    self._parts = []
-                self._parts.append(bytes(buffers[0]))
-                if len(self._parts) == content["parts"]:
-                    whole, self._parts = b"".join(self._parts), []
-                    self._upload_handler(content["name"], whole)

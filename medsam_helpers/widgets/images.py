@@ -1,10 +1,10 @@
-"""Where the demo's images come from: a data source, a folder of plain images, a file that somebody uploads."""
+"""Images for the demo: of a data source, of a folder of plain images, of an uploaded file."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,25 +14,20 @@ from medsam_helpers.data.reading import read_image
 from medsam_helpers.data.sources import SOURCES, load_data
 from medsam_helpers.errors import DataError
 
+_READ = "from medsam_helpers.data.reading import read_image\n\nimage = read_image({!r})"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Picture:
-    """An image to prompt on.
-
-    Args:
-        name: shown with it.
-        image: (H, W, 3) uint8 RGB.
-        truth: (H, W) bool, where it is known.
-        code: Python that makes the same `image`.
-    """
+    """Image (H, W, 3) uint8 to prompt on, its truth (H, W) bool where known, and Python `code` that makes `image`."""
 
     name: str
-    image: np.ndarray = field(repr=False)
-    truth: np.ndarray | None = field(repr=False, default=None)
-    code: str = ""
+    image: np.ndarray
+    truth: np.ndarray | None
+    code: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class PictureSource:
     """Pictures by name, read when asked for."""
 
@@ -42,13 +37,8 @@ class PictureSource:
 
 
 def picture_source(source: str | Path) -> PictureSource:
-    """The pictures of a data source.
+    """The validation cases of a source that `load_data` takes; or all images, without truth, of a folder of images.
 
-    Of a data set these are the validation cases, since models were tuned on the others and would look better there.
-    A folder without `masks/` gives all its images, without truth.
-
-    Args:
-        source: as `load_data` takes it, or a folder of images.
     Raises:
         ConfigError: no source of that name and no such folder.
         DataError: there is no image in it, or the data set is bad.
@@ -63,7 +53,7 @@ def picture_source(source: str | Path) -> PictureSource:
     def load(name: str) -> Picture:
         case = cases[cases.names.index(name)]
         code = (
-            "from medsam_helpers.data import load_data\n\n"
+            "from medsam_helpers.data.sources import load_data\n\n"
             f"cases = load_data({str(source)!r}, train_limit=0, dev_limit=0).val\n"
             f"image = cases[cases.names.index({name!r})].image"
         )
@@ -81,26 +71,17 @@ def _plain_folder(folder: Path) -> PictureSource:
         raise DataError(f"{inside}: holds no file of a format that Pillow reads (PNG, JPEG, TIFF, ...)")
 
     def load(name: str) -> Picture:
-        code = f"from medsam_helpers.data.reading import read_image\n\nimage = read_image({str(files[name])!r})"
-        return Picture(name, read_image(files[name]), code=code)
+        return Picture(name, read_image(files[name]), None, _READ.format(str(files[name])))
 
     return PictureSource(f"folder {folder.name}", list(files), load)
 
 
 def read_upload(name: str, content: bytes) -> Picture:
-    """An uploaded file as a picture without truth; turned upright, 16-bit stretched, gray and palettes made RGB.
-
-    Raises:
-        DataError: not a readable image, several frames, or so large that it smells of a decompression bomb
-            (Pillow's limit, 89 million pixels).
-    """
+    """An uploaded file as a picture; `DataError`: as of `read_image`, or above Pillow's limit of 89 million pixels."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = read_image(bytes(content))
     except DataError as error:
         raise DataError(str(error).replace("image bytes", name, 1)) from error
-    code = (
-        f"from medsam_helpers.data.reading import read_image\n\nimage = read_image({name!r})  # the file you uploaded"
-    )
-    return Picture(name, image, code=code)
+    return Picture(name, image, None, _READ.format(name) + "  # the file you uploaded")

@@ -1,65 +1,71 @@
-"""What comes into the box widget, models, boxes and points, checked and in one form."""
+"""What comes into the box widget, checked and in one form: models, image, boxes and points."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import traitlets as t
 
-from medsam_helpers.errors import ConfigError, DataError, PromptError
+from medsam_helpers.data.case import Case
+from medsam_helpers.errors import ConfigError, PromptError
 from medsam_helpers.geometry import check_boxes, check_points
 from medsam_helpers.sam.segmenter import Segmenter
-from medsam_helpers.widgets.predictors import SegmenterPredictor
+from medsam_helpers.widgets.predictors import SegmenterPredictor, on_model_thread
 
 Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
 """`predict(image, boxes, points)`: see `BoxPrompt`."""
+Model = str | Path | Segmenter | Predict
+"""A name or folder that `Segmenter.load` takes, a `Segmenter`, or a function `predict(image, boxes, points)`."""
+Models = Model | Mapping[str, Model]
 
 
 class Rows(t.List):
-    """A list trait that takes an array's rows too."""
+    """A trait of boxes or points, as lists or as an array, checked against the `image` of its widget."""
 
-    def validate(self, obj: t.HasTraits, value: Any) -> Any:
-        return super().validate(obj, value.tolist() if isinstance(value, np.ndarray) else value)
+    def __init__(self, check: Callable[[Any, np.ndarray], list]) -> None:
+        super().__init__()
+        self._check = check
+
+    def validate(self, obj: Any, value: Any) -> list:
+        return self._check(value, obj.image) if len(value) else []
 
 
-def by_name(predict: Predict | Segmenter | Mapping[str, Predict | Segmenter]) -> dict[str, Predict]:
-    """The models by name, each as a function `predict(image, boxes, points)`.
+def as_predict(model: Model) -> Predict:
+    """The model as a function `predict(image, boxes, points)`, loaded if it is a name; `ConfigError`: it is none."""
+    if isinstance(model, str | Path):
+        return SegmenterPredictor(on_model_thread(Segmenter.load, model), source=model)
+    if isinstance(model, Segmenter):
+        return SegmenterPredictor(model)
+    if not callable(model):
+        raise ConfigError("predict must be a Segmenter, a function of (image, boxes, points), or a dict of them")
+    return model
 
-    Raises:
-        ConfigError: there is none, or one that cannot be called.
-    """
+
+def by_name(predict: Models) -> dict[str, Predict]:
+    """One model or several by name, as `as_predict` gives them; a `ConfigError` where there is none."""
     if not isinstance(predict, Mapping):
         name = predict.info.name if isinstance(predict, Segmenter) else getattr(predict, "__name__", "model")
         predict = {name: predict}
-    if not predict or not all(callable(each) or isinstance(each, Segmenter) for each in predict.values()):
-        raise ConfigError(
-            "predict must be a Segmenter, a function of (image, boxes, points), or a dict of them by name"
-        )
-    return {name: SegmenterPredictor(each) if isinstance(each, Segmenter) else each for name, each in predict.items()}
+    if not predict:
+        raise ConfigError("there is no model: the dict is empty")
+    return {name: as_predict(each) for name, each in predict.items()}
 
 
 def check_image(image: np.ndarray, truth: np.ndarray | None, name: str) -> np.ndarray:
-    """A copy of the image that nobody can write to, so that its embedding stays true.
-
-    Raises:
-        DataError: image or truth is of another kind, or they differ in size.
-    """
+    """A read-only copy of the image, so that its embedding stays true; a `DataError` where image or truth are bad."""
     image = np.array(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise DataError(f"{name}: image must be (H, W, 3) uint8, is {image.shape} {image.dtype}")
-    if truth is not None and (truth.dtype != np.bool_ or truth.shape != image.shape[:2]):
-        raise DataError(f"{name}: truth must be (H, W) bool of the image's size, is {truth.shape} {truth.dtype}")
+    Case(name, image, np.zeros(image.shape[:2], bool) if truth is None else truth)
     image.flags.writeable = False
     return image
 
 
 def as_boxes(boxes: Any, image: np.ndarray) -> list[list[float]]:
     """Boxes as the browser takes them, checked to lie inside the image."""
-    if not len(boxes):
-        return []
-    return [[round(float(side), 2) for side in box] for box in check_boxes(boxes, image.shape[:2])]
+    checked: Sequence | np.ndarray = check_boxes(boxes, image.shape[:2]) if len(boxes) else []
+    return [[round(float(side), 2) for side in box] for box in checked]
 
 
 def as_points(points: Any, image: np.ndarray) -> list[list[float]]:

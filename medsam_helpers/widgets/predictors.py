@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,79 +24,57 @@ _MODEL_THREAD = ThreadPoolExecutor(1, thread_name_prefix="box-prompt-model")
 
 
 def on_model_thread(work: Callable[..., _T], *arguments: Any) -> _T:
-    """Do the work on the one thread that all models of the widgets run on, and wait for it.
+    """Result of work that is done on the one thread on which all models of the widgets run.
 
-    Widget callbacks run on a thread of their own (JupyterLab's subshell) beside the notebook's. Each thread that
-    computes with torch gets a team of OpenMP threads, and with more of these than processors they stop waiting for
-    each other actively: an answer then takes 65 ms in place of 37 ms on two processors.
+    Widget callbacks run on another thread (JupyterLab's subshell) than the notebook's cells. Each thread that computes
+    with torch gets a team of OpenMP threads; with more of these than processors an answer took 65 ms in place of 37.
     """
     return _MODEL_THREAD.submit(work, *arguments).result()
 
 
 class EmbeddingCache:
-    """The latest embeddings by encoder and image, the least recently used dropped first.
+    """The latest `size` embeddings (4 MB each) by encoder and image; the least recently used is dropped first.
 
-    A fine-tuned decoder and its base have the same encoder weights, so they share an embedding. `lock` lets one thread
-    at a time into the models.
-
-    Args:
-        size: embeddings kept, 4 MB each.
+    A fine-tuned decoder and its base have the same encoder weights, so they share an embedding.
     """
 
     def __init__(self, size: int = 16) -> None:
         self.size = size
-        self.lock = threading.RLock()
-        self.encoded = 0
-        """How often an encoder really ran."""
-        self._kept: OrderedDict[tuple[str, ...], Embedding] = OrderedDict()
+        self.encoded = 0  # how often an encoder really ran
+        self._kept: dict[tuple, Embedding] = {}
         self._latest: tuple[np.ndarray, str] | None = None
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     def get(self, segmenter: Segmenter, encoder: str, image: np.ndarray, report: Report | None = None) -> Embedding:
-        """The image's embedding, encoded now where it is neither here nor in the segmenter's store.
+        """Embedding of an image (H, W, 3) uint8, encoded now where it is neither here nor in the segmenter's store.
 
-        Args:
-            segmenter: encodes.
-            encoder: digest of its encoder's weights.
-            image: (H, W, 3) uint8.
-            report: is told how far the encoding is.
+        `encoder` is the digest of the encoder's weights; `report` is told how far the encoding is.
         """
-        with self.lock:
-            key = (encoder, segmenter.precision, segmenter.info.pixel_scaling, self._digest(image))
-            if key not in self._kept:
-                self._kept[key] = self._stored(segmenter, key[-1], image) or self._encode(segmenter, image, report)
-            self._kept.move_to_end(key)
-            while len(self._kept) > self.size:
-                self._kept.popitem(last=False)
-            return self._kept[key]
-
-    def _stored(self, segmenter: Segmenter, digest: str, image: np.ndarray) -> Embedding | None:
-        if segmenter.store is None or digest not in segmenter.store:
-            return None
-        return Embedding(segmenter.store[digest].float()[None], segmenter.info.transform(image.shape[:2]))
-
-    def _encode(self, segmenter: Segmenter, image: np.ndarray, report: Report | None) -> Embedding:
-        with _reporting(segmenter.model.vision_encoder, report):
-            embedding = segmenter.embed(image)
-        self.encoded += 1
+        digest = self._digest(image)
+        key = (encoder, segmenter.precision, segmenter.info.pixel_scaling, segmenter.views, digest)
+        embedding = self._kept.pop(key, None)
+        if embedding is None and segmenter.store is not None and not segmenter.tta and digest in segmenter.store:
+            embedding = Embedding(segmenter.store[digest].float()[None], segmenter.info.transform(image.shape[:2]))
+        if embedding is None:
+            with _reporting(segmenter.model.vision_encoder, report):
+                embedding = segmenter.embed(image)
+            self.encoded += 1
+        self._kept[key] = embedding
+        while len(self._kept) > self.size:
+            del self._kept[next(iter(self._kept))]
         return embedding
 
     def _digest(self, image: np.ndarray) -> str:
         # A large image takes longer to hash than its mask to decode; one that nobody can write to is hashed once.
-        if self._latest is not None and self._latest[0] is image and not image.flags.writeable:
-            return self._latest[1]
-        digest = Case("", image, np.zeros(image.shape[:2], bool)).image_digest
-        self._latest = (image, digest)
-        return digest
+        if self._latest is None or self._latest[0] is not image or image.flags.writeable:
+            self._latest = (image, Case("", image, np.zeros(image.shape[:2], bool)).image_digest)
+        return self._latest[1]
 
 
 SHARED_CACHE = EmbeddingCache()
 
 
 class SegmenterPredictor:
-    """Makes a `Segmenter` answer as the widget asks.
+    """A `Segmenter` as a function `predict(image, boxes, points)` that the widget can call.
 
     Args:
         segmenter: the model.
@@ -105,12 +82,10 @@ class SegmenterPredictor:
         cache: shared by default with every other predictor of the process.
     """
 
-    def __init__(
-        self, segmenter: Segmenter, source: str | Path | None = None, cache: EmbeddingCache | None = None
-    ) -> None:
+    def __init__(self, segmenter: Segmenter, source: str | Path = "", cache: EmbeddingCache = SHARED_CACHE) -> None:
         self.segmenter = segmenter
         self.source = str(source or segmenter.info.name)
-        self.cache = SHARED_CACHE if cache is None else cache
+        self.cache = cache
         self.encoder = on_model_thread(state_digest, segmenter.model.vision_encoder)
 
     def prepare(self, image: np.ndarray, report: Report | None = None) -> None:
@@ -122,64 +97,44 @@ class SegmenterPredictor:
         return on_model_thread(self._predict, image, boxes, points)
 
     def _predict(self, image: np.ndarray, boxes: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with self.cache.lock:
-            embedding = self.cache.get(self.segmenter, self.encoder, image)
-            answers = [self.segmenter.predict(embedding, **call) for call in prompt_calls(boxes, points)]
-        masks, scores = zip(*((answer.masks[:, 0], answer.scores[:, 0]) for answer in answers), strict=True)
+        embedding = self.cache.get(self.segmenter, self.encoder, image)
+        answers = [self.segmenter.predict(embedding, **call) for call in prompt_calls(boxes, points)]
+        masks, scores = ([getattr(answer, part)[:, 0] for answer in answers] for part in ("masks", "scores"))
         return np.concatenate(masks), np.concatenate(scores)
 
     def code(self, boxes: np.ndarray, points: np.ndarray) -> str:
         """Python that gives the same mask of an `image`."""
-        calls = [", ".join(f"{k}={_written(v)}" for k, v in call.items()) for call in prompt_calls(boxes, points)]
-        lines = [f"    segmenter.predict(embedding, {call})," for call in calls]
-        return "\n".join(
-            [
-                f'segmenter = Segmenter.load({self.source!r}, precision="{self.segmenter.precision}")',
-                "embedding = segmenter.embed(image)",
-                "answers = [",
-                *lines,
-                "]",
-                "mask = np.concatenate([answer.masks[:, 0] for answer in answers]).any(axis=0)",
-            ]
+        lines = ""
+        for call in prompt_calls(boxes, points):
+            values = {key: np.round(value.astype(np.float64), 2).tolist() for key, value in call.items()}
+            keywords = ", ".join(f"{key}=np.array({value})" for key, value in values.items())
+            lines += f"    segmenter.predict(embedding, {keywords}),\n"
+        return (
+            f'segmenter = Segmenter.load({self.source!r}, precision="{self.segmenter.precision}")\n'
+            f"embedding = segmenter.embed(image)\nanswers = [\n{lines}]\n"
+            "mask = np.concatenate([answer.masks[:, 0] for answer in answers]).any(axis=0)"
         )
 
 
 def prompt_calls(boxes: np.ndarray, points: np.ndarray) -> list[dict[str, Any]]:
-    """The keywords of `Segmenter.predict`, a dict a call, that answer all boxes and points.
+    """The keywords of `Segmenter.predict`, a dict a call, that answer boxes (N, 4) and points (K, 3) of x, y, label.
 
     A point refines the box that it lies in, the smallest of several; or else the nearest box. Points without any box
     are one prompt together.
-
-    Args:
-        boxes: (N, 4) xyxy.
-        points: (K, 3) of x, y, label.
     """
     if not len(points):
         return [{"boxes": boxes}]
     if not len(boxes):
-        return [{"points": points[:, :2], "labels": points[:, 2]}]
-    owners = np.array([owner(point, boxes) for point in points])
-    calls = []
-    for index, box in enumerate(boxes):
-        own = points[owners == index]
-        refined = {"points": own[:, :2], "labels": own[:, 2]} if len(own) else {}
-        calls.append({"boxes": box, **refined})
-    return calls
+        return [_clicks(points)]
+    low, high, centres = boxes[:, :2], boxes[:, 2:], points[:, None, :2] + 0.5
+    outside = np.maximum(np.maximum(low - centres, centres - high), 0)  # (K, N, 2)
+    away, area = np.hypot(outside[..., 0], outside[..., 1]), np.prod(high - low, axis=1)
+    owners = np.lexsort((np.broadcast_to(area, away.shape), away), axis=1)[:, 0]
+    return [{"boxes": box, **_clicks(points[owners == index])} for index, box in enumerate(boxes)]
 
 
-def owner(point: np.ndarray, boxes: np.ndarray) -> int:
-    """Index of the box that a point refines: see `prompt_calls`."""
-    x, y = point[0] + 0.5, point[1] + 0.5
-    away = np.hypot(
-        np.maximum(np.maximum(boxes[:, 0] - x, x - boxes[:, 2]), 0),
-        np.maximum(np.maximum(boxes[:, 1] - y, y - boxes[:, 3]), 0),
-    )
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return int(np.lexsort((area, away))[0])
-
-
-def _written(values: np.ndarray) -> str:
-    return f"np.array({np.round(np.asarray(values, np.float64), 2).tolist()})"
+def _clicks(points: np.ndarray) -> dict[str, np.ndarray]:
+    return {"points": points[:, :2], "labels": points[:, 2]} if len(points) else {}
 
 
 @contextmanager
@@ -187,14 +142,13 @@ def _reporting(encoder: nn.Module, report: Report | None) -> Iterator[None]:
     """Tells `report` each time that one of the encoder's layers is done."""
     stacks = (module for module in encoder.modules() if isinstance(module, nn.ModuleList | nn.Sequential))
     layers = [layer for stack in stacks for layer in stack]
-    done = 0
+    done = count(1)
 
-    def count(*_: Any) -> None:
-        nonlocal done
-        done += 1
-        report(min(1.0, done / len(layers)))
+    def tell(*_: Any) -> None:
+        if report:
+            report(min(1.0, next(done) / len(layers)))
 
-    hooks = [layer.register_forward_hook(count) for layer in layers] if report else []
+    hooks = [layer.register_forward_hook(tell) for layer in layers]
     try:
         yield
     finally:

@@ -12,54 +12,39 @@ from medsam_helpers.errors import PromptError
 from medsam_helpers.files import atomic_write
 from medsam_helpers.widgets.box_prompt import BoxPrompt
 from medsam_helpers.widgets.canvas import HINT
+from medsam_helpers.widgets.predictors import SegmenterPredictor
 
 
-def save_mask(widget: BoxPrompt, path: str | Path) -> Path:
-    """Write the first model's mask as PNG, 0 and 255, at the image's own size.
-
-    Raises:
-        PromptError: there is no mask yet.
-    """
+def save_mask(widget: BoxPrompt, path: Path) -> Path:
+    """The path, to which the first model's mask was written: PNG, 0 and 255, image's size; `PromptError`: no mask."""
     if widget.mask is None:
         raise PromptError(f"there is no mask to save yet: {HINT}")
     with atomic_write(path) as temporary:
         Image.fromarray(widget.mask.astype(np.uint8) * 255).save(temporary, "PNG")
-    return Path(path)
+    return path
 
 
-def save_prompts(widget: BoxPrompt, path: str | Path) -> Path:
-    """Write the image's name and size, boxes, points and each model's scores as JSON."""
+def save_prompts(widget: BoxPrompt, path: Path) -> Path:
+    """The path, to which image name and size, boxes, points and each model's scores and Dice were written as JSON."""
     height, width = widget.image.shape[:2]
-    content = {
-        "image": widget.name,
-        "width": width,
-        "height": height,
-        "boxes": widget.boxes,
-        "points": widget.points,
-        "answers": {
-            name: {"scores": None if a.scores is None else [round(float(s), 4) for s in a.scores], "dice": a.dice}
-            for name, a in widget.answers.items()
-        },
+    answers = {
+        name: {"scores": None if a.scores is None else [round(float(s), 4) for s in a.scores], "dice": a.dice}
+        for name, a in widget.answers.items()
     }
+    prompts = {"boxes": widget.boxes, "points": widget.points}
+    content = {"image": widget.name, "width": width, "height": height, **prompts, "answers": answers}
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return Path(path)
+    return path
 
 
 def python_call(widget: BoxPrompt, image_code: str = "image = ...  # (H, W, 3) uint8") -> str:
-    """Python that gives the first model's mask again.
-
-    Args:
-        widget: with boxes or points on it.
-        image_code: the lines that make the `image`.
-    Raises:
-        PromptError: there is no prompt yet.
-    """
+    """Python that gives the first model's mask again, `image_code` in it the `image`; `PromptError`: no prompt yet."""
     boxes, points = widget.prompts()
     if not len(boxes) and not len(points):
         raise PromptError(f"there is no prompt to write down yet: {HINT}")
     predict = next(iter(widget.predictors.values()))
-    if hasattr(predict, "code"):
+    if isinstance(predict, SegmenterPredictor):
         imports = "import numpy as np\n\nfrom medsam_helpers.sam.segmenter import Segmenter"
         return f"{imports}\n{image_code}\n{predict.code(boxes, points)}\n"
     name = getattr(predict, "__name__", "predict")

@@ -47,7 +47,7 @@ demo
         notebook.page.evaluate("jupyterapp.commands.execute('application:toggle-left-area')")
         notebook.run(0)
         notebook.page.locator(".box-prompt[data-drawn]").wait_for(timeout=120_000)
-        notebook.page.wait_for_timeout(500)
+        notebook.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
         output = notebook.page.locator(".jp-OutputArea-output").first.screenshot()
     picture = Image.open(io.BytesIO(output)).convert("RGB")
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from lab import chromium_path
+from lab import chromium
 from mlflow import MlflowClient
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from medsam_helpers.mlops.pipeline import train_tracked
 from medsam_helpers.mlops.registry import register
@@ -41,19 +40,23 @@ def filled(tmp_path_factory, mlflow_server):
 @pytest.fixture(scope="module")
 def context():
     """A browser that notes which machines are asked for something."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path(), args=["--no-sandbox"])
+    with chromium() as browser:
         context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
         context.asked = set()
         context.on("request", lambda request: context.asked.add(re.sub(r"^(\w+://[^/:]+).*", r"\1", request.url)))
         yield context
-        browser.close()
 
 
 def keep(page, name, tmp_path):
-    """A picture of the page, small enough for the repository."""
+    """A picture of the drawn page, small enough for the repository, without the notes that lie over it."""
+    for button in page.get_by_role("button", name=re.compile("^(close|dismiss|got it|not now)$", re.I)).all():
+        if button.is_visible():
+            button.click()
+    page.evaluate(
+        "document.fonts.ready.then(() => new Promise((done) => requestAnimationFrame(() => setTimeout(done))))"
+    )
     picture = tmp_path / f"07_{name}.png"
-    page.screenshot(path=picture)
+    page.screenshot(path=picture, animations="disabled")
     Image.open(picture).convert("RGB").quantize(256).save(picture, optimize=True)
     assert picture.stat().st_size < 300_000
     if os.environ.get("MEDSAM_KEEP_PICTURES"):
@@ -61,46 +64,31 @@ def keep(page, name, tmp_path):
         shutil.copy(picture, PICTURES)
 
 
-def close_notes(page):
-    """What the page wants to tell a newcomer lies over what is to be seen."""
-    for button in page.get_by_role("button", name=re.compile("^(close|dismiss|got it|not now)$", re.I)).all():
-        if button.is_visible():
-            button.click()
+def opened(context, address, *texts, exact=False):
+    """The page, once it shows the texts."""
+    page = context.new_page()
+    page.goto(address)
+    for text in texts:
+        page.get_by_text(text, exact=exact).first.wait_for(timeout=60_000)
+    return page
 
 
 def test_a_run_shows_its_curves(context, filled, tmp_path):
-    page = context.new_page()
-    page.goto(f"{filled[1]}/{filled[2].run_id}/model-metrics")
-    for name in ("dev_dice", "dev_iou", "loss"):  # further down the page draws only what is scrolled to
-        page.get_by_text(name, exact=True).first.wait_for(timeout=60_000)
+    # Further down the page draws only what is scrolled to.
+    page = opened(context, f"{filled[1]}/{filled[2].run_id}/model-metrics", "dev_dice", "dev_iou", "loss", exact=True)
     page.locator(".js-plotly-plot .trace").first.wait_for(timeout=60_000)
-    close_notes(page)
-    page.wait_for_timeout(1500)
     keep(page, "run_page", tmp_path)
 
 
 def test_the_table_shows_its_pictures_worst_first(context, filled, tmp_path):
-    page = context.new_page()
-    page.goto(f"{filled[1]}/{filled[2].evaluation_id}/artifacts/qualitative.json")
-    page.get_by_text("tuned Dice").first.wait_for(timeout=60_000)
-    pictures = page.locator("img[src^='blob:'], img[src*='get-artifact'], img[src^='data:image']")
-    pictures.first.wait_for(timeout=60_000)
-    page.wait_for_function(
-        "[...document.images].filter(i => i.complete && i.naturalWidth > 60 && i.offsetParent).length >= 4"
-    )
-    close_notes(page)
-    page.wait_for_timeout(1000)
+    page = opened(context, f"{filled[1]}/{filled[2].evaluation_id}/artifacts/qualitative.json", "tuned Dice")
+    shown = "[...document.images].filter(i => i.complete && i.naturalWidth > 60 && i.offsetParent).length >= 4"
+    page.wait_for_function(shown, timeout=60_000)
     keep(page, "table", tmp_path)
 
 
 def test_the_registry_shows_version_card_and_alias(context, filled, tmp_path):
-    page = context.new_page()
-    page.goto(f"{filled[0]}/#/models/{NAME}")
-    page.get_by_text("Version 1").first.wait_for(timeout=60_000)
-    page.get_by_text("champion").first.wait_for(timeout=60_000)
-    close_notes(page)
-    page.wait_for_timeout(500)
-    keep(page, "registry", tmp_path)
+    keep(opened(context, f"{filled[0]}/#/models/{NAME}", "Version 1", "champion"), "registry", tmp_path)
 
 
 def test_the_pages_asked_nobody_but_this_machine(context, filled):

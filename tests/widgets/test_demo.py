@@ -1,0 +1,133 @@
+"""The panel: pickers of image and model, uploads, folders, checkpoints, buttons."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.phantoms.dataset import phantom_dataset, save_folder
+from medsam_helpers.prompts import mask_to_boxes
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.sam.tuned import part_state, save_decoder
+from medsam_helpers.widgets import box_prompt_demo
+from medsam_helpers.widgets.demo import NOTHING, UPLOADS
+
+
+@pytest.fixture
+def demo(cache, fill, tmp_path):
+    def shade(image, boxes, points):
+        """Dark pixels of the boxes."""
+        return fill(image, boxes, points)[0] & (image.mean(axis=2) < 100)
+
+    return box_prompt_demo({"fill": fill, "shade": shade}, save_to=tmp_path / "saved")
+
+
+def upload(demo, name, content):
+    """What the canvas sends, in parts as it does."""
+    half = len(content) // 2
+    for part, piece in enumerate((content[:half], content[half:])):
+        message = {"do": "upload", "name": name, "part": part, "parts": 2}
+        demo.canvas._handle_custom_msg(message, [memoryview(piece)])
+
+
+def png(array):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_pickers_show_another_image(demo):
+    assert demo.canvas.name == "endoscopy-val-0000"
+    demo.image.value = "endoscopy-val-0002"
+    assert demo.canvas.name == "endoscopy-val-0002"
+    demo.source.value = "phantom-ultrasound"
+    assert (demo.image.value, demo.canvas.name) == ("ultrasound-val-0000", "ultrasound-val-0000")
+    assert demo.canvas.truth.any()
+    with pytest.raises(ConfigError, match="at least one data source"):
+        box_prompt_demo(data=())
+
+
+def test_models_change_under_the_same_box_and_stand_side_by_side(demo):
+    demo.canvas.prompt(boxes=[[10, 10, 90, 90]])
+    filled = demo.canvas.mask
+    demo.beside.value = "shade"
+    assert list(demo.canvas.answers) == ["fill", "shade"]
+    demo.model.value = "shade"
+    assert list(demo.canvas.answers) == ["shade"]
+    assert demo.canvas.mask.sum() < filled.sum()
+    demo.model.value, demo.beside.value = "fill", NOTHING
+    assert list(demo.canvas.answers) == ["fill"]
+
+
+def test_an_upload_is_shown_and_kept_in_the_list(demo):
+    gray = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    upload(demo, "mine.png", png(gray))
+    assert (demo.canvas.name, demo.source.value, demo.image.value) == ("mine.png", UPLOADS, "mine.png")
+    assert demo.canvas.truth is None
+    upload(demo, "mine.png", png(gray.T.copy()))
+    assert demo.canvas.image.shape == (20, 10, 3), "a new file of the same name replaces the old one"
+    demo.source.value = "phantom"
+    demo.source.value = UPLOADS
+    assert demo.canvas.name == "mine.png"
+    upload(demo, "notes.txt", b"not an image")
+    assert demo.canvas.state == "error"
+    assert demo.canvas.status.startswith("your file: notes.txt: not a readable image")
+    assert demo.canvas.name == "mine.png"
+
+
+def test_a_folder_is_opened_by_name_and_what_is_not_there_is_told(demo, tmp_path):
+    save_folder(phantom_dataset(n_train=2, n_dev=0, n_val=1, seed=5), tmp_path / "mine", show_progress=False)
+    demo.folder.value = str(tmp_path / "mine" / "images")
+    assert demo.source.value == "folder images"
+    assert len(demo.image.options) == 3
+    for field in (demo.folder, demo.checkpoint):
+        field.value = str(tmp_path / "nowhere")
+        assert (demo.canvas.state, "nowhere" in demo.canvas.status) == ("error", True)
+    assert (demo.source.value, demo.model.value) == ("folder images", "fill")
+
+
+def test_buttons(demo, tmp_path):
+    def press(text):
+        demo.buttons[text].click()
+
+    press("Save mask")
+    assert (demo.canvas.state, "no mask" in demo.canvas.status) == ("error", True)
+    demo.canvas.prompt(boxes=[[10, 10, 90, 90]])
+    press("Clear")
+    assert demo.canvas.boxes == []
+    press("Undo")
+    assert demo.canvas.boxes == [[10, 10, 90, 90]]
+    for _ in range(2):
+        press("Save mask")
+        press("Save prompts")
+    names = sorted(path.name for path in (tmp_path / "saved").iterdir())
+    stem = "endoscopy-val-0000"
+    assert names == [f"{stem}_mask.png", f"{stem}_mask_2.png", f"{stem}_prompts.json", f"{stem}_prompts_2.json"]
+    press("Copy Python call")
+    assert demo.canvas._clipboard["text"] == demo.call.value
+    assert "load_data('phantom'" in demo.call.value
+
+
+@pytest.mark.slow
+def test_the_real_model_with_a_decoder_from_a_folder(tmp_path):
+    base = Segmenter.load("mobile-sam", precision="fp32")
+    state = part_state(base.model, ["mask_decoder"])
+    state["mask_decoder.output_hypernetworks_mlps.0.proj_out.bias"] += 0.2
+    save_decoder(state, tmp_path / "mine", {"base": "mobile-sam", "base_digest": base.info.base_digest})
+    demo = box_prompt_demo({"zero-shot": "mobile-sam", "released": "mobile-sam"})
+    demo.canvas.prompt(boxes=mask_to_boxes(demo.picture.truth))
+    assert demo.canvas.dice > 0.9
+    zero_shot, cache = demo.canvas.mask, demo.canvas.predictors["zero-shot"].cache
+    before = cache.encoded
+    demo.beside.value = "released"
+    assert np.array_equal(demo.canvas.answers["released"].mask, zero_shot), "loaded when it is picked"
+    demo.checkpoint.value = str(tmp_path / "mine")
+    assert (demo.model.value, demo.canvas.state) == ("mine", "ready")
+    assert cache.encoded == before, "base and decoder share the embedding"
+    assert not np.array_equal(zero_shot, demo.canvas.mask)
+    demo.buttons["Copy Python call"].click()
+    names = {}
+    exec(demo.call.value, names)
+    assert np.array_equal(names["mask"], demo.canvas.mask)
