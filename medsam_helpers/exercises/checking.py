@@ -72,7 +72,7 @@ def near(answer: Any, value: float, tolerance: float) -> bool:
         return False
 
 
-def number_hint(answer: Any, right: float, tolerance: float, known: Mapping[float, str], otherwise: str) -> str | None:
+def number_hint(answer: Any, right: float, tolerance: float, known: Mapping[Any, str], otherwise: str) -> str | None:
     """None for the right number; the hint of the known wrong number that it is near to; else the last one."""
     if near(answer, right, tolerance):
         return None

@@ -24,8 +24,8 @@ def show_points(ax: Axes, points: np.ndarray, labels: Sequence[int] | None = Non
     """
     points = np.reshape(points, (-1, 2))
     for (x, y), label in zip(points, [1] * len(points) if labels is None else labels, strict=True):
-        style = {"marker": "+" if label else "x", "markersize": 11, "markeredgewidth": 2.2}
-        ax.plot(x, y, color=COLORS["prompt"], path_effects=HALO, **style)
+        click = ax.plot(x, y, marker="+" if label else "x", color=COLORS["prompt"], path_effects=HALO)[0]
+        click.set(markersize=11, markeredgewidth=2.2)
     return ax
 
 
