@@ -100,9 +100,8 @@ def small_picture(
     Returns:
         (h, w, 3) uint8.
     """
-    height, width = image.shape[:2]
-    scale = min(1, side / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    scale = min(1, side / max(image.shape))
+    size = [max(1, round(pixels * scale)) for pixels in image.shape[1::-1]]
     picture = np.array(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     for mask, role, grown in ((truth, "truth", 1), (prediction, "prediction", 0)):
         if mask is not None:

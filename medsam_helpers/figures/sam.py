@@ -13,6 +13,7 @@ from medsam_helpers.figures.cases import COLORS, HALO, show_case
 
 # As in the rest of the series: what was not tuned is orange, what was is blue; specialists stay grey.
 METHOD_COLORS = {"SAM": COLORS["zero-shot"], "U-Net": "#999999", "DeepLabV3+": "#555555", "MedSAM": COLORS["tuned"]}
+Masks = Mapping[str, np.ndarray]
 
 
 def show_points(ax: Axes, points: np.ndarray, labels: Sequence[int] | None = None) -> Axes:
@@ -46,7 +47,7 @@ def show_map(ax: Axes, image: np.ndarray, values: np.ndarray, title: str = "", s
 
 def answers(
     case: Case,
-    masks: Mapping[str, np.ndarray],
+    masks: Masks,
     *,
     boxes: np.ndarray | None = None,
     points: np.ndarray | None = None,
@@ -72,13 +73,7 @@ def answers(
 
 
 def inside_sam(
-    case: Case,
-    box: np.ndarray,
-    point: np.ndarray,
-    components: np.ndarray,
-    like: np.ndarray,
-    masks: Mapping[str, np.ndarray],
-    note: str = "",
+    case: Case, box: np.ndarray, point: np.ndarray, components: np.ndarray, like: np.ndarray, masks: Masks, note: str
 ) -> Figure:
     """A figure: prompts, principal components, cosine similarity to the clicked place; below them three answers.
 

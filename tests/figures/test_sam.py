@@ -68,7 +68,7 @@ def test_inside_sam_has_three_panels_above_and_the_answers_below(case):
     assert len(titles) == 6
     assert titles[3:] == ["one", "two", "box"]
     with pytest.raises(ValueError, match="zip"):
-        inside_sam(case, np.array([10, 5, 30, 20]), np.array([15, 9]), *maps, {"one": case.mask})
+        inside_sam(case, np.array([10, 5, 30, 20]), np.array([15, 9]), *maps, {"one": case.mask}, "")
 
 
 def test_what_is_not_stated_gets_no_bar_and_what_is_derived_is_hatched():
