@@ -20,14 +20,9 @@ def next_click(prediction, truth):
     return x, y, truth[y, x]
 
 
-def any_mistake(prediction, truth):
-    y, x = np.argwhere(prediction != truth)[0]
-    return x, y, int(truth[y, x])
-
-
-def at_the_rim(prediction, truth):
+def first_pixel(prediction, truth, largest=False):
     wrong, _ = ndimage.label(prediction != truth)
-    y, x = np.argwhere(wrong == np.bincount(wrong.ravel())[1:].argmax() + 1)[0]
+    y, x = np.argwhere(wrong == np.bincount(wrong.ravel())[1:].argmax() + 1 if largest else wrong)[0]
     return x, y, int(truth[y, x])
 
 
@@ -49,8 +44,8 @@ def at_the_rim(prediction, truth):
         ("03.3", lambda *given: np.array(next_click(*given), float), "correct"),
         ("03.3", lambda *given: (0, 0, 0), "prediction is right"),
         ("03.3", lambda *given: (60, 3, 0), "outside the image"),
-        ("03.3", any_mistake, "larger mistake"),
-        ("03.3", at_the_rim, "at the rim"),
+        ("03.3", first_pixel, "larger mistake"),
+        ("03.3", lambda *given: first_pixel(*given, largest=True), "at the rim"),
         ("03.3", lambda *given: (*next_click(*given)[:2], 1), "label is 0"),
     ],
 )
