@@ -44,20 +44,45 @@ class ImageTransform:
         scale = self.model_size / max(self.original_hw)
         return int(self.original_hw[0] * scale + 0.5), int(self.original_hw[1] * scale + 0.5)
 
+    def covered_hw(self, side: int) -> tuple[float, float]:
+        """Height and width of the image's part of a square grid over the padded model space; the rest is padding.
+
+        Args:
+            side: of the grid, cells. The result is in cells too, not rounded.
+        """
+        height, width = self.resized_hw
+        return height * side / self.model_size, width * side / self.model_size
+
+    def to_grid(self, coordinates: np.ndarray, side: int) -> np.ndarray:
+        """Coordinates of the original space on a square grid over the padded model space (float32).
+
+        Args:
+            coordinates: points `(..., 2)` xy or boxes `(..., 4)` xyxy, original space.
+            side: of the grid, cells.
+        """
+        return self._scaled(coordinates, self._scale_xy * np.float32(side / self.model_size))
+
+    def to_model(self, coordinates: np.ndarray) -> np.ndarray:
+        """Points `(..., 2)` xy or boxes `(..., 4)` xyxy of the original space, in the model space (float32)."""
+        return self.to_grid(coordinates, self.model_size)
+
+    def to_mask(self, coordinates: np.ndarray) -> np.ndarray:
+        """Points `(..., 2)` xy or boxes `(..., 4)` xyxy of the original space, in the mask space (float32)."""
+        return self.to_grid(coordinates, self.mask_size)
+
+    def to_original(self, coordinates: np.ndarray) -> np.ndarray:
+        """Inverse of `to_model`."""
+        return self._scaled(coordinates, 1 / self._scale_xy)
+
     @property
     def _scale_xy(self) -> np.ndarray:
         (height, width), (new_height, new_width) = self.original_hw, self.resized_hw
         return np.array([new_width / width, new_height / height], np.float32)
 
-    def to_model(self, coordinates: np.ndarray) -> np.ndarray:
-        """Points `(..., 2)` xy or boxes `(..., 4)` xyxy of the original space, in the model space (float32)."""
+    @staticmethod
+    def _scaled(coordinates: np.ndarray, scale_xy: np.ndarray) -> np.ndarray:
         pairs = np.asarray(coordinates, np.float32)
-        return (pairs.reshape(*pairs.shape[:-1], -1, 2) * self._scale_xy).reshape(pairs.shape)
-
-    def to_original(self, coordinates: np.ndarray) -> np.ndarray:
-        """Inverse of `to_model`."""
-        pairs = np.asarray(coordinates, np.float32)
-        return (pairs.reshape(*pairs.shape[:-1], -1, 2) / self._scale_xy).reshape(pairs.shape)
+        return (pairs.reshape(*pairs.shape[:-1], -1, 2) * scale_xy).reshape(pairs.shape)
 
     def image_to_model(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 -> (h, w, 3) uint8, resized with Pillow's antialiased bilinear filter, not yet padded."""

@@ -1,19 +1,18 @@
-"""Ask a checker about an answer: it is correct, gets a hint, or was not attempted yet."""
+"""What is said of an answer to an exercise: it is correct, gets a hint, or was not attempted yet."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 from medsam_helpers.errors import ConfigError
 
+Answer = Callable[..., Any]
+"""The reader's function, where an exercise asks for one."""
 Checker = Callable[[Any], str | None]
 """Takes an answer; returns a hint, or None if the answer is right."""
-CHECKERS: dict[str, Checker] = {}
-
-
-class _NotAttemptedError(Exception):
-    """The answer is a stub still."""
+_NAMES = ("start", "losses", "dataset", "how_sam_works", "finetuning", "evaluation", "prompting", "mlops")
+_MODULES = {f"{number:02}": name for number, name in enumerate(_NAMES)}
+_CHECKERS: dict[str, Checker] = {}
 
 
 def check(exercise: str, answer: Any) -> None:
@@ -29,46 +28,53 @@ def check(exercise: str, answer: Any) -> None:
     >>> check("01.1", None)
     01.1: not attempted yet
     """
-    if exercise not in CHECKERS:
-        raise ConfigError(f"exercise {exercise!r} is unknown: use one of {', '.join(sorted(CHECKERS))}")
+    checkers = exercises(exercise[:2]) if exercise[:2] in _MODULES else {}
+    if exercise not in checkers:
+        raise ConfigError(f"exercise {exercise!r} is unknown: use one of {', '.join(exercises())}")
     try:
-        hint = CHECKERS[exercise](_attempted(answer))
-    except _NotAttemptedError:
+        hint = checkers[exercise](_attempted(answer))
+    except NotImplementedError:
         print(f"{exercise}: not attempted yet")
     else:
         print(f"{exercise}: correct" if hint is None else f"{exercise}: not yet: {hint}")
 
 
+def exercises(notebook: str = "") -> dict[str, Checker]:
+    """Checkers by number, of one notebook ("04") or of all; loads their modules."""
+    for name in [_MODULES[notebook]] if notebook else _MODULES.values():
+        import_module(f"medsam_helpers.exercises.{name}")
+    return {number: found for number, found in sorted(_CHECKERS.items()) if number.startswith(notebook)}
+
+
 def _attempted(answer: Any) -> Any:
     """The answer; a function in such a wrapping that a checker that calls it learns of a stub."""
     if answer is None:
-        raise _NotAttemptedError
+        raise NotImplementedError
     if not callable(answer):
         return answer
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        try:
-            result = answer(*args, **kwargs)
-        except NotImplementedError as error:
-            raise _NotAttemptedError from error
-        return _attempted(result)
+        return _attempted(answer(*args, **kwargs))
 
     return call
 
 
 def checker(exercise: str) -> Callable[[Checker], Checker]:
-    """Decorator: this function checks the exercise of that number."""
-
-    def register(function: Checker) -> Checker:
-        CHECKERS[exercise] = function
-        return function
-
-    return register
+    """A decorator: the function checks the exercise of that number."""
+    return lambda function: _CHECKERS.setdefault(exercise, function)
 
 
 def near(answer: Any, value: float, tolerance: float) -> bool:
-    """Whether the answer is a number (a tensor of one will do) that close to the value."""
+    """True if the answer is a number (a tensor of one will do) that close to the value."""
     try:
         return abs(float(answer) - value) <= tolerance
     except (TypeError, ValueError, RuntimeError):  # the last from a tensor of several numbers
         return False
+
+
+def number_hint(answer: Any, right: float, tolerance: float, known: Mapping[Any, str], otherwise: str) -> str | None:
+    """None for the right number; the hint of the known wrong number that it is near to; else the last one."""
+    if near(answer, right, tolerance):
+        return None
+    # The tolerance is the right number's: a much larger one is allowed its rounding too.
+    return next((hint for wrong, hint in known.items() if near(answer, wrong, max(tolerance, wrong / 1000))), otherwise)

@@ -1,53 +1,48 @@
 """Checkers of notebook 02, explore the dataset."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from medsam_helpers.exercises.checking import checker, near
+from medsam_helpers.exercises.checking import Answer, checker, number_hint
 from medsam_helpers.geometry import ImageTransform
 
 
 @checker("02.1")
 def _rows_of_padding(answer: Any) -> str | None:
-    if near(answer, 144, 0.5):
-        return "those are the rows that the image takes: the others are padding"
-    if near(answer, 448, 0.5):
-        return "that is in the model space: a row of the mask space stands for four of those"
-    if not near(answer, 112, 0.5):
-        return "scale the long side to 1024, see how high the image gets, then divide by four"
-    return None
+    known = {
+        144: "those are the rows that the image takes: the others are padding",
+        448: "that is in the model space: a row of the mask space stands for four of those",
+    }
+    otherwise = "scale the long side to 1024, see how high the image gets, then divide by four"
+    return number_hint(answer, 112, 0.5, known, otherwise)
 
 
 @checker("02.2")
-def _back_to_the_original(answer: Callable[..., Any]) -> str | None:
+def _back_to_the_original(answer: Answer) -> str | None:
     for height, width in ((1080, 1920), (1000, 500), (256, 256)):
-        x, y = map(float, answer(40, 100, height, width))
-        right_x, right_y = ImageTransform((height, width)).to_original([(100 + 0.5) * 4, (40 + 0.5) * 4])
+        found = np.array([float(value) for value in answer(40, 100, height, width)])
+        right = ImageTransform((height, width)).to_original(np.array([(100 + 0.5) * 4, (40 + 0.5) * 4]))
         pixel = max(height, width) / 1024
-        if max(abs(x - right_y), abs(y - right_x)) <= pixel:
+        if np.abs(found - right[::-1]).max() <= pixel:
             return "x comes from the column and y from the row"
-        if max(abs(x - right_x + 2 * pixel), abs(y - right_y + 2 * pixel)) <= pixel:
+        if np.abs(found - right + 2 * pixel).max() <= pixel:
             return "that is the cell's upper left corner: its centre lies half a cell further"
-        if max(abs(x - right_x), abs(y - right_y)) > pixel:
+        if np.abs(found - right).max() > pixel:
             return "both directions share one scale, 1024 over the long side: one each is the coordinate-space bug"
     return None
 
 
 @checker("02.3")
-def _split_by_patient(answer: Callable[..., Any]) -> str | None:
+def _split_by_patient(answer: Answer) -> str | None:
     for seed, count in enumerate((5, 30, 200)):
         rng = np.random.default_rng(seed)
         images = rng.permutation(np.repeat(np.arange(count), rng.integers(1, 9, count)))
-        patients = [f"patient-{number}" for number in images]
-        held_out = np.asarray(answer(list(patients), np.random.default_rng(seed)))
-        if held_out.shape != (len(patients),) or held_out.dtype != np.bool_:
+        patients = np.array([f"patient-{number}" for number in images])
+        held_out = np.asarray(answer(patients.tolist(), np.random.default_rng(seed)))
+        if held_out.shape != patients.shape or held_out.dtype != np.bool_:
             return f"give back {len(patients)} booleans, one an image in the order they came: True means validation"
-        both = set(np.array(patients)[held_out]) & set(np.array(patients)[~held_out])
-        if both:
+        if both := set(patients[held_out]) & set(patients[~held_out]):
             return f"{len(both)} of {count} patients are on both sides: draw patients, then look up their images"
         if not 0.05 <= held_out.mean() <= 0.5:
             return f"{held_out.mean():.0%} of the images are held out: take about a fifth of the patients, at least one"

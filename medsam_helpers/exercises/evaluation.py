@@ -1,27 +1,22 @@
 """Checkers of notebook 05, evaluate the model."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from medsam_helpers.evaluation.agreement import limits_of_agreement
-from medsam_helpers.exercises.checking import checker, near
+from medsam_helpers.exercises.checking import Answer, checker, number_hint
 
 
 @checker("05.1")
 def _iou_of_a_dice(answer: Any) -> str | None:
-    if near(answer, 8 / 9, 0.01):
-        return "that is the Dice of a mask whose IoU is 0.8: solve for the other one"
-    if not near(answer, 2 / 3, 0.01):
-        return "say that both masks have an area of 1: from the Dice follows what they share, from that their union"
-    return None
+    known = {8 / 9: "that is the Dice of a mask whose IoU is 0.8: solve for the other one"}
+    otherwise = "say that both masks have an area of 1: from the Dice follows what they share, from that their union"
+    return number_hint(answer, 2 / 3, 0.01, known, otherwise)
 
 
 @checker("05.2")
-def _interval_by_patient(answer: Callable[..., Any]) -> str | None:
+def _interval_by_patient(answer: Answer) -> str | None:
     for seed, (people, images) in enumerate([(12, 10), (40, 5)]):
         rng = np.random.default_rng(seed)
         per_patient = rng.normal(0.02, 0.05, people)
@@ -41,7 +36,7 @@ def _interval_by_patient(answer: Callable[..., Any]) -> str | None:
 
 
 @checker("05.3")
-def _ratio_limits(answer: Callable[..., Any]) -> str | None:
+def _ratio_limits(answer: Answer) -> str | None:
     rng = np.random.default_rng(5)
     for bias, spread, count in ((1.5, 0.2, 40), (0.9, 0.4, 15)):
         reference = rng.lognormal(2, 1, count)

@@ -1,88 +1,79 @@
 """Checkers of notebook 04, fine-tune the decoder."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from medsam_helpers.exercises.checking import checker, near
+from medsam_helpers.exercises.checking import Answer, checker, number_hint
 
 
 @checker("04.1")
 def _optimiser_steps(answer: Any) -> str | None:
-    for wrong, hint in {
+    known = {
         510: "those are forward passes: with accumulation 2, two of them make one step",
         255: "an epoch ends with a step of its own: round up in each epoch, not once at the end",
         250: "the last, smaller batch of an epoch counts too: round up",
         2030: "those are images: four of them make a batch, two batches a step",
-    }.items():
-        if near(answer, wrong, 0.5):
-            return hint
-    if not near(answer, 260, 0.5):
-        return "batches an epoch, then steps an epoch (each rounded up), then times the epochs"
-    return None
+    }
+    otherwise = "batches an epoch, then steps an epoch (each rounded up), then times the epochs"
+    return number_hint(answer, 260, 0.5, known, otherwise)
 
 
 @checker("04.2")
-def _early_stopping(answer: Callable[..., Any]) -> str | None:
+def _early_stopping(answer: Answer) -> str | None:
     rng = np.random.default_rng(0)
     curves = [[0.9, 0.8, 0.7, 0.6], [0.8, 0.9, 0.85, 0.95, 0.9, 0.9, 0.97], [0.5, 0.6, 0.7], [0.8, 0.9, 0.9, 0.9]]
     curves += [list(rng.uniform(0.85, 0.95, 12).round(2)) for _ in range(20)]
-    for curve in curves:
-        for patience in (1, 2, 3):
-            try:
-                stopped, kept = (int(epoch) for epoch in answer(list(curve), patience))
-            except TypeError:
-                return "give back two epochs: the last that runs, and the one whose weights are kept"
-            right_stop, right_kept = _stop(curve, patience)
-            shown = ", ".join(f"{score:g}" for score in curve[:7])
-            if kept > stopped:
-                return f"an epoch that never ran was kept ({shown}, ..., patience {patience}): training had stopped"
-            if kept != right_kept:
-                return (
-                    f"of {shown}, ... with patience {patience} epoch {right_kept} is kept: epoch 0, the zero-shot "
-                    "model, takes part, and of equal scores the earlier stays"
-                )
-            if stopped != right_stop:
-                return (
-                    f"of {shown}, ... with patience {patience} epoch {right_stop} is the last: count the epochs since "
-                    "the best so far; a run that never gets there ends with its last epoch"
-                )
+    for curve, patience in ((curve, patience) for curve in curves for patience in (1, 2, 3)):
+        try:
+            stopped, kept = (int(epoch) for epoch in answer(list(curve), patience))
+        except TypeError:
+            return "give back two epochs: the last that runs, and the one whose weights are kept"
+        right_stop, right_kept = _stop(curve, patience)
+        situation = f"{', '.join(f'{score:g}' for score in curve[:7])}, ... with patience {patience}"
+        if kept > stopped:
+            return f"an epoch that never ran was kept, of {situation}: training had stopped"
+        if kept != right_kept:
+            return (
+                f"of {situation} epoch {right_kept} is kept: epoch 0, the zero-shot model, takes part, and of equal "
+                "scores the earlier stays"
+            )
+        if stopped != right_stop:
+            return (
+                f"of {situation} epoch {right_stop} is the last: count the epochs since the best so far; a run that "
+                "never gets there ends with its last epoch"
+            )
     return None
 
 
 def _stop(curve: list[float], patience: int) -> tuple[int, int]:
-    """Epoch 0 is the model before training."""
+    """The last epoch that runs and the one that is kept; epoch 0 is the model before training."""
     best = 0
     for epoch, score in enumerate(curve):
-        if score > curve[best]:
-            best = epoch
+        best = epoch if score > curve[best] else best
         if epoch - best >= patience:
-            return epoch, best
-    return len(curve) - 1, best
+            break
+    return epoch, best
 
 
 @checker("04.3")
-def _accumulated(answer: Callable[..., Any]) -> str | None:
+def _accumulated(answer: Answer) -> str | None:
     generator = torch.Generator().manual_seed(0)
-    for sizes in ((4, 4), (3, 3, 3), (4, 4, 2), (5, 1)):
+    passes: list[int] = []
+
+    def loss_of(weight: torch.Tensor, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        passes.append(len(batch[0]))
+        return (batch[0] @ weight - batch[1]).square().mean()
+
+    for sizes in ([4, 4], [3, 3, 3], [4, 4, 2], [5, 1]):
         x = torch.randn(sum(sizes), 6, generator=generator)
         y = torch.randn(sum(sizes), generator=generator)
         weight = torch.randn(6, generator=generator, requires_grad=True)
-        passes: list[int] = []
-
-        def loss_of(
-            weight: torch.Tensor, batch: tuple[torch.Tensor, torch.Tensor], passes: list[int] = passes
-        ) -> torch.Tensor:
-            passes.append(len(batch[0]))
-            return (batch[0] @ weight - batch[1]).square().mean()
-
-        (whole,) = torch.autograd.grad((x @ weight - y).square().mean(), weight)
-        batches = list(zip(x.split(list(sizes)), y.split(list(sizes)), strict=True))
+        (whole,) = torch.autograd.grad(loss_of(weight, (x, y)), weight)
+        passes.clear()
+        batches = list(zip(x.split(sizes), y.split(sizes), strict=True))
         found = torch.as_tensor(answer(weight, batches, loss_of)).detach()
         if found.shape != whole.shape:
             return f"give back the gradient: shape {tuple(whole.shape)}, got {tuple(found.shape)}"

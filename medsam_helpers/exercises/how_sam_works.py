@@ -1,49 +1,42 @@
 """Checkers of notebook 03, how SAM works."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import ndimage
 
-from medsam_helpers.exercises.checking import checker, near
+from medsam_helpers.exercises.checking import Answer, checker, near, number_hint
 
 
 @checker("03.1")
 def _size_of_a_store(answer: Any) -> str | None:
     right = 880 * 256 * 64 * 64 * 2 / 2**30
-    if near(answer, 2 * right, 0.02):
-        return "that is float32: a float16 number takes two bytes"
-    if near(answer, right * 2**30 / 1e9, 0.02):
-        return "that is in units of 1000: a GiB is 1024 x 1024 x 1024 bytes"
-    if near(answer, right * 1024, 2):
-        return "that is in MiB: divide by 1024 once more"
-    if not near(answer, right, 0.01):
-        return "multiply images, channels, rows, columns and bytes a number, and divide by 1024 three times"
-    return None
+    known = {
+        2 * right: "that is float32: a float16 number takes two bytes",
+        right * 2**30 / 1e9: "that is in units of 1000: a GiB is 1024 x 1024 x 1024 bytes",
+        right * 1024: "that is in MiB: divide by 1024 once more",
+    }
+    otherwise = "multiply images, channels, rows, columns and bytes a number, and divide by 1024 three times"
+    return number_hint(answer, right, 0.01, known, otherwise)
 
 
 @checker("03.2")
-def _stability(answer: Callable[..., Any]) -> str | None:
+def _stability(answer: Answer) -> str | None:
     logits = torch.tensor([[3.0, 0.5, -0.5], [-2.0, 1.5, 0.2]])
     # Above 1: two. Above -1: five, above 0 four of them.
-    found = answer(logits, 1.0)
-    if near(found, 2 / 4, 1e-4):
-        return "that compares with the mask at 0: take the one at -offset as the larger mask"
-    if near(found, 5 / 2, 1e-4):
-        return "the smaller mask goes above the line: the ratio is 1 at most"
-    if not near(found, 2 / 5, 1e-4):
-        return "count the pixels with a logit above +offset, and divide by those above -offset"
-    if not near(answer(logits, 2.5), 1 / 6, 1e-4):
-        return "the offset is the second argument"
-    return None
+    known = {
+        2 / 4: "that compares with the mask at 0: take the one at -offset as the larger mask",
+        5 / 2: "the smaller mask goes above the line: the ratio is 1 at most",
+    }
+    otherwise = "count the pixels with a logit above +offset, and divide by those above -offset"
+    if hint := number_hint(answer(logits, 1.0), 2 / 5, 1e-4, known, otherwise):
+        return hint
+    return None if near(answer(logits, 2.5), 1 / 6, 1e-4) else "the offset is the second argument"
 
 
 @checker("03.3")
-def _next_click(answer: Callable[..., Any]) -> str | None:
+def _next_click(answer: Answer) -> str | None:
     truth = np.zeros((40, 60), bool)
     truth[5:35, 10:40] = True
     missed, spilled = truth.copy(), truth.copy()
@@ -52,18 +45,18 @@ def _next_click(answer: Callable[..., Any]) -> str | None:
     spilled[10:30, 40:58] = True
     spilled[5:7, 10:12] = False
     for prediction, label, kind in ((missed, 1, "missed lesion"), (spilled, 0, "a false alarm")):
-        x, y, said = answer(prediction, truth)
+        x, y, said = map(int, answer(prediction, truth))
         if not (0 <= x < 60 and 0 <= y < 40):
             return "the click lies outside the image: give x, the column, then y, the row"
         wrong, _ = ndimage.label(prediction != truth)
-        region = wrong[int(y), int(x)]
+        region = wrong[y, x]
         if not region:
             return "the click lies where the prediction is right: click into the difference of the two masks"
         if region != np.bincount(wrong.ravel())[1:].argmax() + 1:
             return "there is a larger mistake: label the connected regions of the difference, take the largest"
         depth = ndimage.distance_transform_edt(np.pad(wrong == region, 1))[1:-1, 1:-1]
-        if depth[int(y), int(x)] < 0.5 * depth.max():
+        if depth[y, x] < 0.5 * depth.max():
             return "the click lies at the rim of the mistake: click where it is deepest"
-        if int(said) != label:
+        if said != label:
             return f"the click lies in {kind}, so its label is {label}: 1 says lesion, 0 says not lesion"
     return None

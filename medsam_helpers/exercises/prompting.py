@@ -1,54 +1,50 @@
 """Checkers of notebook 06, the box prompt."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from medsam_helpers.evaluation.evaluate import fill_ellipse
-from medsam_helpers.exercises.checking import checker, near
+from medsam_helpers.exercises.checking import Answer, checker, near, number_hint
 
 
 @checker("06.1")
 def _generous_box(answer: Any) -> str | None:
-    if near(answer, 0.8, 5e-3):
-        return "that is the Dice: 2 |P & T| / (|P| + |T|). The IoU divides by the union"
-    if near(answer, 8000 / 9900, 5e-3):
-        return "every side moves outward by 10, so width and height grow by 20 each"
-    if not near(answer, 8000 / 12000, 5e-3):
-        return "the exact box lies inside the drawn one: the intersection is the smaller area, the union the larger"
-    return None
+    known = {
+        0.8: "that is the Dice: 2 |P & T| / (|P| + |T|). The IoU divides by the union",
+        8000 / 9900: "every side moves outward by 10, so width and height grow by 20 each",
+    }
+    otherwise = "the exact box lies inside the drawn one: the intersection is the smaller area, the union the larger"
+    return number_hint(answer, 8000 / 12000, 5e-3, known, otherwise)
 
 
 @checker("06.2")
-def _ellipse_model(answer: Callable[..., Any]) -> str | None:
+def _ellipse_model(answer: Answer) -> str | None:
     image = np.zeros((60, 90, 3), np.uint8)
     boxes, points = np.array([[10, 5, 50, 45], [40, 20, 88, 59.5]], np.float32), np.zeros((0, 3), np.float32)
     found = np.asarray(answer(image, boxes, points))
     if found.shape != (2, 60, 90) or found.dtype != np.bool_:
         return f"give back one bool mask a box, (2, 60, 90) here; this is {found.dtype} {found.shape}"
     expected = np.array([fill_ellipse(box, (60, 90)) for box in boxes])
-    wrong = (found != expected).sum(axis=(1, 2)) / expected.sum(axis=(1, 2))
-    if (wrong > 0.25).any():
+    wrong = ((found != expected).sum(axis=(1, 2)) / expected.sum(axis=(1, 2))).max()
+    if wrong > 0.25:
         return "the ellipse touches the middle of each side: ((x - cx) / (w / 2))^2 + ((y - cy) / (h / 2))^2 <= 1"
-    if (wrong > 0.08).any():
+    if wrong > 0.08:
         return "nearly: look at the centre and the half axes again, and at x1 and y1 being half-open"
     return None
 
 
 @checker("06.3")
-def _agreement(answer: Callable[..., Any]) -> str | None:
+def _agreement(answer: Answer) -> str | None:
     masks = np.zeros((3, 4, 5), bool)
     masks[0, :2], masks[1, :3], masks[2, 1:3] = True, True, True  # all three: 5 pixels; any of them: 15
-    found = answer(masks)
-    if near(found, 15 / 5, 1e-6):
-        return "the area on which all agree goes above the line: the ratio is 1 at most"
-    if near(found, 5 / 20, 1e-6):
-        return "divide by the area that any mask calls lesion, not by the whole image"
-    if not near(found, 5 / 15, 1e-6):
-        return "count the pixels that all masks call lesion, and divide by those that any of them does"
+    known = {
+        15 / 5: "the area on which all agree goes above the line: the ratio is 1 at most",
+        5 / 20: "divide by the area that any mask calls lesion, not by the whole image",
+    }
+    otherwise = "count the pixels that all masks call lesion, and divide by those that any of them does"
+    if hint := number_hint(answer(masks), 5 / 15, 1e-6, known, otherwise):
+        return hint
     if not near(answer(masks[:1]), 1, 1e-6):
         return "one mask agrees with itself: 1"
     if not near(answer(np.zeros((2, 3, 3), bool)), 1, 1e-6):

@@ -1,18 +1,13 @@
 """Checkers of notebook 00, start here."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
-from medsam_helpers.exercises.checking import checker
+from medsam_helpers.exercises.checking import Answer, checker
 
 
 @checker("00.1")
-def _box_of_a_tool(answer: Callable[..., Any]) -> str | None:
+def _box_of_a_tool(answer: Answer) -> str | None:
     for x, y, width, height, shown, original in ((10, 20, 30, 45, 300, 600), (7, 0, 50, 12, 800, 500)):
         scale = original / shown
         hints = {
@@ -30,7 +25,7 @@ def _box_of_a_tool(answer: Callable[..., Any]) -> str | None:
 
 
 @checker("00.2")
-def _who_got_worse(answer: Callable[..., Any]) -> str | None:
+def _who_got_worse(answer: Answer) -> str | None:
     dice = {"b": (0.80, 0.70), "a": (0.90, 0.85), "d": (0.60, 0.30), "c": (0.50, 0.95), "e": (0.70, 0.70)}
     rows = [
         {"case": case, "model": model, "prompt": prompt, "dice": value}
@@ -39,19 +34,14 @@ def _who_got_worse(answer: Callable[..., Any]) -> str | None:
         for model, value in zip(("zero-shot", "tuned", "box"), (*values, 0.1), strict=True)
     ]
     found = list(answer(pd.DataFrame(rows).sample(frac=1, random_state=0), "exact"))
-    hints = {
-        ("d", "b", "a"): None,
-        ("a", "b", "d"): "the largest loss comes first",
-        ("c",): "these gained",
-        ("d", "b", "a", "e"): "e is as good as it was",
-    }
     if set(found) == set("dba"):
-        return hints.get(tuple(found), "the largest loss comes first")
+        return None if found == list("dba") else "the largest loss comes first"
+    hints = {("c",): "these gained", ("d", "b", "a", "e"): "e is as good as it was"}
     return hints.get(tuple(found), "for one prompt, take tuned minus zero-shot of each case, and keep what is below 0")
 
 
 @checker("00.3")
-def _one_mask_of_several(answer: Callable[..., Any]) -> str | None:
+def _one_mask_of_several(answer: Answer) -> str | None:
     masks = np.zeros((3, 4, 6), np.uint8)
     masks[0, 1:3, 1:4] = masks[1, 2:4, 3:5] = 255
     masks[2, 2, 3:6] = 1  # saved by another tool, and over both others

@@ -1,22 +1,28 @@
-"""Pictures. Each function returns its Axes or Figure and shows nothing."""
+"""Pictures of cases: masks and boxes drawn over the image, before and after, and the curves of a training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.patheffects as effects
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from medsam_helpers.data.case import Case
 from medsam_helpers.evaluation.metrics import dice
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from medsam_helpers.data.case import Case
 
 # The palette of Okabe and Ito, which colour-blind readers tell apart; one colour for one thing all through.
 COLORS = {"truth": "#009E73", "prediction": "#F0E442", "prompt": "#56B4E9", "zero-shot": "#E69F00", "tuned": "#0072B2"}
-_HALO = [effects.withStroke(linewidth=3, foreground="black")]
+HALO: list[effects.AbstractPathEffect] = [effects.withStroke(linewidth=3, foreground="black")]
+"""A black rim, which makes lines readable over any image."""
 
 
 def show_case(
@@ -28,41 +34,46 @@ def show_case(
     boxes: np.ndarray | None = None,
     title: str = "",
 ) -> Axes:
-    """An image with outlines: truth, prediction (tinted too) and prompt boxes.
+    """The axes with the image and outlines on it: truth, prediction (tinted too) and prompt boxes.
 
     Args:
-        ax: drawn into.
         image: (H, W, 3) uint8.
-        truth: (H, W) bool.
-        prediction: (H, W) bool.
+        truth, prediction: (H, W) bool.
         boxes: (N, 4) xyxy, original space.
-        title: over the picture.
     """
     ax.imshow(image)
-    if prediction is not None and prediction.any():
-        tint = np.zeros((*prediction.shape, 4))
-        tint[prediction] = (*_rgb("prediction"), 0.25)
-        ax.imshow(tint)
+    if truth is not None:
+        draw_mask(ax, truth, COLORS["truth"], path_effects=HALO)
+    if prediction is not None:
+        draw_mask(ax, prediction, COLORS["prediction"], tint=0.25, path_effects=HALO)
+    if boxes is not None:
+        draw_boxes(ax, boxes, path_effects=HALO)
     height, width = image.shape[:2]
-    for mask, role in ((truth, "truth"), (prediction, "prediction")):
-        if mask is not None and mask.any():
-            # A rim of background closes the outline of what touches the image's edge.
-            x, y, rimmed = np.arange(-1, width + 1), np.arange(-1, height + 1), np.pad(mask, 1).astype(float)
-            lines = ax.contour(x, y, rimmed, levels=[0.5], colors=COLORS[role], linewidths=1.6)
-            lines.set_path_effects(_HALO)
-    for x0, y0, x1, y1 in np.reshape(boxes if boxes is not None else [], (-1, 4)):
-        # Pixel centres lie on whole numbers in a picture, box sides on pixel edges.
-        style = {"fill": False, "edgecolor": COLORS["prompt"], "linewidth": 1.6, "linestyle": "--"}
-        ax.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, path_effects=_HALO, **style))
-    # Pixels, whole ones, whatever else was drawn.
+    # Whole pixels, whatever else was drawn.
     ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     ax.set_title(title, fontsize=10)
     ax.set_axis_off()
     return ax
 
 
-def _rgb(role: str) -> tuple[float, ...]:
-    return tuple(int(COLORS[role][i : i + 2], 16) / 255 for i in (1, 3, 5))
+def draw_mask(ax: Axes, mask: np.ndarray, color: str, *, tint: float = 0, **style: Any) -> None:
+    """Outlines a mask (H, W) bool and, with `tint` (an opacity) above 0, colours its inside; `style` of the line."""
+    if not mask.any():
+        return
+    if tint:
+        ax.imshow(np.where(mask[..., None], to_rgba(color, tint), 0))
+    # A rim of background closes the outline of what touches the image's edge.
+    x, y = np.arange(-1, mask.shape[1] + 1), np.arange(-1, mask.shape[0] + 1)
+    ax.contour(x, y, np.pad(mask, 1).astype(float), levels=[0.5], colors=color, linewidths=1.6).set(**style)
+
+
+def draw_boxes(ax: Axes, boxes: np.ndarray, **style: Any) -> None:
+    """Draws prompt boxes (N, 4) xyxy, in the pixels of the picture."""
+    for x0, y0, x1, y1 in np.reshape(boxes, (-1, 4)):
+        # Pixel centres lie on whole numbers in a picture, box sides on pixel edges.
+        box = Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, linewidth=1.6, linestyle="--")
+        box.set(edgecolor=COLORS["prompt"], **style)
+        ax.add_patch(box)
 
 
 def before_after(
@@ -72,14 +83,12 @@ def before_after(
     tuned: Sequence[np.ndarray],
     note: str = "",
 ) -> Figure:
-    """A row a case: truth with its prompt, zero-shot mask, fine-tuned mask, each with its Dice.
+    """A figure with a row a case: truth with its prompt, zero-shot mask, fine-tuned mask, each with its Dice.
 
     Args:
         cases: K of them.
         boxes: K arrays (N, 4), the prompts.
-        zero_shot: K masks (H, W) bool.
-        tuned: likewise.
-        note: in the figure's title; phantoms are to be called phantoms.
+        zero_shot, tuned: K masks (H, W) bool.
     """
     figure = Figure(figsize=(10, 3.1 * len(cases)), layout="constrained")
     rows = figure.subplots(len(cases), 3, squeeze=False)
@@ -88,15 +97,15 @@ def before_after(
         for ax, name, mask in ((axes[1], "zero-shot", before), (axes[2], "fine-tuned", after)):
             title = f"{name}: Dice {dice(mask, case.mask):.2f}"
             show_case(ax, case.image, truth=case.mask, prediction=mask, boxes=box, title=title)
-    legend = [("truth", "reference"), ("prediction", "model"), ("prompt", "box prompt")]
-    handles = [rows[0, 0].plot([], [], color=COLORS[role], label=label)[0] for role, label in legend]
+    legend = {"truth": "reference", "prediction": "model", "prompt": "box prompt"}
+    handles = [rows[0, 0].plot([], [], color=COLORS[role], label=label)[0] for role, label in legend.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(note, fontsize=11)
     return figure
 
 
 def training_curves(history: pd.DataFrame, axes: Sequence[Axes]) -> Sequence[Axes]:
-    """Training loss and dev Dice by epoch, with the zero-shot model (epoch 0) as a line.
+    """The two axes with training loss and dev Dice by epoch; the zero-shot model (epoch 0) is a line.
 
     Args:
         history: of `FitResult`.

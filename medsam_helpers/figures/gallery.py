@@ -1,16 +1,13 @@
-"""The table to leaf through: each case with its picture, its reference and what every model made of it.
+"""The qualitative table: each case with its picture, its reference and what every model made of it.
 
-Scores say how many cases fail; only pictures say how. `qualitative_table` gives pictures as arrays, for any tracker;
-`qualitative_html` makes one page of it that needs no network and sorts where it stands.
+Scores say how many cases fail; only pictures say how.
 """
-
-from __future__ import annotations
 
 import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
-from numbers import Real
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -24,6 +21,15 @@ from medsam_helpers.evaluation.metrics import dice
 from medsam_helpers.figures.cases import COLORS
 from medsam_helpers.prompts import BoxMode, jitter_of
 
+# Notebooks and their exports shrink pictures and align text as they like: the table says all of it itself.
+_STYLES = [
+    {"selector": "", "props": "border-collapse:collapse;font-size:12px"},
+    {"selector": "th, td", "props": "padding:4px 6px;text-align:center;vertical-align:middle"},
+    {"selector": "td", "props": "border-bottom:1px solid #8884"},
+    {"selector": "th", "props": "position:sticky;top:0;background:var(--jp-layout-color0,Canvas)"},
+    {"selector": "img", "props": "max-width:none"},
+]
+
 
 def qualitative_table(
     cases: Sequence[Case],
@@ -34,14 +40,12 @@ def qualitative_table(
     box_mode: BoxMode = "union",
     side: int = 128,
 ) -> pd.DataFrame:
-    """One row a case, worst first: pictures as arrays, and the scores beside them.
+    """A table of one row a case, worst first: pictures as arrays, and the scores beside them.
 
     Args:
-        cases: with their references; those without a lesion cannot be prompted and are left out, as in `evaluate`.
+        cases: with their references; those without a lesion are left out, as in `evaluate`.
         models: predictors by name. The last one's Dice decides the order.
-        prompt: "exact", or "jN"; the boxes are those that `evaluate` draws.
-        seed: of the jitter.
-        box_mode: see `evaluate`.
+        prompt: "exact", or "jN"; the boxes are those that `evaluate` draws with this `seed` and `box_mode`.
         side: of the pictures, in pixels of their long side.
     Returns:
         Columns `case`, `image` (with the prompt), `truth` and `truth area`; then for each model its name (the
@@ -85,20 +89,19 @@ def small_picture(
     boxes: np.ndarray | None = None,
     side: int = 128,
 ) -> np.ndarray:
-    """A thumbnail with outlines in the colours of `plotting.show_case`; an image that is smaller stays so.
+    """A thumbnail with outlines in the colours of `show_case`; an image that is smaller stays so.
 
     Args:
         image: (H, W, 3) uint8.
         truth: (H, W) bool, a broad outline.
-        prediction: (H, W) bool, a fine outline on top, so that both show where they agree.
+        prediction: (H, W) bool, a fine outline on top: both show where they agree.
         boxes: (N, 4) xyxy, original space.
         side: of the result's long side, in pixels.
     Returns:
         (h, w, 3) uint8.
     """
-    height, width = image.shape[:2]
-    scale = min(1, side / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    scale = min(1, side / max(image.shape))
+    size = [max(1, round(pixels * scale)) for pixels in image.shape[1::-1]]
     picture = np.array(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     for mask, role, grown in ((truth, "truth", 1), (prediction, "prediction", 0)):
         if mask is not None:
@@ -112,61 +115,24 @@ def small_picture(
     return np.array(drawn)
 
 
-# A click sorts the rows of the button's own table; the second click turns the order round. No id, no script file.
-_SORT = (
-    "const h=this.parentNode,t=h.closest('table'),b=t.tBodies[0],i=h.cellIndex,"
-    "up=h.getAttribute('aria-sort')!='ascending';"
-    "for(const o of h.parentNode.cells)o.removeAttribute('aria-sort');"
-    "h.setAttribute('aria-sort',up?'ascending':'descending');"
-    "const v=r=>r.cells[i].dataset.value,n=[...b.rows].every(r=>v(r)!=''&&!isNaN(v(r)));"
-    "[...b.rows].sort((p,q)=>(up?1:-1)*(n?v(p)-v(q):v(p).localeCompare(v(q)))).forEach(r=>b.append(r))"
-)
-# Styles of its own, since notebooks and their exports shrink pictures and align text as they like.
-_CELL = "padding:4px 6px;text-align:center;vertical-align:middle;border-bottom:1px solid #8884"
-_HEAD = f"{_CELL};position:sticky;top:0;background:var(--jp-layout-color0,Canvas)"
-_BUTTON = "font:inherit;color:inherit;background:none;border:none;cursor:pointer;text-decoration:underline dotted"
-
-
 def qualitative_html(table: pd.DataFrame, note: str = "", max_height_px: int = 620) -> str:
-    """The table as one piece of HTML: pictures inside it, sorted by a click on a heading; without scripts it stays
-    as it is.
+    """The table as one piece of HTML with the pictures inside it; it needs no network and no script.
 
     Args:
         table: of `qualitative_table`, or any with arrays (h, w, 3) uint8, numbers and text in its columns.
         note: over the table; phantoms are to be called phantoms.
-        max_height_px: what is longer scrolls.
+        max_height_px: what is longer scrolls under the headings.
     """
-    head = "".join(f"<th style='{_HEAD}'>{_heading(table, name)}</th>" for name in table)
-    rows = "".join(
-        f"<tr>{''.join(_cell(name, value) for name, value in row.items())}</tr>" for row in table.to_dict("records")
-    )
-    return (
-        f"<p><b>{html.escape(note)}</b></p>"
-        f"<div style='max-height:{max_height_px}px;overflow:auto'>"
-        "<table style='border-collapse:collapse;font-size:12px'>"
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
+    pictures = [name for name in table if isinstance(next(iter(table[name]), None), np.ndarray)]
+    style = table.style.hide(axis="index").set_table_styles(_STYLES).format_index(escape="html", axis="columns")
+    style = style.format({name: partial(_image_tag, str(name)) for name in pictures}, precision=2, escape="html")
+    # A fixed uuid: with a random one the same table would be another text each time.
+    shown = style.to_html(table_uuid="cases")
+    return f"<p><b>{html.escape(note)}</b></p><div style='max-height:{max_height_px}px;overflow:auto'>{shown}</div>"
 
 
-def _heading(table: pd.DataFrame, name: str) -> str:
-    text = html.escape(name)
-    if len(table) and isinstance(table[name].iloc[0], np.ndarray):
-        return text
-    return f'<button style="{_BUTTON}" title="sort" onclick="{html.escape(_SORT)}">{text}</button>'
-
-
-def _cell(name: str, value: object) -> str:
-    if isinstance(value, np.ndarray):
-        source, (height, width) = _data_uri(value), value.shape[:2]
-        size = f"width='{width}' height='{height}' style='max-width:none'"
-        shown = f"<img src='{source}' {size} alt='{html.escape(name)}'>"
-        return f"<td style='{_CELL}'>{shown}</td>"
-    number = isinstance(value, Real)
-    text = f"{value:.2f}" if number and not isinstance(value, (int, np.integer)) else html.escape(str(value))
-    return f"<td style='{_CELL}' data-value='{text}'>{text}</td>"
-
-
-def _data_uri(picture: np.ndarray) -> str:
+def _image_tag(name: str, picture: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=85, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f"<img src='data:image/jpeg;base64,{data}' alt='{html.escape(name)}'>"

@@ -1,6 +1,4 @@
-"""What losses ask for, pixel by pixel: a wrong guess, the gradient of its loss, and the pictures of both."""
-
-from __future__ import annotations
+"""Pictures of what losses ask for, pixel by pixel: a wrong guess and the gradient of its loss."""
 
 from collections.abc import Mapping
 
@@ -10,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from medsam_helpers.errors import DataError
-from medsam_helpers.figures.cases import COLORS, show_case
+from medsam_helpers.figures.cases import COLORS, draw_mask, show_case
 from medsam_helpers.training.losses import Loss, bce_loss, dice_ce_loss, dice_loss, focal_loss, sam_loss
 
 FIVE_LOSSES: dict[str, Loss] = {
@@ -27,11 +25,11 @@ LOSS_STYLES = {
     "Dice + CE": {"color": "#CC79A7", "linestyle": "-"},
     "20 focal + Dice": {"color": "#882255", "linestyle": "-."},
 }
-"""Colours that `plotting.COLORS` leaves free; sure to differ in grey and to the colour-blind."""
+"""Colours that `cases.COLORS` leaves free; they differ in grey and to the colour-blind too."""
 
 
 def wrong_guess(mask: np.ndarray, shift: float = 0.3, logit: float = 6.0) -> torch.Tensor:
-    """Logits of a model that is sure of itself and off the mark: the lesion moved to the left, soft at its rim.
+    """Logits of a model that is certain and wrong: the lesion moved to the left, soft at its rim.
 
     Args:
         mask: (H, W) bool, not empty.
@@ -44,8 +42,7 @@ def wrong_guess(mask: np.ndarray, shift: float = 0.3, logit: float = 6.0) -> tor
     """
     if not mask.any():
         raise DataError("the mask is empty: there is no lesion to guess wrong")
-    columns = np.flatnonzero(mask.any(axis=0))
-    width = columns[-1] + 1 - columns[0]
+    width = np.ptp(np.flatnonzero(mask.any(axis=0))) + 1
     moved = ndimage.shift(mask.astype(np.float32), (0, -round(shift * width)), order=0)
     soft = ndimage.gaussian_filter(moved, 0.05 * width)
     return torch.from_numpy(logit * (2 * soft - 1))[None, None]
@@ -55,7 +52,7 @@ def logit_gradient(loss: Loss, logits: torch.Tensor, target: torch.Tensor) -> to
     """Derivative of the loss by each logit, in the logits' shape; descent moves a logit the other way.
 
     Args:
-        loss: of `losses`.
+        loss: of `training.losses`, or any like them.
         logits: (B, 1, H, W) float.
         target: (B, 1, H, W), values in {0, 1}.
 
@@ -69,14 +66,13 @@ def logit_gradient(loss: Loss, logits: torch.Tensor, target: torch.Tensor) -> to
 def gradient_maps(
     image: np.ndarray, mask: np.ndarray, logits: torch.Tensor, losses: Mapping[str, Loss] = FIVE_LOSSES, note: str = ""
 ) -> Figure:
-    """The guess over its image, then a map a loss: purple where descent raises the logit, orange where it lowers it.
+    """A figure of the guess, then a map a loss: purple where descent raises the logit, orange where it lowers it.
 
     Args:
         image: (H, W, 3) uint8.
         mask: (H, W) bool, the truth.
         logits: (1, 1, H, W), the guess.
         losses: five at most; each map has its own scale, its largest step is 1.
-        note: the figure's title; phantoms are to be called phantoms.
     """
     figure = Figure(figsize=(9, 5.6), layout="constrained")
     axes = figure.subplots(2, 3).ravel()
@@ -86,7 +82,7 @@ def gradient_maps(
     for ax, (name, loss) in zip(axes[1:], losses.items(), strict=False):
         step = -logit_gradient(loss, logits, target)[0, 0].numpy()
         picture = ax.imshow(step / np.abs(step).max(), cmap="PuOr", vmin=-1, vmax=1)
-        ax.contour(mask, levels=[0.5], colors=COLORS["truth"], linewidths=1.2)
+        draw_mask(ax, mask, COLORS["truth"], linewidth=1.2)
         ax.set_title(name, fontsize=10)
     for ax in axes:
         ax.set_axis_off()

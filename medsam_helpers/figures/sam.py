@@ -1,10 +1,7 @@
 """Pictures of how SAM works: prompts and answers, maps over an image, published results."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
-import matplotlib.patheffects as effects
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,37 +9,33 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from medsam_helpers.data.case import Case
-from medsam_helpers.figures.cases import COLORS, show_case
+from medsam_helpers.figures.cases import COLORS, HALO, show_case
 
-_HALO = [effects.withStroke(linewidth=4, foreground="black")]
 # As in the rest of the series: what was not tuned is orange, what was is blue; specialists stay grey.
 METHOD_COLORS = {"SAM": COLORS["zero-shot"], "U-Net": "#999999", "DeepLabV3+": "#555555", "MedSAM": COLORS["tuned"]}
+Masks = Mapping[str, np.ndarray]
 
 
 def show_points(ax: Axes, points: np.ndarray, labels: Sequence[int] | None = None) -> Axes:
-    """Clicks: a plus where the lesion is said to be, a cross where it is said not to be.
+    """The axes with clicks: a plus where the lesion is said to be, a cross where it is said not to be.
 
     Args:
-        ax: drawn into.
         points: (K, 2) xy pixel indices, original space.
         labels: (K,) 1 or 0; all 1 when left out.
     """
     points = np.reshape(points, (-1, 2))
     for (x, y), label in zip(points, [1] * len(points) if labels is None else labels, strict=True):
-        marker = "+" if label else "x"
-        line = ax.plot(x, y, marker=marker, markersize=11, markeredgewidth=2.2, color=COLORS["prompt"])[0]
-        line.set_path_effects(_HALO)
+        click = ax.plot(x, y, marker="+" if label else "x", color=COLORS["prompt"], path_effects=HALO)[0]
+        click.set(markersize=11, markeredgewidth=2.2)
     return ax
 
 
 def show_map(ax: Axes, image: np.ndarray, values: np.ndarray, title: str = "", strength: float = 0.65) -> AxesImage:
-    """A map over the greys of its image; returns the map, for a colour bar.
+    """The drawn map, for a colour bar; it lies over the greys of its image.
 
     Args:
-        ax: drawn into.
         image: (H, W, 3) uint8.
         values: (H, W) float, or (H, W, 3) float in [0, 1] as colours.
-        title: over the picture.
         strength: opacity of the map.
     """
     ax.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=255)
@@ -54,14 +47,14 @@ def show_map(ax: Axes, image: np.ndarray, values: np.ndarray, title: str = "", s
 
 def answers(
     case: Case,
-    masks: Mapping[str, np.ndarray],
+    masks: Masks,
     *,
     boxes: np.ndarray | None = None,
     points: np.ndarray | None = None,
     labels: Sequence[int] | None = None,
     note: str = "",
 ) -> Figure:
-    """One panel an answer, all with the same truth and prompts.
+    """A figure with one panel an answer, all with the same truth and prompts.
 
     Args:
         case: image and reference.
@@ -69,7 +62,6 @@ def answers(
         boxes: (N, 4) xyxy, drawn in each panel; or None.
         points: (K, 2) xy, likewise.
         labels: (K,) of the points.
-        note: the figure's title; phantoms are to be called phantoms.
     """
     figure = Figure(figsize=(2.5 * len(masks), 2.75), layout="constrained")
     for ax, (title, mask) in zip(figure.subplots(1, len(masks), squeeze=False)[0], masks.items(), strict=True):
@@ -81,24 +73,17 @@ def answers(
 
 
 def inside_sam(
-    case: Case,
-    box: np.ndarray,
-    point: np.ndarray,
-    components: np.ndarray,
-    like: np.ndarray,
-    masks: Mapping[str, np.ndarray],
-    note: str = "",
+    case: Case, box: np.ndarray, point: np.ndarray, components: np.ndarray, like: np.ndarray, masks: Masks, note: str
 ) -> Figure:
-    """Above: prompts, principal components, cosine similarity to the clicked place. Below: three answers.
+    """A figure: prompts, principal components, cosine similarity to the clicked place; below them three answers.
 
     Args:
         case: image and reference.
         box: (4,) xyxy.
         point: (2,) xy.
         components: (3, H, W) in [0, 1], shown as red, green and blue.
-        like: (H, W), see `embedding_views.cosine_similarity_map`.
+        like: (H, W), see `cosine_similarity_map`.
         masks: title -> (H, W) bool, three of them.
-        note: the figure's title; phantoms are to be called phantoms.
     """
     figure = Figure(figsize=(7.4, 4.8), layout="constrained")
     above, below = figure.subplots(2, 3)
@@ -113,21 +98,21 @@ def inside_sam(
 
 
 def published_dice(table: pd.DataFrame) -> Figure:
-    """A panel a task, a bar a method; hatched where a value was worked out from a stated difference.
+    """A figure with a panel a task, a bar a method; hatched where a value was worked out from a stated difference.
 
     Args:
         table: columns `task`, `method` (of `METHOD_COLORS`), `dice` (percent), `derived` (bool).
     """
-    tasks = list(dict.fromkeys(table["task"]))
+    tasks = table["task"].unique()
     figure = Figure(figsize=(3 * len(tasks), 3.2), layout="constrained")
     for ax, task in zip(figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks, strict=True):
         rows = table[table["task"] == task].set_index("method")
-        for place, method in enumerate(METHOD_COLORS):
+        for place, (method, color) in enumerate(METHOD_COLORS.items()):
             if method not in rows.index:
                 ax.text(place, 2, "not stated\nin the text", ha="center", fontsize=7, rotation=90)
                 continue
             value, derived = rows.loc[method, ["dice", "derived"]]
-            ax.bar(place, value, color=METHOD_COLORS[method], hatch="//" if derived else None, edgecolor="white")
+            ax.bar(place, value, color=color, hatch="//" if derived else None, edgecolor="white")
             ax.text(place, value + 1, f"{value:.1f}", ha="center", fontsize=9)
         ax.set_xticks(range(len(METHOD_COLORS)), [name.replace("V3+", "\nV3+") for name in METHOD_COLORS], fontsize=8)
         ax.set_title(task, fontsize=10)

@@ -1,11 +1,10 @@
-"""Pictures of scores: before against after, by lesion, by jitter; areas that agree or not; a promise kept or not.
+"""Pictures of scores: before against after, by jitter, by group of cases; areas and promised IoU against measured.
 
 Every function takes any number of models; the colours of `zero-shot` and `tuned` are those of all the series.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,17 +18,17 @@ from medsam_helpers.evaluation.tables import bootstrap_mean
 from medsam_helpers.figures.cases import COLORS
 from medsam_helpers.prompts import jitter_of
 
-_STYLES = {
+_STYLES: dict[str, dict[str, Any]] = {
     "box": {"color": "#999999", "linestyle": ":", "marker": "s"},
     "ellipse": {"color": "#666666", "linestyle": "-.", "marker": "D"},
     "zero-shot": {"color": COLORS["zero-shot"], "linestyle": "--", "marker": "o"},
     "tuned": {"color": COLORS["tuned"], "linestyle": "-", "marker": "^"},
 }
-_LABELS = {"dice": "Dice", "iou": "IoU", "hd95_percent": "HD95, % of the diagonal", "nsd": "NSD"}
 _FURTHER = (("#CC79A7", "v"), ("#009E73", "P"), ("#D55E00", "X"), ("#56B4E9", "*"))
+_LABELS = {"dice": "Dice", "iou": "IoU", "hd95_percent": "HD95, % of the diagonal", "nsd": "NSD"}
 
 
-def model_styles(models: Sequence[str]) -> dict[str, dict[str, str]]:
+def model_styles(models: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour, line and marker of each model; those that the series does not know take the palette's other colours.
 
     Raises:
@@ -38,37 +37,26 @@ def model_styles(models: Sequence[str]) -> dict[str, dict[str, str]]:
     unknown = [model for model in models if model not in _STYLES]
     if len(unknown) > len(_FURTHER):
         raise ConfigError(f"{len(unknown)} models have no colour of their own: draw at most {len(_FURTHER)} at once")
-    further = {
-        model: {"color": color, "linestyle": "-", "marker": marker}
-        for model, (color, marker) in zip(unknown, _FURTHER, strict=False)
-    }
-    return {model: _STYLES.get(model) or further[model] for model in models}
+    further = [{"color": color, "linestyle": "-", "marker": marker} for color, marker in _FURTHER]
+    styles = _STYLES | dict(zip(unknown, further, strict=False))
+    return {model: styles[model] for model in models}
 
 
 def before_after_scatter(
-    ax: Axes,
-    table: pd.DataFrame,
-    prompt: str,
-    before: str = "zero-shot",
-    after: str = "tuned",
-    metric: str = "dice",
+    ax: Axes, table: pd.DataFrame, prompt: str, before: str = "zero-shot", after: str = "tuned", metric: str = "dice"
 ) -> Axes:
-    """A point a case: its score before and after. Above the diagonal the case has gained.
+    """The axes with a point a case: its score before and after. Above the diagonal the case has gained.
 
     Args:
-        ax: drawn into.
         table: as `evaluate` gives it.
         prompt: one of the table's prompts.
-        before: a model of the table, on the x axis.
-        after: likewise, on the y axis.
+        before, after: models of the table, on the x and the y axis.
         metric: a column of the table.
     """
     by_case = table[table["prompt"] == prompt].pivot_table(index="case", columns="model", values=metric)
     gained = by_case[after] > by_case[before]
-    for better, model in ((True, after), (False, before)):
-        rows = by_case[gained == better]
-        style = model_styles([model])[model]
-        label = f"{'gained' if better else 'did not gain'}: {len(rows)}"
+    for rows, model, said in ((by_case[gained], after, "gained"), (by_case[~gained], before, "did not gain")):
+        style, label = model_styles([model])[model], f"{said}: {len(rows)}"
         ax.scatter(rows[before], rows[after], s=22, color=style["color"], marker=style["marker"], label=label)
     low = float(by_case[[before, after]].min().min())
     ends = [low - 0.05 * (1 - low), 1 + 0.02 * (1 - low)]
@@ -80,73 +68,60 @@ def before_after_scatter(
 
 
 def jitter_curve(ax: Axes, table: pd.DataFrame, metric: str = "dice") -> Axes:
-    """Mean score by jitter of the box, a line a model; bands are bootstrap intervals of the means, models' only.
+    """The axes with the mean score by jitter of the box, a line a model; bands are bootstrap intervals, models' only.
 
     Args:
-        ax: drawn into.
         table: as `evaluate` gives it, with several prompts.
         metric: a column of the table.
     """
-    for model, style in model_styles(list(dict.fromkeys(table["model"]))).items():
-        rows = table[table["model"] == model]
-        means = {jitter_of(p): bootstrap_mean(part[metric]) for p, part in rows.groupby("prompt", sort=False)}
+    for model, style in model_styles(table["model"].unique()).items():
+        prompts = table[table["model"] == model].groupby("prompt")[metric]
+        means = {jitter_of(prompt): bootstrap_mean(scores) for prompt, scores in prompts}
         jitters = sorted(means)
         ax.plot(jitters, [means[j].mean for j in jitters], label=model, markersize=5, **style)
         if model not in BASELINES:
             band = [means[j].low for j in jitters], [means[j].high for j in jitters]
             ax.fill_between(jitters, *band, color=style["color"], alpha=0.15, linewidth=0)
-    ax.set(
-        xlabel="jitter: sides move by up to N pixels of a model space of 1024",
-        ylabel=f"mean {_LABELS.get(metric, metric)}",
-    )
+    ax.set(xlabel="jitter: sides move by up to N pixels of a model space of 1024")
+    ax.set(ylabel=f"mean {_LABELS.get(metric, metric)}")
     ax.legend(frameon=False, fontsize=8)
     return ax
 
 
-def group_means(ax: Axes, groups: pd.DataFrame, names: Sequence[str] | None = None) -> Axes:
-    """Mean and interval of each model in each group of cases, side by side.
+def group_means(ax: Axes, groups: pd.DataFrame) -> Axes:
+    """The axes with mean and interval of each model in each group of cases, side by side; ticks say each group's range.
 
     Args:
-        ax: drawn into.
-        groups: as `by_lesion.scores_by` gives them.
-        names: of the groups in their order; default: the range of the feature in each.
+        groups: as `scores_by` gives them.
     """
-    styles = model_styles(list(dict.fromkeys(groups["model"])))
-    numbers = list(dict.fromkeys(groups["group"]))
-    places = {number: place for place, number in enumerate(numbers)}
+    styles = model_styles(groups["model"].unique())
+    places, numbers = pd.factorize(groups["group"])
     for i, (model, style) in enumerate(styles.items()):
-        rows = groups[groups["model"] == model]
-        x = rows["group"].map(places) + 0.14 * (i - (len(styles) - 1) / 2)
+        chosen = groups["model"] == model
+        rows, x = groups[chosen], places[chosen] + 0.14 * (i - (len(styles) - 1) / 2)
         error = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
         ax.errorbar(x, rows["mean"], error, label=model, capsize=2, **(style | {"linestyle": "none"}))
-    if names is None:
-        first = groups.drop_duplicates("group")
-        names = [f"{_short(row['from'])} to {_short(row['to'])}\nn = {row['n']}" for _, row in first.iterrows()]
+    first = groups.drop_duplicates("group")
+    edges = first[["from", "to"]].map(lambda value: f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}")
+    names = edges["from"] + " to " + edges["to"] + "\nn = " + first["n"].astype(str)
     ax.set_xticks(range(len(numbers)), names, fontsize=8)
     ax.set(xlim=(-0.5, len(numbers) - 0.5), ylabel="mean score")
     ax.legend(frameon=False, fontsize=8)
     return ax
 
 
-def _short(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
-
-
 def bland_altman(
     ax: Axes, reference: np.ndarray, measured: np.ndarray, *, ratio: bool = False, model: str = "tuned", unit: str = ""
 ) -> Axes:
-    """Difference (or ratio) of two measurements against their mean, with bias and limits of agreement.
-
-    Against the mean and not the reference: the difference contains the reference, so the two would be related even
-    where nothing is wrong (Bland and Altman, Lancet 1995, doi:10.1016/S0140-6736(95)91748-9).
+    """The axes with difference (or ratio) of two measurements over their mean, with bias and limits of agreement.
 
     Args:
-        ax: drawn into.
-        reference: (N,) float.
-        measured: (N,) float.
+        reference, measured: (N,) float.
         ratio: see `limits_of_agreement`; the axes are then logarithmic, and the mean is the geometric one.
         model: whose colour the points take.
         unit: of both, for the axis.
+    Source: Bland and Altman, Lancet 1995, doi:10.1016/S0140-6736(95)91748-9: over the mean and not the reference, since
+        the difference contains the reference and so is related to it even where nothing is wrong.
     """
     reference, measured = np.asarray(reference, float), np.asarray(measured, float)
     limits = limits_of_agreement(reference, measured, ratio=ratio)
@@ -155,11 +130,7 @@ def bland_altman(
     style = model_styles([model])[model]
     ax.scatter(x, y, s=18, color=style["color"], marker=style["marker"])
     ax.axhline(1 if ratio else 0, color="black", linewidth=1, linestyle=":")
-    for value, interval, line in (
-        (limits.bias, limits.bias_ci, "-"),
-        (limits.low, limits.low_ci, "--"),
-        (limits.high, limits.high_ci, "--"),
-    ):
+    for value, interval, line in zip(limits[:3], limits[3:], ("-", "--", "--"), strict=True):
         ax.axhline(value, color=style["color"], linewidth=1.4, linestyle=line)
         ax.axhspan(*interval, color=style["color"], alpha=0.12, linewidth=0)
     if ratio:
@@ -175,13 +146,12 @@ def bland_altman(
 
 
 def reliability(ax: Axes, calibrations: Mapping[str, pd.DataFrame]) -> Axes:
-    """Measured IoU against the promised one, a line a model. Under the diagonal the model promises too much.
+    """The axes with measured IoU over promised IoU, a line a model; under the diagonal the promise is too high.
 
     The bars are bootstrap intervals of each group's measured mean.
 
     Args:
-        ax: drawn into.
-        calibrations: model -> table of `agreement.calibration_table`.
+        calibrations: model -> as `calibration_table` gives it.
     """
     values = pd.concat(list(calibrations.values()))[["score", "low"]].to_numpy()
     low = values.min() - 0.03

@@ -25,9 +25,6 @@ def test_the_guess_is_the_lesion_moved_left_and_sure_of_itself(square):
     assert guess[0, 0, 0, 0].item() == pytest.approx(-5, abs=1e-4)
     columns = np.flatnonzero((guess[0, 0, 30] > 0).numpy())
     assert (columns[0], columns[-1]) == (30, 69)  # 40 to 79, moved by a quarter of 40
-
-
-def test_a_guess_needs_a_lesion():
     with pytest.raises(DataError, match="mask is empty"):
         wrong_guess(np.zeros((8, 8), bool))
 

@@ -1,0 +1,46 @@
+"""The check itself: stubs are not attempted, errors reach their author, and one module a notebook is loaded."""
+
+import subprocess
+import sys
+
+import pytest
+
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.exercises import check
+from medsam_helpers.exercises.checking import exercises
+
+
+def not_implemented(*args, **kwargs):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("exercise", exercises())
+def test_nothing_given_is_not_attempted(capsys, exercise):
+    check(exercise, None)
+    assert capsys.readouterr().out == f"{exercise}: not attempted yet\n"
+
+
+@pytest.mark.parametrize("stub", [lambda *args, **kwargs: None, not_implemented])
+@pytest.mark.parametrize("exercise", ["00.1", "01.2", "02.3", "03.2", "04.3", "05.2", "06.3", "07.1"])
+def test_a_stub_is_not_attempted(capsys, exercise, stub):
+    check(exercise, stub)
+    assert capsys.readouterr().out == f"{exercise}: not attempted yet\n"
+
+
+@pytest.mark.parametrize("number", ["99.1", "01.9", ""])
+def test_an_unknown_number_lists_the_known(number):
+    with pytest.raises(ConfigError, match=rf"'{number}' is unknown.*01\.1, 01\.2"):
+        check(number, 1)
+
+
+def test_an_error_in_the_answer_reaches_its_author():
+    with pytest.raises(ZeroDivisionError):
+        check("01.3", lambda logits, target: 1 / 0)
+
+
+def test_checking_loads_the_module_of_its_notebook_alone():
+    code = "import sys; from medsam_helpers.exercises import check; check('00.1', None); print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    ours = {name for name in found if name.startswith("medsam_helpers.exercises.")}
+    assert ours == {"medsam_helpers.exercises.checking", "medsam_helpers.exercises.start"}
+    assert "torch" not in found
