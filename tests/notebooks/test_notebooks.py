@@ -4,7 +4,6 @@ import base64
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import notebook_rules as rules
@@ -13,9 +12,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from medsam_helpers.exercises import CHECKERS
 
-ROOT = Path(__file__).parents[2]
-WRITTEN = [path for name in rules.SERIES if (path := ROOT / "notebooks" / name).exists()]
-SOLVED = [path for name in rules.SOLUTIONS if (path := ROOT / "notebooks" / name).exists()]
+ROOT = rules.ROOT
+WRITTEN = [ROOT / "notebooks" / name for name in rules.SERIES]
+SOLVED = [ROOT / "notebooks" / name for name in rules.SOLUTIONS]
 
 SHARED_RULES = [
     rules.executed,
@@ -37,19 +36,18 @@ def by_file(paths):
     return pytest.mark.parametrize("path", paths, ids=[path.stem for path in paths])
 
 
-def by_rule(functions):
-    return pytest.mark.parametrize("rule", functions, ids=[function.__name__ for function in functions])
-
-
-@by_rule(SHARED_RULES)
 @by_file(WRITTEN + SOLVED)
-def test_notebook_keeps_the_rule(rule, path):
-    assert rule(read(path)) == []
-
-
-@by_file(WRITTEN + SOLVED)
-def test_links_resolve(path):
-    assert rules.links_resolve(read(path), path, ROOT) == []
+def test_notebook_keeps_the_rules(path):
+    notebook = read(path)
+    complaints = {rule.__name__: rule(notebook) for rule in SHARED_RULES}
+    complaints["links_resolve"] = rules.links_resolve(notebook, path.parent)
+    # A notebook and its own solutions share the names of the functions that exercises ask for.
+    elsewhere = rules.package_definitions(ROOT / "medsam_helpers")
+    for other in WRITTEN + SOLVED:
+        if other.name[:2] != path.name[:2]:
+            elsewhere |= dict.fromkeys(rules.definitions(read(other)), other.name)
+    complaints["defined_once"] = rules.defined_once(notebook, elsewhere)
+    assert {rule: said for rule, said in complaints.items() if said} == {}
 
 
 @by_file(WRITTEN)
@@ -57,16 +55,6 @@ def test_notebook_follows_the_template(path):
     notebook = read(path)
     assert rules.template_order(notebook) == []
     assert rules.parts_are_whole(notebook, path.name) == []
-
-
-@by_file(WRITTEN + SOLVED)
-def test_no_name_is_defined_twice(path):
-    # A notebook and its own solutions share the names of the functions that exercises ask for.
-    elsewhere = rules.package_definitions(ROOT / "medsam_helpers")
-    for other in WRITTEN + SOLVED:
-        if other.name[:2] != path.name[:2]:
-            elsewhere |= dict.fromkeys(rules.definitions(read(other)), other.name)
-    assert rules.defined_once(read(path), elsewhere) == []
 
 
 @by_file(WRITTEN)
@@ -77,18 +65,12 @@ def test_exercises_are_left_to_the_reader_and_solved_in_the_solutions(path):
     assert rules.exercises_say(read(solutions), number, "correct", CHECKERS.keys()) == []
 
 
-@by_file(SOLVED)
-def test_solutions_belong_to_a_notebook(path):
-    assert path.name[:2] in {written.name[:2] for written in WRITTEN}
-
-
 # The rules themselves: one notebook that keeps them all, and for each a change that it must notice.
 
 PICTURE = base64.b64encode(b"a picture").decode()
 
 
-def markdown(text):
-    return new_markdown_cell(text.strip())
+markdown = new_markdown_cell
 
 
 def code(source, *outputs, tags=()):
@@ -137,10 +119,10 @@ IDS = {"01.1", "01.2", "02.1"}
 OTHERS = {"dice_loss": "losses.py"}
 
 
-def complaints(notebook, root):
+def complaints(notebook):
     return {
         **{rule.__name__: rule(notebook) for rule in SHARED_RULES},
-        "links_resolve": rules.links_resolve(notebook, root / "notebooks" / "01_segmentation_losses.ipynb", root),
+        "links_resolve": rules.links_resolve(notebook, ROOT / "notebooks"),
         "template_order": rules.template_order(notebook),
         "parts_are_whole": rules.parts_are_whole(notebook, "01_segmentation_losses.ipynb"),
         "defined_once": rules.defined_once(notebook, OTHERS),
@@ -148,9 +130,9 @@ def complaints(notebook, root):
     }
 
 
-def test_a_good_notebook_gives_no_complaint(tmp_path):
+def test_a_good_notebook_gives_no_complaint():
     nbformat.validate(good_notebook())
-    assert not any(complaints(good_notebook(), tmp_path).values())
+    assert not any(complaints(good_notebook()).values())
 
 
 def prose(place, old, new):
@@ -183,43 +165,28 @@ ERROR = new_output("error", ename="ValueError", evalue="no", traceback=["no"])
 LARGE = new_output("display_data", {"image/png": base64.b64encode(bytes(1_300_000)).decode()})
 BREAKS = [
     ("executed", cell(1, execution_count=None)),
-    ("executed", cell(1, execution_count=7)),
     ("short_cells", cell(1, source="a = 1\n" * 26)),
     ("only_known_tags", cell(1, metadata={"tags": ["nbval-skip"]})),
     ("only_known_tags", cell(1, source="# NBVAL_IGNORE_OUTPUT\nrun()")),
     ("ignored_cells_are_asserted", cell(3, source="print(1)")),
     ("ignored_cells_are_asserted", cell(0, 1, 2, source="assert x", metadata=IGNORED)),
     ("clean_outputs", cell(1, outputs=[ERROR])),
-    ("clean_outputs", cell(1, outputs=[new_output("stream", name="stderr", text="line\n" * 9)])),
     ("clean_outputs", cell(1, outputs=[new_output("stream", name="stderr", text="FutureWarning: soon\n")])),
     ("clean_outputs", cell(1, outputs=[printed("line\n" * 41)])),
-    ("clean_outputs", lambda notebook: notebook.metadata.update(widgets={"state": {}})),
     ("no_machine_in_it", cell(1, outputs=[printed("saved in /home/ada/runs\n")])),
     ("no_machine_in_it", cell(1, outputs=[printed("<object at 0x7f3a5c2b10>\n")])),
-    ("no_machine_in_it", prose(0, "A promise.", "See C:\\Users.")),
     ("figures_print_their_number", cell(0, outputs=[drawn()])),
     ("figures_print_their_number", cell(0, outputs=[printed("1\n"), LARGE])),
-    ("numbers_are_printed", prose(3, "90 %", "91 %")),
     ("numbers_are_printed", prose(3, "1,024", "1,025")),
-    ("numbers_are_printed", prose(2, "0.87", "0.88")),
-    ("numbers_are_printed", prose(2, "0.87", "`0.88`")),
-    ("numbers_are_printed", prose(2, "0.87", "$0.88$")),
-    ("numbers_are_printed", prose(2, "0.87", "p < 0.88 > 0")),
-    ("numbers_are_printed", prose(2, "0.87", "between 0.2014 and 1.05")),
-    ("numbers_are_printed", prose(2, "in 2016", "2016.5 or 1e-4")),
-    ("numbers_are_printed", prose(6, "0.87", "256x256")),
+    ("numbers_are_printed", prose(2, "0.87", "`0.88` or $0.88$")),
+    ("numbers_are_printed", prose(2, "in 2016", "2016.5")),
     ("links_resolve", prose(7, "02_explore_the_dataset.ipynb", "02_explore.ipynb")),
     ("template_order", prose(1, "## Objectives", "## Aims")),
     ("template_order", move(2, 5)),
-    ("template_order", move(13, 9)),
-    ("parts_are_whole", prose(0, "# 01", "# 02")),
     ("parts_are_whole", prose(0, "](00_start_here.ipynb)", "](05_evaluate_the_model.ipynb)")),
-    ("parts_are_whole", prose(0, "clinical use", "the clinic")),
     ("parts_are_whole", prose(3, "## 2. Two", "## 4. Two")),
     ("parts_are_whole", prose(2, "Pitfall", "Beware")),
     ("parts_are_whole", prose(6, "- c\n", "")),
-    ("parts_are_whole", prose(6, "<details>0.87</details>", "0.87")),
-    ("parts_are_whole", prose(7, "](02_explore_the_dataset.ipynb)", "](00_start_here.ipynb)")),
     ("parts_are_whole", cell(1, outputs=[printed("one\ntwo\n")])),
     ("defined_once", cell(5, source="def dice_loss():\n    return None")),
     ("defined_once", cell(6, source="def solve():\n    return None")),
@@ -229,14 +196,14 @@ BREAKS = [
 
 
 @pytest.mark.parametrize(("rule", "change"), BREAKS, ids=[f"{rule}-{n}" for n, (rule, _) in enumerate(BREAKS)])
-def test_each_rule_notices_what_breaks_it(rule, change, tmp_path):
+def test_each_rule_notices_what_breaks_it(rule, change):
     notebook = good_notebook()
     change(notebook)
-    assert complaints(notebook, tmp_path)[rule] != []
+    assert complaints(notebook)[rule] != []
 
 
-def test_each_rule_is_broken_once_at_least(tmp_path):
-    assert {rule for rule, _ in BREAKS} == complaints(good_notebook(), tmp_path).keys()
+def test_each_rule_is_broken_once_at_least():
+    assert {rule for rule, _ in BREAKS} == complaints(good_notebook()).keys()
 
 
 # Stored outputs are compared for real: nbval, with this project's conftest and settings, on a notebook and on a copy of
