@@ -5,6 +5,7 @@ import base64
 import html
 import re
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -183,6 +184,7 @@ def definitions(notebook: NotebookNode) -> list[str]:
     return [node.name for cell in code_cells(notebook) for node in syntax(cell).body if isinstance(node, DEFINES)]
 
 
+@cache
 def package_definitions(package: Path) -> dict[str, str]:
     """{function or class: the module of the package that defines it}."""
     files = [(file, ast.parse(file.read_text(encoding="utf-8"))) for file in package.rglob("*.py")]
