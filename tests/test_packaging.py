@@ -22,6 +22,7 @@ import medsam_helpers
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+OWN = [ROOT / folder for folder in ("tests", "tests/notebooks", "tests/browser", "tools")]
 CUDA = ("nvidia-", "cuda-", "triton")
 
 
@@ -86,7 +87,7 @@ def imported_distributions(files):
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 modules = [node.module]
             for top in {m.partition(".")[0] for m in modules} - sys.stdlib_module_names - {"medsam_helpers", "tests"}:
-                if not any((folder / f"{top}.py").exists() for folder in (file.parent, ROOT / "tools")):
+                if not any((folder / f"{top}.py").exists() for folder in (file.parent, *OWN)):
                     found[canonicalize_name(owners.get(top, [top])[0])] = str(file.relative_to(ROOT))
     return found
 
