@@ -16,7 +16,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 TUTORIAL := build/html
 
 .DELETE_ON_ERROR:
-.PHONY: help setup tutorial test test-browser mlops lab lint fix bench clean
+.PHONY: help setup tutorial test test-browser coverage mlops lab lint fix bench clean
 
 help:  ## list these commands (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,15 +39,20 @@ test-browser: $(INSTALLED)  ## the box-prompt demo in a real browser; installs D
 		echo "Chromium is missing and apt-get cannot install it: install it, or name it in MEDSAM_CHROMIUM." >&2; exit 1; }
 	$(BIN)/python -m pytest tests/browser
 
+coverage: $(INSTALLED)  ## the share of the package's lines that doctests and unit tests run, module by module
+	$(BIN)/python -m pytest medsam_helpers tests -m 'not browser' --numprocesses 2 --dist loadfile --cov=medsam_helpers
+
 mlops: $(INSTALLED)  ## start the MLflow server on this machine and print its address; ^C stops it, nothing is lost
 	$(BIN)/python -m medsam_helpers.mlops.server
 
 lab: $(INSTALLED)  ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab --notebook-dir notebooks --LabApp.default_url=/lab/tree/00_start_here.ipynb
 
-lint: $(INSTALLED)  ## check style, notebooks included
+lint: $(INSTALLED)  ## check style (notebooks included), who imports whom, and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
 
 fix: $(INSTALLED)  ## mend what lint can mend
 	$(BIN)/ruff check --fix .
@@ -59,7 +64,7 @@ bench: $(INSTALLED)  ## run the benchmarks; one line of JSON each
 	done
 
 clean:  ## remove .venv, caches and build/; your runs and the downloaded checkpoints stay
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info .coverage .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `--clear` because a .venv without a working Python (an interrupted build, an upgraded system) is of no use.

@@ -16,7 +16,7 @@ from medsam_helpers.runs.release import release
 
 
 def main() -> int:
-    """Read the arguments, ship, and say where."""
+    """Read the arguments, write the checkpoint, and say where."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("name")

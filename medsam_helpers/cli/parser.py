@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn, Union, get_args, get_origin
 
 from pydantic import model_validator
-from pydantic_core import PydanticUndefined
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.files import find_checkpoint
@@ -144,7 +143,7 @@ _WORDS = {int: "N", float: "F", tuple: "A,B", Path: "PATH"}
 def _help(settings: type[Settings], name: str) -> str:
     declared = settings.model_fields[name]
     shown = ",".join(declared.default) if isinstance(declared.default, tuple) else declared.default
-    silent = name in getattr(settings, "REQUIRED", ()) or shown in (None, PydanticUndefined, False, "", ())
+    silent = name in getattr(settings, "REQUIRED", ()) or declared.is_required() or shown in (None, False, "", ())
     silent = silent or settings is Recipe  # whose defaults are not those of the recipe that is asked for
     text = (declared.description or "").rstrip(".").replace("%", "%%").replace("\n", " ")
     return text if silent else f"{text} (default: {shown})"

@@ -5,22 +5,15 @@ import base64
 import html
 import re
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
-SERIES = (
-    "00_start_here.ipynb",
-    "01_segmentation_losses.ipynb",
-    "02_explore_the_dataset.ipynb",
-    "03_how_sam_works.ipynb",
-    "04_finetune_the_decoder.ipynb",
-    "05_evaluate_the_model.ipynb",
-    "06_box_prompt_demo.ipynb",
-    "07_mlops_pipeline.ipynb",
-)
+ROOT = Path(__file__).parents[2]
+SERIES = tuple(sorted(path.name for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")))
 SOLUTIONS = tuple(f"solutions/{name[:2]}_solutions.ipynb" for name in SERIES)
 TAGS = {"nbval-ignore-output", "raises-exception"}
 MAX_CELL_LINES = 25
@@ -66,13 +59,10 @@ def tags(cell: NotebookNode) -> set[str]:
     return set(cell.metadata.get("tags", []))
 
 
-# Made and run as it should be
-
-
 def executed(notebook: NotebookNode) -> Complaints:
     """Run from top to bottom in a fresh kernel. nbval compares nothing where the count is missing."""
     counts = [cell.execution_count for cell in code_cells(notebook)]
-    return [] if counts == list(range(1, len(counts) + 1)) else [f"execution counts are {counts}"]
+    return [f"execution counts are {counts}"] if counts != [*range(1, len(counts) + 1)] else []
 
 
 def short_cells(notebook: NotebookNode) -> Complaints:
@@ -140,16 +130,10 @@ def no_machine_in_it(notebook: NotebookNode) -> Complaints:
 def figures_print_their_number(notebook: NotebookNode) -> Complaints:
     """nbval does not compare pictures, so a cell that draws says its key number; all together stay small."""
     drawing = [cell for cell in code_cells(notebook) if pictures(cell)]
-    complaints = [f"{name_of(cell)}: draws and prints no number" for cell in drawing if not _digits(cell)]
+    silent = [cell for cell in drawing if not any(re.search(r"\d", text) for text in texts(cell))]
+    complaints = [f"{name_of(cell)}: draws and prints no number" for cell in silent]
     size = sum(len(picture) for cell in drawing for picture in pictures(cell))
     return complaints + ([f"pictures of {size:,} bytes"] if size > MAX_PNG_BYTES else [])
-
-
-def _digits(cell: NotebookNode) -> bool:
-    return any(re.search(r"\d", text) for text in texts(cell))
-
-
-# Numbers
 
 
 NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?"
@@ -179,7 +163,8 @@ def numbers_are_printed(notebook: NotebookNode) -> Complaints:
     prose = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     prose = re.sub(r"(?ms)^## References$.*?(?=^## |\Z)", "", prose)
     found = [hit.group() for hit in PROSE_NUMBER.finditer(NO_RESULT.sub(" ", prose))]
-    return [f"{text} is printed by no cell" for text in found if _is_claim(text) and _value(text) not in printed]
+    claims = [text for text in found if "." in text or not _value(text).is_integer() or _value(text) > 12]
+    return [f"{text} is printed by no cell" for text in claims if _value(text) not in printed]
 
 
 def _output_values(text: str) -> set[float]:
@@ -191,28 +176,19 @@ def _value(number: str) -> float:
     return float(number.replace(",", ""))
 
 
-def _is_claim(number: str) -> bool:
-    return "." in number or not _value(number).is_integer() or _value(number) > 12
-
-
-# One story
+DEFINES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def definitions(notebook: NotebookNode) -> list[str]:
     """Functions and classes that the notebook defines, in order."""
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    return [node.name for cell in code_cells(notebook) for node in syntax(cell).body if isinstance(node, kinds)]
+    return [node.name for cell in code_cells(notebook) for node in syntax(cell).body if isinstance(node, DEFINES)]
 
 
+@cache
 def package_definitions(package: Path) -> dict[str, str]:
     """{function or class: the module of the package that defines it}."""
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    return {
-        node.name: file.name
-        for file in package.rglob("*.py")
-        for node in ast.parse(file.read_text(encoding="utf-8")).body
-        if isinstance(node, kinds)
-    }
+    files = [(file, ast.parse(file.read_text(encoding="utf-8"))) for file in package.rglob("*.py")]
+    return {node.name: file.name for file, tree in files for node in tree.body if isinstance(node, DEFINES)}
 
 
 def defined_once(notebook: NotebookNode, elsewhere: dict[str, str]) -> Complaints:
@@ -225,14 +201,11 @@ def defined_once(notebook: NotebookNode, elsewhere: dict[str, str]) -> Complaint
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:href|src)=\"([^\"]+)\"")
 
 
-def links_resolve(notebook: NotebookNode, path: Path, root: Path) -> Complaints:
-    """A link inside the project leads to a file that is there, or to a notebook of the series yet to be written."""
-    folder = root / "notebooks"
-    known = {(folder / name).resolve() for name in (*SERIES, *SOLUTIONS)}
+def links_resolve(notebook: NotebookNode, folder: Path) -> Complaints:
+    """A link inside the project leads to a file that is there, seen from the notebook's folder."""
     targets = [a or b for cell in notebook.cells if cell.cell_type == "markdown" for a, b in LINK.findall(cell.source)]
     inside = [t.partition("#")[0] for t in targets if not re.match(r"https?://|mailto:|attachment:|data:|#", t)]
-    there = {t: (path.parent / t).resolve() for t in inside}
-    return [f"{t} leads nowhere" for t, file in there.items() if not (file.exists() or file in known)]
+    return [f"{t} leads nowhere" for t in inside if not (folder / t).exists()]
 
 
 TEMPLATE = {
@@ -273,7 +246,8 @@ def parts_are_whole(notebook: NotebookNode, name: str) -> Complaints:
     text = "\n\n".join(prose)
     place = SERIES.index(name)
     complaints = [] if prose[0].startswith(f"# {name[:2]} ") else [f"the title does not begin with {name[:2]}"]
-    complaints += [f"no link to {n} at the top" for n in _neighbours(place) if f"]({n}" not in prose[0]]
+    neighbours = SERIES[max(place - 1, 0) : place] + SERIES[place + 1 : place + 2]
+    complaints += [f"no link to {n} at the top" for n in neighbours if f"]({n}" not in prose[0]]
     complaints += [f"no link to {n} at the end" for n in SERIES[place + 1 : place + 2] if f"]({n}" not in prose[-1]]
     rounds = [int(n) for n in re.findall(r"(?m)^## (\d+)\. ", text)]
     if rounds != list(range(1, len(rounds) + 1)) or not 3 <= len(rounds) <= 5:
@@ -294,13 +268,12 @@ def parts_are_whole(notebook: NotebookNode, name: str) -> Complaints:
     return complaints
 
 
-def _neighbours(place: int) -> list[str]:
-    return [SERIES[i] for i in (place - 1, place + 1) if 0 <= i < len(SERIES)]
-
-
 def _items(text: str, heading: str) -> int:
     section = re.search(rf"(?ms)^## {heading}$(.*?)(?=^## |\Z)", text)
     return len(re.findall(r"(?m)^(?:[-*]|\d\.) ", section[1])) if section else 0
+
+
+_VERDICT = re.compile(r"(?m)^(\d\d\.\d): (.*)$")
 
 
 def exercises_say(notebook: NotebookNode, number: str, verdict: str, known: set[str]) -> Complaints:
@@ -311,6 +284,3 @@ def exercises_say(notebook: NotebookNode, number: str, verdict: str, known: set[
     if said.keys() != wanted:
         complaints.append(f"checks {sorted(said)}; the checkers there are for {sorted(wanted)}")
     return complaints + [f"{n}: {v}" for n, v in said.items() if v != verdict]
-
-
-_VERDICT = re.compile(r"(?m)^(\d\d\.\d): (.*)$")

@@ -1,8 +1,5 @@
 """What notebook 00 promises beside its outputs: the cell for hosted notebooks, and the run that notebooks share."""
 
-import os
-from pathlib import Path
-
 import nbformat
 import notebook_rules as rules
 import pytest
@@ -12,13 +9,11 @@ from IPython.core.inputtransformer2 import TransformerManager
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.runs.finetune import get_or_train
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
 def cell():
     """The first code cell of the notebook."""
-    return rules.code_cells(nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4))[0].source
+    return rules.code_cells(nbformat.read(rules.ROOT / "notebooks" / "00_start_here.ipynb", as_version=4))[0].source
 
 
 def run(source):
@@ -47,11 +42,11 @@ def address(cell):
 
 
 def test_the_cell_has_the_address_that_the_citation_has(cell):
-    known = yaml.safe_load((ROOT / "CITATION.cff").read_text()).get("repository-code")
+    known = yaml.safe_load((rules.ROOT / "CITATION.cff").read_text()).get("repository-code")
     assert address(cell) == (known or "https://github.com/OWNER/NAME")
 
 
 def test_the_shared_run_is_the_one_that_the_environment_asks_for(monkeypatch):
-    monkeypatch.setitem(os.environ, "MEDSAM_PROFILE", "workstation")
+    monkeypatch.setenv("MEDSAM_PROFILE", "workstation")
     with pytest.raises(ConfigError, match="MEDSAM_PROFILE='workstation' is unknown"):
         get_or_train()
