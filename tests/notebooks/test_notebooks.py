@@ -78,7 +78,7 @@ def complaints(rule, notebook):
         "links_resolve": [ROOT / "notebooks"],
         "parts_are_whole": [rules.SERIES[1]],
         "defined_once": [{"dice_loss": "losses.py"}],
-        "exercises_say": ["01", "not attempted yet", CHECKERS.keys()],
+        "exercises_say": ["01", "not attempted yet", exercises().keys()],
     }
     return getattr(rules, rule)(notebook, *others.get(rule, []))
 
