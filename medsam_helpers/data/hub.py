@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
+from huggingface_hub import constants
 
 from medsam_helpers.data.case import Case, Dataset, SplitName
 from medsam_helpers.data.reading import make_case, read_image, read_mask
@@ -163,7 +164,7 @@ def _load_parts(repo: str) -> datasets.DatasetDict:
     from huggingface_hub.errors import HfHubHTTPError
 
     local = Path(repo).expanduser()
-    answers = local.is_dir() or _hub_answers()
+    answers = local.is_dir() or hub_answers(timeout_s=PROBE_SECONDS)
     try:
         with _offline(not answers):
             return datasets.load_dataset(str(local) if local.is_dir() else repo)
@@ -171,25 +172,24 @@ def _load_parts(repo: str) -> datasets.DatasetDict:
         if answers:
             raise DataError(f"{repo}: cannot be loaded: {error}") from error
         raise DataError(
-            f"{repo}: the hub ({_endpoint()}) does not answer, or HF_HUB_OFFLINE is set, and the data set "
+            f"{repo}: the hub ({constants.ENDPOINT}) does not answer, or HF_HUB_OFFLINE is set, and the data set "
             "is not in the cache: connect to the network, or use a folder with images/ and masks/ (--data PATH)"
         ) from error
 
 
-def _endpoint() -> str:
-    import datasets
+def hub_answers(url: str | None = None, timeout_s: float = 5.0) -> bool:
+    """Whether the hub answers within seconds, whatever it says; False where `HF_HUB_OFFLINE` is set.
 
-    return datasets.config.HF_ENDPOINT
+    The hub's own client retries for half a minute before it gives up.
 
-
-def _hub_answers() -> bool:
-    """Whether the hub answers within seconds; its own client retries for half a minute before it gives up."""
-    import datasets
-
-    if datasets.config.HF_HUB_OFFLINE:
+    Args:
+        url: what to ask for; None for the hub's endpoint.
+        timeout_s: longest wait, in seconds, for the connection and again for the answer.
+    """
+    if constants.HF_HUB_OFFLINE:
         return False
     try:
-        requests.head(_endpoint(), timeout=PROBE_SECONDS)
+        requests.head(url or constants.ENDPOINT, timeout=timeout_s, allow_redirects=True)
     except requests.RequestException:
         return False
     return True

@@ -14,6 +14,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 
 from medsam_helpers.data import hub
@@ -192,7 +193,8 @@ def closed_port() -> str:
 
 @pytest.mark.parametrize("kind", ["silent_hub", "closed_port"])
 def test_without_a_network_the_hub_gives_up_within_seconds_and_says_what_to_do(kind, request, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", request.getfixturevalue(kind))
+    monkeypatch.setattr(constants, "ENDPOINT", request.getfixturevalue(kind))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "PROBE_SECONDS", 0.5)
     started = time.monotonic()
@@ -203,7 +205,7 @@ def test_without_a_network_the_hub_gives_up_within_seconds_and_says_what_to_do(k
 
 
 def test_offline_mode_asks_nobody(monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub.requests, "head", lambda *_, **__: pytest.fail("asked the network"))
     with pytest.raises(DataError, match="HF_HUB_OFFLINE is set"):
         load_data("breast")
@@ -256,7 +258,7 @@ class LoopbackHub(BaseHTTPRequestHandler):
 
 def test_a_data_set_comes_from_a_hub_and_stays_when_the_hub_is_gone(tmp_path, breast_repository):
     """The real client against a hub on the loopback, in a process of its own: it reads its address when imported."""
-    script = "from medsam_helpers.data import load_data; data = load_data('breast'); print(data, data.digest)"
+    script = "from medsam_helpers.data.sources import load_data; data = load_data('breast'); print(data, data.digest)"
     handler = type("Handler", (LoopbackHub,), {"root": breast_repository})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
