@@ -42,7 +42,7 @@ def test_every_case_is_scored_once_and_never_by_a_model_that_saw_it():
 
 def test_folds_depend_neither_on_the_order_of_the_files_nor_on_the_splits():
     cases = noise_cases(12)
-    turned = Cases(cases.names[::-1], cases._load)
+    turned = Cases(cases.names[::-1], cases.load)
     first, second = (make_folds(dataset_of(each), 3) for each in (cases, turned))
     assert [fold.digest for fold in first] == [fold.digest for fold in second]
     assert [fold.val.names for fold in first] != [fold.val.names for fold in make_folds(dataset_of(cases), 3, seed=1)]
