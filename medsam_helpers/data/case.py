@@ -90,10 +90,7 @@ class Cases(Sequence[Case]):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits with their terms: `dev` is for choosing (early stopping, sweeps), `val` is scored once at the end.
-
-    `left_out` names the cases that were skipped on request, each with the reason.
-    """
+    """Three splits with their terms. `dev` is for choosing (early stopping, sweeps), `val` is scored once, last."""
 
     name: str
     train: Cases
@@ -101,7 +98,7 @@ class Dataset:
     val: Cases
     licence: str
     citation: str
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()  # the cases that were skipped on request, each with the reason
 
     @property
     def splits(self) -> dict[SplitName, Cases]:
