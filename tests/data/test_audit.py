@@ -137,9 +137,8 @@ def test_the_same_pixels_are_found_under_another_name_and_format(folder):
     [
         lambda image: image.resize((113, 71)),
         lambda image: ImageEnhance.Brightness(image).enhance(0.8),
-        lambda image: image.crop((1, 0, WIDTH, HEIGHT - 1)),
     ],
-    ids=["resized", "darker", "cropped"],
+    ids=["resized", "darker"],
 )
 def test_a_near_duplicate_across_the_split_is_an_error(folder, change):
     changed = np.asarray(change(Image.fromarray(scene(0))))
@@ -151,19 +150,17 @@ def test_a_near_duplicate_across_the_split_is_an_error(folder, change):
     assert report.exit_status == 1
 
 
-def test_a_recompressed_copy_inside_a_split_is_a_warning(folder):
+def test_a_near_duplicate_inside_a_split_and_a_scene_that_changed_more_are_warnings(folder):
     add(folder, "near", scene(0), suffix=".jpg", quality=40)
     list_in(folder, "train", "near")
-    report = audit(folder)
-    assert found(report) == {("case-0", "train", "near-duplicate", "warning")}
-    assert report.exit_status == 0
-
-
-def test_a_scene_that_changed_more_is_only_a_warning_even_across_the_split(folder):
-    blended = (0.87 * scene(0).astype(float) + 0.13 * scene(99)).astype(np.uint8)
-    add(folder, "later", blended)
+    add(folder, "later", (0.87 * scene(1).astype(float) + 0.13 * scene(99)).astype(np.uint8))
     list_in(folder, "val", "later")
-    assert found(audit(folder)) == {("case-0", "train", "same scene across splits", "warning")}
+    report = audit(folder)
+    assert found(report) == {
+        ("case-0", "train", "near-duplicate", "warning"),
+        ("case-1", "train", "same scene across splits", "warning"),
+    }
+    assert report.exit_status == 0
 
 
 def test_a_loaded_data_set_is_audited_too_and_what_it_left_out_is_listed(folder):
@@ -183,12 +180,10 @@ def test_a_loaded_data_set_is_audited_too_and_what_it_left_out_is_listed(folder)
     assert "no readable case" in str(audit(nothing))
 
 
-def test_contradicting_split_files_and_a_wrong_layout_are_refused(folder, tmp_path):
+def test_contradicting_split_files_are_refused(folder):
     list_in(folder, "val", "case-0")
     with pytest.raises(DataError, match="two splits"):
         audit(folder)
-    with pytest.raises(DataError, match="no images/ and no masks/"):
-        audit(tmp_path)
 
 
 @pytest.mark.real_data
