@@ -82,13 +82,14 @@ def audit(source: str | Path | Dataset, *, split_seed: int = 0, show_progress: b
         DataError: the folder lacks that layout, or its split files contradict each other.
     """
     findings: list[_Finding]
+    jobs: list[tuple[str, str]]
     if isinstance(source, Dataset):
-        name, splits = source.name, source.splits
+        name = source.name
         findings = [("", "", "left out", "warning", text) for text in source.left_out]
-        jobs = [(case, split) for split, cases in splits.items() for case in cases.names]
+        jobs = [(case, split) for split, cases in source.splits.items() for case in cases.names]
 
         def read(case: str, split: str) -> _Pixels:
-            loaded = splits[split].load(case)
+            loaded = getattr(source, split).load(case)
             return loaded.image, loaded.mask.astype(np.uint8), 1
 
     else:
@@ -106,7 +107,7 @@ def audit(source: str | Path | Dataset, *, split_seed: int = 0, show_progress: b
             return read_image(index.images[case][0]), *read_mask_values(index.masks[case][0])
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes outside the interpreter's lock
-        looking = pool.map(lambda job: _look_at(*job, read), jobs)
+        looking = pool.map(lambda job: _look_at(job[0], job[1], read), jobs)
         looked = list(tqdm(looking, "audit", len(jobs), delay=1, disable=not show_progress))
     readable = [row for _, row in looked if row]
     findings += [finding for found, _ in looked for finding in found] + list(_duplicates(readable))

@@ -95,16 +95,17 @@ def index_folder(path: str | Path) -> FolderIndex:
         raise DataError(f"{path}: {there}; a data folder holds images/ and masks/ with files of the same stems")
     Image.init()
     readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    images, masks, ignored = defaultdict(list), defaultdict(list), []
+    files: dict[str, dict[str, list[Path]]] = {"images": defaultdict(list), "masks": defaultdict(list)}
+    ignored = []
     for file in sorted([*(path / "images").iterdir(), *(path / "masks").iterdir()]):
         if file.suffix.lower() in readable and file.is_file():
-            (images if file.parent.name == "images" else masks)[file.stem].append(file)
+            files[file.parent.name][file.stem].append(file)
         elif not file.name.startswith("."):
             ignored.append(file)
-    if not images:
+    if not files["images"]:
         raise DataError(f"{path / 'images'}: holds no file of a format that Pillow reads (PNG, JPEG, TIFF, ...)")
     listed = {split: _read_stems(file) for split in SPLITS if (file := path / f"{split}.txt").is_file()}
-    return FolderIndex(path, images, masks, listed, ignored)
+    return FolderIndex(path, files["images"], files["masks"], listed, ignored)
 
 
 def _read_stems(file: Path) -> list[str]:

@@ -41,8 +41,8 @@ def load_data(
         from medsam_helpers.phantoms.dataset import phantom_dataset
 
         wanted = zip(selection.limits.values(), (80, 16, 64), strict=True)
-        counts = [most if limit is None else min(limit, most) for limit, most in wanted]
-        return phantom_dataset("endoscopy" if source == "phantom" else "ultrasound", *counts, split_seed)
+        train, dev, val = (most if limit is None else min(limit, most) for limit, most in wanted)
+        return phantom_dataset("endoscopy" if source == "phantom" else "ultrasound", train, dev, val, split_seed)
     path = Path(source).expanduser()
     parquet = not (path / "images").is_dir() and any((*path.glob("*.parquet"), *path.glob("data/*.parquet")))
     if source in SOURCES or parquet:
