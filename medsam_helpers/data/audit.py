@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from medsam_helpers.data.case import SPLITS, Cases, Dataset
+from medsam_helpers.data.case import Dataset, array_digest
 from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates, thumbnail
-from medsam_helpers.data.folder import FolderIndex, index_folder
+from medsam_helpers.data.folder import index_folder
 from medsam_helpers.data.reading import read_image, read_mask_values
+from medsam_helpers.data.splits import make_splits
 from medsam_helpers.errors import DataError
 from medsam_helpers.prompts import mask_to_boxes
 
 _SEVERITIES = ("error", "warning", "note")
-
-_Finding = tuple[str, str, str]  # problem, severity, detail
-_Read = Callable[[], tuple[np.ndarray, np.ndarray, int]]  # image, values of its mask, their full scale
-_Job = tuple[str, str, _Read]  # case, split, how to read it
-_Row = tuple[str, str, str, str, str]  # case, split, problem, severity, detail
+_FINDING = ["case", "split", "problem", "severity", "detail"]  # columns of the table
+_CASE = ["case", "split", "height", "width", "lesion_share", "lesions"]
+_Finding = tuple[str, str, str, str, str]
+_Pixels = tuple[np.ndarray, np.ndarray, int]  # image, values of its mask, their full scale
 
 
 @dataclass(frozen=True)
 class AuditReport:
-    """What an audit found.
-
-    Args:
-        name: of the data set.
-        table: one row a finding: case, split, problem, severity (error, warning, note), detail.
-        cases: one row a readable case: case, split, height, width, lesion_share, lesions.
-    """
+    """What an audit found."""
 
     name: str
-    table: pd.DataFrame
-    cases: pd.DataFrame
+    table: pd.DataFrame  # one row a finding: case, split, problem, severity (error, warning, note), detail
+    cases: pd.DataFrame  # one row a readable case: case, split, height, width, lesion_share, lesions
 
     @property
     def errors(self) -> pd.DataFrame:
@@ -54,7 +47,16 @@ class AuditReport:
         return int(len(self.errors) > 0)
 
     def __str__(self) -> str:
-        parts = [self._summary()]
+        parts = [f"{self.name}: no readable case"]
+        if len(cases := self.cases):
+            splits = ", ".join(f"{count} {name or 'in no split'}" for name, count in cases.split.value_counts().items())
+            width, height = (f"{sides.min()} to {sides.max()} px" for sides in (cases.width, cases.height))
+            area = " / ".join(f"{100 * share:.1f}" for share in cases.lesion_share.quantile([0, 0.25, 0.5, 0.75, 1]))
+            parts = [
+                f"{self.name}: {len(cases)} readable cases ({splits})",
+                f"width {width}, height {height}",
+                f"lesion area, % of the image, min / quartiles / max: {area}",
+            ]
         for severity in _SEVERITIES:
             rows = self.table[self.table.severity == severity]
             counts = ", ".join(f"{count} {problem}" for problem, count in rows.problem.value_counts().items())
@@ -64,39 +66,13 @@ class AuditReport:
                 parts.append(shown.to_string(index=False, justify="left"))
         return "\n".join(parts)
 
-    def _summary(self) -> str:
-        cases = self.cases
-        if cases.empty:
-            return f"{self.name}: no readable case"
-        splits = ", ".join(f"{count} {split or 'in no split'}" for split, count in cases.split.value_counts().items())
-        area = " / ".join(f"{100 * share:.1f}" for share in cases.lesion_share.quantile([0, 0.25, 0.5, 0.75, 1]))
-        return (
-            f"{self.name}: {len(cases)} readable cases ({splits})\n"
-            f"width {cases.width.min()} to {cases.width.max()} px, height {cases.height.min()} to "
-            f"{cases.height.max()} px\n"
-            f"lesion area, % of the image, min / quartiles / max: {area}"
-        )
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What is kept of one case after its pixels are let go; an unreadable one has no size."""
-
-    findings: list[_Finding]
-    size_hw: tuple[int, int] | None = None
-    lesion_share: float = float("nan")
-    lesions: int = 0
-    digest: str = ""
-    thumbnail: np.ndarray | None = None
-
 
 def audit(source: str | Path | Dataset, *, split_seed: int = 0, show_progress: bool = True) -> AuditReport:
-    """Looks at every case of a folder or a data set.
+    """What is wrong with each case of a folder or a data set.
 
     Errors: unreadable files, missing partners, two files of one stem, image and mask of different sizes, empty masks,
-    and duplicates or near-duplicates between val and the other splits. Warnings: masks that cover everything,
-    duplicates elsewhere (between train and dev they flatter the choice of a model, not its score), scenes that may be
-    the same, files that were left out. Notes: several lesions, masks with values between their two extremes.
+    duplicates or near-duplicates between val and the other splits. Warnings: masks that cover everything, duplicates
+    elsewhere, scenes that may be the same, files that were left out. Notes: several lesions, masks that are not binary.
 
     Args:
         source: a folder with `images/` and `masks/`, or a loaded data set.
@@ -105,102 +81,79 @@ def audit(source: str | Path | Dataset, *, split_seed: int = 0, show_progress: b
     Raises:
         DataError: the folder lacks that layout, or its split files contradict each other.
     """
+    findings: list[_Finding]
+    jobs: list[tuple[str, str]]
     if isinstance(source, Dataset):
-        name, (rows, jobs) = source.name, _dataset_jobs(source)
+        name = source.name
+        findings = [("", "", "left out", "warning", text) for text in source.left_out]
+        jobs = [(case, split) for split, cases in source.splits.items() for case in cases.names]
+
+        def read(case: str, split: str) -> _Pixels:
+            loaded = getattr(source, split).load(case)
+            return loaded.image, loaded.mask.astype(np.uint8), 1
+
     else:
         index = index_folder(source)
-        name, (rows, jobs) = index.path.resolve().name, _folder_jobs(index, split_seed)
+        name, broken = index.path.resolve().name, index.broken()
+        listed = make_splits(index.stems, split_seed, index.listed)
+        split_of = dict.fromkeys(index.stems, "") | {stem: split for split, stems in listed.items() for stem in stems}
+        findings = [(stem, split_of[stem], problem, "error", why) for stem, (problem, why) in broken.items()]
+        why = "neither in train.txt nor in val.txt"
+        findings += [(stem, "", "in no split", "note", why) for stem in index.unlisted]
+        findings += [(f.stem, "", "ignored file", "warning", f"{f}: no format Pillow reads") for f in index.ignored]
+        jobs = [(stem, split_of[stem]) for stem in index.stems if stem not in broken]
+
+        def read(case: str, split: str) -> _Pixels:
+            return read_image(index.images[case][0]), *read_mask_values(index.masks[case][0])
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes outside the interpreter's lock
-        looking = pool.map(lambda job: _look(job[2]), jobs)
-        looks = list(tqdm(looking, "audit", len(jobs), delay=1, disable=not show_progress))
-    looked = [(case, split, look) for (case, split, _), look in zip(jobs, looks, strict=True)]
-    rows += [(case, split, *finding) for case, split, look in looked for finding in look.findings]
-    readable = [(case, split, look) for case, split, look in looked if look.size_hw]
-    rows += _duplicates(readable)
-    rows.sort(key=lambda row: (_SEVERITIES.index(row[3]), row[2]))
-    return AuditReport(
-        name,
-        pd.DataFrame(rows, columns=["case", "split", "problem", "severity", "detail"]),
-        pd.DataFrame(
-            [(case, split, *look.size_hw, look.lesion_share, look.lesions) for case, split, look in readable],
-            columns=["case", "split", "height", "width", "lesion_share", "lesions"],
-        ),
-    )
+        looking = pool.map(lambda job: _look_at(job[0], job[1], read), jobs)
+        looked = list(tqdm(looking, "audit", len(jobs), delay=1, disable=not show_progress))
+    readable = [row for _, row in looked if row]
+    findings += [finding for found, _ in looked for finding in found] + list(_duplicates(readable))
+    findings.sort(key=lambda finding: (_SEVERITIES.index(finding[3]), finding[2]))
+    return AuditReport(name, pd.DataFrame(findings, columns=_FINDING), pd.DataFrame(readable, columns=_CASE))
 
 
-def _dataset_jobs(dataset: Dataset) -> tuple[list[_Row], list[_Job]]:
-    def read(cases: Cases, number: int) -> tuple[np.ndarray, np.ndarray, int]:
-        case = cases[number]
-        return case.image, case.mask.astype(np.uint8), 1
-
-    rows = [("", "", "left out", "warning", text) for text in dataset.left_out]
-    splits = {split: getattr(dataset, split) for split in SPLITS}
-    return rows, [
-        (name, split, partial(read, cases, number))
-        for split, cases in splits.items()
-        for number, name in enumerate(cases.names)
-    ]
-
-
-def _folder_jobs(index: FolderIndex, split_seed: int) -> tuple[list[_Row], list[_Job]]:
-    def read(stem: str) -> tuple[np.ndarray, np.ndarray, int]:
-        return read_image(index.images[stem][0]), *read_mask_values(index.masks[stem][0])
-
-    split_of = {stem: split for split, stems in index.splits(split_seed).items() for stem in stems}
-    broken = index.broken()
-    rows = [(stem, split_of.get(stem, ""), problem, "error", why) for stem, (problem, why) in broken.items()]
-    rows += [(stem, "", "in no split", "note", "neither in train.txt nor in val.txt") for stem in index.unlisted]
-    rows += [(file.stem, "", "ignored file", "warning", f"{file}: no format Pillow reads") for file in index.ignored]
-    return rows, [(stem, split_of.get(stem, ""), partial(read, stem)) for stem in index.stems if stem not in broken]
-
-
-def _look(read: _Read) -> _Look:
+def _look_at(case: str, split: str, read: Callable[[str, str], _Pixels]) -> tuple[list[_Finding], dict[str, Any]]:
+    """What is wrong with one case, and its row of `cases` with what finds its duplicates; none if unreadable."""
     try:
-        image, values, full_scale = read()
+        image, values, full_scale = read(case, split)
     except DataError as error:
-        return _Look([("unreadable", "error", str(error))])
-    findings = []
+        return [(case, split, "unreadable", "error", str(error))], {}
     mask = values > full_scale / 2
     lesions = len(mask_to_boxes(mask, "components")) if mask.any() else 0
+    between = np.count_nonzero((values > 0) & (values < full_scale))
+    found = []
     if mask.shape != image.shape[:2]:
         size = "mask {1} x {0}, image {3} x {2}".format(*mask.shape, *image.shape)
-        findings.append(("wrong size", "error", f"{size} (width x height, EXIF rotation applied)"))
+        found.append(("wrong size", "error", f"{size} (width x height, EXIF rotation applied)"))
     if not mask.any():
-        findings.append(("empty mask", "error", "no box can be drawn round it"))
+        found.append(("empty mask", "error", "no box can be drawn round it"))
     elif mask.all():
-        findings.append(("all foreground", "warning", "the mask covers the whole image"))
+        found.append(("all foreground", "warning", "the mask covers the whole image"))
     if lesions > 1:
-        findings.append(("several lesions", "note", f"{lesions} connected components"))
-    between = np.count_nonzero((values > 0) & (values < full_scale))
+        found.append(("several lesions", "note", f"{lesions} connected components"))
     if between:
-        share = 100 * between / values.size
-        findings.append(
-            ("mask not binary", "note", f"{share:.2f} % between 0 and {full_scale}: JPEG noise, soft edges")
-        )
-    digest = hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
-    return _Look(findings, image.shape[:2], float(mask.mean()), lesions, digest, thumbnail(image))
+        share = f"{100 * between / values.size:.2f} % between 0 and {full_scale}"
+        found.append(("mask not binary", "note", f"{share}: JPEG noise, soft edges"))
+    row = dict(zip(_CASE, (case, split, *image.shape[:2], float(mask.mean()), lesions), strict=True))
+    row |= {"digest": array_digest(image), "thumbnail": thumbnail(image)}
+    return [(case, split, *finding) for finding in found], row
 
 
-def _duplicates(readable: list[tuple[str, str, _Look]]) -> Iterator[_Row]:
+def _duplicates(rows: list[dict[str, Any]]) -> Iterator[_Finding]:
     """Pairs with the same pixels (each against the first of its kind), and pairs that only look the same."""
-    if not readable:
-        return
-    digests = [look.digest for _, _, look in readable]
-    first_of = {digest: number for number, digest in reversed(list(enumerate(digests)))}
-    same = [(first_of[digest], number, 1.0) for number, digest in enumerate(digests) if first_of[digest] < number]
-    alike = near_duplicates(np.stack([look.thumbnail for _, _, look in readable]))
-    for i, j, correlation in [*same, *(pair for pair in alike if digests[pair[0]] != digests[pair[1]])]:
-        (case, split, _), (other, other_split, _) = readable[i], readable[j]
-        identical, near = digests[i] == digests[j], correlation >= NEAR_DUPLICATE
+    first_of: dict[str, int] = {}
+    firsts = [first_of.setdefault(row["digest"], number) for number, row in enumerate(rows)]
+    same = [(first, number, 1.0) for number, first in enumerate(firsts) if first < number]
+    alike = near_duplicates(np.stack([row["thumbnail"] for row in rows])) if rows else []
+    for i, j, correlation in same + [pair for pair in alike if firsts[pair[0]] != firsts[pair[1]]]:
+        one, other = rows[i], rows[j]
+        identical, near = firsts[i] == firsts[j], correlation >= NEAR_DUPLICATE
         problem = "duplicate" if identical else "near-duplicate" if near else "same scene"
-        across = split != other_split
-        leaks = across and "val" in (split, other_split) and (identical or near)
+        across = one["split"] != other["split"]
+        severity = "error" if across and "val" in (one["split"], other["split"]) and near else "warning"
         detail = "the same pixels as" if identical else f"correlation {correlation:.3f} with"
-        yield (
-            case,
-            split,
-            problem + " across splits" * across,
-            "error" if leaks else "warning",
-            f"{detail} {other} ({other_split or 'no split'})",
-        )
+        partner = f"{other['case']} ({other['split'] or 'no split'})"
+        yield one["case"], one["split"], problem + " across splits" * across, severity, f"{detail} {partner}"

@@ -1,4 +1,4 @@
-"""`Case`, one image with its mask, and `Cases`, a lazy sequence of them: what every data source yields."""
+"""What every data source yields: `Case`, one image with its mask, in `Cases`, a lazy sequence of them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SplitName = Literal["train", "dev", "val"]
 SPLITS: tuple[SplitName, ...] = ("train", "dev", "val")
 
 
-def _sha256_of_array(array: np.ndarray) -> str:
-    header = f"{array.dtype.str}{array.shape}".encode()
-    return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
+def array_digest(array: np.ndarray) -> str:
+    """SHA-256 of an array's type, shape and values."""
+    return hashlib.sha256(f"{array.dtype.str}{array.shape}".encode() + array.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,39 +41,31 @@ class Case:
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
             raise DataError(f"{self.name}: image must be (H, W, 3) uint8, is {self.image.shape} {self.image.dtype}")
         if self.mask.dtype != np.bool_ or self.mask.shape != self.image.shape[:2]:
-            raise DataError(
-                f"{self.name}: mask must be bool of the image's size {self.image.shape[:2]}, "
-                f"is {self.mask.shape} {self.mask.dtype}"
-            )
+            wrong = f"{self.mask.shape} {self.mask.dtype}"
+            raise DataError(f"{self.name}: mask must be bool of the image's size {self.image.shape[:2]}, is {wrong}")
 
     @property
     def size_hw(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.mask.shape
+        return self.mask.shape[0], self.mask.shape[1]
 
     @cached_property
     def image_digest(self) -> str:
         """SHA-256 of the decoded pixels (and their shape): the key of this image's embedding."""
-        return _sha256_of_array(self.image)
+        return array_digest(self.image)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 over image and mask; changes with one pixel of either."""
-        return hashlib.sha256((self.image_digest + _sha256_of_array(self.mask)).encode()).hexdigest()
+        return hashlib.sha256((self.image_digest + array_digest(self.mask)).encode()).hexdigest()
 
 
 class Cases(Sequence[Case]):
-    """A lazy, ordered sequence of cases: names are known at once, pixels are decoded when asked for.
-
-    >>> blank = lambda name: Case(name, np.zeros((4, 6, 3), np.uint8), np.ones((4, 6), bool))
-    >>> cases = Cases(["a", "b", "c"], blank)
-    >>> len(cases), cases[1].name, cases[:2].names
-    (3, 'b', ['a', 'b'])
-    """
+    """A lazy, ordered sequence of cases: names are known at once, pixels are decoded when asked for."""
 
     def __init__(self, names: Sequence[str], load: Callable[[str], Case]) -> None:
         self.names = list(names)
-        self._load = load
+        self.load = load
 
     def __len__(self) -> int:
         return len(self.names)
@@ -83,13 +75,11 @@ class Cases(Sequence[Case]):
     @overload
     def __getitem__(self, index: slice) -> Cases: ...
     def __getitem__(self, index: int | slice) -> Case | Cases:
-        if isinstance(index, slice):
-            return Cases(self.names[index], self._load)
-        return self._load(self.names[index])
+        return self.named(self.names[index]) if isinstance(index, slice) else self.load(self.names[index])
 
     def named(self, names: Sequence[str]) -> Cases:
         """The cases of these names, in this order."""
-        return Cases(names, self._load)
+        return Cases(names, self.load)
 
     @cached_property
     def digest(self) -> str:
@@ -100,11 +90,7 @@ class Cases(Sequence[Case]):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits with their terms.
-
-    `dev` is for choosing (early stopping, sweeps), `val` is scored once at the end.
-    `left_out` names the cases that were skipped on request, each with the reason.
-    """
+    """Three splits with their terms. `dev` is for choosing (early stopping, sweeps), `val` is scored once, last."""
 
     name: str
     train: Cases
@@ -112,12 +98,17 @@ class Dataset:
     val: Cases
     licence: str
     citation: str
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()  # the cases that were skipped on request, each with the reason
+
+    @property
+    def splits(self) -> dict[SplitName, Cases]:
+        """The three splits by name."""
+        return {"train": self.train, "dev": self.dev, "val": self.val}
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the three splits; changes with one pixel, or when a case moves between splits."""
-        return hashlib.sha256("\n".join([self.train.digest, self.dev.digest, self.val.digest]).encode()).hexdigest()
+        return hashlib.sha256("\n".join(cases.digest for cases in self.splits.values()).encode()).hexdigest()
 
     def __str__(self) -> str:
         return f"{self.name}: {len(self.train)} train, {len(self.dev)} dev, {len(self.val)} val"

@@ -1,4 +1,4 @@
-"""What a model will meet in a data set: how large the images and their lesions are, where these lie, how bright."""
+"""What a model will meet in a data set: size, place and brightness of its lesions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pandas as pd
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from medsam_helpers.data.case import SPLITS, Case, Dataset
+from medsam_helpers.data.case import Case, Dataset
 from medsam_helpers.prompts import mask_to_boxes
 
 _RIM_1024 = 20  # width of the rim round the lesion, in pixels of a model space of 1024
@@ -20,18 +20,15 @@ def describe(dataset: Dataset, *, show_progress: bool = True) -> pd.DataFrame:
         dataset: every case is decoded once.
         show_progress: show the bar.
     """
-    count = sum(len(getattr(dataset, split)) for split in SPLITS)
-    with tqdm(total=count, desc="describe", unit="case", disable=not show_progress) as bar:
-        rows = []
-        for split in SPLITS:
-            for case in getattr(dataset, split):
-                rows.append({"case": case.name, "split": split} | describe_case(case))
-                bar.update()
-    return pd.DataFrame(rows)
+    places = [(split, cases, number) for split, cases in dataset.splits.items() for number in range(len(cases))]
+    bar = tqdm(places, "describe", unit="case", disable=not show_progress)
+    return pd.DataFrame(
+        {"case": (case := cases[number]).name, "split": split} | describe_case(case) for split, cases, number in bar
+    )
 
 
 def describe_case(case: Case) -> dict[str, float]:
-    """The figures of one case that decide how hard it is.
+    """Size, place and brightness of one case's lesion.
 
     Args:
         case: with a mask that is not empty.
@@ -42,13 +39,6 @@ def describe_case(case: Case) -> dict[str, float]:
         side of 1024) round it, the recorder's black left out; NaN where no rim is left.
     Raises:
         PromptError: the mask is empty.
-
-    >>> import numpy as np
-    >>> mask = np.zeros((40, 80), bool); mask[10:20, 20:40] = True
-    >>> image = np.where(mask, 200, 100).astype(np.uint8)[..., None].repeat(3, axis=2)
-    >>> row = describe_case(Case("a", image, mask))
-    >>> row["lesion_share"], row["centre_x"], row["lesion_gray"], row["rim_gray"]
-    (0.0625, 0.375, 200.0, 100.0)
     """
     height, width = case.size_hw
     lesions = len(mask_to_boxes(case.mask, "components"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -13,34 +14,24 @@ from medsam_helpers.errors import ConfigError, DataError
 
 
 def pooled(*parts: Cases) -> Cases:
-    """The cases of all parts, one after the other.
-
-    Raises:
-        DataError: two cases have one name.
-    """
-    places = [(part, index) for part in parts for index in range(len(part))]
-    names = [part.names[index] for part, index in places]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    """The cases of all parts, one after the other; `DataError` where two have one name."""
+    counts = Counter(name for part in parts for name in part.names)
+    if twice := sorted(name for name, count in counts.items() if count > 1):
         raise DataError(f"{', '.join(twice[:3])}: in more than one of the data sets; rename the files of one")
-    where = dict(zip(names, places, strict=True))
-
-    def load(name: str):
-        part, index = where[name]
-        return part[index]
-
-    return Cases(names, load)
+    part_of = {name: part for part in parts for name in part.names}
+    return Cases(list(part_of), lambda name: part_of[name].load(name))
 
 
 def everything(dataset: Dataset) -> Cases:
     """All cases of the three splits: for a model that was trained elsewhere."""
-    return pooled(dataset.train, dataset.dev, dataset.val)
+    return pooled(*dataset.splits.values())
 
 
 def make_folds(dataset: Dataset, count: int, seed: int = 0) -> list[Dataset]:
     """The data set `count` times over, each time with another part as val: every case is scored once.
 
-    The parts depend on the names and the pixels alone. Near-duplicates stay in one part, or a model would be scored on
-    what it was trained on. Dev is a tenth of what is left.
+    The parts depend on names and pixels alone. Near-duplicates stay in one part, or a model would be scored on what it
+    was trained on. Dev is a tenth of what is left.
 
     Args:
         dataset: its own splits are pooled first.
@@ -61,19 +52,17 @@ def make_folds(dataset: Dataset, count: int, seed: int = 0) -> list[Dataset]:
         raise DataError(f"{dataset.name}: {len(cases)} cases are too few for {count} folds")
     folds = []
     for number, part in enumerate(parts, 1):
-        splits = make_splits(cases.names, seed, {"val": part})
-        chosen = {split: cases.named(names) for split, names in splits.items()}
-        folds.append(replace(dataset, name=f"{dataset.name}, fold {number} of {count}", **chosen))
+        train, dev, val = map(cases.named, make_splits(cases.names, seed, {"val": part}).values())
+        name = f"{dataset.name}, fold {number} of {count}"
+        folds.append(replace(dataset, name=name, train=train, dev=dev, val=val))
     return folds
 
 
 def _groups(cases: Cases) -> list[list[str]]:
     """The names, near-duplicates together, in the order of the first of each group."""
-    names = cases.names
-    pairs = near_duplicates(np.array([thumbnail(case.image) for case in cases]))
-    group_of = {name: [name] for name in names}
-    for first, second, _ in pairs:
-        one, other = group_of[names[first]], group_of[names[second]]
+    group_of = {name: [name] for name in cases.names}
+    for first, second, _ in near_duplicates(np.array([thumbnail(case.image) for case in cases])):
+        one, other = group_of[cases.names[first]], group_of[cases.names[second]]
         if one is not other:
             one += other
             group_of |= dict.fromkeys(other, one)
@@ -81,11 +70,7 @@ def _groups(cases: Cases) -> list[list[str]]:
 
 
 def with_training_of(dataset: Dataset, other: Dataset) -> Dataset:
-    """The data set with the train and dev cases of another added to its own; val stays.
-
-    Raises:
-        DataError: a case of both has one name.
-    """
+    """The data set with the train and dev cases of another added to its own; `DataError` where two have one name."""
     return replace(
         dataset,
         name=f"{dataset.name}, with {len(other.train)} training cases of {other.name}",

@@ -11,19 +11,16 @@ from PIL import Image, ImageOps
 from medsam_helpers.data.case import Case
 from medsam_helpers.errors import DataError
 
-# Full scales a mask may be drawn on: labels 0/1, eight bits, sixteen bits.
-_FULL_SCALES = (1, 255, 65535)
+_FULL_SCALES = (1, 255, 65535)  # of masks: labels 0/1, eight bits, sixteen bits
 
 
 def read_image(source: str | Path | bytes) -> np.ndarray:
     """Any image as upright 8-bit RGB.
 
-    Gray and palette images become RGB. Transparent pixels are laid on black, the background of endoscopy and
-    ultrasound. The EXIF rotation is applied. Single-channel images of more than 8 bits (`I;16`, `I`, `F`) are
-    stretched linearly from their own minimum..maximum to 0..255: no percentile, nothing is clipped. 12-bit data in a
-    16-bit file therefore uses the whole range; absolute values (Hounsfield units, say) are lost, so window those
-    before saving if they matter. An image of one single value becomes black. (Pillow itself reads colour PNG of
-    16 bits a channel as its upper 8 bits.)
+    Transparent pixels are laid on black. The EXIF rotation is applied. Single-channel images of more than 8 bits
+    (`I;16`, `I`, `F`) are stretched linearly from their own minimum..maximum to 0..255, nothing clipped: absolute
+    values (Hounsfield units, say) are lost, so window those before saving if they matter. An image of one single value
+    becomes black. (Pillow reads colour PNG of 16 bits a channel as its upper 8 bits.)
 
     Args:
         source: a path, or the bytes of an encoded file.
@@ -34,7 +31,7 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
     """
     image = _decode(source)
     if image.mode.startswith(("I", "F")):
-        gray = _finite(np.asarray(image, np.float64), source)
+        gray = np.asarray(image, np.float64)
         low, high = gray.min(), gray.max()
         stretched = np.rint((gray - low) * (255 / (high - low if high > low else 1))).astype(np.uint8)
         return np.repeat(stretched[..., None], 3, axis=2)
@@ -44,11 +41,10 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
 def read_mask(source: str | Path | bytes) -> np.ndarray:
     """Any mask file as booleans: a pixel belongs to the lesion when it exceeds half of the file's full scale.
 
-    One rule for all: the full scale is 1 if no value exceeds 1 (mode `1`, labels 0/1 of any integer or float type),
-    255 if none exceeds 255 (so JPEG noise round 0 and 255 falls on its own side), 65535 beyond. A colour counts by its
-    brightest channel, palettes by their colours, transparent pixels as black. The EXIF rotation is applied only if the
-    mask carries the tag itself. A mask that is not blank yet stays below half of its full scale (labels 0, 1, 2, say)
-    is refused: guessing would lose lesions.
+    The full scale is 1 if no value exceeds 1 (mode `1`, labels 0/1 of any type), 255 if none exceeds 255 (so JPEG noise
+    falls on its own side), 65535 beyond. A colour counts by its brightest channel, palettes by their colours,
+    transparent pixels as black. The EXIF rotation is applied only if the mask carries the tag itself. A mask that is
+    not blank yet stays below half of its full scale (labels 0, 1, 2, say) is refused: guessing would lose lesions.
 
     Args:
         source: a path, or the bytes of an encoded file.
@@ -67,7 +63,7 @@ def read_mask_values(source: str | Path | bytes) -> tuple[np.ndarray, int]:
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8), 1
     if image.mode.startswith(("I", "F")):
-        values = _finite(np.asarray(image), source)
+        values = np.asarray(image)
     else:
         red, green, blue = np.moveaxis(np.asarray(_on_black(image)), 2, 0)
         values = np.maximum(np.maximum(red, green), blue)  # 20 times as fast as max(axis=2)
@@ -82,16 +78,10 @@ def read_mask_values(source: str | Path | bytes) -> tuple[np.ndarray, int]:
 
 
 def make_case(name: str, image: np.ndarray, mask: np.ndarray) -> Case:
-    """The case, once image and mask agree in size and there is something to put a box round.
-
-    Raises:
-        DataError: names the case and what is wrong with it.
-    """
+    """The case, or `DataError` where image and mask differ in size or the mask is empty."""
     if mask.shape != image.shape[:2]:
-        raise DataError(
-            f"{name}: the mask is {_size(mask)}, the image {_size(image)} (EXIF rotation applied): "
-            "save both upright and in one size"
-        )
+        sizes = "the mask is {1} x {0}, the image {3} x {2}".format(*mask.shape, *image.shape)
+        raise DataError(f"{name}: {sizes} (EXIF rotation applied): save both upright and in one size")
     if not mask.any():
         raise DataError(f"{name}: the mask is empty, so no box can be drawn round it: leave the case out")
     return Case(name, image, mask)
@@ -110,6 +100,8 @@ def _decode(source: str | Path | bytes) -> Image.Image:
         raise DataError(f"{_shown(source)}: not a readable image ({error or type(error).__name__})") from error
     if frames > 1:
         raise DataError(f"{_shown(source)}: holds {frames} frames: save the one you mean as its own file")
+    if upright.mode.startswith("F") and not np.isfinite(np.asarray(upright)).all():
+        raise DataError(f"{_shown(source)}: holds values that are not finite (NaN or infinity)")
     return upright
 
 
@@ -120,15 +112,5 @@ def _on_black(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("RGB")
 
 
-def _finite(values: np.ndarray, source: str | Path | bytes) -> np.ndarray:
-    if not np.isfinite(values).all():
-        raise DataError(f"{_shown(source)}: holds values that are not finite (NaN or infinity)")
-    return values
-
-
 def _shown(source: str | Path | bytes) -> str:
     return "image bytes" if isinstance(source, bytes) else str(source)
-
-
-def _size(array: np.ndarray) -> str:
-    return f"{array.shape[1]} x {array.shape[0]}"

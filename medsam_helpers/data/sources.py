@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.data.folder import folder_dataset
-from medsam_helpers.data.splits import check_limit
+from medsam_helpers.data.splits import Selection
 from medsam_helpers.errors import ConfigError
 
 SOURCES = ("phantom", "phantom-ultrasound", "kvasir", "breast")
-_PHANTOM_KINDS = {"phantom": "endoscopy", "phantom-ultrasound": "ultrasound"}
 
 
 def load_data(
@@ -38,29 +36,19 @@ def load_data(
         ConfigError: no source of that name and no such folder, or a limit is no whole number from 0 up.
         DataError: the source cannot be had, or holds bad cases.
     """
-    limits = {"train": train_limit, "dev": dev_limit, "val": val_limit}
-    for split, limit in limits.items():
-        check_limit(split, limit)
-    if source in _PHANTOM_KINDS:
+    selection = Selection(train_limit, dev_limit, val_limit, split_seed, skip_bad)
+    if source in ("phantom", "phantom-ultrasound"):
         from medsam_helpers.phantoms.dataset import phantom_dataset
 
-        dataset = phantom_dataset(kind=_PHANTOM_KINDS[source], n_train=80, n_dev=16, n_val=64, seed=split_seed)
-        return replace(dataset, **{split: getattr(dataset, split)[:limit] for split, limit in limits.items()})
-
+        wanted = zip(selection.limits.values(), (80, 16, 64), strict=True)
+        train, dev, val = (most if limit is None else min(limit, most) for limit, most in wanted)
+        return phantom_dataset("endoscopy" if source == "phantom" else "ultrasound", train, dev, val, split_seed)
     path = Path(source).expanduser()
-    given = {f"{split}_limit": limit for split, limit in limits.items()} | {
-        "split_seed": split_seed,
-        "skip_bad": skip_bad,
-    }
-    local_copy = (
-        path.is_dir()
-        and not (path / "images").is_dir()
-        and any((*path.glob("*.parquet"), *path.glob("data/*.parquet")))
-    )
-    if source in SOURCES or local_copy:
+    parquet = not (path / "images").is_dir() and any((*path.glob("*.parquet"), *path.glob("data/*.parquet")))
+    if source in SOURCES or parquet:
         from medsam_helpers.data.hub import hub_dataset
 
-        return hub_dataset(str(source), **given)
+        return hub_dataset(str(source), selection)
     if not path.is_dir():
         raise ConfigError(f"data source {str(source)!r} is unknown: use {', '.join(SOURCES)}, or a folder that exists")
-    return folder_dataset(path, **given)
+    return folder_dataset(path, selection)

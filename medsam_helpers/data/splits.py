@@ -6,25 +6,43 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from tqdm.auto import tqdm
 
 from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset, SplitName
 from medsam_helpers.errors import ConfigError, DataError
 
-_SHOWN = 10
+
+@dataclass(frozen=True)
+class Selection:
+    """What to take from a source, as `load_data` explains; `ConfigError` if a limit is no whole number from 0 up."""
+
+    train_limit: int | None = None
+    dev_limit: int | None = None
+    val_limit: int | None = None
+    split_seed: int = 0
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        for split, limit in self.limits.items():
+            if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
+                raise ConfigError(f"{split}_limit is {limit!r}: use a whole number from 0 up, or None for all cases")
+
+    @property
+    def limits(self) -> dict[SplitName, int | None]:
+        """How many cases to take from each split; None for all."""
+        return {"train": self.train_limit, "dev": self.dev_limit, "val": self.val_limit}
 
 
 def seeded_order(names: Sequence[str], seed: int) -> list[str]:
     """The names in an order that depends on each name and the seed alone.
 
-    Sorting by a hash, unlike a shuffle, gives the same order under every version of numpy, whatever order the names
-    came in, and one case more or less leaves the order of the others as it is.
+    Sorting by a hash, unlike a shuffle, depends on no version of numpy and on no order of the names; one case more or
+    less leaves the order of the others as it is.
 
     >>> seeded_order(["a", "b", "c", "d"], seed=0)
     ['b', 'a', 'c', 'd']
-    >>> seeded_order(["d", "c", "b"], seed=0)
-    ['b', 'c', 'd']
     """
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
 
@@ -34,8 +52,8 @@ def make_splits(
 ) -> dict[SplitName, list[str]]:
     """Train, dev and val, each in seeded order.
 
-    Splits that are `given` are kept. Where only one of train and val is, the other gets the remaining cases; where
-    neither is, val is a fifth. Dev is a tenth of train (at least one case where train has two) unless given.
+    Where only one of train and val is given, the other gets the remaining cases; where neither is, val is a fifth. Dev
+    is a tenth of train (at least one case where train has two) unless given.
 
     Args:
         names: all cases.
@@ -47,34 +65,31 @@ def make_splits(
     >>> {split: len(cases) for split, cases in make_splits([f"case-{i}" for i in range(130)], seed=0).items()}
     {'train': 94, 'dev': 10, 'val': 26}
     """
-    given = dict(given or {})
+    splits: dict[SplitName, Sequence[str]] = dict(given or {})
     owner: dict[str, str] = {}
     clashes = [
         f"{name}: in {owner[name]} and in {split}"
-        for split, members in given.items()
+        for split, members in splits.items()
         for name in members
         if owner.setdefault(name, split) != split
     ]
     if clashes:
         raise DataError(listing("cases that are in two splits, which would leak:", clashes))
     rest = seeded_order([name for name in names if name not in owner], seed)
-    if "val" not in given and "train" in given:
-        given["val"] = rest
-    elif "val" not in given:
-        given["val"], rest = _hold_out(rest, 5)
-    train = seeded_order(given.get("train", rest), seed)
-    if "dev" not in given:
-        given["dev"], train = _hold_out(train, 10)
-    return {"train": train, "dev": seeded_order(given["dev"], seed), "val": seeded_order(given["val"], seed)}
+    if "val" not in splits:
+        splits["val"], rest = (rest, []) if "train" in splits else _hold_out(rest, 5)
+    train = seeded_order(splits.get("train", rest), seed)
+    if "dev" not in splits:
+        splits["dev"], train = _hold_out(train, 10)
+    return {"train": train, "dev": seeded_order(splits["dev"], seed), "val": seeded_order(splits["val"], seed)}
 
 
 def build_dataset(
     name: str,
     splits: Mapping[SplitName, Sequence[str]],
     load: Callable[[str], Case],
+    selection: Selection,
     *,
-    limits: Mapping[SplitName, int | None],
-    skip_bad: bool,
     licence: str,
     citation: str,
     bad: Mapping[str, str] | None = None,
@@ -83,48 +98,34 @@ def build_dataset(
     """The data set of the first cases of each split, every one of them decoded once to see that it can be used.
 
     Args:
-        name: of the data set.
+        name: of the data set, as are `licence` and `citation`.
         splits: case names in the order that limits count in.
         load: reads one case, or raises `DataError`.
-        limits: how many good cases to take from each split; None for all.
-        skip_bad: go on without the bad cases; they are named in `Dataset.left_out`.
-        licence: terms of the data.
-        citation: whom to cite.
-        bad: cases known to be bad before their pixels are read, each with the reason.
+        selection: how many good cases to take from each split, and whether to go on without the bad ones.
+        bad: cases known to be bad before pixels are read, each with the reason.
         left_out: what the source itself left out, each with the reason.
     Raises:
-        DataError: a case in use is bad and `skip_bad` is off, or no case is left.
-        ConfigError: a limit is no whole number from 0 up.
+        DataError: a case in use is bad and may not be skipped, or no case is left.
     """
     bad = dict(bad or {})
     kept: dict[SplitName, list[str]] = {}
     for split in SPLITS:
-        kept[split], found = _first_good(splits[split], check_limit(split, limits.get(split)), load, bad, skip_bad)
+        kept[split], found = _first_good(splits[split], selection.limits[split], load, bad, selection.skip_bad)
         bad |= found
-    if bad and not skip_bad:
-        hint = "mend them, or leave them out with skip_bad (--skip-bad)"
-        raise DataError(listing(f"{name}: {_count(bad, 'bad case')}; {hint}:", list(bad.values())))
+    if bad and not selection.skip_bad:
+        count = f"{len(bad)} bad case{'s' if len(bad) > 1 else ''}"
+        head = f"{name}: {count}; mend them, or leave them out with skip_bad (--skip-bad):"
+        raise DataError(listing(head, list(bad.values())))
     if not any(splits.values()) or (bad and not any(kept.values())):
         raise DataError(listing(f"{name}: no usable case is left", list(bad.values())))
-    cases = {split: Cases(names, load) for split, names in kept.items()}
-    return Dataset(name, **cases, licence=licence, citation=citation, left_out=(*left_out, *bad.values()))
-
-
-def check_limit(split: str, limit: int | None) -> int | None:
-    """The limit, if it is None or a whole number from 0 up.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
-        raise ConfigError(f"{split}_limit is {limit!r}: use a whole number from 0 up, or None for all cases")
-    return limit
+    train, dev, val = (Cases(kept[split], load) for split in SPLITS)
+    return Dataset(name, train, dev, val, licence, citation, (*left_out, *bad.values()))
 
 
 def listing(head: str, lines: Sequence[str]) -> str:
     """The head with the first ten lines under it and a count of the others."""
-    more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-    return "\n  ".join([head, *lines[:_SHOWN], *more])
+    more = [f"... and {len(lines) - 10} more"] if len(lines) > 10 else []
+    return "\n  ".join([head, *lines[:10], *more])
 
 
 def _hold_out(names: list[str], share: int) -> tuple[list[str], list[str]]:
@@ -136,30 +137,25 @@ def _hold_out(names: list[str], share: int) -> tuple[list[str], list[str]]:
 def _first_good(
     names: Sequence[str], limit: int | None, load: Callable[[str], Case], bad: Mapping[str, str], skip_bad: bool
 ) -> tuple[list[str], dict[str, str]]:
-    """The first `limit` good names, and the bad ones met on the way; without `skip_bad` the first `limit` it is."""
+    """The first `limit` good names, and the bad ones met on the way; without `skip_bad` only `limit` are looked at."""
+
+    def why_bad(name: str) -> str:
+        try:
+            if name not in bad:
+                load(name)
+        except DataError as error:
+            return str(error)
+        return bad.get(name, "")
+
     wanted = len(names) if limit is None else min(limit, len(names))
-    queue, kept, found = list(names), [], {}
+    queue, kept, found = list(names), list[str](), dict[str, str]()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes outside the interpreter's lock
         while queue and len(kept) < wanted:
             batch, queue = queue[: wanted - len(kept)], queue[wanted - len(kept) :]
-            reasons = pool.map(lambda name: bad.get(name) or _why_bad(name, load), batch)
-            for name, reason in zip(batch, tqdm(reasons, "check cases", len(batch), delay=2), strict=True):
-                if reason:
-                    found[name] = reason
-                else:
-                    kept.append(name)
+            reasons = tqdm(pool.map(why_bad, batch), "check cases", len(batch), delay=2)
+            looked = dict(zip(batch, reasons, strict=True))
+            found |= {name: reason for name, reason in looked.items() if reason}
+            kept += [name for name, reason in looked.items() if not reason]
             if not skip_bad:
                 break
     return kept, found
-
-
-def _why_bad(name: str, load: Callable[[str], Case]) -> str:
-    try:
-        load(name)
-    except DataError as error:
-        return str(error)
-    return ""
-
-
-def _count(items: Mapping[str, str], noun: str) -> str:
-    return f"{len(items)} {noun}" + ("s" if len(items) != 1 else "")

@@ -1,4 +1,4 @@
-"""Views of a case: mirrored, turned, in other light. Each has an embedding of its own: more variety, encoded once."""
+"""Views of a case: mirrored, turned, in other light. Each has an embedding of its own, encoded once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from medsam_helpers.data.case import Case, Cases
 
 
 def _gamma(exponent: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Bends the scale of brightness and keeps its ends: black stays black, white stays white."""
+    """Another brightness: black stays black, white stays white."""
     curve = np.round(255 * (np.arange(256) / 255) ** exponent).astype(np.uint8)
     return lambda image: curve[image]
 
@@ -23,14 +23,14 @@ TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "quarter-left": lambda pixels: np.rot90(pixels, 1),
     "quarter-right": lambda pixels: np.rot90(pixels, -1),
 }
-"""What each does to an array (H, W) or (H, W, 3). A polyp has no upright; check that it holds for your organ."""
+"""What each does to an array (H, W) or (H, W, 3). A polyp has no upright side; check that your organ has none."""
 LIGHTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"brighter": _gamma(1 / 1.4), "darker": _gamma(1.4)}
 """What each does to an image; the mask stays."""
 VIEWS = TURNS | LIGHTS
 
 
 def view_of(case: Case, view: str) -> Case:
-    """The case as that view shows it, its name says which.
+    """The case as a view of `VIEWS` shows it, its name followed by the view's.
 
     >>> case = Case("a", np.zeros((1, 2, 3), np.uint8), np.array([[True, False]]))
     >>> view_of(case, "mirrored").mask
@@ -47,9 +47,4 @@ def view_of(case: Case, view: str) -> Case:
 def views_of(cases: Sequence[Case], views: Iterable[str]) -> Cases:
     """Each view of each case, drawn when asked for."""
     places = {f"{index} {view}": (index, view) for index in range(len(cases)) for view in views}
-
-    def load(name: str) -> Case:
-        index, view = places[name]
-        return view_of(cases[index], view)
-
-    return Cases(list(places), load)
+    return Cases(list(places), lambda name: view_of(cases[places[name][0]], places[name][1]))

@@ -1,8 +1,9 @@
-"""Procedural images with exact masks, for every machine and no licence. A stand-in: no figure on them is a finding."""
+"""Data sets of procedural images with exact masks. A stand-in: no figure on them is a finding."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cache, lru_cache, partial
 from importlib.metadata import version
 from itertools import chain
@@ -21,9 +22,8 @@ from medsam_helpers.phantoms.ultrasound import draw_ultrasound
 
 Kind = Literal["endoscopy", "ultrasound"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_PAINTERS = {"endoscopy": draw_endoscopy, "ultrasound": draw_ultrasound}
-_CASES_IN_MEMORY = 160
-"""About 1 MB each."""
+Painter = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
+_PAINTERS: dict[str, Painter] = {"endoscopy": draw_endoscopy, "ultrasound": draw_ultrasound}
 
 
 def draw_phantom(kind: Kind, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -36,14 +36,8 @@ def draw_phantom(kind: Kind, rng: np.random.Generator) -> tuple[np.ndarray, np.n
         Image (H, W, 3) uint8 and mask (H, W) bool, not square, 360 to 620 pixels wide; 1 % to 50 % is lesion.
     Raises:
         ConfigError: unknown kind.
-
-    >>> image, mask = draw_phantom("endoscopy", np.random.default_rng(0))
-    >>> image.dtype, image.shape[:2] == mask.shape, bool(mask.any())
-    (dtype('uint8'), True, True)
     """
-    if kind not in _PAINTERS:
-        raise ConfigError(f"phantom kind {kind!r} is unknown: use {' or '.join(map(repr, KINDS))}")
-    return _PAINTERS[kind](rng)
+    return _painter(kind)(rng)
 
 
 def phantom_dataset(
@@ -61,48 +55,40 @@ def phantom_dataset(
         seed: another seed, another data set.
     Raises:
         ConfigError: unknown kind, or a number is no whole number from 0 up.
-
-    >>> data = phantom_dataset(n_train=3, n_dev=1, n_val=2)
-    >>> str(data), data.train.names[-1]
-    ('endoscopy-phantoms: 3 train, 1 dev, 2 val', 'endoscopy-train-0002')
     """
-    if kind not in _PAINTERS:
-        raise ConfigError(f"phantom kind {kind!r} is unknown: use {' or '.join(map(repr, KINDS))}")
+    _painter(kind)
     for what, number in {"n_train": n_train, "n_dev": n_dev, "n_val": n_val, "seed": seed}.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise ConfigError(f"{what} is {number!r}: use a whole number from 0 up")
-    load = partial(_load_case, seed)
-    splits = {
-        split: Cases([f"{kind}-{split}-{index:04d}" for index in range(count)], load)
+    train, dev, val = (
+        Cases([f"{kind}-{split}-{index:04d}" for index in range(count)], partial(_load_case, seed))
         for split, count in zip(SPLITS, (n_train, n_dev, n_val), strict=True)
-    }
-    return Dataset(
-        f"{kind}-phantoms",
-        **splits,
-        licence="Apache-2.0, as the code that draws them; no patient is shown",
-        citation="none: drawn by medsam_helpers",
     )
+    licence = "Apache-2.0, as the code that draws them; no patient is shown"
+    return Dataset(f"{kind}-phantoms", train, dev, val, licence, "none: drawn by medsam_helpers")
 
 
-@lru_cache(maxsize=_CASES_IN_MEMORY)
+def _painter(kind: str) -> Painter:
+    if kind not in _PAINTERS:
+        raise ConfigError(f"phantom kind {kind!r} is unknown: use {' or '.join(map(repr, KINDS))}")
+    return _PAINTERS[kind]
+
+
+@lru_cache(maxsize=160)  # about 1 MB each
 def _load_case(seed: int, name: str) -> Case:
     path = cache_dir() / "phantoms" / _drawing_digest() / str(seed) / f"{name}.png"
     try:
         drawing = np.array(Image.open(path))
     except OSError:  # not drawn yet, or damaged
-        drawing = _draw(seed, name)
+        kind, split, index = name.split("-")
+        rng = np.random.default_rng([seed, SPLITS.index(split), int(index)])  # type: ignore[arg-type]
+        image, mask = _painter(kind)(rng)
+        drawing = np.dstack([image, mask * np.uint8(255)])  # (H, W, 4): the mask is the fourth channel
         with atomic_write(path) as temporary:
             Image.fromarray(drawing).save(temporary, compress_level=1)
     image, mask = np.ascontiguousarray(drawing[..., :3]), drawing[..., 3] > 0
     image.flags.writeable = mask.flags.writeable = False  # the case is shared by all who ask for it
     return Case(name, image, mask)
-
-
-def _draw(seed: int, name: str) -> np.ndarray:
-    """(H, W, 4) uint8: the image, and the mask as its fourth channel."""
-    kind, split, index = name.split("-")
-    image, mask = draw_phantom(kind, np.random.default_rng([seed, SPLITS.index(split), int(index)]))
-    return np.dstack([image, mask * np.uint8(255)])
 
 
 @cache
@@ -116,7 +102,7 @@ def _drawing_digest() -> str:
 def save_folder(dataset: Dataset, folder: str | Path, *, show_progress: bool = True) -> None:
     """Write a data set in the folder layout: `images/` and `masks/` as PNG, `train.txt` and `val.txt`.
 
-    The layout has no third list: the cases of `dev` go into `train.txt`, from which a reader draws its own dev split.
+    The cases of `dev` go into `train.txt`, from which a reader draws its own dev split.
 
     Args:
         dataset: any data set, not only phantoms.
@@ -128,13 +114,13 @@ def save_folder(dataset: Dataset, folder: str | Path, *, show_progress: bool = T
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: is not an empty folder; name a new one, so that nothing is mixed up or overwritten")
+    lists = {"train": [*dataset.train.names, *dataset.dev.names], "val": dataset.val.names}
+    count = sum(map(len, lists.values()))
     cases = chain(dataset.train, dataset.dev, dataset.val)
-    count = len(dataset.train) + len(dataset.dev) + len(dataset.val)
     for case in tqdm(cases, "save", count, unit="case", disable=not show_progress):
-        with atomic_write(folder / "images" / f"{case.name}.png") as path:
-            Image.fromarray(case.image).save(path)
-        with atomic_write(folder / "masks" / f"{case.name}.png") as path:
-            Image.fromarray(case.mask).save(path)
-    for split, names in {"train": [*dataset.train.names, *dataset.dev.names], "val": dataset.val.names}.items():
+        for part, pixels in {"images": case.image, "masks": case.mask}.items():
+            with atomic_write(folder / part / f"{case.name}.png") as path:
+                Image.fromarray(pixels).save(path)
+    for split, names in lists.items():
         with atomic_write(folder / f"{split}.txt") as path:
             path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
@@ -17,7 +15,7 @@ _TINTS = ((1.06, 0.82, 0.84), (1.08, 1.10, 1.15), (1.0, 1.0, 1.0), (0.85, 0.72, 
 _TINT_SHARES = (0.4, 0.25, 0.25, 0.1)
 # Red, green and blue: the mucosa, how far it varies, how much of each its blood takes away.
 _MUCOSA, _MOTTLE, _BLOOD = (0.80, 0.46, 0.335), (0.02, 0.08, 0.07), (0.15, 0.55, 0.5)
-_STOOL, _HIGHLIGHT = (0.90, 0.58, 0.22), (1.0, 0.98, 0.92)
+_STOOL, _HIGHLIGHT = np.array([(0.90, 0.58, 0.22), (1.0, 0.98, 0.92)], np.float32)[..., None, None]
 
 
 def draw_endoscopy(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -26,31 +24,21 @@ def draw_endoscopy(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     view, finish = draw_recorder(canvas, rng)
     tool, tool_colour = draw_instrument(canvas, rng)
     polyps = draw_polyps(canvas, view & (tool < 0.5), rng)
-    wall = _draw_wall(canvas, polyps, rng)
-    if wall.curtain is not None:
-        hide_behind(wall.curtain, polyps)
-    rgb = _light(canvas, wall, polyps, _pigment(canvas, polyps, rng), rng)
+    wall, relief, curtain = _draw_wall(canvas, polyps, rng)
+    if curtain is not None:
+        hide_behind(curtain, polyps)
+    rgb = _light(canvas, wall, relief, polyps, _pigment(canvas, polyps, rng), rng)
     draw_bubbles(canvas, rgb, rng)
     rgb += tool * (tool_colour - rgb)
     return finish(rgb), polyps.mask
 
 
-def _colour(rgb: tuple[float, float, float]) -> np.ndarray:
-    """(3, 1, 1), to be spread over planes of colour."""
-    return np.array(rgb, np.float32)[:, None, None]
+def _draw_wall(canvas: Canvas, polyps: Polyps, rng: np.random.Generator) -> tuple[Field, Field, Field | None]:
+    """The bowel behind the lesions: shade (1 in a well lit place), relief toward the lens, and perhaps a curtain.
 
-
-@dataclass
-class Wall:
-    """The bowel behind the lesions."""
-
-    shade: Field  # light that it sends back, 1 in a well lit place
-    relief: Field  # undulation toward the lens
-    curtain: Field | None  # positive on a fold that has no gaps, negative behind it
-
-
-def _draw_wall(canvas: Canvas, polyps: Polyps, rng: np.random.Generator) -> Wall:
-    """Folds are rims round the lumen, each in front of the next; a lumen far outside the picture gives a plain wall."""
+    Folds are rims round the lumen, each in front of the next; a lumen far outside the picture gives a plain wall. The
+    curtain is positive on a fold that has no gaps, negative behind it.
+    """
     lumen_seen = rng.random() < 0.4
     reach, turn = rng.uniform(0, 0.7) if lumen_seen else rng.uniform(1.2, 2.5), rng.uniform(0, 2 * np.pi)
     lumen, drift = reach * heading(turn), rng.normal(0, 0.12, 2)
@@ -67,7 +55,7 @@ def _draw_wall(canvas: Canvas, polyps: Polyps, rng: np.random.Generator) -> Wall
         front = (rim - 1) * rim_at  # positive on the side of the lens
         present = soft_step(canvas.noise(rng, 0.9), -0.9, 0.5) * calm
         if index == 0 and polyps.clear > 0.5 and rng.random() < 0.4:
-            present, curtain = np.float32(1), front
+            present, curtain = np.ones_like(front), front
         crest = np.exp(-np.maximum(front, 0) / rng.uniform(0.1, 0.3)) * rng.uniform(0.2, 0.6)
         crest -= np.exp(-np.square(front / rng.uniform(0.015, 0.05))) * rng.uniform(0.1, 0.4)
         pocket = np.exp(np.minimum(front, 0) / rng.uniform(0.08, 0.5)) * rng.uniform(0.3, 0.75)
@@ -81,7 +69,7 @@ def _draw_wall(canvas: Canvas, polyps: Polyps, rng: np.random.Generator) -> Wall
         spot = ellipse_distance(canvas.x, canvas.y, near * heading(turn), radii, turn)
         shade *= 1 + rng.uniform(0, most) * np.exp(-np.square(spot))
     shade *= rng.uniform(1.05, 1.35) * np.exp(rng.uniform(0.05, 0.2) * canvas.noise(rng, 0.6))
-    return Wall(shade, rng.uniform(0.03, 0.07) * canvas.noise(rng, 0.4, 2), curtain)
+    return shade, rng.uniform(0.03, 0.07) * canvas.noise(rng, 0.4, 2), curtain
 
 
 def _pigment(canvas: Canvas, polyps: Polyps, rng: np.random.Generator) -> np.ndarray:
@@ -100,7 +88,7 @@ def _pigment(canvas: Canvas, polyps: Polyps, rng: np.random.Generator) -> np.nda
         pigment[channel] *= (1 + float(tint[channel] - 1) * polyps.head) * (1 + (channel > 0) * grain)
     if rng.random() < 0.25:
         dirt = soft_step(canvas.noise(rng, rng.uniform(0.1, 0.25, 2), 4), 1.0, 2.6) * rng.uniform(0.2, 0.7)
-        pigment += dirt * (_colour(_STOOL) - pigment)
+        pigment += dirt * (_STOOL - pigment)
     return pigment
 
 
@@ -108,10 +96,9 @@ def _vessels(canvas: Canvas, rng: np.random.Generator) -> Field:
     """(H, W) in [0, 1]: vessels as random walks that fork and thin out, seen in patches."""
     sheet = Image.new("L", canvas.size_hw[::-1])
     pen = ImageDraw.Draw(sheet)
-    walks = [
-        (rng.uniform(0, canvas.size_hw[::-1]), rng.uniform(0, 2 * np.pi), rng.uniform(1.5, 3.2))
-        for _ in range(rng.integers(10, 40))
-    ]
+    corner = canvas.size_hw[::-1]
+    count = rng.integers(10, 40)
+    walks = [(rng.uniform(0, corner), rng.uniform(0, 2 * np.pi), rng.uniform(1.5, 3.2)) for _ in range(count)]
     for start, course, thick in walks:  # grows while it is walked through
         turns = course + np.cumsum(rng.normal(0, 0.35, int(12 * thick)))
         path = start + 0.03 * canvas.unit * np.cumsum([np.cos(turns), np.sin(turns)], axis=1).T
@@ -123,19 +110,21 @@ def _vessels(canvas: Canvas, rng: np.random.Generator) -> Field:
     return ndimage.gaussian_filter(np.asarray(sheet, np.float32) / 255, canvas.unit / 280) * seen
 
 
-def _light(canvas: Canvas, wall: Wall, polyps: Polyps, pigment: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _light(
+    canvas: Canvas, wall: Field, relief: Field, polyps: Polyps, pigment: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """(3, H, W) what the lens sees: pigment times light, burnt out where it is too much, with glints on wet film."""
     lamp_x, lamp_y = rng.normal(0, 0.35, 2).tolist()
-    relief = ndimage.gaussian_filter(polyps.height, 0.01 * canvas.unit) + wall.relief
+    relief = ndimage.gaussian_filter(polyps.height, 0.01 * canvas.unit) + relief
     relief += rng.uniform(0.0005, 0.003) * canvas.noise(rng, 0.08, 2)
     slope_y, slope_x = np.gradient(relief, 1 / canvas.unit)
     facing = (1 - lamp_x * slope_x - lamp_y * slope_y) / np.sqrt(1 + slope_x * slope_x + slope_y * slope_y)
     facing = 0.55 + 0.45 * np.clip(facing, -0.4, 1.8)  # light that went through the tissue softens the dark side
     # What rises hides the folds behind it and, nearer the lamp, is brighter; its foot lies in a crease.
     inside = polyps.cover > 0.5
-    own = float(np.quantile(wall.shade[inside][::5], 0.6)) if inside.any() else 1.0
+    own = float(np.quantile(wall[inside][::5], 0.6)) if inside.any() else 1.0
     opaque = polyps.cover * np.minimum(1, 0.5 + polyps.firm)
-    shade = wall.shade + opaque * (max(own, 0.6) * rng.uniform(1.0, 1.5) - wall.shade)
+    shade = wall + opaque * (max(own, 0.6) * rng.uniform(1.0, 1.5) - wall)
     blurred = ndimage.gaussian_filter(polyps.cover[::4, ::4], 0.06 * canvas.unit / 4)
     foot = np.asarray(Image.fromarray(blurred).resize(canvas.size_hw[::-1], Image.Resampling.BILINEAR))
     crease = foot * (1 - polyps.cover) * rng.uniform(0, 0.9) * polyps.firm * (polyps.kind != "flat")
@@ -150,4 +139,4 @@ def _light(canvas: Canvas, wall: Wall, polyps: Polyps, pigment: np.ndarray, rng:
     away += np.square(slope_y + wet_y + tilt * canvas.y - lamp_y / 3)
     film = soft_step(canvas.noise(rng, 0.3, 2), rng.uniform(-0.6, 0.5), 1.3) * np.minimum(shade, 1)
     glint = soft_step(np.exp(-away / 0.03) * film, 0.25, 0.5)
-    return rgb + glint * (_colour(_HIGHLIGHT) - rgb)
+    return rgb + glint * (_HIGHLIGHT - rgb)

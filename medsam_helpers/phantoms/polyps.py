@@ -6,15 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medsam_helpers.phantoms.texture import (
-    Canvas,
-    Field,
-    ellipse_distance,
-    heading,
-    lobed_distance,
-    smooth_union,
-    soft_step,
-)
+from medsam_helpers.phantoms.texture import Canvas, Field, ellipse_distance, heading, lobed_distance, soft_step, union
 
 
 @dataclass
@@ -50,7 +42,7 @@ def draw_polyps(canvas: Canvas, visible: np.ndarray, rng: np.random.Generator) -
         if kind == "pedunculated":
             stalks += _stalk(x, y, centre, size, rng)
     head = np.minimum.reduce(heads)
-    whole = smooth_union([head, *stalks], 12) if stalks else head
+    whole = union([head, *stalks], 12) if stalks else head
     # Distances grow in proportion from the centres, so dividing them by one level sets the visible area.
     level = float(np.quantile(whole[visible][::7], min(area * visible.size / visible.sum(), 0.7)))
     whole, head = whole / level, head / level
@@ -89,6 +81,5 @@ def hide_behind(curtain: Field, polyps: Polyps) -> None:
     if shown.sum() > 0.6 * polyps.mask.sum():
         polyps.mask = shown
         behind = soft_step(curtain, 0.005, -0.005)
-        polyps.cover, polyps.head, polyps.height = (
-            part * behind for part in (polyps.cover, polyps.head, polyps.height)
-        )
+        parts = polyps.cover, polyps.head, polyps.height
+        polyps.cover, polyps.head, polyps.height = (part * behind for part in parts)

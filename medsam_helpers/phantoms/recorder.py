@@ -1,4 +1,4 @@
-"""What stands between the bowel and the stored picture: bubbles, an instrument, the recorder's frame and text."""
+"""What stands between the bowel and the stored picture: bubbles, an instrument, the recorder's border and text."""
 
 from __future__ import annotations
 
@@ -47,28 +47,18 @@ def draw_recorder(canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray,
     cut = rng.uniform(0.18, 0.33) * height
     inset = rng.uniform(0.04, 0.1) * height if rng.random() < 0.12 else 0
     left, top, right, bottom = inset, inset / 2, width - inset, height - inset / 2
-    frame = Image.new("L", (width, height))
-    pen = ImageDraw.Draw(frame)
-    pen.polygon(
-        [
-            (left + cut, top),
-            (right - cut, top),
-            (right, top + cut),
-            (right, bottom - cut),
-            (right - cut, bottom),
-            (left + cut, bottom),
-            (left, bottom - cut),
-            (left, top + cut),
-        ],
-        fill=255,
-    )
+    sheet = Image.new("L", (width, height))
+    pen = ImageDraw.Draw(sheet)
+    xs, ys = (left, left + cut, right - cut, right), (top, top + cut, bottom - cut, bottom)
+    corners = ((1, 0), (2, 0), (3, 1), (3, 2), (2, 3), (1, 3), (0, 2), (0, 1))
+    pen.polygon([(xs[i], ys[j]) for i, j in corners], fill=255)
     box = [0, round(rng.uniform(0.62, 0.75) * height), round(rng.uniform(0.25, 0.4) * width), height]
     if rng.random() < 0.5:
         pen.rectangle(box, fill=0)
-    view = np.asarray(frame) > 127
+    view = np.asarray(sheet) > 127
     date = f"{rng.integers(1, 29):02d}/{rng.integers(1, 13):02d}/20{rng.integers(10, 20)}"
     time = f"{rng.integers(8, 17):02d}:{rng.integers(60):02d}:{rng.integers(60):02d}"
-    text = "\n".join(["Name: PHANTOM", "Sex:    Age:", "D.O.B.:", date, time, "", "CVP:5"])
+    text = f"Name: PHANTOM\nSex:    Age:\nD.O.B.:\n{date}\n{time}\n\nCVP:5"
     corner = (4, rng.uniform(0.2, 0.3) * height)
     written = rng.random() < 0.8
     sharpen = int(rng.integers(60, 160))
@@ -78,7 +68,7 @@ def draw_recorder(canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray,
         levels = np.clip((rgb + noise) * 255, 0, 255).astype(np.uint8)
         picture = Image.fromarray(np.ascontiguousarray(levels.transpose(1, 2, 0)))
         picture = picture.filter(ImageFilter.BoxBlur(0.4)).filter(ImageFilter.UnsharpMask(2, sharpen, 0))
-        picture = Image.composite(picture, Image.new("RGB", picture.size), frame)
+        picture = Image.composite(picture, Image.new("RGB", picture.size), sheet)
         if written:
             font = ImageFont.load_default(size=max(9, round(height / 36)))
             ImageDraw.Draw(picture).multiline_text(corner, text, fill=(235, 235, 235), font=font, spacing=4)

@@ -11,6 +11,7 @@ from PIL import Image
 
 Field = NDArray[np.float32]
 """One number a pixel, (H, W). Plain Python floats keep a field in float32; numpy's own float64 scalars would not."""
+Pair = Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Canvas:
         """Pixels in a length of 1."""
         return min(self.size_hw) / 2
 
-    def noise(self, rng: np.random.Generator, scale: float | tuple[float, float], octaves: int = 1) -> Field:
+    def noise(self, rng: np.random.Generator, scale: float | Pair, octaves: int = 1) -> Field:
         """Smooth noise round 0 with standard deviation about 1, its features `scale` (or y, x scales) wide.
 
         Each further octave is half as wide and half as strong.
@@ -44,7 +45,7 @@ class Canvas:
         for octave in range(octaves):  # each on a grid of its own size: only the last step is as large as the picture
             rows, columns = np.divide(self.size_hw, steps / 2**octave)
             knots = rng.standard_normal((int(rows) + 5, int(columns) + 5), np.float32) / np.float32(2**octave)
-            field = Image.fromarray(knots + field.resize(knots.shape[::-1], Image.Resampling.BICUBIC))
+            field = Image.fromarray(knots + np.asarray(field.resize(knots.shape[::-1], Image.Resampling.BICUBIC)))
         left, top = 1 + rng.random(2)
         box = (left, top, left + columns, top + rows)
         spread = 1.5 / sum(0.25**octave for octave in range(octaves)) ** 0.5
@@ -62,7 +63,7 @@ def heading(angle: float) -> np.ndarray:
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def ellipse_distance(x: Field, y: Field, centre: Sequence[float], radii: Sequence[float], angle: float = 0.0) -> Field:
+def ellipse_distance(x: Field, y: Field, centre: Pair, radii: Pair, angle: float = 0.0) -> Field:
     """0 at the centre of an ellipse, 1 on its outline, in proportion between and beyond."""
     dx, dy = x - float(centre[0]), y - float(centre[1])
     cos, sin = heading(angle).tolist()
@@ -70,7 +71,7 @@ def ellipse_distance(x: Field, y: Field, centre: Sequence[float], radii: Sequenc
     return np.sqrt(u * u + v * v)
 
 
-def smooth_union(distances: Sequence[Field], sharpness: float = 8.0) -> Field:
+def union(distances: Sequence[Field], sharpness: float = 8.0) -> Field:
     """Several shapes grown together: about the smallest of their distances, with the notches between them filled."""
     nearest = np.minimum.reduce(distances)
     return nearest - np.log(sum(np.exp(sharpness * (nearest - distance)) for distance in distances)) / sharpness
@@ -89,4 +90,4 @@ def lobed_distance(
     wave = sum(rng.normal() / order * np.cos(order * turns + rng.uniform(0, 2 * np.pi)) for order in range(2, 8))
     angle = np.arctan2(y - float(centre[1]), x - float(centre[0]))
     place = np.rint((angle + np.pi) * (4096 / (2 * np.pi))).astype(np.intp)
-    return smooth_union(parts) * np.exp(waves * wave).astype(np.float32)[place]
+    return union(parts) * np.exp(waves * wave).astype(np.float32)[place]

@@ -20,7 +20,8 @@ def draw_ultrasound(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     benign = rng.random() < 0.5
     distance = _draw_outline(canvas, benign, rng)
     echo, sheets = _draw_tissue(canvas, depth, rng)
-    loss = _draw_losses(canvas, depth, rng)
+    bands = np.maximum(canvas.noise(rng, (4.0, 0.3), 2), 0) * rng.uniform(0, 8)  # under poor contact
+    loss = (rng.uniform(2, 26) * depth**2 + bands * depth).astype(np.float32)  # decibels lost on the way
     inside = _place_lesion(canvas, distance, benign, echo, rng)
     through = rng.uniform(-20, -3) if benign else rng.uniform(-5, 35)  # decibels lost (or spared) in a length of 1
     passed = np.cumsum(inside, axis=0) / canvas.unit
@@ -76,11 +77,8 @@ def _draw_tissue(canvas: Canvas, depth: Field, rng: np.random.Generator) -> tupl
     echo += in_muscle * (rng.uniform(-16, -6) + rng.uniform(2, 4) * canvas.noise(rng, (0.05, 0.5), 3))
     echo += rng.uniform(1, 3) * canvas.noise(rng, (0.025, 0.12), 2)
     sheets = np.zeros(canvas.size_hw, np.float32)
-    for where, strength, (thick, long) in (
-        (in_fat, 1.0, (0.2, 0.8)),
-        (in_gland, 0.9, (0.12, 0.4)),
-        (in_muscle, 1.2, (0.06, 0.5)),
-    ):
+    layers = ((in_fat, 1.0, 0.2, 0.8), (in_gland, 0.9, 0.12, 0.4), (in_muscle, 1.2, 0.06, 0.5))
+    for where, strength, thick, long in layers:
         crossing = canvas.noise(rng, (thick, long), 2) + fibres / thick * rng.uniform(2, 5)
         line = np.exp(-np.square(np.sin(crossing) / 0.10)) * soft_step(canvas.noise(rng, (0.15, 0.3), 2), -0.3, 1.5)
         sheets += where * strength * rng.uniform(0.4, 1.8) * line
@@ -89,22 +87,16 @@ def _draw_tissue(canvas: Canvas, depth: Field, rng: np.random.Generator) -> tupl
     return echo.astype(np.float32), sheets
 
 
-def _draw_losses(canvas: Canvas, depth: Field, rng: np.random.Generator) -> Field:
-    """Decibels lost on the way: with depth where the gain does not make up for it, and in bands under poor contact."""
-    bands = np.maximum(canvas.noise(rng, (4.0, 0.3), 2), 0) * rng.uniform(0, 8)
-    return (rng.uniform(2, 26) * depth**2 + bands * depth).astype(np.float32)
-
-
 def _send_pulse(echo: Field, sheets: Field, rng: np.random.Generator) -> Field:
     """Envelope of what comes back: scatterers and sheets, smeared by a pulse that widens with depth.
 
-    One beam to two columns, and the mean of three looks, as scanners compound them, to calm the speckle.
+    One beam to two columns, and three pulses compounded, as scanners do it to calm the speckle.
     """
     strength, mirrors = 10 ** (echo[:, ::2] / 20), 2 * sheets[:, ::2]
     height = echo.shape[0]
     carrier = np.exp(2j * np.pi * 0.25 * np.arange(height, dtype=np.float32))[:, None].astype(np.complex64)
     depth = np.linspace(0, 1, height, dtype=np.float32)[:, None]
-    total = 0
+    total = np.zeros_like(strength)
     for _ in range(3):
         waves = (strength * rng.standard_normal(strength.shape, np.float32) + mirrors) * carrier
         near, far = (ndimage.gaussian_filter(waves, (1.3, width)) * (width * 1.3) ** 0.5 for width in (0.8, 2.0))

@@ -1,6 +1,5 @@
 """The audit finds what is planted, names pairs that cross the splits, and agrees with what is known of Kvasir-SEG."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +9,7 @@ from PIL import Image, ImageEnhance
 from scipy import ndimage
 
 from medsam_helpers.data.audit import audit
-from medsam_helpers.data.duplicates import HASH_DISTANCE, near_duplicates, perceptual_hash, thumbnail
-from medsam_helpers.data.folder import folder_dataset
-from medsam_helpers.data.reading import read_image
+from medsam_helpers.data.sources import load_data
 from medsam_helpers.errors import DataError
 
 HEIGHT, WIDTH = 60, 80
@@ -20,15 +17,12 @@ ONE = np.zeros((HEIGHT, WIDTH), bool)
 ONE[20:40, 30:60] = True
 
 
-def scene(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+def scene(number: int) -> np.ndarray:
     """A random picture, smoother at large scale as photographs are; those of different numbers are strangers."""
     rng = np.random.default_rng(number)
-    smooth = np.zeros((height, width, 3))
-    for cells in (3, 6, 12):
-        noise = rng.normal(size=(cells, cells, 3)) / cells
-        smooth += ndimage.zoom(noise, (height / cells, width / cells, 1), order=3)
-    low, high = smooth.min(), smooth.max()
-    return (255 * (smooth - low) / (high - low)).astype(np.uint8)
+    noise = [rng.normal(size=(cells, cells, 3)) / cells for cells in (3, 6, 12)]
+    smooth = sum(ndimage.zoom(each, (HEIGHT / len(each), WIDTH / len(each), 1), order=3) for each in noise)
+    return (255 * (smooth - smooth.min()) / np.ptp(smooth)).astype(np.uint8)
 
 
 def add(folder: Path, stem: str, image: np.ndarray, mask: np.ndarray = ONE, suffix: str = ".png", **options) -> None:
@@ -143,10 +137,8 @@ def test_the_same_pixels_are_found_under_another_name_and_format(folder):
     [
         lambda image: image.resize((113, 71)),
         lambda image: ImageEnhance.Brightness(image).enhance(0.8),
-        lambda image: image.crop((1, 0, WIDTH, HEIGHT - 1)),
-        lambda image: Image.fromarray(np.asarray(image) ^ np.eye(HEIGHT, WIDTH, dtype=np.uint8)[..., None]),
     ],
-    ids=["resized", "darker", "cropped", "one bit changed"],
+    ids=["resized", "darker"],
 )
 def test_a_near_duplicate_across_the_split_is_an_error(folder, change):
     changed = np.asarray(change(Image.fromarray(scene(0))))
@@ -158,54 +150,24 @@ def test_a_near_duplicate_across_the_split_is_an_error(folder, change):
     assert report.exit_status == 1
 
 
-def test_a_recompressed_copy_inside_a_split_is_a_warning(folder):
+def test_a_near_duplicate_inside_a_split_and_a_scene_that_changed_more_are_warnings(folder):
     add(folder, "near", scene(0), suffix=".jpg", quality=40)
     list_in(folder, "train", "near")
-    report = audit(folder)
-    assert found(report) == {("case-0", "train", "near-duplicate", "warning")}
-    assert report.exit_status == 0
-
-
-def test_a_scene_that_changed_more_is_only_a_warning_even_across_the_split(folder):
-    blended = (0.87 * scene(0).astype(float) + 0.13 * scene(99)).astype(np.uint8)
-    add(folder, "later", blended)
+    add(folder, "later", (0.87 * scene(1).astype(float) + 0.13 * scene(99)).astype(np.uint8))
     list_in(folder, "val", "later")
-    assert found(audit(folder)) == {("case-0", "train", "same scene across splits", "warning")}
-
-
-def test_hash_has_64_bits_and_ignores_brightness_and_contrast():
-    thumbnails = np.stack([thumbnail(scene(number)) for number in range(40)])
-    hashes = perceptual_hash(thumbnails)
-    assert hashes.shape == (40, 64)
-    assert (hashes.sum(axis=1) == 32).all()  # half lie above the median
-    bits = perceptual_hash(0.5 * thumbnails)
-    assert (bits == hashes).all()
-    distances = (hashes[:, None] != hashes[None]).sum(axis=2)[np.triu_indices(40, 1)]
-    assert distances.min() > HASH_DISTANCE
-    assert 28 < distances.mean() < 36  # strangers agree in half of the bits
-
-
-def test_vectorised_search_equals_two_plain_loops():
-    rng = np.random.default_rng(0)
-    scenes = np.stack([thumbnail(scene(number)) for number in range(12)])
-    thumbnails = np.concatenate([scenes, scenes[::-1] + rng.normal(0, 6, scenes.shape), scenes * 0, scenes * 0 + 9])
-    expected = []
-    hashes = perceptual_hash(thumbnails)
-    for i in range(len(thumbnails)):
-        for j in range(i + 1, len(thumbnails)):
-            if (hashes[i] != hashes[j]).sum() <= HASH_DISTANCE and thumbnails[i].std() and thumbnails[j].std():
-                correlation = np.corrcoef(thumbnails[i].ravel(), thumbnails[j].ravel())[0, 1]
-                if correlation >= 0.95:
-                    expected.append((i, j, pytest.approx(correlation, abs=1e-4)))
-    assert len(expected) >= 6
-    assert near_duplicates(thumbnails) == expected
+    report = audit(folder)
+    assert found(report) == {
+        ("case-0", "train", "near-duplicate", "warning"),
+        ("case-1", "train", "same scene across splits", "warning"),
+    }
+    assert report.exit_status == 0
 
 
 def test_a_loaded_data_set_is_audited_too_and_what_it_left_out_is_listed(folder):
     add(folder, "empty", scene(20), np.zeros_like(ONE))
     add(folder, "copy", scene(4), np.ones_like(ONE))
     list_in(folder, "train", "empty", "copy")
-    data = folder_dataset(folder, skip_bad=True)
+    data = load_data(folder, skip_bad=True)
     report = audit(data)
     assert found(report) == {
         ("", "", "left out", "warning"),
@@ -218,19 +180,15 @@ def test_a_loaded_data_set_is_audited_too_and_what_it_left_out_is_listed(folder)
     assert "no readable case" in str(audit(nothing))
 
 
-def test_contradicting_split_files_and_a_wrong_layout_are_refused(folder, tmp_path):
+def test_contradicting_split_files_are_refused(folder):
     list_in(folder, "val", "case-0")
     with pytest.raises(DataError, match="two splits"):
         audit(folder)
-    with pytest.raises(DataError, match="no images/ and no masks/"):
-        audit(tmp_path)
 
 
 @pytest.mark.real_data
 def test_kvasir_holds_four_near_duplicate_pairs_none_of_which_crosses_the_official_split(real_data):
-    started = time.process_time()  # of this process alone: the machine may be busy
     report = audit(real_data / "kvasir-seg")
-    assert time.process_time() - started < 30
     assert report.exit_status == 0
     assert report.cases.split.value_counts().to_dict() == {"train": 792, "dev": 88, "val": 120}
     near = report.table[report.table.problem.str.startswith("near-duplicate")]
@@ -250,6 +208,4 @@ def test_busi_holds_four_near_duplicate_pairs_among_malignant_images(real_data):
     near = report.table[report.table.problem.str.startswith("near-duplicate")]
     assert len(near) == 4
     assert near.case.str.startswith("malignant").all()
-    images = [read_image(real_data / "busi" / "images" / f"malignant_{number}.png") for number in (4, 5)]
-    [(_, _, correlation)] = near_duplicates(np.stack([thumbnail(image) for image in images]))
-    assert correlation > 0.99
+    assert near.detail[near.case == "malignant_4"].str.contains("with malignant_5", regex=False).any()

@@ -20,20 +20,14 @@ def dataset(train: Cases, dev: Cases, val: Cases) -> Dataset:
 @pytest.mark.parametrize(
     ("image", "mask", "words"),
     [
-        (np.zeros((4, 6), np.uint8), np.zeros((4, 6), bool), "image must be"),
         (np.zeros((4, 6, 4), np.uint8), np.zeros((4, 6), bool), "image must be"),
         (np.zeros((4, 6, 3), np.float32), np.zeros((4, 6), bool), "float32"),
-        (np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.uint8), "mask must be bool"),
         (np.zeros((4, 6, 3), np.uint8), np.zeros((6, 4), bool), "mask must be bool of the image's size"),
     ],
 )
 def test_a_case_refuses_other_dtypes_and_sizes_and_names_itself(image, mask, words):
     with pytest.raises(DataError, match=f"polyp-7: .*{words}"):
         Case("polyp-7", image, mask)
-
-
-def test_size_is_height_then_width():
-    assert blank(height=4, width=6).size_hw == (4, 6)
 
 
 def test_digests_notice_one_pixel_and_tell_image_from_mask():
@@ -48,13 +42,11 @@ def test_digests_notice_one_pixel_and_tell_image_from_mask():
     assert blank().digest == case.digest
 
 
-def test_digest_notices_the_shape_of_equal_bytes():
+def test_digest_notices_the_shape_of_equal_bytes_and_not_their_layout_in_memory():
     assert blank(height=4, width=6).image_digest != blank(height=6, width=4).image_digest
-
-
-def test_digest_reads_pixels_not_memory_layout():
-    flipped = np.ascontiguousarray(blank().image[:, ::-1])
-    assert Case("a", flipped[:, ::-1], blank().mask).digest == blank().digest
+    image = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+    flipped = np.ascontiguousarray(image[:, ::-1])
+    assert Case("a", flipped[:, ::-1], blank().mask).digest == Case("a", image, blank().mask).digest
 
 
 def test_cases_decode_only_what_is_asked_for():
@@ -73,11 +65,6 @@ def test_cases_can_be_sent_to_another_process():
     assert pickle.loads(pickle.dumps(Cases(["a"], blank)))[0].digest == blank("a").digest
 
 
-def test_a_sequence_has_the_same_digest_in_any_order_but_not_under_other_names():
-    assert Cases(["a", "b"], blank).digest == Cases(["b", "a"], blank).digest
-    assert Cases(["a", "b"], blank).digest != Cases(["a", "c"], blank).digest
-
-
 def test_dataset_digest_notices_a_case_that_moves_and_a_pixel_that_changes():
     def scratched(name: str) -> Case:
         image = np.zeros((4, 6, 3), np.uint8)
@@ -86,11 +73,10 @@ def test_dataset_digest_notices_a_case_that_moves_and_a_pixel_that_changes():
 
     base = dataset(Cases(["a", "b"], blank), Cases([], blank), Cases(["c"], blank))
     same = dataset(Cases(["b", "a"], blank), Cases([], blank), Cases(["c"], blank))
+    renamed = dataset(Cases(["a", "d"], blank), Cases([], blank), Cases(["c"], blank))
     moved = dataset(Cases(["a"], blank), Cases([], blank), Cases(["b", "c"], blank))
     pixel = dataset(Cases(["a", "b"], scratched), Cases([], blank), Cases(["c"], blank))
     assert base.digest == same.digest
-    assert len({base.digest, moved.digest, pixel.digest}) == 3
-
-
-def test_dataset_says_its_sizes():
-    assert str(dataset(Cases("ab", blank), Cases("c", blank), Cases([], blank))) == "some: 2 train, 1 dev, 0 val"
+    assert len({base.digest, renamed.digest, moved.digest, pixel.digest}) == 4
+    assert str(base) == "some: 2 train, 0 dev, 1 val"
+    assert list(base.splits) == ["train", "dev", "val"]

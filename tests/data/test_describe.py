@@ -49,12 +49,6 @@ def test_the_rim_is_narrow_and_leaves_out_the_recorders_black():
     assert np.isnan(describe_case(Case("a", image, mask))["rim_gray"])
 
 
-def test_a_lesion_that_fills_the_image_has_no_rim():
-    found = describe_case(case("a", np.ones((20, 30), bool)))
-    assert found["lesion_share"] == 1
-    assert np.isnan(found["rim_gray"])
-
-
 def test_an_empty_mask_is_refused():
     with pytest.raises(PromptError, match="empty"):
         describe_case(case("a", np.zeros((20, 30), bool)))

@@ -128,7 +128,7 @@ def test_the_gate_promotes_what_is_better_and_nothing_else(client, mlflow_server
 def test_the_gate_refuses_images_that_the_model_was_selected_on(client, mlflow_server, tmp_path, base, trained):
     new_version(client, mlflow_server.uri, tmp_path / "one", base, "leak", trained)
     dev, val = DATA.dev.names[0], DATA.val.names[0]
-    leaking = Dataset("l", DATA.train, DATA.dev, Cases([val, dev], DISCS._load), licence="", citation="")
+    leaking = Dataset("l", DATA.train, DATA.dev, Cases([val, dev], DISCS.load), licence="", citation="")
     with pytest.raises(DataError, match=f"trained or selected on 1 of these images .{dev}."):
         judge(client, "leak", leaking, "exact")
     assert version_of(client, "leak", "champion") is None

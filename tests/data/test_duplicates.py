@@ -1,0 +1,39 @@
+"""Near-duplicates: the fast search finds what two plain loops find."""
+
+import numpy as np
+import pytest
+
+from medsam_helpers.data.duplicates import HASH_DISTANCE, near_duplicates, perceptual_hash, thumbnail
+
+
+def scene(number: int) -> np.ndarray:
+    patches = np.random.default_rng(number).integers(0, 256, (8, 8, 3))
+    return np.kron(patches, np.ones((8, 8, 1))).astype(np.uint8)
+
+
+def test_hash_has_64_bits_and_ignores_brightness_and_contrast():
+    thumbnails = np.stack([thumbnail(scene(number)) for number in range(40)])
+    hashes = perceptual_hash(thumbnails)
+    assert hashes.shape == (40, 64)
+    assert (hashes.sum(axis=1) == 32).all()  # half lie above the median
+    bits = perceptual_hash(0.5 * thumbnails)
+    assert (bits == hashes).all()
+    distances = (hashes[:, None] != hashes[None]).sum(axis=2)[np.triu_indices(40, 1)]
+    assert distances.min() > HASH_DISTANCE
+    assert 28 < distances.mean() < 36  # strangers agree in half of the bits
+
+
+def test_vectorised_search_equals_two_plain_loops():
+    rng = np.random.default_rng(0)
+    scenes = np.stack([thumbnail(scene(number)) for number in range(12)])
+    thumbnails = np.concatenate([scenes, scenes[::-1] + rng.normal(0, 6, scenes.shape), scenes * 0, scenes * 0 + 9])
+    expected = []
+    hashes = perceptual_hash(thumbnails)
+    for i in range(len(thumbnails)):
+        for j in range(i + 1, len(thumbnails)):
+            if (hashes[i] != hashes[j]).sum() <= HASH_DISTANCE and thumbnails[i].std() and thumbnails[j].std():
+                correlation = np.corrcoef(thumbnails[i].ravel(), thumbnails[j].ravel())[0, 1]
+                if correlation >= 0.95:
+                    expected.append((i, j, pytest.approx(correlation, abs=1e-4)))
+    assert len(expected) >= 6
+    assert near_duplicates(thumbnails) == expected

@@ -1,0 +1,128 @@
+"""Every kind of image and mask file, and what is said of those that cannot be used."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medsam_helpers.data.reading import make_case, read_image, read_mask, read_mask_values
+from medsam_helpers.errors import DataError
+
+GRAY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+RGB = np.stack([GRAY, GRAY // 2, 255 - GRAY], axis=2)
+LESION = np.array([[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 0, 0]], bool)
+EXIF = Image.Exif()
+EXIF[Image.ExifTags.Base.Orientation] = 6  # turn by 90 degrees clockwise to see it upright
+
+
+def save(path: Path, picture: np.ndarray | Image.Image, mode: str | None = None, **options) -> Path:
+    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    (image.convert(mode) if mode else image).save(path, **options)
+    return path
+
+
+def painted(palette: list[int], indices: np.ndarray) -> Image.Image:
+    image = Image.fromarray(indices.astype(np.uint8), "L")
+    image.putpalette(palette)
+    return image
+
+
+def test_colour_gray_palette_and_bilevel_images_become_rgb(tmp_path):
+    gray3 = np.repeat(GRAY[..., None], 3, axis=2)
+    assert np.array_equal(read_image(save(tmp_path / "rgb.bmp", RGB)), RGB)
+    assert np.array_equal(read_image(save(tmp_path / "gray.tif", GRAY)), gray3)
+    assert np.array_equal(read_image(save(tmp_path / "palette.png", GRAY, "P")), gray3)
+    assert np.array_equal(read_image(save(tmp_path / "bits.png", LESION))[..., 1], LESION * 255)
+    path = save(tmp_path / "a.jpg", np.kron(RGB, np.ones((16, 16, 1), np.uint8)), quality=90)
+    assert np.array_equal(read_image(path), np.asarray(Image.open(path).convert("RGB")))
+    assert np.array_equal(read_image(path.read_bytes()), read_image(path))
+    assert read_image(path).flags.writeable
+
+
+def test_transparent_pixels_lie_on_black_and_half_transparent_ones_are_halved(tmp_path):
+    rgba = np.full((1, 3, 4), 200, np.uint8)
+    rgba[0, :, 3] = [255, 0, 128]
+    assert read_image(save(tmp_path / "a.png", rgba))[0, :, 0].tolist() == [200, 0, 100]
+    palette = painted([90, 90, 90, 60, 60, 60], np.array([[0, 1]]))
+    assert read_image(save(tmp_path / "p.png", palette, transparency=0))[0, :, 0].tolist() == [0, 60]
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_more_than_8_bits_are_stretched_from_minimum_to_maximum(tmp_path, dtype):
+    read = read_image(save(tmp_path / "deep.tif", np.array([[1000, 2000], [3000, 4095]], dtype)))
+    assert read[..., 0].ravel().tolist() == [0, 82, 165, 255]  # 255 x 1000 / 3095, 255 x 2000 / 3095
+    assert (read[..., 0] == read[..., 2]).all()
+    assert not read_image(save(tmp_path / "flat.tif", np.full((2, 2), 700, dtype))).any()
+
+
+def test_exif_rotation_is_applied_to_colour_and_deep_images(tmp_path):
+    turned = np.rot90(GRAY, k=-1)
+    assert np.array_equal(read_image(save(tmp_path / "a.png", GRAY, exif=EXIF))[..., 0], turned)
+    stretched = np.rint(turned.astype(float) * 255 / 220).astype(np.uint8)
+    deep = save(tmp_path / "deep.png", GRAY.astype(np.uint16) * 257, exif=EXIF)
+    assert np.array_equal(read_image(deep)[..., 0], stretched)
+    assert np.array_equal(read_mask(save(tmp_path / "mask.png", LESION, exif=EXIF)), np.rot90(LESION, k=-1))
+
+
+def test_damaged_absent_stacked_and_not_finite_images_are_refused_by_name(tmp_path):
+    whole = save(tmp_path / "whole.png", np.kron(RGB, np.ones((30, 30, 1), np.uint8)))
+    (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:200])
+    (tmp_path / "empty.png").touch()
+    Image.fromarray(GRAY).save(tmp_path / "stack.tif", save_all=True, append_images=[Image.fromarray(GRAY)] * 2)
+    save(tmp_path / "nan.tif", np.array([[0, np.nan]], np.float32))
+    for name, words in {
+        "cut.png": "not a readable image",
+        "empty.png": "not a readable image",
+        "absent.png": "no such file",
+        "stack.tif": "3 frames",
+        "nan.tif": "not finite",
+    }.items():
+        for read in (read_image, read_mask):
+            with pytest.raises(DataError, match=f"{name}: .*{words}"):
+                read(tmp_path / name)
+    with pytest.raises(DataError, match="image bytes"):
+        read_image(b"hello")
+
+
+MASK_FILES = {
+    "bits.png": LESION,
+    "labels.png": LESION.astype(np.uint8),
+    "gray-levels.png": np.where(LESION, 200, 90).astype(np.uint8),
+    "int32-labels.tif": LESION.astype(np.int32),
+    "uint16-full.png": LESION.astype(np.uint16) * 65535,
+    "float.tif": LESION.astype(np.float32) * 0.9,
+    "blue.bmp": LESION[..., None] * np.array([0, 0, 255], np.uint8),
+    "white-on-nothing.png": np.dstack([np.full(LESION.shape, 255, np.uint8)] * 3 + [LESION * np.uint8(255)]),
+    "palette-colour.png": painted([0, 0, 0, 128, 0, 0], LESION),
+    "palette-white-first.gif": painted([255, 255, 255, 0, 0, 0], ~LESION),
+}
+
+
+@pytest.mark.parametrize("name", MASK_FILES)
+def test_one_rule_reads_every_kind_of_mask(tmp_path, name):
+    read = read_mask(save(tmp_path / name, MASK_FILES[name]))
+    assert read.dtype == bool
+    assert np.array_equal(read, LESION)
+
+
+def test_jpeg_noise_falls_on_its_own_side(tmp_path):
+    lesion = np.kron(LESION, np.ones((21, 21), bool))  # edges inside the 8 x 8 blocks, so that JPEG rings
+    path = save(tmp_path / "noisy.jpg", lesion.astype(np.uint8) * 255, "RGB", quality=60)
+    values, full_scale = read_mask_values(path)
+    assert full_scale == 255
+    assert ((values > 0) & (values < 255)).any()
+    assert np.array_equal(read_mask(path), lesion)
+
+
+@pytest.mark.parametrize("values", [[[0, 1, 2, 3]], [[0, 100]], [[-1, 1]], [[0, 100_000]]])
+def test_masks_that_leave_it_open_what_is_the_lesion_are_refused(tmp_path, values):
+    with pytest.raises(DataError, match=r"several\.tif: mask values run from .*one mask a lesion class"):
+        read_mask(save(tmp_path / "several.tif", np.array(values, np.int32)))
+
+
+def test_a_case_needs_one_size_and_a_lesion():
+    with pytest.raises(DataError, match=r"a: the mask is 3 x 4, the image 4 x 3 \(EXIF rotation applied"):
+        make_case("a", RGB, LESION.T)
+    with pytest.raises(DataError, match="a: the mask is empty"):
+        make_case("a", RGB, LESION & False)

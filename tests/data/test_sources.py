@@ -1,0 +1,32 @@
+"""`load_data` finds phantoms, folders and hub data sets by name, and loads nothing heavy to do so."""
+
+import subprocess
+import sys
+
+import pytest
+from helpers import draw_discs, save_images
+
+from medsam_helpers.data.sources import load_data
+from medsam_helpers.errors import ConfigError
+
+
+def test_a_folder_is_taken_and_the_choices_are_listed_otherwise(tmp_path):
+    save_images(draw_discs(10), tmp_path / "mine")
+    assert str(load_data(str(tmp_path / "mine"), train_limit=3)) == "mine: 3 train, 1 dev, 2 val"
+    with pytest.raises(ConfigError, match="'kvasr' is unknown: use phantom, phantom-ultrasound, kvasir, breast, or a"):
+        load_data("kvasr")
+
+
+@pytest.mark.parametrize("source", ["phantom", "phantom-ultrasound"])
+def test_phantoms_are_cut_to_the_limits(source):
+    whole = load_data(source)
+    assert (len(whole.train), len(whole.dev), len(whole.val)) == (80, 16, 64)
+    cut = load_data(source, train_limit=3, dev_limit=0, val_limit=99)
+    assert (cut.train.names, cut.dev.names, cut.val.names) == (whole.train.names[:3], [], whole.val.names)
+    assert load_data(source, split_seed=1).train[0].digest != whole.train[0].digest == cut.train[0].digest
+
+
+def test_importing_the_sources_loads_neither_torch_nor_datasets():
+    script = "import medsam_helpers.data.sources, sys; print({'torch', 'datasets', 'pandas'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout == "set()\n"
