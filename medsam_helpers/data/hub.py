@@ -163,7 +163,7 @@ def _load_parts(repo: str) -> datasets.DatasetDict:
     from huggingface_hub.errors import HfHubHTTPError
 
     local = Path(repo).expanduser()
-    answers = local.is_dir() or _hub_answers()
+    answers = local.is_dir() or hub_answers()
     try:
         with _offline(not answers):
             return datasets.load_dataset(str(local) if local.is_dir() else repo)
@@ -182,14 +182,14 @@ def _endpoint() -> str:
     return datasets.config.HF_ENDPOINT
 
 
-def _hub_answers() -> bool:
+def hub_answers(url: str | None = None, timeout_s: float = PROBE_SECONDS) -> bool:
     """Whether the hub answers within seconds; its own client retries for half a minute before it gives up."""
     import datasets
 
     if datasets.config.HF_HUB_OFFLINE:
         return False
     try:
-        requests.head(_endpoint(), timeout=PROBE_SECONDS)
+        requests.head(url or _endpoint(), timeout=timeout_s)
     except requests.RequestException:
         return False
     return True
