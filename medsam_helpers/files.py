@@ -21,7 +21,7 @@ RELEASED = Path(__file__).parents[1] / "checkpoints"
 
 
 def find_checkpoint(name_or_path: str | Path) -> Path:
-    """The folder of a released decoder where only its name is given, unless such a path exists; any other path as is."""
+    """The folder of a released decoder where only its name is given and no such path exists; else the path as is."""
     path = Path(name_or_path).expanduser()
     bare = len(path.parts) == 1 and not path.exists()
     return RELEASED / path if bare and (RELEASED / path).is_dir() else path

@@ -189,7 +189,7 @@ def check_hub(purpose: str, advice: str) -> None:
 
     from medsam_helpers.data.hub import hub_answers
 
-    if not hub_answers():
+    if constants.HF_HUB_OFFLINE or not hub_answers(constants.ENDPOINT):
         raise CheckpointError(
             f"cannot {purpose}: the model hub {constants.ENDPOINT} does not answer, or HF_HUB_OFFLINE is set; {advice}"
         )

@@ -201,11 +201,11 @@ class TinyViT(nn.Module):
         )
 
     def fuse(self) -> TinyViT:
-        """This encoder with every batch normalisation folded into its convolution, for inference (in place)."""
+        """This encoder with every batch normalisation folded into its convolution, channels_last (in place)."""
         for module in self.modules():
             if isinstance(module, ConvNorm):
                 module.fuse()
-        return self
+        return self.to(memory_format=torch.channels_last)
 
     def forward(self, pixel_values: Tensor, **_: object) -> SamVisionEncoderOutput:
         """(B, 3, S, S) float pixels -> `last_hidden_state` (B, 256, 64, 64)."""
