@@ -30,8 +30,7 @@ def default_device() -> torch.device:
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bfloat16 pays on this device.
 
-    A CPU is asked to multiply, not for its list of abilities: several processors have bfloat16 instructions that are
-    slower than their float32, and several virtual machines hide the fast ones.
+    A CPU is timed: several processors have bfloat16 instructions that are slower than their float32.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -61,8 +60,7 @@ def _seconds_to_multiply(dtype: torch.dtype, side: int = 512) -> float:
 def effective_precision(requested: str, device: torch.device) -> str:
     """The precision that will really be used: "fp32", "bf16" or "fp16".
 
-    "auto" is bf16 where the hardware has it, else fp32. fp16 exists on CUDA only: `accelerate` leaves autocast off
-    elsewhere without a word, here it is said.
+    "auto" is bf16 where that is fast, else fp32. fp16 exists on CUDA only; elsewhere a warning says that it is fp32.
 
     Raises:
         ConfigError: unknown name.
@@ -82,18 +80,16 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision in _DTYPES)
 
 
-# Of malloc.h: how much free memory at the heap's end is given back, how much more than asked for is taken at a time,
-# and how many requests may get pages of their own.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # options of glibc's malloc.h
 
 
 @cache
 def keep_freed_memory() -> bool:
-    """Let the process keep large freed blocks for the next request, from now on; True where that was set.
+    """Let the whole process keep large freed blocks for the next request, from now on; True where that was set.
 
-    By default glibc gives each large block back to the system as soon as it is freed, and the next layer's result pays
-    for fresh pages, zeroed one by one. The peak stays what it is; the process holds on to it until it ends.
-    `MEDSAM_KEEP_MEMORY=0` leaves the allocator as it is. Does nothing where there is no glibc.
+    By default glibc gives each large block back as soon as it is freed, and the next layer's result pays for fresh
+    pages. The peak stays what it is; the process holds on to it until it ends. `MEDSAM_KEEP_MEMORY=0` leaves the
+    allocator as it is. Does nothing where there is no glibc.
     """
     if os.environ.get("MEDSAM_KEEP_MEMORY") == "0" or os.name != "posix":
         return False

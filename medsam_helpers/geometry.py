@@ -2,8 +2,7 @@
 
 *original*: the pixels as they came. *model*: long side scaled to the encoder's input size, padded right and bottom
 to a square. *mask*: the decoder's output grid, which covers the padded model space. An image, its mask, its boxes and
-its points all travel by the same scale-and-pad; what takes another way (stretching the mask to a square, say)
-lands somewhere else unless the image is square.
+its points all take this way; a mask stretched to a square lands somewhere else unless the image is square.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from medsam_helpers.errors import PromptError, ShapeError
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """The way between the coordinate spaces for one image size.
+    """Conversions between the coordinate spaces of one image size.
 
     Args:
         original_hw: height and width of the image in pixels.
@@ -45,20 +44,20 @@ class ImageTransform:
         return int(self.original_hw[0] * scale + 0.5), int(self.original_hw[1] * scale + 0.5)
 
     def covered_hw(self, side: int) -> tuple[float, float]:
-        """Height and width of the image's part of a square grid over the padded model space; the rest is padding.
+        """Height and width, in cells, not rounded, of the image's part of a grid over the padded model space.
 
         Args:
-            side: of the grid, cells. The result is in cells too, not rounded.
+            side: of the square grid, cells.
         """
         height, width = self.resized_hw
         return height * side / self.model_size, width * side / self.model_size
 
     def to_grid(self, coordinates: np.ndarray, side: int) -> np.ndarray:
-        """Coordinates of the original space on a square grid over the padded model space (float32).
+        """Points `(..., 2)` xy or boxes `(..., 4)` xyxy of the original space, in cells (float32).
 
         Args:
-            coordinates: points `(..., 2)` xy or boxes `(..., 4)` xyxy, original space.
-            side: of the grid, cells.
+            coordinates: in the original space.
+            side: of a square grid over the padded model space, cells.
         """
         return self._scaled(coordinates, self._scale_xy * np.float32(side / self.model_size))
 
@@ -91,10 +90,10 @@ class ImageTransform:
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
     def mask_to_target(self, mask: np.ndarray, size: int | None = None) -> torch.Tensor:
-        """The reference mask in the mask space: what the decoder's logits are trained against.
+        """The reference mask in the mask space, which the decoder's logits are trained against.
 
-        The mask takes the image's own way (resize, pad right and bottom); the padded space is then reduced to the
-        mask grid by area, and a cell belongs to the lesion when at least half of it does.
+        The mask is resized and padded as the image is; the padded space is then reduced to the mask grid by area, and
+        a cell belongs to the lesion when at least half of it does.
 
         Args:
             mask: (H, W) bool, original space.
@@ -114,8 +113,8 @@ class ImageTransform:
     def logits_to_original(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits (N, M, h, w) of the mask space, interpolated to the original space: (N, M, H, W) float32.
 
-        The order is that of `SamProcessor.post_process_masks`: enlarge to the padded model space, cut the padding
-        off, resize to the original. `logit > 0` afterwards is `sigmoid > 0.5` in the right space.
+        As `SamProcessor.post_process_masks`: enlarge to the padded model space, cut the padding off, resize to the
+        original. `logit > 0` afterwards is `sigmoid > 0.5` in the right space.
         """
         height, width = self.resized_hw
         large = F.interpolate(logits.float(), (self.model_size,) * 2, mode="bilinear", align_corners=False)
@@ -181,6 +180,6 @@ def mirror(prompts: np.ndarray, width: int) -> np.ndarray:
     if turned.shape[-1] == 4:
         turned[..., [0, 2]] = width - turned[..., [2, 0]]
     else:
-        # A point may lie up to a pixel beyond the last index; its mirror image stays inside.
+        # A point may lie up to a pixel beyond the last index.
         turned[..., 0] = np.maximum(width - 1 - turned[..., 0], 0)
     return turned

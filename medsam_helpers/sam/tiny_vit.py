@@ -1,8 +1,7 @@
 """TinyViT, the image encoder of MobileSAM and LiteMedSAM: a small hybrid of convolutions and windowed attention.
 
-Source: Wu et al., "TinyViT: Fast Pretraining Distillation for Small Vision Transformers", ECCV 2022, arXiv 2207.10666;
-Zhang et al., "Faster Segment Anything: Towards Lightweight SAM for Mobile Applications", arXiv 2306.14289.
-Module names follow the published checkpoints, so that these load with `strict=True`.
+Source: Wu et al., ECCV 2022, arXiv 2207.10666; MobileSAM: Zhang et al., arXiv 2306.14289. Module names follow the
+published checkpoints, so that these load with `strict=True`.
 """
 
 from __future__ import annotations
@@ -118,7 +117,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width, channels = x.shape
         size = self.window
-        # The grid is padded with zeros to whole windows; the padding takes part in attention, as it did in training.
+        # Padded with zeros to whole windows; the padding takes part in attention, as it did in training.
         padded = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))
         rows, columns = padded.shape[1] // size, padded.shape[2] // size
         windows = padded.view(batch, rows, size, columns, size, channels).transpose(2, 3)
@@ -130,32 +129,22 @@ class Block(nn.Module):
         return x + self.mlp(x)
 
 
-class ConvStage(nn.Module):
-    """The first stage: bottleneck convolutions on the finest grid, then a reduction."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(*[MBConv(STAGE_WIDTHS[0]) for _ in range(STAGE_DEPTHS[0])])
-        self.downsample = Reduction(STAGE_WIDTHS[0], STAGE_WIDTHS[1], REDUCTION_STRIDES[0])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.downsample(self.blocks(x))
-
-
-class AttentionStage(nn.Module):
-    """Stages 1 to 3: transformer blocks, then (but for the last) a reduction."""
+class Stage(nn.Module):
+    """Stage 0: bottleneck convolutions; 1 to 3: transformer blocks. Then, but for the last, a reduction."""
 
     def __init__(self, index: int) -> None:
         super().__init__()
-        width = STAGE_WIDTHS[index]
-        blocks = [Block(width, STAGE_HEADS[index], STAGE_WINDOWS[index]) for _ in range(STAGE_DEPTHS[index])]
+        self.attends = index > 0
+        width, heads, window = STAGE_WIDTHS[index], STAGE_HEADS[index], STAGE_WINDOWS[index]
+        blocks = (Block(width, heads, window) if self.attends else MBConv(width) for _ in range(STAGE_DEPTHS[index]))
         self.blocks = nn.Sequential(*blocks)
-        self.downsample = (
-            Reduction(width, STAGE_WIDTHS[index + 1], REDUCTION_STRIDES[index]) if index < 3 else nn.Identity()
-        )
+        last = index == len(STAGE_WIDTHS) - 1
+        self.downsample = nn.Identity() if last else Reduction(width, STAGE_WIDTHS[index + 1], REDUCTION_STRIDES[index])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.downsample(self.blocks(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        if self.attends:  # on a grid (B, H, W, C)
+            return self.downsample(self.blocks(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        return self.downsample(self.blocks(x))
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -192,7 +181,7 @@ class TinyViT(nn.Module):
         self.config = config
         channels = config.output_channels
         self.patch_embed = PatchEmbed(config.image_size)
-        self.layers = nn.ModuleList([ConvStage(), *[AttentionStage(i) for i in (1, 2, 3)]])
+        self.layers = nn.ModuleList(Stage(index) for index in range(4))
         self.neck = nn.Sequential(
             nn.Conv2d(STAGE_WIDTHS[-1], channels, 1, bias=False),
             ChannelNorm(channels, eps=1e-6),
