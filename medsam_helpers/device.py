@@ -28,10 +28,7 @@ def default_device() -> torch.device:
 
 @cache
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 pays on this device.
-
-    A CPU is timed: several processors have bfloat16 instructions that are slower than their float32.
-    """
+    """Whether bfloat16 is quicker; a CPU is timed, since some have bfloat16 instructions slower than their float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
@@ -43,7 +40,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def _seconds_to_multiply(dtype: torch.dtype, side: int = 512) -> float:
-    """Shortest processor time of several matrix products on one thread; other work on the machine does not count."""
+    """Shortest processor time of several matrix products on one thread."""
     left, right = torch.ones(side, side, dtype=dtype), torch.ones(side, side, dtype=dtype)
     threads, taken = torch.get_num_threads(), []
     torch.set_num_threads(1)
@@ -76,7 +73,7 @@ def effective_precision(requested: str, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Context in which matrix products and convolutions run in an effective precision."""
+    """A context in which matrix products and convolutions run in an effective precision."""
     return torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision in _DTYPES)
 
 
@@ -102,7 +99,7 @@ def keep_freed_memory() -> bool:
 
 
 def restart_peak() -> None:
-    """Let `peak_mb` count from now on, where the system can do that (Linux)."""
+    """Let `peak_mb` count from now on (on Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
@@ -110,7 +107,7 @@ def restart_peak() -> None:
 def peak_mb() -> int | None:
     """The most memory that this process has held since `restart_peak`, in MB; None where the system does not say.
 
-    Memory that `keep_freed_memory` keeps counts, so a later run of the same process starts from what an earlier held.
+    What `keep_freed_memory` keeps counts: a later run of the process starts from what an earlier one held.
     """
     try:
         found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)

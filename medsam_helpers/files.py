@@ -29,18 +29,10 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path in the same folder; what is written there takes `path`'s place when the block ends.
+    """A temporary path in the same folder; what is written there takes `path`'s place when the block ends.
 
-    After an error or an interrupt the old file, if there was one, is as it was, and nothing half-written stays.
-    The temporary name keeps the suffix, since some writers (`numpy.save`, Pillow) read the format from it.
-    Missing parent folders are made.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic_write(Path(folder, "notes", "a.txt")) as temporary:
-    ...         _ = temporary.write_text("whole")
-    ...     Path(folder, "notes", "a.txt").read_text()
-    'whole'
+    After an error or an interrupt the old file, if there was one, is as it was, and nothing half-written stays. The
+    temporary name keeps the suffix, from which some writers read the format. Missing parent folders are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

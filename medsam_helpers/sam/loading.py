@@ -26,21 +26,13 @@ _TIED = "prompt_encoder.shared_embedding.positional_embedding"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the rest of the package has to know of a model.
+    """Sizes, scaling and origin of a model."""
 
-    Args:
-        name: a name of `checkpoints.WEIGHTS`, or a folder's.
-        base_digest: SHA-256 of the weights as published or saved.
-        model_size: side of the square input, pixels.
-        mask_size: side of the decoder's square output.
-        pixel_scaling: "imagenet" (mean and deviation of ImageNet) or "minmax" (each image to [0, 1]).
-    """
-
-    name: str
-    base_digest: str
-    model_size: int
-    mask_size: int
-    pixel_scaling: str
+    name: str  # one of `checkpoints.NAMES`, or a folder's
+    base_digest: str  # SHA-256 of the weights as published or saved
+    model_size: int  # side of the square input, pixels
+    mask_size: int  # side of the decoder's square output
+    pixel_scaling: str  # "imagenet" (mean and deviation of ImageNet) or "minmax" (each image to [0, 1])
 
     def transform(self, original_hw: tuple[int, int]) -> ImageTransform:
         """The three coordinate spaces of an image of this size under this model."""
@@ -51,10 +43,9 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | Prom
     """A SAM in eval mode, on the CPU, in float32.
 
     Args:
-        name_or_path: `mobile-sam`, `lite-medsam`, `sam-vit-base`, `medsam-vit-base`; or one of their original
-            files, known by its hash; or a folder in `save_pretrained`'s layout with safetensors weights.
-            `mobile-sam-last-stage` and `lite-medsam-last-stage` are partially unfrozen: this stage may train as well.
-            To compare with: `unet` or `unet-box`, a network with random weights behind the same interface.
+        name_or_path: one of `checkpoints.NAMES`; or an original file of `mobile-sam` or `lite-medsam`, known by its
+            hash; or a folder in `save_pretrained`'s layout with safetensors weights. The names with `-last-stage` are
+            partially unfrozen; `unet` and `unet-box` have random weights, behind the same interface.
         show_progress: show the bar of a download.
     Raises:
         ConfigError: no such name or path.
@@ -74,10 +65,11 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | Prom
             weights.check_hub(f"load {entry.repository}", advice)
         return _load_pretrained(entry.repository, entry.name)
     if entry is not None:
-        return _load_pinned(weights.fetch(entry, show_progress), entry)
+        return _label(load_light(weights.fetch(entry, show_progress), name), name, entry.sha256)
     path = Path(name_or_path).expanduser()
     if path.is_file():
-        return _load_pinned(path, weights.identify(path))
+        known = weights.identify(path)
+        return _label(load_light(path, known.name), known.name, known.sha256)
     if (path / "config.json").is_file():
         return _load_pretrained(path, path.name)
     if (path / "decoder.safetensors").is_file():
@@ -86,10 +78,6 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | Prom
         f"no model {name!r}: use {', '.join(weights.WEIGHTS)}, an original checkpoint file, or a folder "
         "saved with save_pretrained (config.json and model.safetensors)"
     )
-
-
-def _load_pinned(path: Path, entry: weights.PinnedFile) -> Sam:
-    return _label(load_light(path, entry.name), entry.name, entry.sha256)
 
 
 def _load_pretrained(source: str | Path, name: str) -> Sam:
@@ -108,8 +96,7 @@ def _load_pretrained(source: str | Path, name: str) -> Sam:
             model = Sam.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
     except CheckpointError:
         raise
-    # Whatever transformers or safetensors raise for a damaged folder, the reader needs the file and one line.
-    except Exception as error:
+    except Exception as error:  # a damaged folder makes transformers and safetensors raise all kinds
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise CheckpointError(f"{source}: cannot be loaded as a SAM ({reason})") from error
     return _label(model.eval(), name, state_digest(model))
@@ -137,8 +124,7 @@ def model_info(model: SamModel) -> ModelInfo:
         name=getattr(config, "base_name", "unnamed"),
         base_digest=getattr(config, "base_digest", None) or state_digest(model),
         model_size=config.vision_config.image_size,
-        # The decoder enlarges the embedding by 2 x 2.
-        mask_size=4 * config.prompt_encoder_config.image_embedding_size,
+        mask_size=4 * config.prompt_encoder_config.image_embedding_size,  # the decoder enlarges twice by 2
         pixel_scaling=getattr(config, "pixel_scaling", "imagenet"),
     )
 

@@ -61,8 +61,8 @@ def read_card(folder: Path) -> dict[str, Any]:
         return card
     except (OSError, ValueError, KeyError) as error:  # text that is no UTF-8 or no JSON is a ValueError
         raise CheckpointError(
-            f"{folder}: not a decoder checkpoint ({path.name}: {type(error).__name__}). It needs {DECODER_FILE} "
-            f"and {CARD_FILE}, as `medsam finetune --output` writes them"
+            f"{folder}: not a decoder checkpoint ({path.name}: {type(error).__name__}). It needs {DECODER_FILE} and "
+            f"{CARD_FILE}, as `medsam finetune --output` writes them"
         ) from error
 
 
