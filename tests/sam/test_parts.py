@@ -29,7 +29,7 @@ def test_freezing_leaves_gradients_to_the_named_parts_only(tiny_sam):
     assert tiny_sam.prompt_encoder.no_mask_embed.weight.requires_grad
     with pytest.raises(ConfigError, match="unknown part decoder: this model has vision_encoder, prompt_encoder"):
         freeze_all_but(tiny_sam, ["decoder"])
-    with pytest.raises(ConfigError, match="unknown part last_stage: .*; mobile-sam-last-stage"):
+    with pytest.raises(ConfigError, match=r"unknown part last_stage: .*; mobile-sam-last-stage"):
         check_parts(tiny_sam, ["mask_decoder", "last_stage"])
 
 
