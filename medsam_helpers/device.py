@@ -33,7 +33,9 @@ def has_fast_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
-    abilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch cannot be asked: no
+    abilities: dict[str, bool] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # older versions of torch cannot be asked: no
     if not any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
         return False
     return _seconds_to_multiply(torch.float32) > 1.3 * _seconds_to_multiply(torch.bfloat16)

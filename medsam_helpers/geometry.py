@@ -26,10 +26,7 @@ class ImageTransform:
         model_size: side of the encoder's square input (1024; 256 for `lite-medsam`).
         mask_size: side of the decoder's square output (256).
 
-    >>> transform = ImageTransform((300, 600))
-    >>> transform.resized_hw
-    (512, 1024)
-    >>> transform.to_model(np.array([0, 0, 600, 300]))
+    >>> ImageTransform((300, 600)).to_model(np.array([0, 0, 600, 300]))
     array([   0.,    0., 1024.,  512.], dtype=float32)
     """
 
@@ -39,7 +36,7 @@ class ImageTransform:
 
     @property
     def resized_hw(self) -> tuple[int, int]:
-        """Size of the image inside the model space, before padding; rounded as `SamProcessor` rounds it."""
+        """Size of the image in the model space, before padding; rounded as `SamProcessor` rounds it."""
         scale = self.model_size / max(self.original_hw)
         return int(self.original_hw[0] * scale + 0.5), int(self.original_hw[1] * scale + 0.5)
 
@@ -75,7 +72,7 @@ class ImageTransform:
         return (pairs.reshape(*pairs.shape[:-1], -1, 2) * scale_xy).reshape(pairs.shape)
 
     def image_to_model(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 -> (h, w, 3) uint8, resized with Pillow's antialiased bilinear filter, not yet padded."""
+        """(H, W, 3) uint8 -> (h, w, 3) uint8, resized with Pillow's bilinear filter, not yet padded."""
         self._check(image)
         height, width = self.resized_hw
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
@@ -164,8 +161,8 @@ def mirror(prompts: np.ndarray, width: int) -> np.ndarray:
 
     A box's sides lie between pixels, 0 to `width`; a point names a pixel, 0 to `width - 1`.
 
-    >>> mirror(np.array([1, 0, 4, 2]), width=10), mirror(np.array([1, 0]), width=10)
-    (array([6., 0., 9., 2.], dtype=float32), array([8., 0.], dtype=float32))
+    >>> mirror(np.array([1, 0, 4, 2]), width=10)
+    array([6., 0., 9., 2.], dtype=float32)
     """
     turned = np.array(prompts, np.float32)
     if turned.shape[-1] == 4:

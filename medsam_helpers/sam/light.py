@@ -33,8 +33,7 @@ _RENAMES = [
     (rf"{_MLP}\.2\.", r"\1.proj_out."),
 ]
 _GAUSSIAN = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
-# The ImageNet classifier that MobileSAM's file still carries.
-_UNUSED = ("image_encoder.head.", "image_encoder.norm_head.")
+_UNUSED = ("image_encoder.head.", "image_encoder.norm_head.")  # an ImageNet classifier in MobileSAM's file
 _SIZE_AND_SCALING = {"mobile-sam": (1024, "imagenet"), "lite-medsam": (256, "minmax")}
 
 

@@ -89,9 +89,8 @@ def _load_pretrained(source: str | Path, name: str) -> Sam:
             model = Sam(config)
             model.vision_encoder.fuse()
             state = load_file(Path(source) / "model.safetensors")
-            # `save_pretrained` writes a shared tensor once: it gets both of its names back.
-            shared = {_TIED: state["shared_image_embedding.positional_embedding"]}
-            model.load_state_dict(shared | state, strict=True)
+            # `save_pretrained` writes a shared tensor under one name only.
+            model.load_state_dict({_TIED: state["shared_image_embedding.positional_embedding"]} | state, strict=True)
         else:
             model = Sam.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
     except CheckpointError:

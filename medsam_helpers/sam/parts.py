@@ -21,11 +21,7 @@ def parts_of(model: SamModel) -> list[str]:
 
 
 def check_parts(model: SamModel, trainable: Iterable[str]) -> None:
-    """Raise where the model lacks one of the parts that shall train.
-
-    Raises:
-        ConfigError: it has no part of that name.
-    """
+    """Raise `ConfigError` where the model lacks one of the parts that shall train."""
     there = parts_of(model)
     if unknown := set(trainable) - set(there):
         advice = "; mobile-sam-last-stage and lite-medsam-last-stage have it" * ("last_stage" in unknown)

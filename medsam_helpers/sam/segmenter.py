@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,15 +22,13 @@ from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam, model_info, pixel_values
 from medsam_helpers.sam.tuned import load_checkpoint
 
+_Prompt = np.ndarray | None
 _PROMPTS_AT_ONCE = 16  # each takes about 0.1 GB inside the decoder
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """The encoder's output for one image: `features` (1, 256, 64, 64) float32, and the image's transform.
-
-    With test-time augmentation, `mirrored` is the output for the mirror image, of the same shape.
-    """
+    """The encoder's output for an image, `features` (1, 256, 64, 64) float32, and (tta) for its mirror image."""
 
     features: Tensor
     transform: ImageTransform
@@ -38,11 +37,10 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer to N prompts, M masks each (1, or 3 with `multimask`).
+    """The answer to N prompts, M masks each (1, or 3 with `multimask`); with test-time augmentation that of both views.
 
-    `masks` (N, M, H, W) bool in the original space; `scores` (N, M), the model's own guess of each mask's IoU;
-    `logits` (N, M, h, w) float32 in the mask space, which may go back in as the next prompt's `mask_logits`. With
-    test-time augmentation masks and scores are of both views, the logits of the image as it is.
+    `masks` (N, M, H, W) bool, original space; `scores` (N, M), the model's own guess of each mask's IoU; `logits`
+    (N, M, h, w) float32, mask space, of the image as it is: they may go back in as the next prompt's `mask_logits`.
     """
 
     masks: np.ndarray
@@ -77,8 +75,7 @@ class Segmenter:
         self.precision = effective_precision(precision, self.device)
         self.model = model.to(self.device).eval()
         self.info = model_info(model)
-        self.store = store
-        self.tta = tta
+        self.store, self.tta = store, tta
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -86,25 +83,21 @@ class Segmenter:
         return ("as-is", "mirrored") if self.tta else ("as-is",)
 
     @classmethod
-    def load(cls, name_or_checkpoint: str | Path, **options: object) -> Segmenter:
+    def load(cls, name_or_checkpoint: str | Path, **options: Any) -> Segmenter:
         """A segmenter from a model's name or path, a decoder checkpoint's folder, or the name of a released one."""
         fine_tuned = (find_checkpoint(name_or_checkpoint) / "run_card.json").is_file()
-        model = load_checkpoint(name_or_checkpoint) if fine_tuned else load_sam(name_or_checkpoint)
-        return cls(model, **options)
+        return cls((load_checkpoint if fine_tuned else load_sam)(name_or_checkpoint), **options)
 
-    @torch.inference_mode()
     def embed(self, image: np.ndarray) -> Embedding:
         """The embedding of an image (H, W, 3) uint8 RGB: the slow part, once an image."""
         return self.embed_batch([image])[0]
 
-    @torch.inference_mode()
     def embed_batch(self, images: Sequence[np.ndarray]) -> list[Embedding]:
         """The embeddings of several images, encoded at once; their sizes may differ."""
         features = [self.encode([TURNS[view](image) for image in images]).split(1) for view in self.views]
-        transforms = [self.info.transform(image.shape[:2]) for image in images]
         return [
-            Embedding(seen, transform, *mirrored)
-            for transform, seen, *mirrored in zip(transforms, *features, strict=True)
+            Embedding(first, self.info.transform(image.shape[:2]), *mirrored)
+            for image, first, *mirrored in zip(images, *features, strict=True)
         ]
 
     @torch.inference_mode()
@@ -119,9 +112,9 @@ class Segmenter:
         self,
         image: np.ndarray | Embedding,
         *,
-        boxes: np.ndarray | None = None,
-        points: np.ndarray | None = None,
-        labels: np.ndarray | None = None,
+        boxes: _Prompt = None,
+        points: _Prompt = None,
+        labels: _Prompt = None,
         mask_logits: Tensor | None = None,
         multimask: bool = False,
     ) -> Prediction:
@@ -159,11 +152,10 @@ class Segmenter:
         return Prediction(torch.cat(masks).cpu().numpy(), scores.cpu().numpy(), logits.cpu())
 
     def _decode(self, features: Tensor, prompts: dict[str, Tensor], multimask: bool) -> tuple[Tensor, Tensor]:
-        """Logits (N, M, h, w) and scores (N, M) of the prompts, a few at a time."""
+        """Logits (N, M, h, w) and scores (N, M); prompts go along the batch: SamModel takes one mask an image."""
         count, outputs = len(next(iter(prompts.values()))), []
         for start in range(0, count, _PROMPTS_AT_ONCE):
             part = {name: value[start : start + _PROMPTS_AT_ONCE] for name, value in prompts.items()}
-            # Prompts go along the batch axis: SamModel takes one mask prompt an image, not one a box.
             seen = features.to(self.device).expand(min(_PROMPTS_AT_ONCE, count - start), -1, -1, -1)
             outputs.append(self.model(image_embeddings=seen, multimask_output=multimask, **part))
         logits, scores = ([one[name][:, 0].float() for one in outputs] for name in ("pred_masks", "iou_scores"))
@@ -182,12 +174,7 @@ class Segmenter:
         return prediction.masks[:, 0], prediction.scores[:, 0]
 
     def _prompt_inputs(
-        self,
-        transform: ImageTransform,
-        boxes: np.ndarray | None,
-        points: np.ndarray | None,
-        labels: np.ndarray | None,
-        mask_logits: Tensor | None,
+        self, transform: ImageTransform, boxes: _Prompt, points: _Prompt, labels: _Prompt, mask_logits: Tensor | None
     ) -> dict[str, Tensor]:
         """The prompts as `SamModel` takes them, one a row of the batch, in the model space."""
         inputs: dict[str, Tensor] = {}
@@ -197,9 +184,8 @@ class Segmenter:
         if points is not None:
             checked = check_points(points, transform.original_hw).reshape(-1, *np.atleast_2d(points).shape[-2:])
             inputs["input_points"] = torch.from_numpy(transform.to_model(checked))[:, None]
-            count = checked.shape[0] * checked.shape[1]
-            labels = np.ones(count) if labels is None else np.asarray(labels)
-            if labels.size != count or not np.isin(labels, (0, 1)).all():
+            labels = np.ones(checked.shape[:2]) if labels is None else np.asarray(labels)
+            if labels.size != checked[..., 0].size or not np.isin(labels, (0, 1)).all():
                 raise PromptError(f"labels must be 0 or 1, one a point: {labels.shape} for points {checked.shape}")
             inputs["input_labels"] = torch.as_tensor(labels, dtype=torch.int64).reshape(len(checked), 1, -1)
         elif labels is not None:

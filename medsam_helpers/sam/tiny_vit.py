@@ -17,8 +17,7 @@ STAGE_WIDTHS = (64, 128, 160, 320)
 STAGE_DEPTHS = (2, 2, 6, 2)
 STAGE_HEADS = (2, 4, 5, 10)
 STAGE_WINDOWS = (7, 7, 14, 7)
-# The strides of the reductions after stages 0, 1, 2: the last stage keeps SAM's 64 x 64 grid.
-REDUCTION_STRIDES = (2, 2, 1)
+REDUCTION_STRIDES = (2, 2, 1)  # after stages 0, 1, 2: the last stage keeps SAM's 64 x 64 grid
 
 
 class ConvNorm(nn.Module):
@@ -38,30 +37,22 @@ class ConvNorm(nn.Module):
             self.c, self.bn = fuse_conv_bn_eval(self.c.eval(), self.bn.eval()), nn.Identity()
 
 
-class MBConv(nn.Module):
-    """Inverted bottleneck: widen by 4, depthwise 3 x 3, narrow, add the input."""
+class Bottleneck(nn.Module):
+    """Pointwise, depthwise 3 x 3 and pointwise convolution; with `residual` the input is added.
 
-    def __init__(self, width: int) -> None:
+    Stage 0 is made of them; between two stages one changes the width, and halves the grid where `stride` is 2.
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, stride: int = 1, residual: bool = False) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(width, 4 * width)
-        self.conv2 = ConvNorm(4 * width, 4 * width, kernel=3, groups=4 * width)
-        self.conv3 = ConvNorm(4 * width, width)
+        self.residual = residual
+        self.conv1 = ConvNorm(inputs, hidden)
+        self.conv2 = ConvNorm(hidden, hidden, kernel=3, stride=stride, groups=hidden)
+        self.conv3 = ConvNorm(hidden, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(x + self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x))))))
-
-
-class Reduction(nn.Module):
-    """Changes the width between two stages, and halves the grid where `stride` is 2."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = ConvNorm(inputs, outputs)
-        self.conv2 = ConvNorm(outputs, outputs, kernel=3, stride=stride, groups=outputs)
-        self.conv3 = ConvNorm(outputs, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+        y = self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+        return F.gelu(x + y) if self.residual else y
 
 
 class WindowAttention(nn.Module):
@@ -130,21 +121,26 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Stage 0: bottleneck convolutions; 1 to 3: transformer blocks. Then, but for the last, a reduction."""
+    """Stage 0: bottleneck convolutions; 1 to 3: transformer blocks. Then, but for the last, a change of width."""
 
     def __init__(self, index: int) -> None:
         super().__init__()
-        self.attends = index > 0
-        width, heads, window = STAGE_WIDTHS[index], STAGE_HEADS[index], STAGE_WINDOWS[index]
-        blocks = (Block(width, heads, window) if self.attends else MBConv(width) for _ in range(STAGE_DEPTHS[index]))
-        self.blocks = nn.Sequential(*blocks)
-        last = index == len(STAGE_WIDTHS) - 1
-        self.downsample = nn.Identity() if last else Reduction(width, STAGE_WIDTHS[index + 1], REDUCTION_STRIDES[index])
+        self.attends, width = index > 0, STAGE_WIDTHS[index]
+        self.blocks = nn.Sequential()
+        for _ in range(STAGE_DEPTHS[index]):
+            if self.attends:
+                self.blocks.append(Block(width, STAGE_HEADS[index], STAGE_WINDOWS[index]))
+            else:
+                self.blocks.append(Bottleneck(width, 4 * width, width, residual=True))
+        self.downsample: nn.Module = nn.Identity()
+        if index < len(REDUCTION_STRIDES):
+            wider = STAGE_WIDTHS[index + 1]
+            self.downsample = Bottleneck(width, wider, wider, REDUCTION_STRIDES[index])
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.attends:  # on a grid (B, H, W, C)
-            return self.downsample(self.blocks(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-        return self.downsample(self.blocks(x))
+        # Transformer blocks take a grid (B, H, W, C).
+        x = self.blocks(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if self.attends else self.blocks(x)
+        return self.downsample(x)
 
 
 class ChannelNorm(nn.LayerNorm):
