@@ -86,7 +86,11 @@ WEIGHTS: dict[str, PinnedFile | HubRepository] = {
             note=f"MedSAM's light model, input 256, boxes. {_SAW_THE_DATA}",
         ),
         HubRepository("sam-vit-base", "facebook/sam-vit-base", note="SAM ViT-B (Kirillov et al., ICCV 2023)"),
-        HubRepository("medsam-vit-base", "wanglab/medsam-vit-base", note=f"MedSAM (Ma et al., 2024). {_SAW_THE_DATA}"),
+        HubRepository(
+            "medsam-vit-base",
+            "wanglab/medsam-vit-base",
+            note=f"MedSAM (Ma et al., Nature Communications 2024). {_SAW_THE_DATA}",
+        ),
     )
 }
 NAMES = (*WEIGHTS, *LAST_STAGE, *SPECIALISTS)
