@@ -52,7 +52,7 @@ class EmbeddingStore:
     @classmethod
     def for_model(cls, info: ModelInfo, precision: str, root: Path | None = None) -> EmbeddingStore:
         """The store of a model under `root` (default: the cache), one folder a key."""
-        key = {
+        key: dict[str, str | int] = {
             "base": info.name,
             "base_digest": info.base_digest,
             "model_size": info.model_size,
