@@ -34,7 +34,7 @@ from pathlib import Path
 import torch
 
 from medsam_helpers.data.sources import load_data
-from medsam_helpers.device import autocast, default_device, has_fast_bf16, peak_mb, restart_peak
+from medsam_helpers.device import autocast, default_device, has_fast_bf16, keep_freed_memory, peak_mb, restart_peak
 from medsam_helpers.files import atomic_write
 from medsam_helpers.runs.card import write_run_card
 from medsam_helpers.sam.embeddings import EmbeddingStore
@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder for the record")
     args = parser.parse_args()
     if args.pieces or args.peak:
+        keep_freed_memory()
         print(json.dumps(peak(args) if args.peak else measure(args)))
         return
 

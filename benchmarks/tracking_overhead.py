@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from medsam_helpers.data.sources import load_data
-from medsam_helpers.device import default_device
+from medsam_helpers.device import default_device, keep_freed_memory
 from medsam_helpers.mlops.server import Server
 from medsam_helpers.mlops.tracking import RunTracker
 from medsam_helpers.runs.finetune import embed_cases
@@ -40,6 +40,7 @@ def main() -> None:
     args = parser.parse_args()
     data = load_data("phantom-ultrasound", train_limit=args.images, dev_limit=4, val_limit=0)
     recipe = get_recipe("quick").but(epochs=args.epochs)
+    keep_freed_memory()
     segmenter = Segmenter(load_sam(args.model), precision=recipe.precision)
     segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
     for cases in (data.train, data.dev):

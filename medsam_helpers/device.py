@@ -28,23 +28,21 @@ def default_device() -> torch.device:
 
 @cache
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 pays on this device.
-
-    A CPU is asked to multiply, not for its list of abilities: several processors have bfloat16 instructions that are
-    slower than their float32, and several virtual machines hide the fast ones.
-    """
+    """Whether bfloat16 is quicker; a CPU is timed, since some have bfloat16 instructions slower than their float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
-    abilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch cannot be asked: no
+    abilities: dict[str, bool] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # older versions of torch cannot be asked: no
     if not any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
         return False
     return _seconds_to_multiply(torch.float32) > 1.3 * _seconds_to_multiply(torch.bfloat16)
 
 
 def _seconds_to_multiply(dtype: torch.dtype, side: int = 512) -> float:
-    """Shortest processor time of several matrix products on one thread; other work on the machine does not count."""
+    """Shortest processor time of several matrix products on one thread."""
     left, right = torch.ones(side, side, dtype=dtype), torch.ones(side, side, dtype=dtype)
     threads, taken = torch.get_num_threads(), []
     torch.set_num_threads(1)
@@ -61,8 +59,7 @@ def _seconds_to_multiply(dtype: torch.dtype, side: int = 512) -> float:
 def effective_precision(requested: str, device: torch.device) -> str:
     """The precision that will really be used: "fp32", "bf16" or "fp16".
 
-    "auto" is bf16 where the hardware has it, else fp32. fp16 exists on CUDA only: `accelerate` leaves autocast off
-    elsewhere without a word, here it is said.
+    "auto" is bf16 where that is fast, else fp32. fp16 exists on CUDA only; elsewhere a warning says that it is fp32.
 
     Raises:
         ConfigError: unknown name.
@@ -78,22 +75,20 @@ def effective_precision(requested: str, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Context in which matrix products and convolutions run in an effective precision."""
+    """A context in which matrix products and convolutions run in an effective precision."""
     return torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision in _DTYPES)
 
 
-# Of malloc.h: how much free memory at the heap's end is given back, how much more than asked for is taken at a time,
-# and how many requests may get pages of their own.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # options of glibc's malloc.h
 
 
 @cache
 def keep_freed_memory() -> bool:
-    """Let the process keep large freed blocks for the next request, from now on; True where that was set.
+    """Let the whole process keep large freed blocks for the next request, from now on; True where that was set.
 
-    By default glibc gives each large block back to the system as soon as it is freed, and the next layer's result pays
-    for fresh pages, zeroed one by one. The peak stays what it is; the process holds on to it until it ends.
-    `MEDSAM_KEEP_MEMORY=0` leaves the allocator as it is. Does nothing where there is no glibc.
+    By default glibc gives each large block back as soon as it is freed, and the next layer's result pays for fresh
+    pages. The peak stays what it is; the process holds on to it until it ends. `MEDSAM_KEEP_MEMORY=0` leaves the
+    allocator as it is. Does nothing where there is no glibc.
     """
     if os.environ.get("MEDSAM_KEEP_MEMORY") == "0" or os.name != "posix":
         return False
@@ -106,7 +101,7 @@ def keep_freed_memory() -> bool:
 
 
 def restart_peak() -> None:
-    """Let `peak_mb` count from now on, where the system can do that (Linux)."""
+    """Let `peak_mb` count from now on (on Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
@@ -114,7 +109,7 @@ def restart_peak() -> None:
 def peak_mb() -> int | None:
     """The most memory that this process has held since `restart_peak`, in MB; None where the system does not say.
 
-    Memory that `keep_freed_memory` keeps counts, so a later run of the same process starts from what an earlier held.
+    What `keep_freed_memory` keeps counts: a later run of the process starts from what an earlier one held.
     """
     try:
         found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)

@@ -31,3 +31,8 @@ class ConfigError(MedsamError, ValueError):
 
 class TrainingError(MedsamError):
     """Training cannot go on; what it reached before is kept."""
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """What an error of a library says, on one line; its name where it says nothing."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:limit].rstrip(".")

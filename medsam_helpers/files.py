@@ -21,7 +21,7 @@ RELEASED = Path(__file__).parents[1] / "checkpoints"
 
 
 def find_checkpoint(name_or_path: str | Path) -> Path:
-    """The folder of a shipped decoder where only its name is given, unless such a path exists; any other path as is."""
+    """The folder of a released decoder where only its name is given and no such path exists; else the path as is."""
     path = Path(name_or_path).expanduser()
     bare = len(path.parts) == 1 and not path.exists()
     return RELEASED / path if bare and (RELEASED / path).is_dir() else path
@@ -29,28 +29,24 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path in the same folder; what is written there takes `path`'s place when the block ends.
+    """A temporary path in the same folder; what is written there takes `path`'s place when the block ends.
 
-    After an error or an interrupt the old file, if there was one, is as it was, and nothing half-written stays.
-    The temporary name keeps the suffix, since some writers (`numpy.save`, Pillow) read the format from it.
-    Missing parent folders are made.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic_write(Path(folder, "notes", "a.txt")) as temporary:
-    ...         _ = temporary.write_text("whole")
-    ...     Path(folder, "notes", "a.txt").read_text()
-    'whole'
+    After an error or an interrupt the old file, if there was one, is as it was, and nothing half-written stays. The
+    temporary name keeps the suffix, from which some writers read the format. Missing parent folders are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
-        # Some writers (safetensors) make files for their owner alone; these get what any new file gets.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        give_ordinary_permissions(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def give_ordinary_permissions(path: Path) -> None:
+    """Give a file the permissions of any new file: some writers (safetensors) make theirs for their owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)

@@ -2,8 +2,7 @@
 
 *original*: the pixels as they came. *model*: long side scaled to the encoder's input size, padded right and bottom
 to a square. *mask*: the decoder's output grid, which covers the padded model space. An image, its mask, its boxes and
-its points all travel by the same scale-and-pad; what takes another way (stretching the mask to a square, say)
-lands somewhere else unless the image is square.
+its points all take this way; a mask stretched to a square lands somewhere else unless the image is square.
 """
 
 from __future__ import annotations
@@ -20,17 +19,14 @@ from medsam_helpers.errors import PromptError, ShapeError
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """The way between the coordinate spaces for one image size.
+    """Conversions between the coordinate spaces of one image size.
 
     Args:
         original_hw: height and width of the image in pixels.
         model_size: side of the encoder's square input (1024; 256 for `lite-medsam`).
         mask_size: side of the decoder's square output (256).
 
-    >>> transform = ImageTransform((300, 600))
-    >>> transform.resized_hw
-    (512, 1024)
-    >>> transform.to_model(np.array([0, 0, 600, 300]))
+    >>> ImageTransform((300, 600)).to_model(np.array([0, 0, 600, 300]))
     array([   0.,    0., 1024.,  512.], dtype=float32)
     """
 
@@ -40,26 +36,17 @@ class ImageTransform:
 
     @property
     def resized_hw(self) -> tuple[int, int]:
-        """Size of the image inside the model space, before padding; rounded as `SamProcessor` rounds it."""
+        """Size of the image in the model space, before padding; rounded as `SamProcessor` rounds it."""
         scale = self.model_size / max(self.original_hw)
         return int(self.original_hw[0] * scale + 0.5), int(self.original_hw[1] * scale + 0.5)
 
     def covered_hw(self, side: int) -> tuple[float, float]:
-        """Height and width of the image's part of a square grid over the padded model space; the rest is padding.
-
-        Args:
-            side: of the grid, cells. The result is in cells too, not rounded.
-        """
+        """Height and width of the image's part of a grid of `side` x `side` cells over the padded model space."""
         height, width = self.resized_hw
         return height * side / self.model_size, width * side / self.model_size
 
     def to_grid(self, coordinates: np.ndarray, side: int) -> np.ndarray:
-        """Coordinates of the original space on a square grid over the padded model space (float32).
-
-        Args:
-            coordinates: points `(..., 2)` xy or boxes `(..., 4)` xyxy, original space.
-            side: of the grid, cells.
-        """
+        """As `to_model`, in cells of a grid of `side` x `side` cells over the padded model space."""
         return self._scaled(coordinates, self._scale_xy * np.float32(side / self.model_size))
 
     def to_model(self, coordinates: np.ndarray) -> np.ndarray:
@@ -67,7 +54,7 @@ class ImageTransform:
         return self.to_grid(coordinates, self.model_size)
 
     def to_mask(self, coordinates: np.ndarray) -> np.ndarray:
-        """Points `(..., 2)` xy or boxes `(..., 4)` xyxy of the original space, in the mask space (float32)."""
+        """As `to_model`, in the mask space."""
         return self.to_grid(coordinates, self.mask_size)
 
     def to_original(self, coordinates: np.ndarray) -> np.ndarray:
@@ -85,16 +72,16 @@ class ImageTransform:
         return (pairs.reshape(*pairs.shape[:-1], -1, 2) * scale_xy).reshape(pairs.shape)
 
     def image_to_model(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 -> (h, w, 3) uint8, resized with Pillow's antialiased bilinear filter, not yet padded."""
+        """(H, W, 3) uint8 -> (h, w, 3) uint8, resized with Pillow's bilinear filter, not yet padded."""
         self._check(image)
         height, width = self.resized_hw
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
     def mask_to_target(self, mask: np.ndarray, size: int | None = None) -> torch.Tensor:
-        """The reference mask in the mask space: what the decoder's logits are trained against.
+        """The reference mask in the mask space, which the decoder's logits are trained against.
 
-        The mask takes the image's own way (resize, pad right and bottom); the padded space is then reduced to the
-        mask grid by area, and a cell belongs to the lesion when at least half of it does.
+        The mask is resized and padded as the image is; the padded space is then reduced to the mask grid by area, and
+        a cell belongs to the lesion when at least half of it does.
 
         Args:
             mask: (H, W) bool, original space.
@@ -114,8 +101,8 @@ class ImageTransform:
     def logits_to_original(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits (N, M, h, w) of the mask space, interpolated to the original space: (N, M, H, W) float32.
 
-        The order is that of `SamProcessor.post_process_masks`: enlarge to the padded model space, cut the padding
-        off, resize to the original. `logit > 0` afterwards is `sigmoid > 0.5` in the right space.
+        As `SamProcessor.post_process_masks`: enlarge to the padded model space, cut the padding off, resize to the
+        original. `logit > 0` afterwards is `sigmoid > 0.5` in the right space.
         """
         height, width = self.resized_hw
         large = F.interpolate(logits.float(), (self.model_size,) * 2, mode="bilinear", align_corners=False)
@@ -174,13 +161,13 @@ def mirror(prompts: np.ndarray, width: int) -> np.ndarray:
 
     A box's sides lie between pixels, 0 to `width`; a point names a pixel, 0 to `width - 1`.
 
-    >>> mirror(np.array([1, 0, 4, 2]), width=10), mirror(np.array([1, 0]), width=10)
-    (array([6., 0., 9., 2.], dtype=float32), array([8., 0.], dtype=float32))
+    >>> mirror(np.array([1, 0, 4, 2]), width=10)
+    array([6., 0., 9., 2.], dtype=float32)
     """
     turned = np.array(prompts, np.float32)
     if turned.shape[-1] == 4:
         turned[..., [0, 2]] = width - turned[..., [2, 0]]
     else:
-        # A point may lie up to a pixel beyond the last index; its mirror image stays inside.
+        # A point may lie up to a pixel beyond the last index.
         turned[..., 0] = np.maximum(width - 1 - turned[..., 0], 0)
     return turned

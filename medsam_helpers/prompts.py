@@ -1,4 +1,4 @@
-"""From a mask to the prompt a person would have given: boxes with a hand's tremor, points inside the lesion."""
+"""The prompt that a person would give for a mask: boxes, jittered as by hand, and points; the names of prompts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ def mask_to_boxes(mask: np.ndarray, mode: BoxMode = "union", min_area: float = 1
         mask: (H, W) bool.
         mode: "components" gives one box a connected component (8 neighbours), largest first; "union" one box round
             all of these.
-        min_area: components below this share of the image are specks of the annotation and are not prompted for (the
-            largest always is). In Kvasir-SEG's JPEG masks 180 of 1000 have such stray pixels, and a box round these
-            too would be a prompt that nobody would draw.
+        min_area: components below this share of the image get no box (the largest always does): they are stray
+            pixels, which 180 of Kvasir-SEG's 1000 JPEG masks have.
     Returns:
         (N, 4) float32 `[x0, y0, x1, y1)`; N is 1 for "union".
     Raises:
@@ -55,13 +54,12 @@ def mask_to_boxes(mask: np.ndarray, mode: BoxMode = "union", min_area: float = 1
 def jitter_boxes(
     boxes: np.ndarray, original_hw: tuple[int, int], jitter_1024: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Boxes whose four sides each moved by an independent uniform draw, inward or outward.
+    """Boxes whose four sides are each moved by an independent uniform draw, inward or outward.
 
     Args:
         boxes: (N, 4) float, original space.
         original_hw: height and width of the image; the result stays inside it.
-        jitter_1024: largest move, in pixels of a model space of 1024 (20 is 1.95 % of the long side),
-            so that it means the same for every image size.
+        jitter_1024: largest move, in pixels of a model space of 1024 (20 is 1.95 % of the long side).
         rng: source of the draws; 4 N of them, whatever the jitter.
     Returns:
         (N, 4) float32, each box at least one pixel wide and high.
@@ -76,32 +74,8 @@ def jitter_boxes(
     return np.concatenate([low, high], axis=1).astype(np.float32)
 
 
-def sample_points(mask: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Pixels drawn uniformly from inside the mask, without repetition where the mask is large enough.
-
-    A pixel is drawn as a pair: drawing x and y apart, as several public notebooks do, can miss the mask.
-
-    Args:
-        mask: (H, W) bool. Pass `~mask` for background points.
-        count: how many.
-        rng: source of the draws.
-    Returns:
-        (count, 2) float32 xy pixel indices (SAM itself adds the half pixel to the centre).
-    Raises:
-        PromptError: the mask is empty.
-    """
-    inside = np.flatnonzero(mask)
-    if inside.size == 0:
-        raise PromptError("the mask is empty: there is no pixel to click on")
-    chosen = rng.choice(inside, size=count, replace=inside.size < count)
-    y, x = np.unravel_index(chosen, mask.shape)
-    return np.stack([x, y], axis=1).astype(np.float32)
-
-
 def deepest_pixel(mask: np.ndarray) -> np.ndarray:
-    """(2,) float32 xy of the pixel that lies farthest from the mask's edge: where one would click.
-
-    The image's own edge counts as edge. The mean of the pixels would not do: that of a crescent lies outside it.
+    """(2,) float32 xy of the pixel that lies farthest from the mask's edge; the image's own edge counts too.
 
     Args:
         mask: (H, W) bool.

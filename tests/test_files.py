@@ -1,9 +1,11 @@
-"""`atomic_write`: the whole file or the old one, never a piece."""
+"""Files are whole or the old ones, never a piece; released checkpoints are found by name."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from medsam_helpers.files import atomic_write
+from medsam_helpers.files import RELEASED, atomic_write, find_checkpoint
 
 
 def test_replaces_the_old_file_only_at_the_end(tmp_path):
@@ -40,15 +42,16 @@ def test_keeps_the_suffix_for_writers_that_look_at_it(tmp_path):
     assert np.load(tmp_path / "a.npy").tolist() == [0, 1, 2]
 
 
-def test_permissions_are_those_of_an_ordinary_file(tmp_path):
-    (tmp_path / "plain").touch()
+def test_permissions_are_those_of_an_ordinary_file_whatever_its_writer_set(tmp_path):
     with atomic_write(tmp_path / "atomic") as temporary:
-        temporary.touch()
+        temporary.touch(mode=0o600)
+    (tmp_path / "plain").touch()
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_a_private_file_of_a_writer_gets_ordinary_permissions(tmp_path):
-    with atomic_write(tmp_path / "a") as temporary:
-        temporary.touch(mode=0o600)
-    (tmp_path / "b").touch()
-    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+def test_a_released_checkpoint_is_found_by_its_name_unless_such_a_path_exists(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_checkpoint("kvasir-polyps") == RELEASED / "kvasir-polyps"
+    assert find_checkpoint("no-such-name") == Path("no-such-name")
+    (tmp_path / "kvasir-polyps").mkdir()
+    assert find_checkpoint("kvasir-polyps") == Path("kvasir-polyps")

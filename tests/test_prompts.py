@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from medsam_helpers.errors import ConfigError, PromptError
-from medsam_helpers.geometry import check_boxes, check_points
-from medsam_helpers.prompts import deepest_pixel, jitter_boxes, mask_to_boxes, sample_points
+from medsam_helpers.geometry import check_boxes
+from medsam_helpers.prompts import deepest_pixel, jitter_boxes, jitter_of, mask_to_boxes, prompt_name
 
 
 def mask_of(hw, *regions):
@@ -47,11 +47,8 @@ def test_specks_are_not_prompted_for():
     assert len(mask_to_boxes(mask, "components", min_area=0)) == 3
     assert mask_to_boxes(mask).tolist() == [[10, 10, 152, 81]], "a stray pixel must not stretch the union"
     assert mask_to_boxes(mask, min_area=0).tolist() == [[10, 10, 191, 96]]
-
-
-def test_the_largest_component_gets_its_box_however_small():
-    mask = mask_of((500, 500), (7, 8, 9, 10))
-    assert mask_to_boxes(mask, "components").tolist() == [[9, 7, 10, 8]]
+    lone = mask_of((500, 500), (7, 8, 9, 10))
+    assert mask_to_boxes(lone, "components").tolist() == [[9, 7, 10, 8]], "the largest, however small"
 
 
 @settings(deadline=None)
@@ -119,40 +116,6 @@ def test_jitter_takes_the_same_draw_for_every_size():
     assert rngs[0].random() == rngs[1].random()  # and leaves the generator in the same state
 
 
-def test_jitter_leaves_its_input_alone():
-    boxes = np.array([[10.0, 10.0, 20.0, 20.0]])
-    jitter_boxes(boxes, (100, 100), 20, np.random.default_rng(0))
-    assert boxes.tolist() == [[10, 10, 20, 20]]
-
-
-@settings(deadline=None)
-@given(hnp.arrays(np.bool_, (6, 11)), st.integers(1, 80), st.integers(0, 99))
-def test_points_hit_the_mask_and_repeat_only_when_they_must(mask, count, seed):
-    mask[2, 9] = True
-    points = sample_points(mask, count, np.random.default_rng(seed))
-    assert points.shape == (count, 2)
-    x, y = check_points(points, mask.shape).astype(int).T
-    assert mask[y, x].all()
-    if count <= mask.sum():
-        assert len({*zip(x, y, strict=True)}) == count
-
-
-def test_points_cover_the_mask_evenly_where_apart_drawn_coordinates_would_miss():
-    # An L: x and y drawn apart from its pixels would hit the empty corner.
-    mask = mask_of((40, 60), (0, 40, 0, 10), (30, 40, 0, 60))
-    points = sample_points(mask, mask.sum(), np.random.default_rng(0)).astype(int)
-    seen = np.zeros_like(mask)
-    seen[points[:, 1], points[:, 0]] = True
-    np.testing.assert_array_equal(seen, mask)
-    first = [tuple(sample_points(mask, 1, np.random.default_rng(seed))[0]) for seed in range(200)]
-    assert len(set(first)) > 150
-
-
-def test_point_in_an_empty_mask_is_refused():
-    with pytest.raises(PromptError, match="no pixel to click on"):
-        sample_points(np.zeros((4, 4), bool), 1, np.random.default_rng(0))
-
-
 @pytest.mark.parametrize(
     ("rows", "deepest"),
     [
@@ -166,13 +129,17 @@ def test_the_deepest_pixel_is_farthest_from_every_edge(rows, deepest):
     assert tuple(deepest_pixel(mask).tolist()) in deepest
 
 
-def test_the_deepest_pixel_of_a_ring_lies_on_it():
-    y, x = np.ogrid[:60, :60]
-    ring = (abs(np.hypot(x - 30, y - 30) - 20) < 6) & (x + y > 20)
-    column, row = deepest_pixel(ring).astype(int)
-    assert ring[row, column]
-
-
 def test_an_empty_mask_has_no_deepest_pixel():
     with pytest.raises(PromptError, match="no pixel to click on"):
         deepest_pixel(np.zeros((4, 4), bool))
+
+
+@given(st.one_of(st.integers(0, 500), st.floats(0, 500, allow_subnormal=False)))
+def test_a_prompts_name_gives_its_jitter_back(jitter):
+    assert jitter_of(prompt_name(jitter)) == jitter
+
+
+def test_names_of_prompts_by_hand():
+    assert [prompt_name(jitter) for jitter in (0, 20, 2.5)] == ["exact", "j20", "j2.5"]
+    with pytest.raises(ConfigError, match="prompt 'j-5' is unknown: use 'exact', or 'jN'"):
+        jitter_of("j-5")

@@ -65,7 +65,6 @@ def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool
 
     encoded = segmenter.store.build(images())
     state.wait_for_everyone()
-    segmenter.store.reload()
     return encoded, seconds
 
 

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     """Bytes of the results that autograd holds on to after a forward pass.
 
-    This is the part of a training step's memory that grows with the batch. Weights and buffers are not counted, and
-    what several layers keep is counted once. Only shapes matter, so a model on torch's `meta` device will do: nothing
-    is computed and no memory is taken. Attention kernels differ between devices, so the number is good to some 10 %;
-    buffers that a kernel needs for a moment come on top.
+    This part of a training step's memory grows with the batch. Weights and buffers are not counted, and what several
+    layers keep is counted once. A model on torch's `meta` device will do, which takes no memory. Attention kernels
+    differ between devices, so the number is good to some 10 %; buffers that a kernel needs for a moment come on top.
 
     Args:
         model: whose weights and buffers are left out.

@@ -1,42 +1,27 @@
-"""What an embedding holds, as maps over its image: principal components, and similarity to one clicked place."""
+"""Maps of an embedding over its image: principal components, and similarity to one pixel."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
-from torch import Tensor
 
 from medsam_helpers.geometry import check_points
 from medsam_helpers.sam.segmenter import Embedding
 
 
-def image_cells(embedding: Embedding) -> tuple[slice, slice]:
-    """Rows and columns of the embedding's grid that the image covers; the rest saw padding only."""
-    side, transform = embedding.features.shape[-1], embedding.transform
-    height, width = (-(-length * side // transform.model_size) for length in transform.resized_hw)  # rounded up
-    return slice(height), slice(width)
-
-
-def cell_of(embedding: Embedding, point_xy: np.ndarray) -> tuple[int, int]:
-    """Row and column of the grid's cell that a pixel lies in.
-
-    Args:
-        embedding: of the image.
-        point_xy: (2,) pixel indices, original space.
-    Raises:
-        PromptError: the point lies outside the image.
-    """
-    transform, side = embedding.transform, embedding.features.shape[-1]
-    point = check_points(point_xy, transform.original_hw)[0] + 0.5  # the pixel's centre
-    column, row = (transform.to_model(point) * side / transform.model_size).astype(int)
+def _cell_of(embedding: Embedding, point_xy: np.ndarray) -> tuple[int, int]:
+    """Row and column of the grid's cell that the centre of a pixel lies in."""
+    point = check_points(point_xy, embedding.transform.original_hw)[0] + 0.5
+    column, row = embedding.transform.to_grid(point, embedding.features.shape[-1]).astype(int)
     return int(row), int(column)
 
 
 def principal_components(embedding: Embedding, count: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """The directions in which the cells of one image differ most, as maps.
+    """Maps of an embedding's principal components, and the share of the variance that each holds.
 
-    Found from the cells that the image covers; a component's sign is arbitrary in itself and here such that its
-    largest weight is positive.
+    Found from the cells that the image covers. A component's sign is such that its largest weight is positive.
 
     Args:
         embedding: features (1, C, h, w).
@@ -47,8 +32,8 @@ def principal_components(embedding: Embedding, count: int = 3) -> tuple[np.ndarr
     Source: Pearson, Philosophical Magazine 2(11), 1901.
     """
     features = embedding.features[0].float().cpu()
-    rows, columns = image_cells(embedding)
-    cells = features[:, rows, columns].flatten(1).T
+    height, width = map(math.ceil, embedding.transform.covered_hw(features.shape[-1]))
+    cells = features[:, :height, :width].flatten(1).T
     mean = cells.mean(dim=0)
     _, strengths, directions = torch.linalg.svd(cells - mean, full_matrices=False)
     directions = directions[:count]
@@ -70,7 +55,7 @@ def cosine_similarity_map(embedding: Embedding, point_xy: np.ndarray) -> np.ndar
     Raises:
         PromptError: the point lies outside the image.
     """
-    features: Tensor = torch.nn.functional.normalize(embedding.features[0].float().cpu(), dim=0)
-    row, column = cell_of(embedding, point_xy)
+    features = torch.nn.functional.normalize(embedding.features[0].float().cpu(), dim=0)
+    row, column = _cell_of(embedding, point_xy)
     cosine = torch.einsum("c,chw->hw", features[:, row, column], features)
     return embedding.transform.logits_to_original(cosine[None, None])[0, 0].numpy()

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import tempfile
 from pathlib import Path
 
-import requests
 import torch
-from huggingface_hub import HfApi, constants, get_token
+from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from transformers import SamModel
+from transformers import SamConfig, SamModel
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 from transformers.models.sam.processing_sam import SamProcessor
 
-from medsam_helpers.errors import CheckpointError, ConfigError
-from medsam_helpers.sam.checkpoints import TIMEOUT_S
-from medsam_helpers.sam.last_stage import PartiallyUnfrozenSam, joined
+from medsam_helpers.errors import CheckpointError, ConfigError, one_line
+from medsam_helpers.files import give_ordinary_permissions
+from medsam_helpers.sam.checkpoints import check_hub
 from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.model import PartiallyUnfrozenSam, is_light
 from medsam_helpers.sam.tuned import CARD_FILE, load_checkpoint, read_card
 
 ORIGIN_FILE = "finetune_card.json"
@@ -28,12 +27,12 @@ ORIGIN_FILE = "finetune_card.json"
 _PLAIN = "Load it with `transformers.SamModel.from_pretrained`; the processor lies beside it."
 _LIGHT = (
     "Its encoder is TinyViT, which `transformers.SamModel` does not know: load it with "
-    "`medsam_helpers.models.load_sam`. A base from the hub exports for plain `SamModel.from_pretrained`."
+    "`medsam_helpers.load_sam`. A base from the hub exports for plain `SamModel.from_pretrained`."
 )
 
 
 def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
-    """Write configuration, weights, processor and model card to a new folder.
+    """The folder, with configuration, weights, processor and model card written to it.
 
     Args:
         name_or_checkpoint: a decoder checkpoint's folder, or a model's name or path.
@@ -52,7 +51,7 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
             f"{model.config.base_name} is no SAM, and transformers cannot load it: keep {source} as it is"
         )
     if isinstance(model, PartiallyUnfrozenSam):
-        model = joined(model)
+        model = model.joined()
     output.parent.mkdir(parents=True, exist_ok=True)
     # Whole or not there: written beside its place, then renamed.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as temporary:
@@ -61,28 +60,26 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
         readme = source / "README.md"
         has_card = fine_tuned and readme.is_file()
         text = readme.read_text(encoding="utf-8") if has_card else f"# {model.config.base_name}\n"
-        note = _LIGHT if _is_light(model) else _PLAIN
+        note = _LIGHT if is_light(model.config) else _PLAIN
         (folder / "README.md").write_text(f"{text}\n## This folder\n\n{note}\n", encoding="utf-8")
         if fine_tuned:
             # The base is inside now; where it lay on this machine is nobody's business.
             card = {key: value for key, value in read_card(source).items() if key not in ("base_path", "config")}
             (folder / ORIGIN_FILE).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        # safetensors gives its files to their owner alone; others shall read them as they read the rest.
-        shutil.copymode(folder / "README.md", folder / "model.safetensors")
+        give_ordinary_permissions(folder / "model.safetensors")
         if output.exists():
             output.rmdir()
         folder.rename(output)
     return output
 
 
-def _is_light(model: SamModel) -> bool:
-    return getattr(model.config, "encoder", "vit") == "tiny_vit"
-
-
 def _save(model: SamModel, folder: Path) -> None:
-    size = model.config.vision_config.image_size
     model.to(memory_format=torch.contiguous_format).save_pretrained(folder)
-    if not _is_light(model):
+    config = SamConfig.from_pretrained(folder)
+    config.architectures = ["SamModel"]  # the class that others have
+    config.save_pretrained(folder)
+    if not is_light(config):
+        size = config.vision_config.image_size
         sides = {"height": size, "width": size}
         SamProcessor(SamImageProcessorPil(size={"longest_edge": size}, pad_size=sides)).save_pretrained(folder)
 
@@ -92,20 +89,17 @@ def check_hub_access(repository: str) -> None:
 
     Raises:
         ConfigError: not OWNER/NAME, or there is no token.
-        CheckpointError: the hub cannot be reached; its own client would try for half a minute.
+        CheckpointError: the hub cannot be reached.
     """
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise ConfigError(f"cannot push to {repository!r}: {_one_line(error)}") from error
+        raise ConfigError(f"cannot push to {repository!r}: {one_line(error)}") from error
     if repository.count("/") != 1:
         raise ConfigError(f"cannot push to {repository!r}: a repository is named OWNER/NAME")
     if not get_token():
         raise ConfigError(f"cannot push to {repository}: no token; set HF_TOKEN, or log in with `hf auth login`")
-    try:
-        requests.head(constants.ENDPOINT, timeout=TIMEOUT_S)
-    except requests.RequestException as error:
-        raise CheckpointError(f"cannot push to {repository}: {constants.ENDPOINT} does not answer") from error
+    check_hub(f"push to {repository}", "connect, or export without --push-to-hub")
 
 
 def push_to_hub(folder: Path, repository: str) -> str:
@@ -122,15 +116,11 @@ def push_to_hub(folder: Path, repository: str) -> str:
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload fine-tuned SAM")
     # The client raises its HTTP library's errors, its own, OSError, ValueError and RuntimeError.
     except Exception as error:
+        # An upload's RuntimeError only names the file; what the hub said is in its cause.
+        reason = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         again = shlex.join(["hf", "upload", repository, str(folder), "--private"])
         raise CheckpointError(
-            f"cannot push to {repository}: {_one_line(error)}. The token must be allowed to write there. The export is "
-            f"whole: `{again}` sends it"
+            f"cannot push to {repository}: {one_line(reason, 400)}. The token must be allowed to write there. The "
+            f"export is whole: `{again}` sends it"
         ) from error
     return str(address)
-
-
-def _one_line(error: BaseException) -> str:
-    # An upload's RuntimeError only names the file; what the hub said is in its cause.
-    reason = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-    return " ".join(str(reason).split())[:400].rstrip(".")

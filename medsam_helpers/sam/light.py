@@ -1,4 +1,4 @@
-"""MobileSAM and LiteMedSAM as a `transformers.SamModel`: TinyViT in the encoder's place, SAM's own prompt side."""
+"""The original checkpoints of MobileSAM and LiteMedSAM as a `Sam`: TinyViT as encoder, SAM's own prompt side."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import SamConfig, SamModel
+from transformers import SamConfig
 
-from medsam_helpers.errors import CheckpointError
-from medsam_helpers.sam.tiny_vit import TinyViT
+from medsam_helpers.errors import CheckpointError, one_line
+from medsam_helpers.sam.model import Sam
 
 # (pattern in the original checkpoint, replacement in transformers), tried in order; several may apply to one key.
+_MLP = r"((?:output_hypernetworks_mlps\.\d+|iou_prediction_head))\.layers"
 _RENAMES = [
     (r"^image_encoder\.", "vision_encoder."),
     (r"\.point_embeddings\.", ".point_embed."),
@@ -27,46 +28,27 @@ _RENAMES = [
     (r"\.output_upscaling\.0\.", ".upscale_conv1."),
     (r"\.output_upscaling\.1\.", ".upscale_layer_norm."),
     (r"\.output_upscaling\.3\.", ".upscale_conv2."),
-    (r"((?:output_hypernetworks_mlps\.\d+|iou_prediction_head))\.layers\.0\.", r"\1.proj_in."),
-    (r"((?:output_hypernetworks_mlps\.\d+|iou_prediction_head))\.layers\.1\.", r"\1.layers.0."),
-    (r"((?:output_hypernetworks_mlps\.\d+|iou_prediction_head))\.layers\.2\.", r"\1.proj_out."),
+    (rf"{_MLP}\.0\.", r"\1.proj_in."),
+    (rf"{_MLP}\.1\.", r"\1.layers.0."),
+    (rf"{_MLP}\.2\.", r"\1.proj_out."),
 ]
 _GAUSSIAN = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
-# The ImageNet classifier that MobileSAM's file still carries.
-_UNUSED = ("image_encoder.head.", "image_encoder.norm_head.")
+_UNUSED = ("image_encoder.head.", "image_encoder.norm_head.")  # an ImageNet classifier in MobileSAM's file
+_SIZE_AND_SCALING = {"mobile-sam": (1024, "imagenet"), "lite-medsam": (256, "minmax")}
 
 
-def light_config(image_size: int, pixel_scaling: str) -> SamConfig:
-    """Configuration of a light SAM.
-
-    Args:
-        image_size: 1024 (MobileSAM) or 256 (LiteMedSAM); the embedding is 64 x 64 in both.
-        pixel_scaling: "imagenet" or "minmax", see `models.pixel_values`.
-    """
+def light_config(name: str) -> SamConfig:
+    """Configuration of `mobile-sam` (input 1024) or `lite-medsam` (256); the embedding is 64 x 64 in both."""
+    image_size, pixel_scaling = _SIZE_AND_SCALING[name]
+    sides = {"image_size": image_size, "patch_size": image_size // 64}
     return SamConfig(
-        vision_config={"image_size": image_size, "patch_size": image_size // 64},
-        prompt_encoder_config={"image_size": image_size, "patch_size": image_size // 64},
+        vision_config=sides,
+        prompt_encoder_config=sides,
         # The original's LayerNorm default. With transformers' own 1e-6 the logits differ by 0.025, with this by 1e-4.
         mask_decoder_config={"layer_norm_eps": 1e-5},
         encoder="tiny_vit",
         pixel_scaling=pixel_scaling,
     )
-
-
-def build_light(config: SamConfig) -> SamModel:
-    """A light SAM with random weights, encoder not yet fused."""
-    vision_config = config.vision_config
-    # SamModel builds a ViT first: give it the smallest there is, then put TinyViT in its place.
-    model = SamModel(_with_tiny_placeholder(config))
-    model.config = config
-    model.vision_encoder = TinyViT(vision_config)
-    return model
-
-
-def _with_tiny_placeholder(config: SamConfig) -> SamConfig:
-    placeholder = SamConfig.from_dict(config.to_dict())
-    placeholder.vision_config.num_hidden_layers = 0
-    return placeholder
 
 
 def rename_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -83,18 +65,16 @@ def rename_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def load_light(path: Path, config: SamConfig) -> SamModel:
-    """A light SAM from an original checkpoint file whose hash was checked; encoder fused, ready for inference.
+def load_light(path: Path, name: str) -> Sam:
+    """A light SAM from an original checkpoint file whose hash was checked; encoder fused, in eval mode.
 
     Raises:
         CheckpointError: the file is no plain state dict, or does not fit the network key by key.
     """
+    model = Sam(light_config(name))
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        model = build_light(config)
-        model.load_state_dict(rename_keys(state), strict=True)
+        model.load_state_dict(rename_keys(torch.load(path, map_location="cpu", weights_only=True)), strict=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{path}: not a checkpoint of this network ({reason})") from error
-    model.vision_encoder.fuse().to(memory_format=torch.channels_last)
+        raise CheckpointError(f"{path}: not a checkpoint of this network ({one_line(error, 150)})") from error
+    model.vision_encoder.fuse()
     return model.eval()

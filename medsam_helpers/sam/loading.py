@@ -1,4 +1,4 @@
-"""`load_sam`: a name or a path in, a `transformers.SamModel` out, and the pixels that it wants to see."""
+"""`load_sam`: from a name or a path to a model, and the pixels that it takes."""
 
 from __future__ import annotations
 
@@ -8,120 +8,103 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, SamConfig, SamModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from medsam_helpers.device import keep_freed_memory
-from medsam_helpers.errors import CheckpointError, ConfigError
+from medsam_helpers.errors import CheckpointError, ConfigError, one_line
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.sam import checkpoints as weights
-from medsam_helpers.sam.last_stage import partially_unfrozen
-from medsam_helpers.sam.light import build_light, light_config, load_light
-from medsam_helpers.sam.quick_decoder import with_quick_decoder
+from medsam_helpers.sam.light import load_light
+from medsam_helpers.sam.model import PartiallyUnfrozenSam, Sam, is_light
 from medsam_helpers.specialists.unet import PromptedUNet
 
-_LIGHT_CONFIGS = {"mobile-sam": (1024, "imagenet"), "lite-medsam": (256, "minmax")}
+_TIED = "prompt_encoder.shared_embedding.positional_embedding"
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the rest of the package has to know of a model.
+    """Sizes, scaling and origin of a model."""
 
-    Args:
-        name: a name of `weights.WEIGHTS`, or a folder's.
-        base_digest: SHA-256 of the weights as published or saved.
-        model_size: side of the square input, pixels.
-        mask_size: side of the decoder's square output.
-        pixel_scaling: "imagenet" (mean and deviation of ImageNet) or "minmax" (each image to [0, 1]).
-    """
-
-    name: str
-    base_digest: str
-    model_size: int
-    mask_size: int
-    pixel_scaling: str
+    name: str  # one of `checkpoints.NAMES`, or a folder's
+    base_digest: str  # SHA-256 of the weights as published or saved
+    model_size: int  # side of the square input, pixels
+    mask_size: int  # side of the decoder's square output
+    pixel_scaling: str  # "imagenet" (mean and deviation of ImageNet) or "minmax" (each image to [0, 1])
 
     def transform(self, original_hw: tuple[int, int]) -> ImageTransform:
         """The three coordinate spaces of an image of this size under this model."""
         return ImageTransform(tuple(original_hw), self.model_size, self.mask_size)
 
 
-def load_sam(name_or_path: str | Path, show_progress: bool = True) -> SamModel | PromptedUNet:
+def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | PromptedUNet:
     """A SAM in eval mode, on the CPU, in float32.
 
     Args:
-        name_or_path: `mobile-sam`, `lite-medsam`, `sam-vit-base`, `medsam-vit-base`; or one of their original
-            files, known by its hash; or a folder in `save_pretrained`'s layout with safetensors weights.
-            `mobile-sam-last-stage` and `lite-medsam-last-stage` are cut such that this stage may train as well. To
-            compare with: `unet` or `unet-box`, a network with random weights behind the same interface.
+        name_or_path: one of `checkpoints.NAMES`; or an original file of `mobile-sam` or `lite-medsam`, known by its
+            hash; or a folder in `save_pretrained`'s layout with safetensors weights. The names with `-last-stage` are
+            partially unfrozen; `unet` and `unet-box` have random weights, behind the same interface.
         show_progress: show the bar of a download.
     Raises:
         ConfigError: no such name or path.
         CheckpointError: cannot be fetched, is damaged, or does not fit.
     """
-    keep_freed_memory()
-    if str(name_or_path) in weights.SPECIALISTS:
-        return PromptedUNet(str(name_or_path)).eval()
-    if str(name_or_path) in weights.LAST_STAGE:
-        model = partially_unfrozen(load_sam(weights.LAST_STAGE[str(name_or_path)], show_progress))
-        model.config.base_name = str(name_or_path)
+    name = str(name_or_path)
+    if name in weights.SPECIALISTS:
+        return PromptedUNet(name).eval()
+    if name in weights.LAST_STAGE:
+        model = PartiallyUnfrozenSam(load_sam(weights.LAST_STAGE[name], show_progress)).eval()
+        model.config.base_name = name
         return model
-    entry = weights.WEIGHTS.get(str(name_or_path))
+    entry = weights.WEIGHTS.get(name)
     if isinstance(entry, weights.HubRepository):
-        weights.check_hub(entry.repository)
+        if not isinstance(try_to_load_from_cache(entry.repository, "config.json"), str):
+            advice = "connect, or pass a folder saved with save_pretrained, or use mobile-sam, which needs no hub"
+            weights.check_hub(f"load {entry.repository}", advice)
         return _load_pretrained(entry.repository, entry.name)
-    if isinstance(entry, weights.PinnedFile):
-        return _load_pinned(weights.fetch(entry, show_progress), entry)
+    if entry is not None:
+        return _label(load_light(weights.fetch(entry, show_progress), name), name, entry.sha256)
     path = Path(name_or_path).expanduser()
     if path.is_file():
-        return _load_pinned(path, weights.identify(path))
+        known = weights.identify(path)
+        return _label(load_light(path, known.name), known.name, known.sha256)
     if (path / "config.json").is_file():
         return _load_pretrained(path, path.name)
     if (path / "decoder.safetensors").is_file():
         raise ConfigError(f"{path} holds a fine-tuned decoder, not a base model: pass it as the checkpoint")
     raise ConfigError(
-        f"no model {str(name_or_path)!r}: use {', '.join(weights.WEIGHTS)}, an original checkpoint file, or a folder "
+        f"no model {name!r}: use {', '.join(weights.WEIGHTS)}, an original checkpoint file, or a folder "
         "saved with save_pretrained (config.json and model.safetensors)"
     )
 
 
-def _load_pinned(path: Path, entry: weights.PinnedFile) -> SamModel:
-    model = load_light(path, light_config(*_LIGHT_CONFIGS[entry.name]))
-    return _label(model, entry.name, entry.sha256)
-
-
-def _load_pretrained(source: str | Path, name: str) -> SamModel:
+def _load_pretrained(source: str | Path, name: str) -> Sam:
     try:
         config = AutoConfig.from_pretrained(source)
         if not isinstance(config, SamConfig):
             raise CheckpointError(f"{source}: config.json describes a {config.model_type!r} model, not 'sam'")
-        if getattr(config, "encoder", "vit") == "tiny_vit":
-            model = build_light(config)
+        if is_light(config):
+            model = Sam(config)
             model.vision_encoder.fuse()
-            model.load_state_dict(_untied(load_file(Path(source) / "model.safetensors")), strict=True)
+            state = load_file(Path(source) / "model.safetensors")
+            # `save_pretrained` writes a shared tensor under one name only.
+            model.load_state_dict({_TIED: state["shared_image_embedding.positional_embedding"]} | state, strict=True)
         else:
-            model = SamModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
+            model = Sam.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
     except CheckpointError:
         raise
-    # Whatever transformers or safetensors raise for a damaged folder, the reader needs the file and one line.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{source}: cannot be loaded as a SAM ({type(error).__name__}: {reason})") from error
+    except Exception as error:  # a damaged folder makes transformers and safetensors raise all kinds
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise CheckpointError(f"{source}: cannot be loaded as a SAM ({reason})") from error
     return _label(model.eval(), name, state_digest(model))
 
 
-def _untied(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`save_pretrained` writes a shared tensor once; give it back both of its names."""
-    shared = state["shared_image_embedding.positional_embedding"]
-    return {"prompt_encoder.shared_embedding.positional_embedding": shared, **state}
-
-
-def _label(model: SamModel, name: str, digest: str) -> SamModel:
+def _label(model: Sam, name: str, digest: str) -> Sam:
     # Kept in the configuration, so that they travel with save_pretrained.
     model.config.base_name, model.config.base_digest = name, digest
-    return with_quick_decoder(model)
+    return model
 
 
 def state_digest(model: SamModel) -> str:
@@ -140,8 +123,7 @@ def model_info(model: SamModel) -> ModelInfo:
         name=getattr(config, "base_name", "unnamed"),
         base_digest=getattr(config, "base_digest", None) or state_digest(model),
         model_size=config.vision_config.image_size,
-        # The decoder enlarges the embedding by 2 x 2.
-        mask_size=4 * config.prompt_encoder_config.image_embedding_size,
+        mask_size=4 * config.prompt_encoder_config.image_embedding_size,  # the decoder enlarges twice by 2
         pixel_scaling=getattr(config, "pixel_scaling", "imagenet"),
     )
 

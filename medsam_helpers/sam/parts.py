@@ -1,4 +1,4 @@
-"""The parts of a SAM: which train, which stay, and how large they are."""
+"""The parts of a SAM: which of them train, which changed, and how large they are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import SamModel
 from medsam_helpers.errors import ConfigError
 
 PARTS = ("vision_encoder", "last_stage", "prompt_encoder", "mask_decoder")
-"""`last_stage` is there in models that are cut before it (`models.last_stage`); in others it belongs to the encoder."""
+"""`last_stage` is a part of partially unfrozen models (`sam.model`); in others it belongs to the encoder."""
 
 
 def parts_of(model: SamModel) -> list[str]:
@@ -21,22 +21,15 @@ def parts_of(model: SamModel) -> list[str]:
 
 
 def check_parts(model: SamModel, trainable: Iterable[str]) -> None:
-    """Find out before anything is encoded whether the model has the parts that shall train.
-
-    Raises:
-        ConfigError: it has no part of that name.
-    """
+    """Raise `ConfigError` where the model lacks one of the parts that shall train."""
     there = parts_of(model)
     if unknown := set(trainable) - set(there):
-        advice = "; a model that is cut before its last stage has it, such as mobile-sam-last-stage"
-        raise ConfigError(
-            f"unknown part {', '.join(sorted(unknown))}: this model has {', '.join(there)}"
-            + advice * ("last_stage" in unknown)
-        )
+        advice = "; mobile-sam-last-stage and lite-medsam-last-stage have it" * ("last_stage" in unknown)
+        raise ConfigError(f"unknown part {', '.join(sorted(unknown))}: this model has {', '.join(there)}{advice}")
 
 
 def freeze_all_but(model: SamModel, trainable: Iterable[str]) -> list[nn.Parameter]:
-    """Stop every gradient except those of the named parts; returns the parameters that train.
+    """The parameters of the named parts, which train; every other one gets no gradient from now on.
 
     Raises:
         ConfigError: the model has no part of that name.
@@ -52,7 +45,7 @@ def freeze_all_but(model: SamModel, trainable: Iterable[str]) -> list[nn.Paramet
 
 
 def changed_parts(model: SamModel, base: SamModel) -> list[str]:
-    """The parts whose weights are not the base's; the decoder in any case, without which a checkpoint is none."""
+    """The parts whose weights differ from the base's, and the decoder in any case: a checkpoint needs it."""
 
     def differs(part: str) -> bool:
         weights, others = (of.get_submodule(part).state_dict() for of in (model, base))

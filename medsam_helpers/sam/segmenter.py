@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,16 +22,13 @@ from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam, model_info, pixel_values
 from medsam_helpers.sam.tuned import load_checkpoint
 
-_PROMPTS_AT_ONCE = 16
-"""Each prompt takes about 0.1 GB inside the decoder."""
+_Prompt = np.ndarray | None
+_PROMPTS_AT_ONCE = 16  # each takes about 0.1 GB inside the decoder
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """What the encoder saw in one image: `features` (1, 256, 64, 64) float32, and the transform to come back by.
-
-    With test-time augmentation, `mirrored` is what it saw in the image's mirror image, of the same shape.
-    """
+    """The encoder's output for an image, `features` (1, 256, 64, 64) float32, and (tta) for its mirror image."""
 
     features: Tensor
     transform: ImageTransform
@@ -39,11 +37,10 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer to N prompts, M masks each (1, or 3 with `multimask`).
+    """The answer to N prompts, M masks each (1, or 3 with `multimask`); with test-time augmentation that of both views.
 
-    `masks` (N, M, H, W) bool in the original space; `scores` (N, M), the model's own guess of each mask's IoU;
-    `logits` (N, M, h, w) float32 in the mask space, which may go back in as the next prompt's `mask_logits`. With
-    test-time augmentation masks and scores come of both looks, the logits of the image as it is.
+    `masks` (N, M, H, W) bool, original space; `scores` (N, M), the model's own guess of each mask's IoU; `logits`
+    (N, M, h, w) float32, mask space, of the image as it is: they may go back in as the next prompt's `mask_logits`.
     """
 
     masks: np.ndarray
@@ -56,16 +53,14 @@ class Prediction:
 
 
 class Segmenter:
-    """A model with coordinate spaces and precisions taken care of.
+    """A model that takes images and prompts of the original space, and gives masks of it.
 
     Args:
-        model: from `load_sam` or `load_checkpoint`.
+        model: from `load_sam` or `load_checkpoint`, or a `SamModel` of your own.
         device: default: the best there is.
-        precision: of the encoder, "auto", "fp32", "bf16" or "fp16". The decoder always runs in float32: it is
-            cheap, and its logits are compared.
+        precision: of the encoder, "auto", "fp32", "bf16" or "fp16". The decoder always runs in float32.
         store: where `predict_case` looks for embeddings first.
-        tta: test-time augmentation: look at the image's mirror image too, and take the mean of both answers. It costs
-            the time of a second image.
+        tta: test-time augmentation: the mean of the answers to the image and to its mirror image, in twice the time.
     """
 
     def __init__(
@@ -80,43 +75,34 @@ class Segmenter:
         self.precision = effective_precision(precision, self.device)
         self.model = model.to(self.device).eval()
         self.info = model_info(model)
-        self.store = store
-        self.tta = tta
+        self.store, self.tta = store, tta
 
     @property
     def views(self) -> tuple[str, ...]:
-        """Of an image, those that it looks at: names of `data.views.TURNS`."""
+        """The views of an image that are embedded: names of `data.views.TURNS`."""
         return ("as-is", "mirrored") if self.tta else ("as-is",)
 
     @classmethod
-    def load(cls, name_or_checkpoint: str | Path, **options: object) -> Segmenter:
-        """From a model's name or path, or from the folder of a fine-tuned decoder (or the name of a shipped one)."""
+    def load(cls, name_or_checkpoint: str | Path, **options: Any) -> Segmenter:
+        """A segmenter from a model's name or path, a decoder checkpoint's folder, or the name of a released one."""
         fine_tuned = (find_checkpoint(name_or_checkpoint) / "run_card.json").is_file()
-        model = load_checkpoint(name_or_checkpoint) if fine_tuned else load_sam(name_or_checkpoint)
-        return cls(model, **options)
+        return cls((load_checkpoint if fine_tuned else load_sam)(name_or_checkpoint), **options)
 
-    @torch.inference_mode()
     def embed(self, image: np.ndarray) -> Embedding:
-        """The slow part, once an image.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-        """
+        """The embedding of an image (H, W, 3) uint8 RGB: the slow part, once an image."""
         return self.embed_batch([image])[0]
 
-    @torch.inference_mode()
     def embed_batch(self, images: Sequence[np.ndarray]) -> list[Embedding]:
-        """Several images through the encoder at once; their sizes may differ."""
+        """The embeddings of several images, encoded at once; their sizes may differ."""
         features = [self.encode([TURNS[view](image) for image in images]).split(1) for view in self.views]
-        transforms = [self.info.transform(image.shape[:2]) for image in images]
         return [
-            Embedding(seen, transform, *mirrored)
-            for transform, seen, *mirrored in zip(transforms, *features, strict=True)
+            Embedding(first, self.info.transform(image.shape[:2]), *mirrored)
+            for image, first, *mirrored in zip(images, *features, strict=True)
         ]
 
     @torch.inference_mode()
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
-        """The features alone, (B, 256, 64, 64) float32, of B images as they are."""
+        """(B, 256, 64, 64) float32 features of B images as they are."""
         pixels = torch.cat([pixel_values(image, self.info) for image in images]).to(self.device)
         with autocast(self.device, self.precision):
             return self.model.get_image_embeddings(pixels).float()
@@ -126,30 +112,29 @@ class Segmenter:
         self,
         image: np.ndarray | Embedding,
         *,
-        boxes: np.ndarray | None = None,
-        points: np.ndarray | None = None,
-        labels: np.ndarray | None = None,
+        boxes: _Prompt = None,
+        points: _Prompt = None,
+        labels: _Prompt = None,
         mask_logits: Tensor | None = None,
         multimask: bool = False,
     ) -> Prediction:
         """Masks for N prompts on one image.
 
         Args:
-            image: (H, W, 3) uint8, or its `Embedding` when it is prompted more than once; an embedding made with
-                `tta` is looked at twice, one made without it once.
+            image: (H, W, 3) uint8, or its `Embedding` when it is prompted more than once.
             boxes: (N, 4) half-open xyxy, original space; a single (4,) counts as N = 1.
             points: (N, K, 2) xy, original space; (K, 2) and (2,) count as N = 1. With boxes, a refinement of each.
             labels: (N, K) or (K,), 1 foreground, 0 background; all 1 when left out.
             mask_logits: (N, 1, h, w) logits of the mask space: an earlier answer to refine.
             multimask: three masks a prompt, for prompts as ambiguous as a single click; otherwise one.
         Raises:
-            PromptError: no prompt, a malformed one, one outside the image, or `mask_logits` with two looks.
+            PromptError: no prompt, a malformed one, one outside the image, or `mask_logits` with `tta`.
             ShapeError: boxes, points, labels and masks disagree in number.
         """
         embedding = image if isinstance(image, Embedding) else self.embed(image)
         transform, width = embedding.transform, embedding.transform.original_hw[1]
         if embedding.mirrored is not None and mask_logits is not None:
-            raise PromptError("mask_logits refine one look at the image: use a Segmenter without tta for them")
+            raise PromptError("mask_logits refine the answer to one view: use a Segmenter without tta for them")
         prompts = self._prompt_inputs(transform, boxes, points, labels, mask_logits)
         logits, scores = self._decode(embedding.features, prompts, multimask)
         if embedding.mirrored is None:
@@ -157,8 +142,8 @@ class Segmenter:
         else:
             turned = [None if prompt is None else mirror(prompt, width) for prompt in (boxes, points)]
             prompts = self._prompt_inputs(transform, *turned, labels, None)
-            others, scores_there = self._decode(embedding.mirrored, prompts, multimask)
-            scores = (scores + scores_there) / 2
+            others, other_scores = self._decode(embedding.mirrored, prompts, multimask)
+            scores = (scores + other_scores) / 2
             # Averaged at the original size: in the mask space the padding lies on the right of both.
             masks = [
                 transform.logits_to_original(one[None]) + transform.logits_to_original(other[None]).flip(-1) > 0
@@ -167,36 +152,29 @@ class Segmenter:
         return Prediction(torch.cat(masks).cpu().numpy(), scores.cpu().numpy(), logits.cpu())
 
     def _decode(self, features: Tensor, prompts: dict[str, Tensor], multimask: bool) -> tuple[Tensor, Tensor]:
-        """Logits (N, M, h, w) and scores (N, M) of the prompts, a few at a time."""
-        logits, scores = [], []
-        for start in range(0, len(next(iter(prompts.values()))), _PROMPTS_AT_ONCE):
+        """Logits (N, M, h, w) and scores (N, M); prompts go along the batch: SamModel takes one mask an image."""
+        count, outputs = len(next(iter(prompts.values()))), []
+        for start in range(0, count, _PROMPTS_AT_ONCE):
             part = {name: value[start : start + _PROMPTS_AT_ONCE] for name, value in prompts.items()}
-            # Prompts go along the batch axis: SamModel takes one mask prompt an image, not one a box.
-            size = len(next(iter(part.values())))
-            seen = features.to(self.device).expand(size, -1, -1, -1)
-            output = self.model(image_embeddings=seen, multimask_output=multimask, **part)
-            logits.append(output.pred_masks[:, 0].float())
-            scores.append(output.iou_scores[:, 0].float())
+            seen = features.to(self.device).expand(min(_PROMPTS_AT_ONCE, count - start), -1, -1, -1)
+            outputs.append(self.model(image_embeddings=seen, multimask_output=multimask, **part))
+        logits, scores = ([one[name][:, 0].float() for one in outputs] for name in ("pred_masks", "iou_scores"))
         return torch.cat(logits), torch.cat(scores)
 
     def predict_case(self, case: Case, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """One mask (H, W) and score a box: the `Predictor` that `evaluation.evaluate` asks for."""
-        looks = [self._features(view_of(case, view)) for view in self.views]
-        prediction = self.predict(Embedding(looks[0], self.info.transform(case.size_hw), *looks[1:]), boxes=boxes)
+        """One mask (H, W) and one score a box: the `Predictor` that `evaluation.evaluate` asks for."""
+
+        def features(seen: Case) -> Tensor:
+            if self.store is not None and seen.image_digest in self.store:
+                return self.store[seen.image_digest].float()[None]
+            return self.encode([seen.image])
+
+        first, *mirrored = (features(view_of(case, view)) for view in self.views)
+        prediction = self.predict(Embedding(first, self.info.transform(case.size_hw), *mirrored), boxes=boxes)
         return prediction.masks[:, 0], prediction.scores[:, 0]
 
-    def _features(self, case: Case) -> Tensor:
-        if self.store is not None and case.image_digest in self.store:
-            return self.store[case.image_digest].float()[None]
-        return self.encode([case.image])
-
     def _prompt_inputs(
-        self,
-        transform: ImageTransform,
-        boxes: np.ndarray | None,
-        points: np.ndarray | None,
-        labels: np.ndarray | None,
-        mask_logits: Tensor | None,
+        self, transform: ImageTransform, boxes: _Prompt, points: _Prompt, labels: _Prompt, mask_logits: Tensor | None
     ) -> dict[str, Tensor]:
         """The prompts as `SamModel` takes them, one a row of the batch, in the model space."""
         inputs: dict[str, Tensor] = {}
@@ -207,9 +185,9 @@ class Segmenter:
             checked = check_points(points, transform.original_hw).reshape(-1, *np.atleast_2d(points).shape[-2:])
             inputs["input_points"] = torch.from_numpy(transform.to_model(checked))[:, None]
             labels = np.ones(checked.shape[:2]) if labels is None else np.asarray(labels)
-            if labels.size != checked.shape[0] * checked.shape[1] or not np.isin(labels, (0, 1)).all():
+            if labels.size != checked[..., 0].size or not np.isin(labels, (0, 1)).all():
                 raise PromptError(f"labels must be 0 or 1, one a point: {labels.shape} for points {checked.shape}")
-            inputs["input_labels"] = torch.as_tensor(labels, dtype=torch.int64).reshape(checked.shape[0], 1, -1)
+            inputs["input_labels"] = torch.as_tensor(labels, dtype=torch.int64).reshape(len(checked), 1, -1)
         elif labels is not None:
             raise PromptError("labels without points mean nothing: pass points too")
         if not inputs:

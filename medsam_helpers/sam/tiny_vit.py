@@ -1,8 +1,7 @@
 """TinyViT, the image encoder of MobileSAM and LiteMedSAM: a small hybrid of convolutions and windowed attention.
 
-Source: Wu et al., "TinyViT: Fast Pretraining Distillation for Small Vision Transformers", ECCV 2022, arXiv 2207.10666;
-Zhang et al., "Faster Segment Anything: Towards Lightweight SAM for Mobile Applications", arXiv 2306.14289.
-Module names follow the published checkpoints, so that these load with `strict=True`.
+Source: Wu et al., ECCV 2022, arXiv 2207.10666; MobileSAM: Zhang et al., arXiv 2306.14289. Module names follow the
+published checkpoints, so that these load with `strict=True`.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ STAGE_WIDTHS = (64, 128, 160, 320)
 STAGE_DEPTHS = (2, 2, 6, 2)
 STAGE_HEADS = (2, 4, 5, 10)
 STAGE_WINDOWS = (7, 7, 14, 7)
-# The strides of the reductions after stages 0, 1, 2: the last stage keeps SAM's 64 x 64 grid.
-REDUCTION_STRIDES = (2, 2, 1)
+REDUCTION_STRIDES = (2, 2, 1)  # after stages 0, 1, 2: the last stage keeps SAM's 64 x 64 grid
 
 
 class ConvNorm(nn.Module):
@@ -39,30 +37,22 @@ class ConvNorm(nn.Module):
             self.c, self.bn = fuse_conv_bn_eval(self.c.eval(), self.bn.eval()), nn.Identity()
 
 
-class MBConv(nn.Module):
-    """Inverted bottleneck: widen by 4, depthwise 3 x 3, narrow, add the input."""
+class Bottleneck(nn.Module):
+    """Pointwise, depthwise 3 x 3 and pointwise convolution; with `residual` the input is added.
 
-    def __init__(self, width: int) -> None:
+    Stage 0 is made of them; between two stages one changes the width, and halves the grid where `stride` is 2.
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, stride: int = 1, residual: bool = False) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(width, 4 * width)
-        self.conv2 = ConvNorm(4 * width, 4 * width, kernel=3, groups=4 * width)
-        self.conv3 = ConvNorm(4 * width, width)
+        self.residual = residual
+        self.conv1 = ConvNorm(inputs, hidden)
+        self.conv2 = ConvNorm(hidden, hidden, kernel=3, stride=stride, groups=hidden)
+        self.conv3 = ConvNorm(hidden, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(x + self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x))))))
-
-
-class Reduction(nn.Module):
-    """Changes the width between two stages, and halves the grid where `stride` is 2."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = ConvNorm(inputs, outputs)
-        self.conv2 = ConvNorm(outputs, outputs, kernel=3, stride=stride, groups=outputs)
-        self.conv3 = ConvNorm(outputs, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+        y = self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+        return F.gelu(x + y) if self.residual else y
 
 
 class WindowAttention(nn.Module):
@@ -118,7 +108,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width, channels = x.shape
         size = self.window
-        # The grid is padded with zeros to whole windows; the padding takes part in attention, as it did in training.
+        # Padded with zeros to whole windows; the padding takes part in attention, as it did in training.
         padded = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))
         rows, columns = padded.shape[1] // size, padded.shape[2] // size
         windows = padded.view(batch, rows, size, columns, size, channels).transpose(2, 3)
@@ -130,32 +120,27 @@ class Block(nn.Module):
         return x + self.mlp(x)
 
 
-class ConvStage(nn.Module):
-    """The first stage: bottleneck convolutions on the finest grid, then a reduction."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(*[MBConv(STAGE_WIDTHS[0]) for _ in range(STAGE_DEPTHS[0])])
-        self.downsample = Reduction(STAGE_WIDTHS[0], STAGE_WIDTHS[1], REDUCTION_STRIDES[0])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.downsample(self.blocks(x))
-
-
-class AttentionStage(nn.Module):
-    """Stages 1 to 3: transformer blocks, then (but for the last) a reduction."""
+class Stage(nn.Module):
+    """Stage 0: bottleneck convolutions; 1 to 3: transformer blocks. Then, but for the last, a change of width."""
 
     def __init__(self, index: int) -> None:
         super().__init__()
-        width = STAGE_WIDTHS[index]
-        blocks = [Block(width, STAGE_HEADS[index], STAGE_WINDOWS[index]) for _ in range(STAGE_DEPTHS[index])]
-        self.blocks = nn.Sequential(*blocks)
-        self.downsample = (
-            Reduction(width, STAGE_WIDTHS[index + 1], REDUCTION_STRIDES[index]) if index < 3 else nn.Identity()
-        )
+        self.attends, width = index > 0, STAGE_WIDTHS[index]
+        self.blocks = nn.Sequential()
+        for _ in range(STAGE_DEPTHS[index]):
+            if self.attends:
+                self.blocks.append(Block(width, STAGE_HEADS[index], STAGE_WINDOWS[index]))
+            else:
+                self.blocks.append(Bottleneck(width, 4 * width, width, residual=True))
+        self.downsample: nn.Module = nn.Identity()
+        if index < len(REDUCTION_STRIDES):
+            wider = STAGE_WIDTHS[index + 1]
+            self.downsample = Bottleneck(width, wider, wider, REDUCTION_STRIDES[index])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.downsample(self.blocks(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        # Transformer blocks take a grid (B, H, W, C).
+        x = self.blocks(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if self.attends else self.blocks(x)
+        return self.downsample(x)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -192,7 +177,7 @@ class TinyViT(nn.Module):
         self.config = config
         channels = config.output_channels
         self.patch_embed = PatchEmbed(config.image_size)
-        self.layers = nn.ModuleList([ConvStage(), *[AttentionStage(i) for i in (1, 2, 3)]])
+        self.layers = nn.ModuleList(Stage(index) for index in range(4))
         self.neck = nn.Sequential(
             nn.Conv2d(STAGE_WIDTHS[-1], channels, 1, bias=False),
             ChannelNorm(channels, eps=1e-6),
@@ -201,11 +186,11 @@ class TinyViT(nn.Module):
         )
 
     def fuse(self) -> TinyViT:
-        """This encoder with every batch normalisation folded into its convolution, for inference (in place)."""
+        """This encoder with every batch normalisation folded into its convolution, channels_last (in place)."""
         for module in self.modules():
             if isinstance(module, ConvNorm):
                 module.fuse()
-        return self
+        return self.to(memory_format=torch.channels_last)
 
     def forward(self, pixel_values: Tensor, **_: object) -> SamVisionEncoderOutput:
         """(B, 3, S, S) float pixels -> `last_hidden_state` (B, 256, 64, 64)."""

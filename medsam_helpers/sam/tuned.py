@@ -31,15 +31,13 @@ def part_state(model: SamModel, parts: Iterable[str]) -> dict[str, Tensor]:
 def save_decoder(
     state: Mapping[str, Tensor], folder: Path, card: Mapping[str, Any], dtype: torch.dtype | None = None
 ) -> Path:
-    """Write `decoder.safetensors`, then `run_card.json`, each whole or not at all.
+    """The folder, with `decoder.safetensors` and then `run_card.json` written, each whole or not at all.
 
     Args:
         state: see `part_state`.
         folder: made where missing.
         card: JSON-able; must hold `base` (name) and `base_digest`, so that the decoder finds its base again.
         dtype: `torch.float16` halves the file; the default keeps the weights as they are.
-    Returns:
-        The folder.
     """
     tensors = {key: value.to(dtype) if dtype else value for key, value in state.items()}
     with atomic_write(folder / DECODER_FILE) as temporary:
@@ -63,8 +61,8 @@ def read_card(folder: Path) -> dict[str, Any]:
         return card
     except (OSError, ValueError, KeyError) as error:  # text that is no UTF-8 or no JSON is a ValueError
         raise CheckpointError(
-            f"{folder}: not a decoder checkpoint ({path.name}: {type(error).__name__}). It needs {DECODER_FILE} "
-            f"and {CARD_FILE}, as `medsam finetune --output` writes them"
+            f"{folder}: not a decoder checkpoint ({path.name}: {type(error).__name__}). It needs {DECODER_FILE} and "
+            f"{CARD_FILE}, as `medsam finetune --output` writes them"
         ) from error
 
 
@@ -72,7 +70,7 @@ def load_checkpoint(folder: str | Path, base: SamModel | str | Path | None = Non
     """The base model with the checkpoint's decoder in it, in eval mode.
 
     Args:
-        folder: written by `save_decoder`, or the name of one that ships in `checkpoints/`.
+        folder: written by `save_decoder`, or the name of a released one in `checkpoints/`.
         base: where the base lies, if not where its name says; a `SamModel` is changed in place.
     Raises:
         CheckpointError: damaged, or the base is not the one that the decoder was trained on.

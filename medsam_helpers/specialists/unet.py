@@ -1,4 +1,4 @@
-"""The specialist to compare with: a U-Net that learns one task from nothing, behind the interface of `SamModel`."""
+"""A U-Net to compare SAM with: it learns one task from random weights, behind the interface of `SamModel`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from transformers.models.sam.modeling_sam import SamImageSegmentationOutput
 
 from medsam_helpers.errors import ConfigError, PromptError
 
-SIDE = 256
-"""Of the square that it sees, which is also that of its logits, in pixels."""
+SIDE = 256  # of the square input and of the logits, pixels
 WIDTHS = (16, 32, 64, 128, 256)
 
 
 class PromptedUNet(nn.Module):
     """A U-Net that takes a `SamModel`'s place in training, scoring and the `Segmenter`.
 
-    Its "embedding" is the image itself, so that the same store, training loop and evaluation serve both, and nothing
-    but the network differs. A box comes in as a fourth channel, 1 inside and 0 outside; without it the network has to
-    find the lesion by itself.
+    Its "embedding" is the image itself, so the same store, training loop and evaluation serve both. A box comes in as a
+    fourth channel, 1 inside and 0 outside; without it the network has to find the lesion by itself.
 
     Args:
-        name: "unet-box", or "unet", which is given boxes like the others and does not look at them.
+        name: "unet-box", or "unet", which does not look at the boxes that it is given.
         seed: of the first weights.
     Source: Ronneberger et al., MICCAI 2015; with residual units, Kerfoot et al., STACOM 2018 (MONAI's `UNet`). The
         box as a channel is how the specialists were prompted in Ma et al., Nature Communications 2024.
@@ -35,7 +33,7 @@ class PromptedUNet(nn.Module):
         self.sees_box = name == "unet-box"
         sides = {"image_size": SIDE, "patch_size": SIDE // 64}
         self.config = SamConfig(vision_config=sides, prompt_encoder_config=sides, pixel_scaling="imagenet")
-        # No weights that came from elsewhere: what stands for their digest is the architecture.
+        # No weights came from elsewhere: the architecture stands for their digest.
         self.config.base_name, self.config.base_digest = name, f"{name}-{SIDE}-" + "-".join(map(str, WIDTHS))
         self.vision_encoder, self.prompt_encoder, self.shared_image_embedding = (nn.Identity() for _ in range(3))
         with torch.random.fork_rng(devices=[]):
@@ -64,13 +62,13 @@ class PromptedUNet(nn.Module):
         multimask_output: bool = False,
         **others: Tensor,
     ) -> SamImageSegmentationOutput:
-        """One mask for one box an image.
+        """Logits of one mask for one box an image.
 
         Args:
-            image_embeddings: (B, 3, 256, 256) float, see `models.pixel_values`.
+            image_embeddings: (B, 3, 256, 256) float, see `loading.pixel_values`.
             input_boxes: (B, 1, 4) xyxy, model space.
             multimask_output: must be False: a U-Net has one answer.
-            others: of `SamModel`; none of them can be given.
+            others: arguments of `SamModel`; none can be given.
         Returns:
             `pred_masks` (B, 1, 1, 256, 256) logits; `iou_scores` (B, 1, 1), NaN: it has no opinion of itself.
         Raises:

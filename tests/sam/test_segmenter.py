@@ -9,8 +9,7 @@ from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPi
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import views_of
-from medsam_helpers.device import effective_precision
-from medsam_helpers.errors import ConfigError, PromptError, ShapeError
+from medsam_helpers.errors import PromptError, ShapeError
 from medsam_helpers.geometry import mirror
 from medsam_helpers.runs.finetune import embed_cases
 from medsam_helpers.sam.embeddings import EmbeddingStore
@@ -44,28 +43,14 @@ def test_the_mask_is_the_one_that_transformers_own_processor_gives(segmenter, im
 
 
 def test_several_prompts_at_once_answer_as_each_alone(segmenter, image):
-    boxes = np.array([BOX, [10, 10, 60, 90], [300, 200, 600, 400], [0, 0, 600, 400]])
+    # More of them than are decoded at a time.
+    boxes = np.array([BOX, *([5 * i, 3 * i, 5 * i + 60, 3 * i + 50] for i in range(36))], float)
     embedding = segmenter.embed(image)
     together = segmenter.predict(embedding, boxes=boxes)
-    for index, box in enumerate(boxes):
-        alone = segmenter.predict(embedding, boxes=box)
+    for index in (0, 1, 36):
+        alone = segmenter.predict(embedding, boxes=boxes[index])
         torch.testing.assert_close(together.logits[index], alone.logits[0], atol=1e-4, rtol=1e-4)
         assert (together.masks[index] != alone.masks[0]).mean() < 1e-3
-
-
-def test_more_prompts_than_fit_at_once_come_back_in_order(segmenter, image):
-    boxes = np.array([[5 * i, 3 * i, 5 * i + 60, 3 * i + 50] for i in range(37)], float)
-    embedding = segmenter.embed(image)
-    together = segmenter.predict(embedding, boxes=boxes)
-    assert together.masks.shape == (37, 1, 400, 600)
-    last = segmenter.predict(embedding, boxes=boxes[-1])
-    torch.testing.assert_close(together.logits[-1], last.logits[0], atol=1e-4, rtol=1e-4)
-
-
-def test_embedding_once_is_the_same_as_embedding_each_time(segmenter, image):
-    once = segmenter.predict(segmenter.embed(image), boxes=BOX)
-    each = segmenter.predict(image, boxes=BOX)
-    assert np.array_equal(once.masks, each.masks)
 
 
 def test_images_of_different_sizes_go_through_the_encoder_together(segmenter, image):
@@ -122,8 +107,6 @@ def test_best_takes_the_mask_with_the_highest_score(segmenter, image):
         ({}, PromptError, "no prompt: pass boxes, or points"),
         ({"boxes": [[5, 5, 5, 9]]}, PromptError, "box 5 5 5 9 is empty"),
         ({"boxes": [[5, 5, 700, 9]]}, PromptError, "leaves the image, which is 600 wide and 400 high"),
-        ({"boxes": [[5, 5, float("nan"), 9]]}, PromptError, "finite"),
-        ({"boxes": [1, 2, 3]}, PromptError, r"got shape \(3,\)"),
         ({"points": [[600, 5]]}, PromptError, "point 600 5 lies outside"),
         ({"points": [[6, 5]], "labels": [2]}, PromptError, "labels must be 0 or 1"),
         ({"boxes": [5, 5, 9, 9], "labels": [1]}, PromptError, "labels without points"),
@@ -148,16 +131,6 @@ def test_a_case_is_looked_up_in_the_store_by_its_pixels(segmenter, discs, tmp_pa
     assert not np.array_equal(stored, masks), "the stored embedding must be the one that is used"
 
 
-def test_the_precision_that_is_used_is_told():
-    cpu = torch.device("cpu")
-    with pytest.warns(UserWarning, match="fp16 needs CUDA; on cpu this runs in fp32"):
-        assert effective_precision("fp16", cpu) == "fp32"
-    assert effective_precision("bf16", cpu) == "bf16"
-    assert effective_precision("auto", cpu) in ("fp32", "bf16")
-    with pytest.raises(ConfigError, match="precision 'int8' is unknown: use auto, fp32, bf16, fp16"):
-        effective_precision("int8", cpu)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobile-sam", "lite-medsam"])
 def test_a_real_model_finds_the_ellipse(name):
@@ -177,15 +150,15 @@ def with_tta(tiny_sam):
     return Segmenter(tiny_sam, "cpu", precision="fp32", tta=True)
 
 
-def test_with_tta_the_answer_is_the_mean_of_both_looks(segmenter, with_tta, image):
+def test_with_tta_the_answer_is_the_mean_of_both_views(segmenter, with_tta, image):
     transform = segmenter.info.transform(image.shape[:2])
     seen = segmenter.predict(image, boxes=BOX)
     turned = segmenter.predict(image[:, ::-1], boxes=mirror(BOX, 600))
-    logits = [transform.logits_to_original(look.logits).numpy()[0, 0] for look in (seen, turned)]
+    logits = [transform.logits_to_original(view.logits).numpy()[0, 0] for view in (seen, turned)]
     expected = (logits[0] + logits[1][:, ::-1]) / 2
     found = with_tta.predict(image, boxes=BOX)
     assert (found.masks[0, 0] != (expected > 0)).mean() < 1e-4
-    assert (found.masks[0, 0] != seen.masks[0, 0]).any(), "the second look counts"
+    assert (found.masks[0, 0] != seen.masks[0, 0]).any(), "the mirror image counts"
     np.testing.assert_allclose(found.scores, (seen.scores + turned.scores) / 2, atol=1e-5)
     torch.testing.assert_close(found.logits, seen.logits, atol=1e-4, rtol=1e-4)
 
@@ -210,16 +183,7 @@ def test_with_tta_each_case_takes_both_embeddings_from_the_store(with_tta, image
     np.testing.assert_allclose(stored[1], direct[1], atol=1e-2)
 
 
-def test_with_tta_a_batch_is_embedded_as_each_alone(with_tta, image):
-    others = [image, image[:200, :100]]
-    for embedding, one in zip(with_tta.embed_batch(others), others, strict=True):
-        alone = with_tta.embed(one)
-        torch.testing.assert_close(embedding.mirrored, alone.mirrored, atol=1e-4, rtol=1e-3)
-        torch.testing.assert_close(embedding.features, alone.features, atol=1e-4, rtol=1e-3)
-        assert (embedding.features - embedding.mirrored).abs().max() > 1e-2
-
-
-def test_a_mask_refines_one_look_only(with_tta, image):
+def test_a_mask_refines_the_answer_to_one_view_only(with_tta, image):
     earlier = with_tta.predict(image, boxes=BOX)
     with pytest.raises(PromptError, match="without tta"):
         with_tta.predict(image, boxes=BOX, mask_logits=earlier.logits)

@@ -64,19 +64,9 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDSAM_CACHE", str(root / "cache"))
         # Recipe `best` would show four views of each image: twenty seconds each for this encoder.
-        training = ["--recipe", "medsam", "--epochs", 1, "--batch", 1, "--lr", "1e-3", "--precision", "fp32"]
-        figures = medsam(
-            "finetune",
-            "--data",
-            root / "data",
-            "--model",
-            root / "vit-b",
-            *training,
-            "--jitter",
-            0,
-            "--output",
-            root / "run",
-        )
+        where = ["--data", root / "data", "--model", root / "vit-b", "--output", root / "run"]
+        how = ["--recipe", "medsam", "--epochs", 1, "--batch", 1, "--lr", "1e-3", "--precision", "fp32", "--jitter", 0]
+        figures = medsam("finetune", *where, *how)
         yield Run(root, figures, load_file(root / "vit-b" / "model.safetensors"))
     shutil.rmtree(root)  # a gigabyte
 

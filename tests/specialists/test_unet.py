@@ -1,11 +1,10 @@
-"""The specialist: a U-Net behind SAM's interface, what its box channel holds, and its augmentation."""
+"""The specialist: a U-Net behind SAM's interface, and what its box channel holds."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from helpers import draw_discs, save_images
 
 from medsam_helpers.cli.main import main
@@ -21,8 +20,6 @@ from medsam_helpers.sam.parts import parameter_table
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import load_checkpoint
 from medsam_helpers.specialists.unet import filled_boxes
-from medsam_helpers.training.augmentation import augmented
-from medsam_helpers.training.dataset import PromptedCases
 from medsam_helpers.training.loop import fit
 from medsam_helpers.training.recipes import get_recipe
 
@@ -46,9 +43,10 @@ def test_it_takes_sams_place_in_the_segmenter(unet):
     assert answer.logits.shape == (2, 1, 256, 256)
 
 
-def test_its_embedding_is_the_image_in_the_model_frame(unet):
+def test_its_embedding_is_the_image_in_the_model_space(unet):
     segmenter, image = Segmenter(unet, "cpu", precision="fp32"), image_of()
     assert torch.equal(segmenter.embed(image).features, pixel_values(image, model_info(unet)))
+    assert model_info(unet).transform((300, 600)) == ImageTransform((300, 600), 256, 256)
 
 
 @pytest.mark.parametrize(("name", "looks"), [("unet", False), ("unet-box", True)])
@@ -88,61 +86,6 @@ def test_a_filled_box_is_that_of_the_evaluation(box):
     assert (filled == fill_box(np.array(box), (8, 8))).all()
 
 
-def blob(side=64):
-    pixels, target = torch.randn(3, side, side), torch.zeros(side, side, dtype=torch.bool)
-    target[24:40, 20:44] = True
-    pixels[:, target] += 8  # bright, so that the picture shows where the lesion went
-    return pixels, target
-
-
-def test_image_and_target_move_together():
-    pixels, target = blob()
-    kept = pixels.clone()
-    moved_once = False
-    for seed in range(12):
-        changed, where = augmented(pixels, target, np.random.default_rng(seed))
-        assert changed.shape == pixels.shape
-        assert (changed.dtype, where.dtype) == (torch.float32, torch.bool)
-        assert type(changed) is torch.Tensor
-        gray = F.avg_pool2d(changed.mean(0)[None, None], 3, 1, 1)[0, 0]
-        inside, outside = gray[where].mean(), gray[~where].mean()
-        assert inside > outside + 3
-        moved_once |= not torch.equal(where, target)
-    assert moved_once
-    assert torch.equal(pixels, kept), "the original is left alone"
-
-
-def test_the_generator_decides_everything():
-    pixels, target = blob()
-    first, again, other = (augmented(pixels, target, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first[0], again[0])
-    assert torch.equal(first[1], again[1])
-    assert not torch.equal(first[0], other[0])
-
-
-def test_a_lesion_that_would_leave_the_picture_stays():
-    pixels, target = torch.randn(3, 64, 64), torch.zeros(64, 64, dtype=torch.bool)
-    target[0, 0] = True  # any turn takes the corner out
-    for seed in range(8):
-        assert augmented(pixels, target, np.random.default_rng(seed))[1].any()
-
-
-def test_the_box_is_put_round_what_augmentation_made(tmp_path):
-    model, cases = load_sam("unet-box"), draw_discs(3)
-    segmenter = Segmenter(model, "cpu", precision="fp32")
-    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path)
-    embed_cases(segmenter, cases, show_progress=False)
-    examples = PromptedCases(cases, segmenter.store, segmenter.info.transform, 0, "union", 0, augment=True)
-    drawn = set()
-    for examples.epoch in range(4):
-        for example in examples:
-            box, (rows, columns) = example["input_boxes"][0], torch.where(example["target"][0] > 0)
-            around = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-            assert box.tolist() == [float(side) for side in around]
-            drawn.add(tuple(around))
-    assert len(drawn) > 6
-
-
 def test_it_learns_and_comes_back_from_its_checkpoint(tmp_path, cache):
     cases = draw_discs(10)
     recipe = get_recipe("unet").but(epochs=12, batch=4, warmup_steps=2, ema_decay=0.5, lr=3e-3)
@@ -173,8 +116,3 @@ def test_the_whole_run_takes_its_name(tmp_path, cache, capsys):
     loaded = load_checkpoint(tmp_path / "run")
     for name, weight in loaded.state_dict().items():
         assert torch.equal(weight, run.tuned.model.state_dict()[name])
-
-
-def test_its_frame_is_the_padded_square():
-    info = model_info(load_sam("unet"))
-    assert info.transform((300, 600)) == ImageTransform((300, 600), 256, 256)

@@ -1,0 +1,130 @@
+"""`Sam`: the `transformers.SamModel` that this package loads; its encoder may be a TinyViT, or partially unfrozen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import SamConfig, SamModel
+from transformers.models.sam.modeling_sam import SamImageSegmentationOutput, SamMaskDecoder
+
+from medsam_helpers.sam.tiny_vit import TinyViT
+
+
+def is_light(config: SamConfig) -> bool:
+    """Whether the configuration is that of a SAM with TinyViT as encoder."""
+    return getattr(config, "encoder", "vit") == "tiny_vit"
+
+
+class QuickMaskDecoder(SamMaskDecoder):
+    """The mask decoder of `transformers` without transposed convolutions: same weights, same masks.
+
+    Both enlarging layers have a kernel as large as their stride, so they make 2 x 2 new pixels of each pixel and mix
+    no neighbours. Everything after the transformer is therefore a matrix product on rows of channels, and only the
+    finished mask, one channel in place of 32, is put in its order on the 256 x 256 grid. On a CPU a training step
+    takes two thirds of the time.
+    """
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        image_positional_embeddings: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+        multimask_output: bool,
+        attention_similarity: Tensor | None = None,
+        target_embedding: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `SamMaskDecoder`: masks (B, N, M, h, w) and their IoU scores (B, N, M); N prompts, M is 1 or 3."""
+        batch, prompts = sparse_prompt_embeddings.shape[:2]
+        own_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(batch, prompts, -1, -1)
+        # channels_last: the transformer sees pixels as rows of channels, and this way they lie in memory as rows.
+        image = image_embeddings + dense_prompt_embeddings
+        if prompts > 1:
+            image = image.repeat_interleave(prompts, 0)
+        position = image_positional_embeddings[:1]  # of the grid, the same for every image: adding it repeats it
+        tokens, pixels = self.transformer(
+            point_embeddings=torch.cat([own_tokens, sparse_prompt_embeddings], dim=2),
+            image_embeddings=image.contiguous(memory_format=torch.channels_last),
+            image_positional_embeddings=position.contiguous(memory_format=torch.channels_last),
+            attention_similarity=attention_similarity,
+            target_embedding=target_embedding,
+        )
+        wanted = range(1, self.num_mask_tokens) if multimask_output else range(1)
+        # One row of 32 weights a mask, to be multiplied with each pixel's 32 channels.
+        weights = torch.stack([self.output_hypernetworks_mlps[i](tokens[:, :, 1 + i]) for i in wanted], dim=2)
+        masks = self._enlarge(pixels.flatten(0, 1)) @ weights.flatten(0, 1).transpose(1, 2)
+        # Rows are counted by (y, x) of the embedding, then (dy, dx) of the first enlargement, then of the second.
+        height, width = image.shape[2:]
+        grid = masks.reshape(batch * prompts, height, width, 2, 2, 2, 2, -1).permute(0, 7, 1, 3, 5, 2, 4, 6)
+        masks = grid.reshape(batch, prompts, -1, 4 * height, 4 * width)
+        return masks, self.iou_prediction_head(tokens[:, :, 0])[:, :, wanted.start : wanted.stop]
+
+    def _enlarge(self, pixels: Tensor) -> Tensor:
+        """(B, P, C) pixels -> (B, 16 P, C / 8): each one's 2 x 2 children, and theirs."""
+        norm = self.upscale_layer_norm
+        children = _children(pixels, self.upscale_conv1)
+        children = nn.functional.layer_norm(children, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        return self.activation(_children(self.activation(children), self.upscale_conv2))
+
+
+def _children(pixels: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
+    """(B, P, C) -> (B, 4 P, O): the transposed convolution as a matrix product; four rows in place of each."""
+    weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (C, O, 2, 2) -> (4 O, C)
+    children = nn.functional.linear(pixels, weight, layer.bias.repeat(4))
+    return children.reshape(len(pixels), -1, layer.out_channels)
+
+
+class Sam(SamModel):
+    """A `SamModel` with the same weights, names and answers, and `QuickMaskDecoder` as mask decoder.
+
+    Args:
+        config: of the model. With `encoder="tiny_vit"` the encoder is a TinyViT, otherwise SAM's own ViT.
+    """
+
+    def __init__(self, config: SamConfig) -> None:
+        light, first = is_light(config), config
+        if light:  # SamModel builds a ViT: the smallest there is, since TinyViT takes its place
+            first = SamConfig.from_dict(config.to_dict())
+            first.vision_config.num_hidden_layers = 0
+        super().__init__(first)
+        self.config = config
+        self.mask_decoder = QuickMaskDecoder(self.mask_decoder.config)
+        if light:
+            self.vision_encoder = TinyViT(config.vision_config)
+
+
+class PartiallyUnfrozenSam(Sam):
+    """A light SAM whose encoder is frozen but for its last stage, which may train.
+
+    Its "embedding" is what the last stage is given: that never changes, so the same store serves. The stage and the
+    neck behind it are a part of their own, `last_stage`. A step costs several times that of the decoder alone, and
+    still a fraction of the whole encoder's.
+
+    Args:
+        whole: the model whose weights are copied; its encoder is a fused TinyViT.
+    """
+
+    def __init__(self, whole: Sam) -> None:
+        super().__init__(whole.config)
+        encoder = self.vision_encoder.fuse()
+        self.load_state_dict(whole.state_dict())
+        # Weights that train are saved, and safetensors wants them as they are written, not channels_last.
+        self.last_stage = nn.Sequential(encoder.layers[-1], encoder.neck).to(memory_format=torch.contiguous_format)
+        encoder.layers, encoder.neck = encoder.layers[:-1], nn.Identity()
+
+    def forward(self, image_embeddings: Tensor, **others: Tensor | bool) -> SamImageSegmentationOutput:
+        """As `SamModel` from embeddings, which here are (B, 320, 64, 64)."""
+        # Several prompts on one image are one embedding, seen several times (`expand`): once is enough.
+        distinct = image_embeddings[:1] if image_embeddings.stride(0) == 0 else image_embeddings
+        # channels_last: what convolutions and, on rows of channels, transformer blocks are quick at.
+        features = self.last_stage(distinct.contiguous(memory_format=torch.channels_last)).contiguous()
+        return super().forward(image_embeddings=features.expand(len(image_embeddings), -1, -1, -1), **others)
+
+    def joined(self) -> Sam:
+        """A copy in one piece, with the usual embedding."""
+        whole = Sam(self.config)
+        encoder = whole.vision_encoder.fuse()
+        whole.load_state_dict(self.state_dict(), strict=False)
+        encoder.layers[-1].load_state_dict(self.last_stage[0].state_dict())
+        encoder.neck.load_state_dict(self.last_stage[1].state_dict())
+        return whole.eval()

@@ -1,0 +1,76 @@
+"""The light models, against what the original implementations answered."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reference_image import BOX, reference_image
+from transformers import SamVisionConfig
+
+from medsam_helpers.sam.checkpoints import WEIGHTS, fetch
+from medsam_helpers.sam.export import export_model
+from medsam_helpers.sam.light import light_config, rename_keys
+from medsam_helpers.sam.loading import load_sam, model_info, pixel_values, state_digest
+from medsam_helpers.sam.model import Sam
+from medsam_helpers.sam.tiny_vit import TinyViT
+
+
+def reference(name: str) -> dict[str, np.ndarray]:
+    """Computed with the authors' own code (MobileSAM at 34bbbfd, LiteMedSAM at b0fab47) on the same pixels."""
+    with np.load(Path(__file__).parent / f"reference_{name}.npz") as file:
+        return dict(file)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobile-sam", "lite-medsam"])
+def test_encoder_and_decoder_answer_as_the_original_implementation(name):
+    expected, model, image = reference(name), load_sam(name, show_progress=False), reference_image()
+    info = model_info(model)
+    with torch.inference_mode():
+        embedding = model.get_image_embeddings(pixel_values(image, info))
+        box = torch.from_numpy(info.transform(image.shape[:2]).to_model(BOX))[None, None]
+        single = model(image_embeddings=embedding, input_boxes=box, multimask_output=False)
+        several = model(image_embeddings=embedding, input_boxes=box, multimask_output=True)
+    np.testing.assert_allclose(embedding[0, ::8, ::4, ::4], expected["embedding"], atol=2e-4)
+    assert embedding.mean().item() == pytest.approx(expected["embedding_mean"].item(), abs=1e-5)
+    assert embedding.std().item() == pytest.approx(expected["embedding_std"].item(), abs=1e-5)
+    logits = single.pred_masks[0, 0, 0]
+    np.testing.assert_allclose(logits[::4, ::4], expected["logits"], atol=5e-3)
+    mask = np.unpackbits(expected["mask"]).reshape(256, 256).astype(bool)
+    assert mask.sum() > 100, "the reference must hold a mask"
+    assert ((logits > 0).numpy() != mask).mean() < 1e-4
+    scores = torch.cat([single.iou_scores, several.iou_scores], dim=2)[0, 0]
+    np.testing.assert_allclose(scores, expected["scores"], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_original_file_fits_key_by_key():
+    renamed = rename_keys(torch.load(fetch(WEIGHTS["mobile-sam"], show_progress=False), weights_only=True))
+    model = Sam(light_config("mobile-sam"))
+    assert set(renamed) == set(model.state_dict())
+    del renamed["mask_decoder.iou_token.weight"]
+    with pytest.raises(RuntimeError, match="iou_token"):
+        model.load_state_dict(renamed, strict=True)
+
+
+@pytest.mark.slow
+def test_a_light_model_survives_its_export(mobile_sam, tmp_path):
+    exported = export_model("mobile-sam", tmp_path / "exported")
+    assert state_digest(load_sam(exported)) == state_digest(mobile_sam)
+    assert "TinyViT" in (exported / "README.md").read_text()
+
+
+def test_folding_the_normalisation_changes_nothing_but_the_number_of_layers():
+    torch.manual_seed(0)
+    encoder = TinyViT(SamVisionConfig(image_size=256, patch_size=4)).eval()
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    pixels = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        before = encoder(pixels).last_hidden_state
+        after = encoder.fuse()(pixels).last_hidden_state
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-3)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in encoder.modules())

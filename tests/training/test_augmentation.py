@@ -1,0 +1,68 @@
+"""Augmentation: image and target move together, and the generator decides."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from helpers import draw_discs
+
+from medsam_helpers.runs.finetune import embed_cases
+from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.training.augmentation import augmented
+from medsam_helpers.training.dataset import PromptedCases
+
+
+def blob(side=64):
+    pixels, target = torch.randn(3, side, side), torch.zeros(side, side, dtype=torch.bool)
+    target[24:40, 20:44] = True
+    pixels[:, target] += 8  # bright, so that the picture shows where the lesion went
+    return pixels, target
+
+
+def test_image_and_target_move_together():
+    pixels, target = blob()
+    kept = pixels.clone()
+    moved_once = False
+    for seed in range(12):
+        changed, where = augmented(pixels, target, np.random.default_rng(seed))
+        assert changed.shape == pixels.shape
+        assert (changed.dtype, where.dtype) == (torch.float32, torch.bool)
+        assert type(changed) is torch.Tensor
+        gray = F.avg_pool2d(changed.mean(0)[None, None], 3, 1, 1)[0, 0]
+        inside, outside = gray[where].mean(), gray[~where].mean()
+        assert inside > outside + 3
+        moved_once |= not torch.equal(where, target)
+    assert moved_once
+    assert torch.equal(pixels, kept), "the original is left alone"
+
+
+def test_the_generator_decides_everything():
+    pixels, target = blob()
+    first, again, other = (augmented(pixels, target, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_a_lesion_that_would_leave_the_picture_stays():
+    pixels, target = torch.randn(3, 64, 64), torch.zeros(64, 64, dtype=torch.bool)
+    target[0, 0] = True  # any turn takes the corner out
+    for seed in range(8):
+        assert augmented(pixels, target, np.random.default_rng(seed))[1].any()
+
+
+def test_the_box_is_put_round_what_augmentation_made(tmp_path):
+    model, cases = load_sam("unet-box"), draw_discs(3)
+    segmenter = Segmenter(model, "cpu", precision="fp32")
+    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path)
+    embed_cases(segmenter, cases, show_progress=False)
+    examples = PromptedCases(cases, segmenter.store, segmenter.info.transform, 0, "union", 0, augment=True)
+    drawn = set()
+    for examples.epoch in range(4):
+        for example in examples:
+            box, (rows, columns) = example["input_boxes"][0], torch.where(example["target"][0] > 0)
+            around = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert box.tolist() == [float(side) for side in around]
+            drawn.add(tuple(around))
+    assert len(drawn) > 6
