@@ -132,7 +132,7 @@ def test_the_box_is_put_round_what_augmentation_made(tmp_path):
     segmenter = Segmenter(model, "cpu", precision="fp32")
     segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path)
     embed_cases(segmenter, cases, show_progress=False)
-    examples = PromptedCases(cases, segmenter.store, segmenter.info.transform, 0, "union", 0, augment=True)
+    examples = PromptedCases(cases, segmenter.store, segmenter.info.transform, get_recipe("unet").but(jitter_1024=0))
     drawn = set()
     for examples.epoch in range(4):
         for example in examples:
