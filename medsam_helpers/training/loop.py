@@ -5,25 +5,21 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
 from accelerate.tracking import GeneralTracker
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import SamModel
 
 from medsam_helpers.data.case import Case
-from medsam_helpers.device import autocast, default_device, effective_precision
+from medsam_helpers.device import default_device, effective_precision
 from medsam_helpers.errors import DataError, TrainingError
-from medsam_helpers.evaluation.evaluate import case_boxes
-from medsam_helpers.evaluation.metrics import dice, iou
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import model_info
 from medsam_helpers.sam.parts import freeze_all_but
@@ -31,9 +27,9 @@ from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import part_state
 from medsam_helpers.training.dataset import EpochOrder, PromptedCases
 from medsam_helpers.training.ema import ExponentialMovingAverage
-from medsam_helpers.training.losses import get_loss
 from medsam_helpers.training.recipes import Recipe
 from medsam_helpers.training.state import STATE_FILE, TrainingState
+from medsam_helpers.training.steps import Learner, dev_scores, get_optimizer, learning_rate, train_epoch
 
 
 @dataclass(frozen=True)
@@ -49,18 +45,6 @@ class FitResult:
     best_dev_dice: float
     precision: str
     seconds: float
-
-
-def learning_rate(step: int, total_steps: int, recipe: Recipe) -> float:
-    """Learning rate of a step: a linear warm-up, then a cosine from `lr` to `lr_min`.
-
-    >>> [round(learning_rate(s, 4, Recipe(name="r", lr=1.0)), 3) for s in range(5)]
-    [1.0, 0.854, 0.5, 0.146, 0.0]
-    """
-    if step < recipe.warmup_steps:
-        return recipe.lr * (step + 1) / recipe.warmup_steps
-    progress = min(1.0, (step - recipe.warmup_steps) / max(1, total_steps - recipe.warmup_steps))
-    return recipe.lr_min + (recipe.lr - recipe.lr_min) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def fit(
@@ -126,19 +110,20 @@ def fit(
         "base_digest": info.base_digest,
         "train": hashlib.sha256("".join(examples.digests).encode()).hexdigest(),
         "dev": hashlib.sha256("".join(case.digest for case in dev).encode()).hexdigest(),
+        "dev_jitter_1024": dev_jitter_1024,
+        "start": start,
     }
-    asked = {"dev_jitter_1024": dev_jitter_1024, "start": start}
-    identity |= {name: value for name, value in asked.items() if value is not None}
+    identity = {name: value for name, value in identity.items() if value is not None}
     judge = "dev_dice" if recipe.metric == "dice" else "dev_score"
     state = TrainingState.open(output / STATE_FILE, identity, judge)
 
     wrapped, loader = accelerator.prepare(model, DataLoader(examples, recipe.batch, sampler=EpochOrder(examples)))
-    optimizer = _optimizer(recipe, parameters)
+    optimizer = get_optimizer(recipe, parameters)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     state.restore(model, optimizer, scaler)
     average = ExponentialMovingAverage(model, recipe.ema_decay)
     average.load(state.average)
-    learner = _Learner(accelerator, wrapped, optimizer, scaler, average, recipe, precision)
+    learner = Learner(accelerator, wrapped, optimizer, scaler, average, recipe, precision)
     segmenter = Segmenter(model, device, precision, store)
     dev_recipe = recipe.but(jitter_1024=dev_jitter_1024)
     accelerator.init_trackers("medsam", config={name: str(value) for name, value in recipe.as_dict().items()})
@@ -147,7 +132,7 @@ def fit(
     def finish_epoch(row: dict[str, float]) -> None:
         current = part_state(model, recipe.trainable)
         with average.applied():
-            scores = _dev_scores(segmenter, dev, dev_recipe, seed, accelerator)
+            scores = dev_scores(segmenter, dev, dev_recipe, seed, accelerator)
             row |= {name: score for name, score in scores.items() if name in ("dev_dice", judge)}
             state.record(row, current, part_state(model, recipe.trainable))
         state.average = {name: weight.cpu() for name, weight in average.weights.items()}
@@ -168,7 +153,7 @@ def fit(
             started = time.perf_counter()
             examples.epoch = state.epoch + 1
             rates = ((step + 1, rate_of(step, total, recipe)) for step in range(state.epoch * steps_per_epoch, total))
-            loss = _train_epoch(learner, loader, rates, bar)
+            loss = train_epoch(learner, loader, rates, bar)
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"epoch {state.epoch + 1}: the loss is {loss}; try a lower learning rate, or precision fp32 "
@@ -184,84 +169,3 @@ def fit(
     history = pd.DataFrame(state.history).rename_axis("epoch").reset_index()
     best_dice = float(history["dev_dice"][state.best_epoch])
     return FitResult(history, state.best_epoch, best_dice, precision, float(history["seconds"].sum()))
-
-
-@dataclass(frozen=True)
-class _Learner:
-    """What a step works with."""
-
-    accelerator: Accelerator
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    average: ExponentialMovingAverage
-    recipe: Recipe
-    precision: str
-
-
-def _train_epoch(learner: _Learner, loader: DataLoader, rates: Iterator[tuple[int, float]], bar: tqdm) -> float:
-    """Mean loss of one pass over the examples; `rates` gives number and learning rate of each optimiser step."""
-    accelerator, model, optimizer = learner.accelerator, learner.model, learner.optimizer
-    loss_of, size, losses = get_loss(learner.recipe.loss), learner.recipe.loss_size, []
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.train()
-    for batch in loader:
-        with accelerator.accumulate(model):
-            target = batch.pop("target")
-            with autocast(accelerator.device, learner.precision):
-                logits = model(**batch, multimask_output=False).pred_masks
-            # (B, prompts, masks, h, w) with one prompt and one mask: losses want (B, 1, h, w).
-            logits = logits.flatten(0, 1).float()
-            if size:
-                logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
-            loss = loss_of(logits, target)
-            if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
-                raise TrainingError(f"the loss must return a scalar tensor that has a gradient, returned {loss}")
-            losses.append(loss.detach())
-            if len(losses) == 1 and not loss.isfinite():
-                break
-            accelerator.backward(learner.scaler.scale(loss))
-            if accelerator.sync_gradients:
-                step, rate = next(rates)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                learner.scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(parameters, learner.recipe.clip_norm)
-                learner.scaler.step(optimizer)
-                learner.scaler.update()
-                optimizer.zero_grad()
-                learner.average.update()
-                if accelerator.trackers:
-                    accelerator.log({"step_loss": loss.item(), "step_lr": rate}, step=step)
-                bar.update()
-    return accelerator.reduce(torch.stack(losses).mean(), "mean").item()
-
-
-def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    if isinstance(recipe.optimizer, str):
-        return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    optimizer = recipe.optimizer(parameters, recipe.lr, recipe.weight_decay)
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TrainingError(f"the optimizer must return a torch.optim.Optimizer, returned {optimizer}")
-    return optimizer
-
-
-def _dev_scores(
-    segmenter: Segmenter, dev: Sequence[Case], recipe: Recipe, seed: int, accelerator: Accelerator
-) -> dict[str, float]:
-    """Mean scores at original size, by name; each process scores its share."""
-    metrics: dict[str, Callable[..., float]] = {"dev_dice": dice, "dev_iou": iou}
-    if callable(recipe.metric):
-        metrics["dev_score"] = recipe.metric
-    total = torch.zeros(len(metrics), device=accelerator.device)
-    for index in range(accelerator.process_index, len(dev), accelerator.num_processes):
-        case = dev[index]
-        masks, _ = segmenter.predict_case(case, case_boxes(case, recipe.box_mode, recipe.jitter_1024, seed))
-        scores = [float(metric(masks.any(axis=0), case.mask)) for metric in metrics.values()]
-        if not all(map(math.isfinite, scores)):
-            raise TrainingError(
-                f"{case.name}: the metric must return a finite number for any mask, returned {scores[-1]}"
-            )
-        total += torch.tensor(scores, device=accelerator.device)
-    means = (accelerator.reduce(total, "sum") / len(dev)).tolist()
-    return dict(zip(metrics, means, strict=True))
