@@ -15,13 +15,9 @@ from scipy import stats
 from medsam_helpers.errors import DataError, ShapeError
 from medsam_helpers.evaluation.tables import bootstrap_mean
 
-_NORMAL_95 = 1.96
-
 
 class Agreement(NamedTuple):
-    """Limits of agreement: the mean difference and the range that holds 95 % of single differences.
-
-    `bias_ci`, `low_ci` and `high_ci` are the 95 % intervals of the three. All are ratios if ratios were asked for.
+    """Limits of agreement: the mean difference, the range that holds 95 % of single differences, their 95 % intervals.
 
     >>> str(Agreement(1.05, 0.73, 1.5, (1.02, 1.08), (0.7, 0.76), (1.45, 1.55)))
     '1.05, limits 0.73 to 1.50'
@@ -66,15 +62,13 @@ def limits_of_agreement(
         raise DataError("a ratio needs positive values: leave out empty masks, and say how many there were")
     differences = np.diff(np.log(pairs) if ratio else pairs, axis=0)[0]
     count, bias, spread = len(differences), differences.mean(), differences.std(ddof=1)
-    low, high = bias - _NORMAL_95 * spread, bias + _NORMAL_95 * spread
     t = stats.t.ppf(0.975, count - 1)
-    of_bias = t * spread / np.sqrt(count)
-    of_limit = t * spread * np.sqrt(1 / count + _NORMAL_95**2 / (2 * (count - 1)))
-    found = np.array(
-        [[one, one - half, one + half] for one, half in ((bias, of_bias), (low, of_limit), (high, of_limit))]
-    )
-    found = (np.exp(found) if ratio else found).tolist()
-    return Agreement(*(one[0] for one in found), *((one[1], one[2]) for one in found))
+    of_bias, of_limit = t * spread / np.sqrt(count), t * spread * np.sqrt(1 / count + 1.96**2 / (2 * (count - 1)))
+    halves = ((bias, of_bias), (bias - 1.96 * spread, of_limit), (bias + 1.96 * spread, of_limit))
+    found = np.array([[middle, middle - half, middle + half] for middle, half in halves])
+    found = np.exp(found) if ratio else found
+    (bias, b0, b1), (low, l0, l1), (high, h0, h1) = found.tolist()
+    return Agreement(bias, low, high, (b0, b1), (l0, l1), (h0, h1))
 
 
 def _pairs(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -100,11 +94,6 @@ def calibration_table(
     Raises:
         ShapeError: not two lists of one length.
         DataError: no case, or a value that is not finite.
-
-    >>> calibration_table([0.9, 0.7, 0.8, 1.0], [0.7, 0.5, 0.8, 0.8], groups=2).round(2)[["score", "truth", "gap"]]
-       score  truth  gap
-    0   0.75   0.65  0.1
-    1   0.95   0.75  0.2
     """
     pairs = _pairs(score, truth)
     if pairs.size == 0 or not np.isfinite(pairs).all():

@@ -35,13 +35,11 @@ def _checked(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def bce_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy, mean over all pixels of the batch.
+    """Binary cross-entropy, a scalar >= 0: the mean over all pixels; 0 is certain and right everywhere.
 
     Args:
         logits: (B, 1, H, W) float, unbounded.
         target: (B, 1, H, W), values in {0, 1}.
-    Returns:
-        Scalar >= 0; 0 is certain and right everywhere.
     Raises:
         ShapeError: the shapes differ or are not (B, 1, H, W).
         DataError: the target holds something else than 0 and 1.
@@ -56,15 +54,13 @@ def bce_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def focal_loss(
     logits: torch.Tensor, target: torch.Tensor, alpha: float | None = 0.25, gamma: float = 2.0
 ) -> torch.Tensor:
-    """Cross-entropy in which a pixel weighs less the better it is known: `(1 - p_t)^gamma`.
+    """Focal loss, a scalar >= 0: cross-entropy in which a pixel weighs less the better it is known, `(1 - p_t)^gamma`.
 
     Args:
         logits: (B, 1, H, W) float, unbounded.
         target: (B, 1, H, W), values in {0, 1}.
         alpha: weight of the foreground, the background gets `1 - alpha`; None weighs both 1.
         gamma: 0 is plain cross-entropy; larger values leave more to the pixels that are still wrong.
-    Returns:
-        Scalar >= 0, mean over all pixels of the batch.
     Source: Lin et al., ICCV 2017, eq. 5; arXiv:1708.02002.
     """
     logits, target = _checked(logits, target)
@@ -77,16 +73,14 @@ def focal_loss(
 
 
 def dice_loss(logits: torch.Tensor, target: torch.Tensor, squared: bool = False, smooth: float = 1e-5) -> torch.Tensor:
-    """One minus the soft Dice overlap, by image, then the mean over the batch.
+    """One minus the soft Dice overlap, in [0, 1], by image, then the mean over the batch; 0 is perfect. Both empty: 0.
 
     Args:
         logits: (B, 1, H, W) float, unbounded.
         target: (B, 1, H, W), values in {0, 1}.
         squared: square the probabilities in the denominator (Milletari's form). It then is not the Dice that is
             reported, and its gradient fades as a probability nears its target.
-        smooth: added to both sides of the fraction, so that two empty masks have a loss: 0.
-    Returns:
-        Scalar in [0, 1]; 0 is perfect overlap. Both empty: 0.
+        smooth: added to both sides of the fraction, so that two empty masks have a loss.
     Source: Milletari et al., 3DV 2016; arXiv:1606.04797.
     """
     logits, target = _checked(logits, target)

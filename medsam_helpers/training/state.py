@@ -41,7 +41,7 @@ class TrainingState:
     scaler: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: Path, identity: Mapping[str, Any], judge: str = "dev_dice") -> TrainingState:
+    def open(cls, path: Path, identity: dict[str, Any], judge: str = "dev_dice") -> TrainingState:
         """The state at `path`, or a fresh one where there is no file.
 
         Raises:

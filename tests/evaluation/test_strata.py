@@ -59,12 +59,6 @@ def test_several_seeds_of_a_case_count_as_one():
     np.testing.assert_allclose(found["mean"], [0.3, 0.8, 0.9])
 
 
-def test_a_feature_without_value_leaves_the_case_out():
-    features = SIZES.assign(contrast=[1.0, 2, 3, 4, 5, np.nan])
-    found = scores_by(make_table(DICE), features, "contrast", "exact", groups=1)
-    assert found["n"].tolist() == [5, 5, 5]
-
-
 @pytest.mark.parametrize(
     ("feature", "prompt", "metric", "match"),
     [

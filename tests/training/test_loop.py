@@ -80,9 +80,10 @@ def test_training_lowers_the_loss_and_leaves_the_encoder_alone(setting, tmp_path
     assert_same(weights_of(model), group_of(tmp_path / "run", "best"))
 
 
-def test_a_run_that_gets_worse_keeps_the_zero_shot_weights(setting, tmp_path):
-    model, result = train(setting, tmp_path / "run", RECIPE.but(epochs=2, lr=1e-12))
+def test_a_run_that_gets_no_better_stops_as_told_and_keeps_the_zero_shot_weights(setting, tmp_path):
+    model, result = train(setting, tmp_path / "run", RECIPE.but(epochs=20, lr=1e-12, patience=2))
     assert result.best_epoch == 0
+    assert len(result.history) == 3, "epoch 0 stays the best, so epoch 2 is the last"
     assert_same(weights_of(model), weights_of(setting[0]))
 
 
@@ -111,7 +112,7 @@ class StopAt:
         return self.store[digest]
 
 
-@pytest.mark.parametrize("lookups", [1, 13, 30], ids="lookup {}".format)
+@pytest.mark.parametrize("lookups", [1, 20], ids="lookup {}".format)
 @pytest.mark.parametrize("changes", [{"accumulation": 1}, {"accumulation": 3}, {"ema_decay": 0.9}], ids=str)
 def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(setting, tmp_path, lookups, changes):
     recipe = RECIPE.but(warmup_steps=2, **changes)
@@ -203,27 +204,17 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     assert moved > 1e-3, "the tolerance must be small against what training moved"
 
 
-def test_a_finished_run_returns_at_once(setting, tmp_path):
+def test_a_finished_run_returns_at_once_and_its_folder_is_refused_to_another(setting, tmp_path):
     model, first = train(setting, tmp_path / "run")
-    _, train_cases, dev, store = setting
-    again, second = train((setting[0], train_cases, dev, store), tmp_path / "run")
+    before = (tmp_path / "run" / STATE_FILE).read_bytes()
+    again, second = train(setting, tmp_path / "run")
     assert_same(weights_of(model), weights_of(again))
     assert second.history.equals(first.history)
-
-
-def test_the_folder_of_another_run_is_refused_not_overwritten(setting, tmp_path):
-    train(setting, tmp_path / "run")
-    before = (tmp_path / "run" / STATE_FILE).read_bytes()
     with pytest.raises(ConfigError, match=r"holds a run with other settings \(lr is 0.001, asked for 0.002\)"):
         train(setting, tmp_path / "run", RECIPE.but(lr=2e-3))
-    with pytest.raises(ConfigError, match="seed is 0, asked for 3"):
-        train(setting, tmp_path / "run", seed=3)
+    with pytest.raises(ConfigError, match="start is the default, asked for aaaa"):
+        train(setting, tmp_path / "run", start="a" * 64)
     assert (tmp_path / "run" / STATE_FILE).read_bytes() == before
-
-
-def test_early_stopping_waits_as_long_as_it_was_told(setting, tmp_path):
-    _, result = train(setting, tmp_path / "run", RECIPE.but(epochs=20, lr=1e-12, patience=2))
-    assert len(result.history) == 3, "epoch 0 stays the best, so epoch 2 is the last"
 
 
 def test_accumulated_batches_are_one_large_batch(setting, tmp_path):
@@ -264,15 +255,6 @@ def test_every_recipe_trains(setting, tmp_path, name):
     _, result = train(setting, tmp_path / "run", recipe)
     assert np.isfinite(result.history["loss"][1])
     assert result.history["lr"][1] > 0
-
-
-def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_do(setting, tmp_path):
-    model, cases, dev, store = setting
-    broken = copy.deepcopy(model)
-    with torch.no_grad():
-        broken.mask_decoder.iou_token.weight.fill_(float("nan"))
-    with pytest.raises(TrainingError, match=r"epoch 1: the loss is nan.*lower learning rate"):
-        train((broken, cases, dev, store), tmp_path / "run")
 
 
 def test_nothing_to_train_on_is_said(setting, tmp_path):
@@ -357,13 +339,10 @@ def test_an_own_part_that_returns_something_else_is_told_at_the_first_step(setti
         train(setting, tmp_path / "run", RECIPE.but(**part))
 
 
-def test_a_prompt_encoder_trains_too_resumes_and_is_kept(setting, tmp_path):
-    both = RECIPE.but(trainable=("mask_decoder", "prompt_encoder"), epochs=2)
-    before = setting[0].state_dict()
-    whole, _ = train(setting, tmp_path / "whole", both)
-    after = whole.state_dict()
+def test_a_prompt_encoder_trains_too_and_is_kept(setting, tmp_path):
+    both = RECIPE.but(trainable=("mask_decoder", "prompt_encoder"), epochs=1)
+    before, after = setting[0].state_dict(), train(setting, tmp_path / "run", both)[0].state_dict()
     changed = {key for key in after if not torch.equal(after[key], before[key])}
     assert {key.split(".")[0] for key in changed} == {"mask_decoder", "prompt_encoder"}
     assert not [key for key in changed if "shared" in key], "the positional code is fixed"
-    again, _ = train(setting, tmp_path / "whole", both)
-    assert_same(part_state(again, both.trainable), part_state(whole, both.trainable))
+    assert group_of(tmp_path / "run", "best").keys() >= changed
