@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import view_of
 from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.evaluation.evaluate import fill_box
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.prompts import jitter_boxes, mask_to_boxes
 from medsam_helpers.sam.embeddings import EmbeddingStore
@@ -67,7 +68,7 @@ class PromptedCases(Dataset):
             if case.image_digest not in store:
                 raise DataError(f"{case.name}: no embedding of this image in {store.folder}; embed the data first")
             transform, boxes = transform_of(case.size_hw), mask_to_boxes(case.mask, recipe.box_mode)
-            masks = [_inside(box, case.mask) for box in boxes]
+            masks = [case.mask & fill_box(box, case.size_hw) for box in boxes]  # what each box asks for
             targets = [transform.mask_to_target(mask, recipe.loss_size).bool() for mask in masks]
             return _View(case.image_digest, transform, boxes, targets)
 
@@ -99,14 +100,6 @@ class PromptedCases(Dataset):
             "input_boxes": torch.from_numpy(box),
             "target": target.float()[None],
         }
-
-
-def _inside(box: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The part of the mask that a box asks for."""
-    x0, y0, x1, y1 = box.astype(int)
-    part = np.zeros_like(mask)
-    part[y0:y1, x0:x1] = mask[y0:y1, x0:x1]
-    return part
 
 
 class EpochOrder(Sampler[int]):
