@@ -81,7 +81,7 @@ def measure(args: argparse.Namespace) -> dict[str, float | None]:
         started = time.perf_counter()
         store.build((case.image_digest, lambda value=value: value) for case, value in pairs)
         pieces["write_embedding"] = (time.perf_counter() - started) / len(cases)
-        examples = PromptedCases(cases, store, segmenter.info.transform, recipe.jitter_1024, recipe.box_mode, seed=0)
+        examples = PromptedCases(cases, store, segmenter.info.transform, recipe)
 
         def read() -> dict[str, torch.Tensor]:
             rows = [examples[i % len(examples)] for i in range(recipe.batch)]

@@ -1,4 +1,4 @@
-"""Recorded runs side by side: an experiment's table with each run as a model of its own."""
+"""Recorded runs side by side: a record's table with each run as a model of its own."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ WITH_TTA = " with tta"
 
 
 def runs_as_models(folder: str | Path, tested_on: str) -> pd.DataFrame:
-    """The scores of a recorded experiment on one data set; every function for tables takes them.
+    """Table of the scores of a recorded experiment on one data set, for every function that takes tables.
 
     `model` is the run's name where the model was trained, "NAME zero-shot" for a base model as it is, "NAME zero-shot
-    with tta" where it looked twice, and "box" and "ellipse" once. The rows of an untrained specialist are left out:
-    nobody would use it. Several seeds or folds of a run are several rows a case, which `scores` averages by case.
+    with tta" with test-time augmentation, and "box" and "ellipse" once. Untrained specialists are left out: nobody
+    would use them. Several seeds or folds of a run are several rows a case, which `summarise` averages by case.
 
     Args:
         folder: of the record, such as `notebooks/results/specialist`.
@@ -43,7 +43,7 @@ def runs_as_models(folder: str | Path, tested_on: str) -> pd.DataFrame:
 
 
 def comparison_table(table: pd.DataFrame, prompt: str, base: str) -> pd.DataFrame:
-    """Means of every model with one prompt, and each model's paired difference in Dice to `base`.
+    """Table of every model's means with one prompt, and its paired difference in Dice to `base`.
 
     Args:
         table: see `runs_as_models`.
@@ -57,5 +57,5 @@ def comparison_table(table: pd.DataFrame, prompt: str, base: str) -> pd.DataFram
         DataError: a case was scored for one of two models only.
     """
     means = summarise(table[table["prompt"] == prompt]).set_index("model")[["n", *METRICS]]
-    told = {model: "" if model == base else str(paired_gain(table, prompt, model, base)) for model in means.index}
-    return means.assign(**{f"Dice minus {base}": pd.Series(told)})
+    gains = {model: "" if model == base else str(paired_gain(table, prompt, model, base)) for model in means.index}
+    return means.assign(**{f"Dice minus {base}": pd.Series(gains)})

@@ -1,4 +1,4 @@
-"""From models and cases to a table of scores (`scores.py` makes means and intervals of it).
+"""From models and cases to a table of scores (`tables` makes means and intervals of it).
 
 Every model stands beside the trivial baselines that know the box only: fill it, or fill the ellipse inside it.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +59,7 @@ def evaluate(
     tolerance_1024: float = 2.0,
     show_progress: bool = True,
 ) -> pd.DataFrame:
-    """One row a case, model and prompt, the baselines `box` and `ellipse` among the models.
+    """Table of scores, one row a case, model and prompt, the baselines `box` and `ellipse` among the models.
 
     The jitter of a case is one draw, fixed by `seed` and the case's name: it depends neither on the order nor on the
     other cases, and `j50` is the draw of `j20`, 2.5 times as far.
@@ -70,13 +69,13 @@ def evaluate(
         models: predictors by name; each is called once a case, with the boxes of all prompts.
         prompts: "exact", or "jN" for boxes whose sides moved by up to N pixels of a model space of 1024.
         seed: of the jitter.
-        box_mode: "union" prompts with one box a case; "components" with one a lesion, of which the masks' union is
-            scored and the mean of the IoU scores is kept.
+        box_mode: "union": one box a case. "components": one a lesion; the union of the masks is scored, and the mean
+            of the IoU scores is kept.
         tolerance_1024: of the NSD, in pixels of a model space of 1024.
         show_progress: show the bar.
     Returns:
-        Table with the columns `COLUMNS`; areas in pixels, all metrics in the original space, `iou_score` NaN for the
-        baselines. Cases without a lesion cannot be prompted: `table.attrs["left_out"]` lists their names.
+        The columns `COLUMNS`; areas in pixels, metrics in the original space, `iou_score` NaN for the baselines. Cases
+        without a lesion cannot be prompted: `table.attrs["left_out"]` lists their names.
     Raises:
         ConfigError: a prompt is neither "exact" nor "jN", or a model has a baseline's name.
         DataError: no case has a lesion.
@@ -85,8 +84,7 @@ def evaluate(
     jitters = {prompt: jitter_of(prompt) for prompt in prompts}
     if taken := BASELINES.keys() & models.keys():
         raise ConfigError(f"{', '.join(sorted(taken))}: this is a baseline's name; call the model something else")
-    rows: list[dict[str, Any]] = []
-    left_out: list[str] = []
+    rows, left_out = [], []
     for case in tqdm(cases, desc="evaluate", unit="case", disable=not show_progress):
         if not case.mask.any():
             left_out.append(case.name)
@@ -95,10 +93,9 @@ def evaluate(
         for model, predict in {**BASELINES, **models}.items():
             predictions = _predictions(model, predict, case, np.concatenate(boxes), len(boxes[0]))
             for prompt, (mask, iou_score) in zip(jitters, predictions, strict=True):
-                row = {"case": case.name, "model": model, "prompt": prompt, "seed": seed}
-                row |= score_mask(mask, case.mask, tolerance_1024)
-                row |= {"area_true": int(case.mask.sum()), "area_pred": int(mask.sum()), "iou_score": iou_score}
-                rows.append(row)
+                key = {"case": case.name, "model": model, "prompt": prompt, "seed": seed}
+                areas = {"area_true": int(case.mask.sum()), "area_pred": int(mask.sum()), "iou_score": iou_score}
+                rows.append(key | score_mask(mask, case.mask, tolerance_1024) | areas)
     if left_out:
         warnings.warn(f"left out, since an empty mask gives no box: {', '.join(left_out)}", stacklevel=2)
     if not rows:
@@ -109,7 +106,7 @@ def evaluate(
 
 
 def case_boxes(case: Case, box_mode: BoxMode, jitter_1024: float, seed: int) -> np.ndarray:
-    """(N, 4) float32 boxes of a case with its one fixed draw of jitter.
+    """(N, 4) float32 boxes of a case with its one fixed draw of jitter, original space.
 
     The generator is the same for every jitter, so that only the size of the moves differs.
     """
@@ -121,7 +118,7 @@ def case_boxes(case: Case, box_mode: BoxMode, jitter_1024: float, seed: int) -> 
 def _predictions(
     model: str, predict: Predictor, case: Case, boxes: np.ndarray, boxes_per_prompt: int
 ) -> Iterator[tuple[np.ndarray, float]]:
-    """For each prompt the union of its boxes' masks and the mean of their scores."""
+    """For each prompt the union of its boxes' masks, and the mean of their scores."""
     masks, scores = (np.asarray(found) for found in predict(case, boxes))
     wanted = (len(boxes), *case.size_hw)
     if masks.dtype != np.bool_ or masks.shape != wanted or scores.shape != wanted[:1]:

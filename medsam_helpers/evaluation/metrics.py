@@ -1,7 +1,7 @@
-"""How well a mask agrees with the reference, at the image's own size: overlap, distance of the outlines.
+"""Metrics of a mask against its reference in the original space: overlap, distance of the outlines.
 
+All take two masks (H, W) bool, and raise `ShapeError` where their sizes differ, `DataError` where one is not bool.
 Empty masks are defined, never NaN: two empty masks agree perfectly, an empty one against a filled one scores worst.
-Distances between outlines are MONAI's, taken once for both metrics.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ def _check(pred: np.ndarray, true: np.ndarray) -> None:
 
 
 def dice(pred: np.ndarray, true: np.ndarray) -> float:
-    """Dice coefficient `2 |P & T| / (|P| + |T|)`.
+    """Dice coefficient `2 |P & T| / (|P| + |T|)`, in [0, 1]; 1 is perfect. Both empty: 1.
 
     Args:
         pred: (H, W) bool, original space.
         true: (H, W) bool, original space.
-    Returns:
-        In [0, 1]; 1 is perfect. Both empty: 1.
     Raises:
         ShapeError: the sizes differ.
         DataError: a mask is not bool.
@@ -42,32 +40,20 @@ def dice(pred: np.ndarray, true: np.ndarray) -> float:
 
 
 def iou(pred: np.ndarray, true: np.ndarray) -> float:
-    """Intersection over union (Jaccard index) `|P & T| / |P | T|`.
-
-    Arguments, Raises as `dice`. In [0, 1]; 1 is perfect. Both empty: 1.
-    """
+    """Intersection over union (Jaccard index) `|P & T| / |P | T|`, in [0, 1]; 1 is perfect. Both empty: 1."""
     _check(pred, true)
     union = (pred | true).sum()
     return float((pred & true).sum() / union) if union else 1.0
 
 
 def hd95_percent(pred: np.ndarray, true: np.ndarray) -> float:
-    """95th percentile of the Hausdorff distance, in percent of the image's diagonal.
+    """95th percentile of the Hausdorff distance, in percent of the image's diagonal: in [0, 100]; 0 is perfect.
 
     For each outline the distances of its pixels to the other outline are taken, of these the 95th percentile, and
     of the two directions the larger. Percent of the diagonal, because pixels do not compare between image sizes.
-
-    Args:
-        pred: (H, W) bool, original space.
-        true: (H, W) bool, original space.
-    Returns:
-        In [0, 100]; 0 is perfect. Both empty: 0. One empty: 100.
-    Raises:
-        ShapeError: the sizes differ.
-        DataError: a mask is not bool.
+    Both empty: 0. One empty: 100.
     """
-    _check(pred, true)
-    return _hd95_percent(_surface_distances(pred, true), true.shape)
+    return score_mask(pred, true)["hd95_percent"]
 
 
 def nsd(pred: np.ndarray, true: np.ndarray, tolerance_1024: float = 2.0) -> float:
@@ -79,51 +65,26 @@ def nsd(pred: np.ndarray, true: np.ndarray, tolerance_1024: float = 2.0) -> floa
         tolerance_1024: tolerance in pixels of a model space of 1024 (2 is 0.2 % of the long side).
     Returns:
         In [0, 1]; 1 is perfect. Both empty: 1. One empty: 0.
-    Raises:
-        ShapeError: the sizes differ.
-        DataError: a mask is not bool.
     Source: Nikolov et al., JMIR 2021, "surface Dice"; arXiv:1809.04430.
     """
-    _check(pred, true)
-    return _nsd(_surface_distances(pred, true), true.shape, tolerance_1024)
+    return score_mask(pred, true, tolerance_1024)["nsd"]
 
 
 def score_mask(pred: np.ndarray, true: np.ndarray, tolerance_1024: float = 2.0) -> dict[str, float]:
-    """All four metrics of one mask, by name: `dice`, `iou`, `hd95_percent`, `nsd`.
-
-    Arguments, Raises as `nsd`.
-    """
-    _check(pred, true)
+    """All four metrics of one mask, by name: `dice`, `iou`, `hd95_percent`, `nsd`; arguments as of `nsd`."""
+    scores = {"dice": dice(pred, true), "iou": iou(pred, true)}
+    if not (pred.any() and true.any()):
+        return scores | {"hd95_percent": 100 * (1 - scores["dice"]), "nsd": scores["dice"]}
     distances = _surface_distances(pred, true)
-    return {
-        "dice": dice(pred, true),
-        "iou": iou(pred, true),
-        "hd95_percent": _hd95_percent(distances, true.shape),
-        "nsd": _nsd(distances, true.shape, tolerance_1024),
-    }
-
-
-def _hd95_percent(distances: tuple[np.ndarray, np.ndarray], hw: tuple[int, int]) -> float:
-    if not all(map(np.size, distances)):
-        return 100.0 * any(map(np.size, distances))
-    return float(100 * max(np.percentile(d, 95) for d in distances) / np.hypot(*hw))
-
-
-def _nsd(distances: tuple[np.ndarray, np.ndarray], hw: tuple[int, int], tolerance_1024: float) -> float:
-    everything = np.concatenate(distances)
-    return float((everything <= tolerance_1024 * max(hw) / 1024).mean()) if everything.size else 1.0
+    hd95 = 100 * max(np.percentile(one, 95) for one in distances) / np.hypot(*true.shape)
+    near = np.concatenate(distances) <= tolerance_1024 * max(true.shape) / 1024
+    return scores | {"hd95_percent": float(hd95), "nsd": float(near.mean())}
 
 
 def _surface_distances(pred: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each pixel of an outline the distance to the other outline, in pixels: from pred, and from true.
+    """For each pixel of an outline the distance to the other outline, in pixels: from pred, and from true."""
+    from monai.metrics.utils import get_edge_surface_distance  # here, since importing MONAI imports every tracker
 
-    An empty mask has no outline: it gives an empty array, and the other's distances are infinite.
-    """
-    # Here and not above: importing MONAI imports every tracker and tuner that is installed, mlflow and optuna too.
-    from monai.metrics.utils import get_edge_surface_distance
-
-    if not (pred.any() and true.any()):
-        return np.full(int(pred.any()), np.inf), np.full(int(true.any()), np.inf)
     both = pred | true
     # The time goes with the area looked at: cut both to where either has something, with a rim for the outline.
     rows, columns = np.flatnonzero(both.any(axis=1)), np.flatnonzero(both.any(axis=0))

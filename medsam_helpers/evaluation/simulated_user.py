@@ -1,4 +1,4 @@
-"""What a person's hand does, played by a program: a click on the worst mistake, a box drawn too large or elsewhere."""
+"""A simulated user: a click on the largest mistake, a box drawn too large or elsewhere."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _DARK = 30
 
 
 def correcting_click(mask: np.ndarray, truth: np.ndarray) -> list[float] | None:
-    """The click of somebody who mends a mask: into the middle of its largest mistake.
+    """The click that corrects a mask, in the middle of its largest mistake; None if nothing is wrong.
 
     Args:
         mask: (H, W) bool, what the model says.
         truth: (H, W) bool.
     Returns:
-        x, y and label: 1 where lesion was missed, 0 where there is none; None if nothing is wrong.
+        x, y in pixels of the original space, and label: 1 where lesion was missed, 0 where there is none.
 
     >>> truth = np.zeros((5, 9), bool); truth[1:4, 1:4] = True
     >>> correcting_click(np.zeros_like(truth), truth)
@@ -34,7 +34,7 @@ def correcting_click(mask: np.ndarray, truth: np.ndarray) -> list[float] | None:
 
 
 def resized_box(box: np.ndarray, factor: float, size_hw: tuple[int, int]) -> np.ndarray:
-    """The box with its sides made longer or shorter about its middle, cut off at the image's edge.
+    """(4,) box with its sides made longer or shorter about its middle, cut off at the image's edge.
 
     >>> resized_box(np.array([40, 40, 60, 80]), 2, (100, 200))
     array([ 30.,  20.,  70., 100.])
@@ -46,7 +46,7 @@ def resized_box(box: np.ndarray, factor: float, size_hw: tuple[int, int]) -> np.
 
 
 def empty_box(image: np.ndarray, truth: np.ndarray, rng: np.random.Generator, share: float = 0.25) -> np.ndarray | None:
-    """A box on tissue in which there is no lesion; None where a few hundred draws find none.
+    """(4,) box on tissue in which there is no lesion; None where a few hundred draws find none.
 
     Args:
         image: (H, W, 3) uint8.

@@ -1,4 +1,4 @@
-"""Where does a model fail? Scores beside what is known of each lesion: size, contrast at the edge, how many."""
+"""Scores by kind of lesion: its size, its contrast at the edge, how many there are."""
 
 from __future__ import annotations
 
@@ -9,23 +9,17 @@ import pandas as pd
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.describe import describe_case
-from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.tables import METRICS, bootstrap_mean
+from medsam_helpers.errors import DataError
+from medsam_helpers.evaluation.tables import METRICS, bootstrap_mean, check_name
 
 
 def lesion_features(cases: Iterable[Case]) -> pd.DataFrame:
-    """One row a case that has a lesion: `case`, and what `describe_case` says of it, with the contrast at the edge.
-
-    Returns:
-        Columns `case`, `height`, `width`, `lesion_share`, `lesions`, `centre_x`, `centre_y`, `lesion_gray`, `rim_gray`,
-        and `contrast`: how far lesion and rim lie apart, in gray values, whichever is brighter.
-    """
-    described = pd.DataFrame({"case": case.name} | describe_case(case) for case in cases if case.mask.any())
-    return with_contrast(described)
+    """Table of what `describe_case` says of each case with a lesion: a column `case`, its columns, and `contrast`."""
+    return with_contrast(pd.DataFrame({"case": case.name} | describe_case(case) for case in cases if case.mask.any()))
 
 
 def with_contrast(described: pd.DataFrame) -> pd.DataFrame:
-    """A table of `describe`, recorded or live, with the column `contrast` of `lesion_features`."""
+    """The table with the column `contrast`: how far lesion and rim lie apart, in gray values, whichever is brighter."""
     return described.assign(contrast=(described["lesion_gray"] - described["rim_gray"]).abs())
 
 
@@ -39,7 +33,7 @@ def scores_by(
     groups: int = 3,
     metric: str = "dice",
 ) -> pd.DataFrame:
-    """Mean score by model and group of cases, the groups cut along one feature.
+    """Table of mean scores by model and group of cases, the groups cut along one feature.
 
     Args:
         table: as `evaluate` gives it, any number of models.
@@ -51,20 +45,15 @@ def scores_by(
         groups: their number.
         metric: one of `METRICS`.
     Returns:
-        One row a group that has cases and a model, groups in order of the feature: `group` (its number from 0),
-        `from`, `to` (least and largest value of the feature in it), `model`, `n` cases, `mean` and its 95 % bootstrap
-        interval `low`, `high`.
+        One row a group and model, groups in order of the feature: `group` (its number from 0), `from`, `to` (least and
+        largest value of the feature in it), `model`, `n` cases, `mean` and its 95 % bootstrap interval `low`, `high`.
     Raises:
         ConfigError: no such feature, prompt or metric.
         DataError: a case of the table has no features.
     """
-    for what, name, known in (
-        ("feature", feature, [column for column in features if column != "case"]),
-        ("prompt", prompt, list(dict.fromkeys(table["prompt"]))),
-        ("metric", metric, METRICS),
-    ):
-        if name not in known:
-            raise ConfigError(f"{what} {name!r} is unknown: use one of {', '.join(known)}")
+    check_name("feature", feature, [column for column in features if column != "case"])
+    check_name("prompt", prompt, table["prompt"])
+    check_name("metric", metric, METRICS)
     rows = table[table["prompt"] == prompt]
     by_case = rows.groupby(["model", "case"], sort=False)[metric].mean().unstack("model", sort=False)
     value = features.set_index("case")[feature].reindex(by_case.index).astype(float)

@@ -1,8 +1,8 @@
-"""The table of scores, one row a case, model and prompt: means over it with intervals, paired gains, its file."""
+"""The table of scores, one row a case, model and prompt: its means with intervals, paired gains, its file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,10 +35,7 @@ class Interval(NamedTuple):
 def bootstrap_mean(
     values: Sequence[float] | np.ndarray, *, seed: int = 0, n: int = 10_000, level: float = 0.95
 ) -> Interval:
-    """Mean of `values` with its percentile bootstrap interval.
-
-    Equal values, or a single one, give an interval without width: nothing varies when they are drawn again. Of one
-    case that says nothing about the next.
+    """Mean of `values` with its percentile bootstrap interval; of equal values, or a single one, without width.
 
     Args:
         values: (N,) float, one a case.
@@ -54,50 +51,43 @@ def bootstrap_mean(
     mean = float(values.mean())
     if np.ptp(values) == 0:
         return Interval(mean, mean, mean)
-    low, high = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=n,
-        batch=1000,  # bounds the memory, batch x N floats
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    how = {"n_resamples": n, "batch": 1000, "confidence_level": level, "method": "percentile"}  # batch bounds memory
+    low, high = stats.bootstrap((values,), np.mean, **how, rng=np.random.default_rng(seed)).confidence_interval
     return Interval(mean, float(low), float(high))
 
 
 def paired_gain(
     table: pd.DataFrame, prompt: str, model: str = "tuned", base: str = "zero-shot", metric: str = "dice"
 ) -> Interval:
-    """Mean over cases of `model` minus `base` on the same case and prompt, with its bootstrap interval.
+    """Mean over cases of `model` minus `base` on the same case and prompt, with its 95 % bootstrap interval.
 
     Args:
-        table: as `evaluate` gives it.
-        prompt: one of the table's prompts.
-        model: name of the model in question.
-        base: name of the one it is compared with.
+        table: as `evaluate` gives it; `prompt`, `model` and `base` are in it.
         metric: one of `METRICS`.
     Raises:
         ConfigError: the table has no such model, prompt or metric; the message lists those it has.
         DataError: a case was scored for one of the two only.
     """
-    for column, wanted in (("prompt", prompt), ("model", model), ("model", base)):
-        if wanted not in set(table[column]):
-            raise ConfigError(f"the table has no {column} {wanted!r}, but {', '.join(sorted(set(table[column])))}")
-    if metric not in METRICS:
-        raise ConfigError(f"metric {metric!r} is unknown: use one of {', '.join(METRICS)}")
+    check_name("prompt", prompt, table["prompt"])
+    check_name("model", model, table["model"])
+    check_name("model", base, table["model"])
+    check_name("metric", metric, METRICS)
     rows = table[(table["prompt"] == prompt) & table["model"].isin([model, base])]
     by_case = rows.pivot_table(index="case", columns="model", values=metric, aggfunc="mean")
     by_case = by_case.reindex(columns=[model, base])
     if alone := list(by_case.index[by_case.isna().any(axis=1)]):
-        raise DataError(
-            f"scored for one of {model} and {base} only: {', '.join(alone)}; evaluate both on the same cases"
-        )
+        raise DataError(f"scored for one of {model} and {base} only: {', '.join(alone)}; evaluate both on these cases")
     return bootstrap_mean(by_case[model] - by_case[base])
 
 
+def check_name(what: str, name: str, known: Iterable[str]) -> None:
+    """Raise a `ConfigError` that lists the known names where `name` is none of them."""
+    if name not in (names := list(dict.fromkeys(known))):
+        raise ConfigError(f"{what} {name!r} is unknown: use one of {', '.join(names)}")
+
+
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over cases, one row a model and prompt, in the table's order; several seeds are averaged by case first.
+    """Table of means over cases, a row a model and prompt in the table's order; seeds are averaged by case first.
 
     Returns:
         Columns `model, prompt, n, dice, dice_low, dice_high, iou, hd95_percent, nsd`; n counts cases, low and high are
@@ -106,15 +96,14 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (model, prompt), group in table.groupby(["model", "prompt"], sort=False):
         by_case = group.groupby("case")[METRICS].mean()
-        dice = bootstrap_mean(by_case["dice"])
-        row = {"model": model, "prompt": prompt, "n": len(by_case)}
-        rows.append(row | by_case.mean().to_dict() | {"dice": dice.mean, "dice_low": dice.low, "dice_high": dice.high})
-    columns = ["model", "prompt", "n", "dice", "dice_low", "dice_high", "iou", "hd95_percent", "nsd"]
-    return pd.DataFrame(rows, columns=columns)
+        mean, low, high = bootstrap_mean(by_case["dice"])
+        row = {"model": model, "prompt": prompt, "n": len(by_case), "dice": mean, "dice_low": low, "dice_high": high}
+        rows.append(row | by_case[METRICS[1:]].mean().to_dict())
+    return pd.DataFrame(rows, columns=["model", "prompt", "n", "dice", "dice_low", "dice_high", *METRICS[1:]])
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """The table as CSV, atomically, six decimals, so that equal runs write equal files."""
+    """The table as a CSV file, whole or not at all, six decimals, so that equal runs write equal files."""
     with atomic_write(path) as temporary:
         table.to_csv(temporary, columns=COLUMNS, index=False, float_format="%.6f", lineterminator="\n")
 
@@ -129,9 +118,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"iou_score": [""]})
         if missing := [column for column in COLUMNS if column not in table]:
-            raise DataError(
-                f"{path} lacks the column(s) {', '.join(missing)}; a table of scores has {','.join(COLUMNS)}"
-            )
+            raise DataError(f"{path} lacks the column(s) {', '.join(missing)}: a table of scores has {COLUMNS}")
         return table[COLUMNS].astype(dict.fromkeys([*METRICS, "iou_score"], float))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a table of scores: {error}") from error

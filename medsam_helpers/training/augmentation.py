@@ -1,7 +1,6 @@
 """Random changes of an image and its mask, anew each time: for a network that sees pixels.
 
-A decoder behind a frozen encoder cannot have them, as each changed image would need an embedding of its own; it gets
-the few views of `data.views` instead.
+A decoder behind a frozen encoder gets the few views of `data.views` instead: each needs an embedding of its own.
 """
 
 from __future__ import annotations
@@ -14,27 +13,20 @@ from torch import Tensor
 
 
 def augmented(pixels: Tensor, target: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Both turned, scaled, moved and mirrored alike; the image also in other light and with noise.
+    """Image and mask turned, scaled, moved and mirrored alike; the image also in other light and with noise.
 
     Args:
-        pixels: (3, S, S) float, as `models.pixel_values` makes them.
+        pixels: (3, S, S) float, as `sam.loading.pixel_values` makes them.
         target: (S, S) bool.
         rng: decides everything.
     Returns:
-        The same shapes and types. The lesion stays in the picture: where it would leave, both come back in other light
-        only.
+        Changed copies. A lesion stays in the picture: where it would leave, only the light changes.
     Source: the kinds and sizes of change follow nnU-Net, Isensee et al., Nature Methods 2021, supplement.
     """
     from monai import transforms as mt  # here, since importing MONAI imports every tracker there is
 
-    pixels, seed = pixels.clone(), int(rng.integers(2**31))
-    place = mt.RandAffine(
-        prob=1.0,
-        rotate_range=math.pi,
-        scale_range=(-0.3, 0.4),
-        translate_range=pixels.shape[-1] // 10,
-        padding_mode="zeros",
-    )
+    seed, shift = int(rng.integers(2**31)), pixels.shape[-1] // 10
+    place = mt.RandAffine(1.0, math.pi, translate_range=shift, scale_range=(-0.3, 0.4), padding_mode="zeros")
     light = mt.Compose(
         [
             mt.RandScaleIntensity(factors=0.25, prob=0.5, channel_wise=True),
@@ -45,10 +37,9 @@ def augmented(pixels: Tensor, target: Tensor, rng: np.random.Generator) -> tuple
     )
     place.set_random_state(seed)
     light.set_random_state(seed)
-    both = torch.cat([pixels, target[None].float()])
-    both = place(both, mode="bilinear").as_subclass(Tensor)
+    both = place(torch.cat([pixels, target[None].float()]), mode="bilinear").as_subclass(Tensor)
     if rng.random() < 0.5:
         both = both.flip(-1)
     if (both[3] > 0.5).any():
         pixels, target = both[:3], both[3] > 0.5
-    return light(pixels).as_subclass(Tensor).float(), target
+    return light(pixels.clone()).as_subclass(Tensor).float(), target

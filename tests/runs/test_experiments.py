@@ -278,8 +278,8 @@ def test_a_second_look_at_the_same_training_trains_nothing_again(place, monkeypa
         'name = "first"', 'name = "first"\n[[runs]]\nname = "twice"\ntta = true'
     )
     (place / "twice.toml").write_text(text)
-    epochs, train_epoch = [], training._train_epoch
-    monkeypatch.setattr(training, "_train_epoch", lambda *given: epochs.append(given) or train_epoch(*given))
+    epochs, train_epoch = [], training.train_epoch
+    monkeypatch.setattr(training, "train_epoch", lambda *given: epochs.append(given) or train_epoch(*given))
     experiment = read_experiment("twice", place)
     experiment = experiment.but(trials=experiment.trials[1:3])
     summary = reproduce(experiment, None, place / "results", False, "x")

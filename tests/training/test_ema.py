@@ -1,7 +1,6 @@
 """The moving average of weights: by hand, applied and taken off again, frozen weights left alone."""
 
 import pytest
-import torch
 from torch import nn
 
 from medsam_helpers.training.ema import ExponentialMovingAverage
@@ -29,14 +28,10 @@ def test_three_steps_by_hand():
     # 0 -> 4 -> 4 -> 3
     assert average.weights.keys() == {"1.weight", "1.bias"}, "frozen weights have no average"
     assert {float(w.unique()) for w in average.weights.values()} == {3.0}
-
-
-def test_without_decay_it_is_the_last_step():
-    model = network(0.0)
-    average = ExponentialMovingAverage(model, decay=0.0)
+    last = ExponentialMovingAverage(model, decay=0.0)
     fill(model, 8.0)
-    average.update()
-    torch.testing.assert_close(average.weights["1.weight"], model[1].weight.detach(), rtol=0, atol=0)
+    last.update()
+    assert float(last.weights["1.bias"]) == 8.0, "without decay it is the last step"
 
 
 def test_applied_inside_the_block_and_taken_off_after_it_an_error_too():

@@ -86,19 +86,14 @@ def test_dice_and_dice_ce_equal_monai(random_pair, squared):
     expected = DiceCELoss(sigmoid=True, squared_pred=squared)(*random_pair)
     torch.testing.assert_close(dice_ce_loss(*random_pair, squared=squared), expected)
     torch.testing.assert_close(dice_bce_loss(*random_pair, squared=squared), expected)
+    torch.testing.assert_close(bce_loss(*random_pair), F.binary_cross_entropy_with_logits(*random_pair))
 
 
-@pytest.mark.parametrize("alpha", [None, 0.25, 0.9])
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
+@pytest.mark.parametrize("alpha", [None, 0.9])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 def test_focal_equals_monai(random_pair, alpha, gamma):
     expected = FocalLoss(use_softmax=False, alpha=alpha, gamma=gamma)(*random_pair)
     torch.testing.assert_close(focal_loss(*random_pair, alpha=alpha, gamma=gamma), expected)
-
-
-def test_bce_equals_torch_and_focal_without_its_weights(random_pair):
-    expected = F.binary_cross_entropy_with_logits(*random_pair)
-    torch.testing.assert_close(bce_loss(*random_pair), expected)
-    torch.testing.assert_close(focal_loss(*random_pair, alpha=None, gamma=0), expected)
 
 
 def test_cross_entropy_share_of_dice_ce_is_not_zero(random_pair):
@@ -120,16 +115,9 @@ def test_registry_values_are_ordered_right_half_wrong(name):
 @pytest.mark.parametrize("size", [-100.0, 100.0])
 def test_gradients_stay_finite_far_out(name, size):
     logits = (size * (2 * TARGET - 1)).requires_grad_()
-    loss = get_loss(name)(logits, TARGET)
+    loss = get_loss(name)(logits, TARGET) + focal_loss(logits, TARGET, gamma=0.5)
     loss.backward()
     assert torch.isfinite(loss)
-    assert torch.isfinite(logits.grad).all()
-
-
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
-def test_focal_gradient_is_finite_for_every_gamma(gamma):
-    logits = batch([[100.0, -100.0], [100.0, -100.0]]).requires_grad_()
-    focal_loss(logits, TARGET, gamma=gamma).backward()
     assert torch.isfinite(logits.grad).all()
 
 
@@ -155,41 +143,27 @@ def test_empty_masks_are_defined(squared):
     assert dice_loss(logits, 1 - empty, squared=squared).item() == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.int64, torch.float64])
 @pytest.mark.parametrize("name", LOSSES)
-def test_target_may_be_of_any_dtype_as_long_as_it_is_binary(name, dtype):
-    torch.testing.assert_close(get_loss(name)(LOGITS, TARGET.to(dtype)), get_loss(name)(LOGITS, TARGET))
-
-
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize(
-    "target",
-    [255 * TARGET, (255 * TARGET).to(torch.uint8), TARGET * 0.5, TARGET * 0.97, -TARGET, TARGET * math.nan],
-    ids=["0/255", "0/255 uint8", "soft", "jpeg noise", "negative", "nan"],
-)
-def test_target_other_than_0_and_1_is_refused(name, target):
-    with pytest.raises(DataError, match="0 and 1 only"):
-        get_loss(name)(LOGITS, target)
+def test_target_may_be_of_any_dtype_as_long_as_it_is_binary(name):
+    for dtype in (torch.bool, torch.uint8, torch.float64):
+        torch.testing.assert_close(get_loss(name)(LOGITS, TARGET.to(dtype)), get_loss(name)(LOGITS, TARGET))
+    for target in ((255 * TARGET).to(torch.uint8), TARGET * 0.97, -TARGET, TARGET * math.nan):
+        with pytest.raises(DataError, match="0 and 1 only"):
+            get_loss(name)(LOGITS, target)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize(
-    ("logits", "target"),
-    [
-        (LOGITS, TARGET[:, 0]),  # would broadcast in silence
-        (LOGITS.expand(2, -1, -1, -1), TARGET),
-        (LOGITS[0, 0], TARGET[0, 0]),
-        (LOGITS.expand(1, 3, -1, -1), TARGET.expand(1, 3, -1, -1)),
-    ],
-)
-def test_shapes_that_disagree_are_refused(name, logits, target):
-    with pytest.raises(ShapeError, match=r"\(B, 1, H, W\)"):
-        get_loss(name)(logits, target)
+def test_shapes_that_disagree_are_refused(name):
+    pairs = [(LOGITS, TARGET[:, 0]), (LOGITS[0, 0], TARGET[0, 0]), (LOGITS.expand(1, 3, -1, -1), TARGET)]
+    for logits, target in pairs:  # the first would broadcast in silence
+        with pytest.raises(ShapeError, match=r"\(B, 1, H, W\)"):
+            get_loss(name)(logits, target)
 
 
-def test_unknown_name_lists_the_known():
+def test_an_unknown_name_lists_the_known_and_an_own_loss_is_taken_as_it_is():
     with pytest.raises(ConfigError, match=r"'hinge' is unknown.*bce, dice, focal, dice_bce, dice_ce"):
         get_loss("hinge")
+    assert get_loss(F.l1_loss) is F.l1_loss
 
 
 masks = hnp.arrays(np.bool_, (2, 1, 5, 7))
@@ -204,15 +178,6 @@ def test_swapping_foreground_and_background_changes_neither_bce_nor_unweighted_f
     torch.testing.assert_close(
         focal_loss(logits, target, alpha=None), focal_loss(-logits, 1 - target, alpha=None), atol=1e-6, rtol=1e-5
     )
-
-
-@settings(max_examples=50, deadline=None)
-@given(masks, masks)
-def test_dice_of_certain_masks_is_symmetric(first, second):
-    first, second = torch.from_numpy(first).float(), torch.from_numpy(second).float()
-    there = dice_loss(100 * (2 * first - 1), second)
-    back = dice_loss(100 * (2 * second - 1), first)
-    torch.testing.assert_close(there, back)
 
 
 @settings(max_examples=50, deadline=None)

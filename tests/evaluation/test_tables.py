@@ -1,0 +1,117 @@
+"""The table of scores: intervals that cover what they should, paired gains, means by hand, its file."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.evaluation.tables import COLUMNS, bootstrap_mean, paired_gain, read_table, summarise, write_table
+
+
+def table_of(**scores):
+    """A table with one prompt: model -> Dice by case."""
+    rows = [
+        {"case": f"case{i}", "model": model, "prompt": "j20", "dice": value}
+        for model, values in scores.items()
+        for i, value in enumerate(values)
+    ]
+    rest = {"seed": 0, "iou": 0.5, "hd95_percent": 1.0, "nsd": 0.25, "area_true": 9, "area_pred": 8, "iou_score": 0.5}
+    return pd.DataFrame(rows).assign(**rest)[COLUMNS]
+
+
+def test_bootstrap_agrees_with_resampling_by_hand():
+    values = np.random.default_rng(5).beta(8, 1, size=60)
+    mean, low, high = bootstrap_mean(values)
+    draws = np.random.default_rng(99).choice(values, (20_000, 60)).mean(axis=1)
+    assert mean == pytest.approx(values.mean())
+    assert (low, high) == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.002)
+    assert bootstrap_mean(values) == (mean, low, high)
+    assert bootstrap_mean(values, seed=1) != (mean, low, high)
+    narrow = bootstrap_mean(values, level=0.5)
+    assert low < narrow.low < mean < narrow.high < high
+
+
+def test_bootstrap_interval_covers_the_true_mean_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    intervals = [bootstrap_mean(rng.normal(3, 1, 50), n=500) for _ in range(200)]
+    covered = sum(i.low <= 3 <= i.high for i in intervals)
+    assert stats.binomtest(covered, 200, 0.93).pvalue > 0.001
+
+
+def test_bootstrap_of_what_does_not_vary_has_no_width():
+    assert bootstrap_mean([0.5]) == (0.5, 0.5, 0.5)
+    assert bootstrap_mean([0.25] * 7) == (0.25, 0.25, 0.25)
+
+
+@pytest.mark.parametrize("values", [[], [0.5, np.nan]])
+def test_bootstrap_refuses_what_has_no_mean(values):
+    with pytest.raises(DataError, match="finite"):
+        bootstrap_mean(values)
+
+
+def test_gain_is_paired_by_case_whatever_the_order_of_rows():
+    base = [0.2, 0.5, 0.9, 0.7]
+    table = table_of(tuned=[b + 0.05 for b in base], **{"zero-shot": base})
+    gain = paired_gain(table.sample(frac=1, random_state=3), "j20")
+    # Every case gains the same: paired there is no spread, unpaired it would be that of the cases.
+    assert gain == pytest.approx((0.05, 0.05, 0.05))
+    assert paired_gain(table, "j20", model="zero-shot", base="tuned").mean == pytest.approx(-0.05)
+    assert paired_gain(table, "j20", metric="nsd").mean == 0
+
+
+def test_gain_needs_the_same_cases_and_known_names():
+    table = table_of(tuned=[0.5, 0.6, 0.7], **{"zero-shot": [0.4, 0.5]})
+    with pytest.raises(DataError, match="case2"):
+        paired_gain(table, "j20")
+    with pytest.raises(ConfigError, match="prompt 'exact' is unknown: use one of j20"):
+        paired_gain(table, "exact")
+    with pytest.raises(ConfigError, match="model 'champion' is unknown: use one of tuned, zero-shot"):
+        paired_gain(table, "j20", model="champion")
+    with pytest.raises(ConfigError, match="metric 'area_true' is unknown: use one of dice, iou, hd95_percent"):
+        paired_gain(table, "j20", metric="area_true")
+
+
+def test_summary_by_hand_keeps_the_tables_order():
+    summary = summarise(table_of(tuned=[0.8, 0.9, 1.0], box=[0.5, 0.5, 0.5]))
+    assert ",".join(summary.columns) == "model,prompt,n,dice,dice_low,dice_high,iou,hd95_percent,nsd"
+    assert summary["model"].tolist() == ["tuned", "box"]
+    assert summary.loc[0, ["n", "iou", "hd95_percent", "nsd"]].tolist() == [3, 0.5, 1.0, 0.25]
+    assert tuple(summary.loc[0, ["dice", "dice_low", "dice_high"]]) == bootstrap_mean([0.8, 0.9, 1.0])
+    assert summary.loc[1, ["dice", "dice_low", "dice_high"]].tolist() == [0.5] * 3
+
+
+def test_summary_counts_cases_not_seeds():
+    table = table_of(tuned=[0.6, 0.9])
+    both = summarise(pd.concat([table, table.assign(seed=1, dice=[0.8, 0.9])]))
+    assert both.loc[0, "n"] == 2
+    assert both.loc[0, "dice"] == pytest.approx((0.7 + 0.9) / 2)
+
+
+def test_table_survives_its_file_byte_for_byte(tmp_path):
+    table = table_of(box=[1.0, 0.5, 0.25], tuned=[0.1, 0.2, 1 / 3])
+    table = table.assign(case=["007", "NA", "a,b"] * 2, iou_score=[np.nan] * 3 + [0.5] * 3)
+    write_table(table, tmp_path / "scores.csv")
+    again = read_table(tmp_path / "scores.csv")
+    pd.testing.assert_frame_equal(again, table, atol=1e-6, check_dtype=True)
+    write_table(again, tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "scores.csv").read_bytes()
+    first = (tmp_path / "scores.csv").read_text().splitlines()[:2]
+    assert first[0] == "case,model,prompt,seed,dice,iou,hd95_percent,nsd,area_true,area_pred,iou_score"
+    assert first[1] == "007,box,j20,0,1.000000,0.500000,1.000000,0.250000,9,8,"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read.*No such file"),
+        ("case,model\na,b\n", "lacks the column.*prompt, seed, dice"),
+        (",".join(COLUMNS) + "\na,box,exact,0,high,1,0,1,5,5,\n", "cannot be read.*high"),
+    ],
+)
+def test_file_that_is_no_table_is_named(tmp_path, text, said):
+    path = tmp_path / "scores.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DataError, match=f"scores.csv.*{said}"):
+        read_table(path)

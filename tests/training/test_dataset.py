@@ -1,0 +1,109 @@
+"""Training examples: boxes drawn anew each epoch, targets in the mask space, views, lesions, augmentation."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import draw_discs, make_tiny_sam
+
+from medsam_helpers.data.case import Case, Cases
+from medsam_helpers.data.views import VIEWS, view_of, views_of
+from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.runs.finetune import embed_cases
+from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.training.dataset import EpochOrder, PromptedCases
+from medsam_helpers.training.recipes import Recipe
+
+RECIPE = Recipe(name="test")
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory):
+    """A tiny model with the embeddings of `draw_discs(4)` in its store."""
+    segmenter = Segmenter(make_tiny_sam(), "cpu", precision="fp32")
+    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path_factory.mktemp("embeddings"))
+    embed_cases(segmenter, draw_discs(4), show_progress=False)
+    return segmenter
+
+
+def examples_of(segmenter, cases, **changes):
+    return PromptedCases(cases, segmenter.store, segmenter.info.transform, RECIPE.but(**changes))
+
+
+def test_a_box_moves_each_epoch_and_the_target_is_what_it_asks_for(segmenter):
+    case = draw_discs(4)[2]
+    examples = examples_of(segmenter, draw_discs(4))
+    first = examples[2]
+    assert {name: tuple(value.shape) for name, value in first.items()} == {
+        "image_embeddings": (32, 16, 16), "input_boxes": (1, 4), "target": (1, 64, 64)
+    }  # fmt: skip
+    assert torch.equal(first["target"][0], segmenter.info.transform(case.size_hw).mask_to_target(case.mask))
+    assert torch.equal(examples[2]["input_boxes"], first["input_boxes"])
+    order = list(EpochOrder(examples))
+    assert sorted(order) == [0, 1, 2, 3]
+    examples.epoch = 1
+    assert not torch.equal(examples[2]["input_boxes"], first["input_boxes"])
+    assert list(EpochOrder(examples)) != order
+
+
+def test_components_show_each_lesion_with_its_own_target(segmenter):
+    image = draw_discs(1)[0].image
+    mask = np.zeros(image.shape[:2], bool)
+    mask[5:20, 5:20] = mask[30:50, 30:55] = True
+    two = Cases(["two"], lambda name: Case(name, image, mask))
+    examples = examples_of(segmenter, two, jitter_1024=0, box_mode="components")
+    seen = set()
+    for examples.epoch in range(20):
+        example = examples[0]
+        x0, y0, x1, y1 = example["input_boxes"][0].tolist()
+        scale = 128 / 64
+        rows, columns = np.nonzero(example["target"][0].numpy())
+        assert abs(columns.min() * scale - x0) <= scale
+        assert abs((rows.max() + 1) * scale - y1) <= scale
+        seen.add((x0, y0, x1, y1))
+    assert len(seen) == 2
+
+
+def test_images_with_several_lesions_may_come_more_often_each_time_with_another_box(segmenter):
+    one, other = draw_discs(2)
+    mask = other.mask.copy()
+    mask[:4, :4] = True  # a second lesion, of more than a ten-thousandth of the image
+    two = Case(other.name, other.image, mask)
+    examples = examples_of(segmenter, [one, two], oversampling=3)
+    assert examples.digests == [one.digest, *[two.digest] * 3]
+    assert len({tuple(examples[index]["input_boxes"][0].tolist()) for index in range(1, 4)}) == 3
+    assert all(torch.equal(examples[1]["target"], examples[index]["target"]) for index in (2, 3))
+
+
+def test_views_show_each_case_in_every_view_with_its_own_embedding_and_target(segmenter):
+    cases, views = draw_discs(2), tuple(VIEWS)
+    with pytest.raises(DataError, match="mirrored: no embedding of this image"):
+        examples_of(segmenter, cases, views=views)
+    embed_cases(segmenter, views_of(cases, views), show_progress=False)
+    examples = examples_of(segmenter, cases, jitter_1024=0, views=views)
+    shown = [[view_of(case, view) for view in views] for case in cases]
+    seen = set()
+    for examples.epoch in range(80):
+        for index in range(len(cases)):
+            example = examples[index]
+            stored = [segmenter.store[one.image_digest].float() for one in shown[index]]
+            (which,) = (k for k, features in enumerate(stored) if torch.equal(features, example["image_embeddings"]))
+            case = shown[index][which]
+            assert torch.equal(example["target"][0], segmenter.info.transform(case.size_hw).mask_to_target(case.mask))
+            seen.add((index, which))
+    assert len(seen) == len(views) * len(cases)
+
+
+def test_the_augmentation_here_needs_pixels_and_an_own_one_may_change_embeddings(segmenter):
+    with pytest.raises(ConfigError, match="augment changes pixels, and this model is trained on cached embeddings"):
+        examples_of(segmenter, draw_discs(2), augment=True)
+
+    def mirrored(features, target, rng):
+        return features.flip(-1), target.flip(-1)
+
+    plain = examples_of(segmenter, draw_discs(2), jitter_1024=0)[1]
+    example = examples_of(segmenter, draw_discs(2), jitter_1024=0, augment=mirrored)[1]
+    assert torch.equal(example["image_embeddings"], plain["image_embeddings"].flip(-1))
+    rows, columns = torch.where(plain["target"][0].flip(-1) > 0)
+    around = torch.tensor([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]])
+    assert torch.equal(example["input_boxes"], around * 2.0), "in the model space, 128 wide; the target has 64"

@@ -1,0 +1,41 @@
+"""Recipes: what cannot be is refused, and what is named is there."""
+
+from typing import get_args
+
+import pytest
+
+from medsam_helpers.data.views import VIEWS
+from medsam_helpers.device import PRECISIONS
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.training.losses import LOSSES
+from medsam_helpers.training.recipes import LossName, Precision, Recipe, ViewName, get_recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": 0}, "lr must be greater than 0"),
+        ({"jitter_1024": float("nan")}, "jitter_1024 must be a finite number"),
+        ({"box_mode": "both"}, "box_mode 'both' is unknown: use union or components"),
+        ({"loss": "hinge"}, "loss 'hinge' is unknown: use bce, dice"),
+        ({"trainable": ("vision_encoder",)}, "its embeddings are cached"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        Recipe(name="test").but(**change)
+
+
+def test_an_unknown_recipe_lists_what_there_is():
+    with pytest.raises(ConfigError, match="recipe 'magic' is unknown: use quick, best, guide, sam, medsam"):
+        get_recipe("magic")
+
+
+def test_the_names_that_a_recipe_takes_are_those_there_are():
+    assert set(get_args(LossName)) == LOSSES.keys()
+    assert set(get_args(Precision)) == set(PRECISIONS)
+    assert set(get_args(ViewName)) == VIEWS.keys()
+
+
+def test_recipe_best_keeps_its_four_views_whatever_else_there_is():
+    assert get_recipe("best").views == ("as-is", "mirrored", "upside-down", "turned")
