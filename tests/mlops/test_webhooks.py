@@ -14,7 +14,8 @@ from fastapi import FastAPI, Request, Response
 from mlflow import MlflowClient
 
 from medsam_helpers.errors import ConfigError
-from medsam_helpers.mlops.webhooks import EVENT, PATH, InThread, Settings, connect, make_relay, sign
+from medsam_helpers.mlops.server import wait_until
+from medsam_helpers.mlops.webhooks import EVENT, PATH, InThread, Settings, connect, make_relay, read_decisions, sign
 
 ROOT = Path(__file__).parents[2]
 SECRET, TOKEN, REPOSITORY = "a secret of this test", "a token of this test", "someone/something"
@@ -72,15 +73,11 @@ def send(relay, content=ALIAS_SET, *, delivery="d-1", age_s=0, secret=SECRET, ch
     return requests.post(relay.uri + PATH, data=change(body), headers=headers, timeout=10)
 
 
-def log_of(settings):
-    return [json.loads(line) for line in settings.log.read_text().splitlines()]
-
-
 def test_a_genuine_hook_becomes_a_dispatch(relay, github, settings):
     assert send(relay).status_code == 202
     payload = {"event_type": EVENT, "client_payload": {"name": "breast", "version": "7"}}
     assert github.dispatches == [(REPOSITORY, payload)]
-    (line,) = log_of(settings)
+    (line,) = read_decisions(settings.log)
     assert line["accepted"]
     assert line["what"] == f"dispatched {EVENT} for breast version 7"
 
@@ -100,7 +97,7 @@ def test_what_is_not_genuine_is_refused_and_logged(relay, github, settings, opti
     answer = send(relay, **options)
     assert (answer.status_code, answer.json()) == (status, {"refused": reason})
     assert github.dispatches == []
-    (line,) = log_of(settings)
+    (line,) = read_decisions(settings.log)
     assert (line["accepted"], line["what"], line["delivery"]) == (False, reason, "d-1")
 
 
@@ -118,7 +115,7 @@ def test_a_repeated_hook_is_refused_even_after_a_restart(relay, github, settings
         assert send(restarted).status_code == 409
         assert send(restarted, delivery="d-2").status_code == 202
     assert len(github.dispatches) == 2
-    assert [line["accepted"] for line in log_of(settings)] == [True, False, False, True]
+    assert [line["accepted"] for line in read_decisions(settings.log)] == [True, False, False, True]
 
 
 def test_a_hook_that_github_did_not_take_may_come_again(relay, github, settings):
@@ -148,30 +145,24 @@ def test_only_a_challenger_starts_the_workflow(relay, github, change):
 def test_from_the_registry_to_the_workflow(relay, github, settings, mlflow_server):
     """A real server: an alias is set, its hook arrives, is verified and passed on; after a restart too."""
     client = MlflowClient(mlflow_server.uri)
-    connect(client, relay.uri, SECRET)
-    connect(client, relay.uri, SECRET)
-    assert [hook.url for hook in client.list_webhooks()] == [relay.uri + PATH], "connected once, however often asked"
     run = client.create_run(client.create_experiment("hooks"))
     client.create_registered_model("hooked")
     client.create_model_version("hooked", f"runs:/{run.info.run_id}/x", run.info.run_id)
+    client.set_registered_model_alias("hooked", "champion", "1")  # MLflow looks for webhooks, and finds none
+    connect(client, relay.uri, SECRET)
+    connect(client, relay.uri, SECRET)
+    assert [hook.url for hook in client.list_webhooks()] == [relay.uri + PATH], "connected once, however often asked"
     client.set_registered_model_alias("hooked", "challenger", "1")
-    wait_for(github, 1)
+    assert wait_until(lambda: len(read_decisions(settings.log)) == 1), "the hook did not arrive"
     mlflow_server.stop()
     mlflow_server.start()
     client.create_model_version("hooked", f"runs:/{run.info.run_id}/x", run.info.run_id)
     client.set_registered_model_alias("hooked", "challenger", "2")
-    wait_for(github, 2)
+    assert wait_until(lambda: len(read_decisions(settings.log)) == 2), "the hook did not arrive"
     assert [payload["client_payload"]["version"] for _, payload in github.dispatches] == ["1", "2"]
-    assert {line["accepted"] for line in log_of(settings)} == {True}
+    assert all(line["accepted"] for line in read_decisions(settings.log))
     for hook in client.list_webhooks():
         client.delete_webhook(hook.webhook_id)
-
-
-def wait_for(github, count):
-    deadline = time.monotonic() + 40
-    while len(github.dispatches) < count:
-        assert time.monotonic() < deadline, "the hook did not arrive"
-        time.sleep(0.1)
 
 
 def test_secrets_come_from_the_environment_and_are_not_shown(monkeypatch, tmp_path):
