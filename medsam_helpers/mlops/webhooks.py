@@ -152,7 +152,7 @@ def pass_on(content: Mapping[str, Any], settings: Settings) -> str:
             f"{settings.api}/repos/{settings.repository}/dispatches",
             json={"event_type": EVENT, "client_payload": model},
             headers={"Authorization": f"Bearer {settings.token}", "Accept": "application/vnd.github+json"},
-            timeout=10,
+            timeout=20,
         )
         answer.raise_for_status()
     except requests.RequestException as error:

@@ -24,7 +24,7 @@ from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.loop import fit
 from medsam_helpers.training.recipes import Recipe
 
-RECIPE = Recipe("test", "", lr=1e-3, epochs=3, batch=2, precision="fp32")
+RECIPE = Recipe(name="test", lr=1e-3, epochs=3, batch=2, precision="fp32")
 TESTS = Path(__file__).parent
 
 
