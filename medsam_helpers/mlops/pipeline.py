@@ -93,9 +93,7 @@ def track_evaluation(
         dataset: whose val is scored, with boxes "exact" and "j20".
         models: "zero-shot" and "tuned", say; the last one is the model in question.
         trained_by: id of the run that trained it.
-        box_mode: see `evaluate`.
-        pictures: keep the table of pictures too; not where images must not leave.
-        experiment: of MLflow, at `uri`.
+        box_mode: see `evaluate`; the rest as in `train_tracked`.
     """
     with RunTracker(folder, experiment, f"evaluate {folder.name}", uri=uri, hardware_s=0) as tracker:
         tracker.set_tags({TRAINED_BY_TAG: trained_by, "medsam.kind": "evaluation"})

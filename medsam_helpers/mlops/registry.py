@@ -36,10 +36,7 @@ class RegistryError(MedsamError):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's finding: Dice of the challenger minus that of the other, on the same images.
-
-    `other` is the champion's version, or "zero-shot" where there is no champion yet.
-    """
+    """The gate's finding: `gain` is Dice minus that of `other` (the champion's version, or "zero-shot") on n images."""
 
     name: str
     version: str
@@ -50,9 +47,9 @@ class Verdict:
     promoted: bool
 
     def __str__(self) -> str:
-        word = "promoted" if self.promoted else "not promoted"
-        against = f"version {self.other}" if self.other != "zero-shot" else self.other
-        return f"{self.name} version {self.version}: {self.gain} against {against} on {self.n} images: {word}"
+        other = f"version {self.other}" if self.other != "zero-shot" else self.other
+        found = f"{self.gain} against {other} on {self.n} images: {'not ' * (not self.promoted)}promoted"
+        return f"{self.name} version {self.version}: {found}"
 
 
 def register(client: MlflowClient, name: str, run_id: str, folder: Path) -> ModelVersion:
@@ -65,8 +62,7 @@ def register(client: MlflowClient, name: str, run_id: str, folder: Path) -> Mode
     Raises:
         RegistryError: the run has logged no checkpoint.
     """
-    logged = {Path(file.path).name for file in client.list_artifacts(run_id, CHECKPOINT)}
-    if DECODER_FILE not in logged:
+    if DECODER_FILE not in {Path(file.path).name for file in client.list_artifacts(run_id, CHECKPOINT)}:
         raise RegistryError(f"run {run_id} has no {CHECKPOINT}/{DECODER_FILE}: log the checkpoint's folder first")
     try:
         client.create_registered_model(name)
@@ -160,10 +156,8 @@ def _check_new_images(client: MlflowClient, name: str, version: str, dataset: Da
     seen = {digest for split in ("train", "dev") for digest in known[split].values()}
     shared = [case.name for case in dataset.val if case.image_digest in seen]
     if shared:
-        raise DataError(
-            f"{name} version {version} was trained or selected on {len(shared)} of these images "
-            f"({', '.join(shared[:3])}{', ...' * (len(shared) > 3)}): judge it on images that are new to it"
-        )
+        some = f"{len(shared)} of these images ({', '.join(shared[:3])}{', ...' * (len(shared) > 3)})"
+        raise DataError(f"{name} version {version} was trained or selected on {some}: judge it on images new to it")
 
 
 def main() -> None:

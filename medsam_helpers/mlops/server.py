@@ -34,12 +34,6 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"http://{HOST}:5000"
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody listens at."""
-    with socket.create_server((HOST, 0)) as probe:
-        return probe.getsockname()[1]
-
-
 def wait_until(condition: Callable[[], object], timeout_s: float = 300) -> bool:
     """Whether a condition came true within the time: `threading.Event.wait` for a state that sends no event."""
     deadline = time.monotonic() + timeout_s
@@ -61,7 +55,9 @@ class Server:
     """
 
     def __init__(self, folder: str | Path, port: int = 0) -> None:
-        self.folder, self.port = Path(folder).absolute(), port or free_port()
+        with socket.create_server((HOST, 0)) as probe:
+            self.port = port or probe.getsockname()[1]
+        self.folder = Path(folder).absolute()
         self.uri = f"http://{HOST}:{self.port}"
         self._process: subprocess.Popen | None = None
 

@@ -74,7 +74,7 @@ def sign(secret: str, delivery: str, timestamp: str, body: bytes) -> str:
     """The signature that MLflow sends, `v1,` and the base64 of an HMAC-SHA256.
 
     Args:
-        secret: shared by both ends; `delivery`, `timestamp` (seconds since 1970) and `body` are the request's.
+        secret: shared by both ends. The rest is the request's; `timestamp` in seconds since 1970.
     Source: MLflow's documentation, "Webhooks", section on signature verification.
 
     >>> sign("secret", "1", "2", b"{}")
