@@ -27,8 +27,8 @@ from medsam_helpers.evaluation.tables import read_table, summarise, write_table
 from medsam_helpers.mlops.pipeline import TRACKING_FOLDER, train_tracked
 from medsam_helpers.mlops.registry import judge, load_model, register
 from medsam_helpers.mlops.server import Server
-from medsam_helpers.mlops.sweeps import SweepPlan, sweep
-from medsam_helpers.mlops.trials import best_recipe, trials_table
+from medsam_helpers.mlops.sweeps import sweep
+from medsam_helpers.mlops.trials import SweepPlan, best_recipe, trials_table
 from medsam_helpers.runs.card import git_commit, write_run_card
 from medsam_helpers.runs.settings import RunConfig
 

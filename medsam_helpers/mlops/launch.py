@@ -1,4 +1,4 @@
-"""The same experiment on a queue: a process of this machine, or a SLURM cluster, by one word."""
+"""A run on a queue: a process of this machine, or a SLURM cluster, by one word."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from submitit.core.utils import DelayedSubmission
 from submitit.helpers import TorchDistributedEnvironment
 
 from medsam_helpers.mlops.pipeline import train_tracked
+from medsam_helpers.runs.finetune import finetune
 from medsam_helpers.runs.settings import RunConfig
-
-Cluster = Literal["local", "slurm"]
 
 
 @dataclass
@@ -36,39 +35,34 @@ class TrainingJob:
     experiment: str = "medsam"
 
     def __call__(self) -> dict[str, Any]:
-        """Run in this process, one of the job's; gives the run's figures."""
-        environment = submitit.JobEnvironment()
-        if environment.num_tasks > 1:
+        """The run's figures; called in each of the job's processes."""
+        if submitit.JobEnvironment().num_tasks > 1:
             TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
         if self.uri:
-            options = {"experiment": self.experiment, "uri": self.uri, "show_progress": False}
-            figures = train_tracked(self.config, self.output, **options).run.figures
+            options: dict[str, Any] = {"experiment": self.experiment, "uri": self.uri, "show_progress": False}
+            run = train_tracked(self.config, self.output, **options).run
         else:
-            from medsam_helpers.runs.finetune import finetune
-
-            figures = finetune(self.config, self.output, show_progress=False).figures
-        return json.loads(json.dumps(figures, default=float))
+            run = finetune(self.config, self.output, show_progress=False)
+        return json.loads(json.dumps(run.figures, default=float))
 
     def checkpoint(self) -> DelayedSubmission:
-        """Called by submitit when the queue stops the job: the same again."""
+        """The same again; submitit asks for it when the queue stops the job."""
         return DelayedSubmission(self)
 
 
 def submit(
-    experiment: TrainingJob,
+    job: TrainingJob,
     jobs: str | Path,
-    cluster: Cluster = "local",
+    cluster: Literal["local", "slurm"] = "local",
     *,
     processes: int = 1,
     timeout_min: int = 60,
     **slurm: Any,
 ) -> submitit.Job:
-    """Put an experiment into the queue; gives the job at once.
-
-    `job.result()` waits for the figures or raises what the run raised, `job.stdout()` and `job.stderr()` are its logs.
+    """The queued job, at once: `result()` waits for its figures or raises what the run raised, `stderr()` is its log.
 
     Args:
-        experiment: what to run.
+        job: what to run.
         jobs: folder of the queue's files and logs.
         cluster: "local" for a process of this machine, "slurm" for the cluster whose `sbatch` is on the path.
         processes: that train together, each on its GPU where there are some.
@@ -79,4 +73,4 @@ def submit(
     executor.update_parameters(
         name="medsam", tasks_per_node=processes, timeout_min=timeout_min, slurm_signal_delay_s=30, **slurm
     )
-    return executor.submit(experiment)
+    return executor.submit(job)

@@ -10,26 +10,27 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from medsam_helpers.data.case import SPLITS, Cases, Dataset
 from medsam_helpers.files import atomic_write
 
-CASES_FILE = "cases.json"
-TRAINED_BY_TAG = "medsam.trained_by"
-_DIGEST_CHARACTERS = 36  # all that MLflow keeps; 144 bits of a SHA-256
+CASES_FILE, TRAINED_BY_TAG = "cases.json", "medsam.trained_by"
 
 
 def split_digest(cases: Cases) -> str:
-    """A split's digest as MLflow keeps it: over names and pixels, where MLflow's own would look at neither whole."""
-    return cases.digest[:_DIGEST_CHARACTERS]
+    """A split's digest, over names and pixels, as MLflow keeps it: 36 characters, 144 bits of a SHA-256.
+
+    MLflow's own digests look at neither whole.
+    """
+    return cases.digest[:36]
 
 
 def dataset_records(dataset: Dataset, splits: tuple[str, ...] = SPLITS) -> Iterator[dict[str, Any]]:
     """What MLflow is told of each split that has cases: name, digest, number of cases, terms, and what it is for."""
     for split in splits:
-        cases = getattr(dataset, split)
-        if len(cases):
+        if len(cases := getattr(dataset, split)):
             about = {"cases": len(cases), "licence": dataset.licence, "citation": dataset.citation}
             described = {
                 "name": f"{dataset.name}/{split}",
@@ -42,78 +43,56 @@ def dataset_records(dataset: Dataset, splits: tuple[str, ...] = SPLITS) -> Itera
 
 
 def write_cases(dataset: Dataset, path: Path) -> None:
-    """Each case's image digest by split and name, as JSON: what shows whether two runs shared an image."""
+    """Write each case's image digest by split and name, as JSON: what shows whether two runs shared an image."""
     splits = {split: getattr(dataset, split) for split in SPLITS}
-    known = {
-        split: {name: case.image_digest for name, case in zip(cases.names, cases, strict=True)}
-        for split, cases in splits.items()
-    }
+    known = {split: {case.name: case.image_digest for case in cases} for split, cases in splits.items()}
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(known, indent=1) + "\n")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a version of a registered model comes from."""
+    """A version of a registered model, the run that made it, and the runs that scored it."""
 
-    name: str
-    version: str
-    aliases: tuple[str, ...]
-    run_id: str
-    run_name: str
-    commit: str
-    datasets: dict[str, dict[str, Any]]
-    """What the run used by its purpose ("train", ...): name, digest, cases, licence, citation."""
-    evaluations: dict[str, dict[str, float]]
-    """Runs that scored this model: their metrics by run id."""
+    model: ModelVersion
+    run: Run
+    evaluations: list[Run]
+
+    @property
+    def commit(self) -> str:
+        """Of the code that trained the model; "+dirty" where files were changed since."""
+        return self.run.data.tags["medsam.commit"]
+
+    @property
+    def datasets(self) -> dict[str, dict[str, Any]]:
+        """What the training used, by its purpose; see `datasets_of`."""
+        return datasets_of(self.run)
 
 
-def trace_back(client: MlflowClient, name: str, version: str | None = None, alias: str | None = None) -> Origin:
-    """From a model's version, or an alias, to the run, the code and the data that made it.
+def trace_back(client: MlflowClient, name: str, alias: str = "champion") -> Origin:
+    """The run, the code and the data that made the version of a model that has an alias.
 
     Raises:
-        MlflowException: no such model, version or alias.
+        MlflowException: no such model or alias.
     """
-    if version is None:
-        version = client.get_model_version_by_alias(name, alias or "champion").version
-    entry = client.get_model_version(name, version)
-    run = client.get_run(entry.run_id)
-    scored = client.search_runs([run.info.experiment_id], f"tags.`{TRAINED_BY_TAG}` = '{entry.run_id}'")
-    return Origin(
-        name=name,
-        version=str(version),
-        aliases=tuple(entry.aliases),
-        run_id=entry.run_id,
-        run_name=run.info.run_name,
-        commit=run.data.tags.get("medsam.commit", "unknown"),
-        datasets=datasets_of(run),
-        evaluations={found.info.run_id: dict(found.data.metrics) for found in scored},
-    )
+    model = client.get_model_version_by_alias(name, alias)
+    run = client.get_run(model.run_id)
+    scored = client.search_runs([run.info.experiment_id], f"tags.`{TRAINED_BY_TAG}` = '{model.run_id}'")
+    return Origin(model, run, list(scored))
 
 
 def datasets_of(run: Run) -> dict[str, dict[str, Any]]:
-    """What a run used, by its purpose."""
+    """What a run used, by its purpose ("train", ...): name, digest, cases, licence, citation."""
     found = {}
     for used in run.inputs.dataset_inputs:
-        purpose = next((tag.value for tag in used.tags if tag.key == MLFLOW_DATASET_CONTEXT), "data")
+        purpose = next(tag.value for tag in used.tags if tag.key == MLFLOW_DATASET_CONTEXT)
         known = {"name": used.dataset.name, "digest": used.dataset.digest}
-        found[purpose] = known | json.loads(used.dataset.profile or "{}")
+        found[purpose] = known | json.loads(used.dataset.profile)
     return found
 
 
-def runs_using(client: MlflowClient, cases: Cases | str) -> list[Run]:
-    """Every run, of any experiment, that used exactly these cases for anything; the oldest first.
-
-    Args:
-        client: of the server.
-        cases: a split, or its digest.
-    """
-    digest = cases if isinstance(cases, str) else split_digest(cases)
+def runs_using(client: MlflowClient, cases: Cases) -> list[Run]:
+    """Every run, of any experiment, that used exactly these cases for anything; the oldest first."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found, token = [], None
-    while token != "":
-        page = client.search_runs(
-            experiments, f"dataset.digest = '{digest}'", order_by=["attributes.start_time ASC"], page_token=token
-        )
-        found, token = found + list(page), page.token or ""
-    return found
+    asked = f"dataset.digest = '{split_digest(cases)}'"
+    return list(client.search_runs(experiments, asked, max_results=50_000, order_by=["attributes.start_time ASC"]))

@@ -1,20 +1,34 @@
-"""One experiment through all stations: data, training, checkpoint and evaluation, each told to MLflow."""
+"""One run through all stations: data, training, checkpoint and evaluation, each told to MLflow."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+
+from medsam_helpers.data.case import Dataset
 from medsam_helpers.data.sources import load_data
-from medsam_helpers.mlops.evaluations import track_evaluation
+from medsam_helpers.evaluation.evaluate import Predictor, evaluate
+from medsam_helpers.evaluation.tables import METRICS, paired_gain, summarise, write_table
+from medsam_helpers.figures.gallery import qualitative_html, qualitative_table
+from medsam_helpers.files import atomic_write
+from medsam_helpers.mlops.lineage import TRAINED_BY_TAG, dataset_records
 from medsam_helpers.mlops.registry import CHECKPOINT, CHECKPOINT_FILES
 from medsam_helpers.mlops.tracking import RunTracker
+from medsam_helpers.prompts import BoxMode
 from medsam_helpers.runs.finetune import finetune
 from medsam_helpers.runs.folder import Finetuned
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.training.recipes import Recipe
 
-TRACKING_FOLDER = ".tracking"
+TRACKING_FOLDER, QUALITATIVE_FILE = ".tracking", "qualitative.json"
 
 
 @dataclass(frozen=True)
@@ -36,20 +50,15 @@ def train_tracked(
     pictures: bool = True,
     show_progress: bool = True,
 ) -> Tracked:
-    """Fine-tune as `finetune` does, with data, curves, hardware, checkpoint and evaluation in MLflow.
+    """The run that `finetune` gives, with data, curves, hardware, checkpoint and evaluation in MLflow.
 
     The training goes on without the server; the evaluation's run needs it.
 
     Args:
-        config: what to run.
-        output: folder of the run.
+        config: what to run, into the folder `output`.
         recipe: in place of the config's; a sweep's winner, say.
-        experiment: of MLflow.
-        uri: of the server.
+        experiment: of MLflow, at `uri`.
         pictures: keep the table of pictures; not where images must not leave.
-        show_progress: show the bars.
-    Raises:
-        MedsamError: any of its kinds.
     """
     output = Path(output)
     with RunTracker(output / TRACKING_FOLDER, experiment, output.name, uri=uri) as tracker:
@@ -59,14 +68,74 @@ def train_tracked(
         for name in CHECKPOINT_FILES:
             tracker.log_artifact(f"../{name}", CHECKPOINT)
         run_id = tracker.run_id()
-    _, evaluation_id = track_evaluation(
-        output / TRACKING_FOLDER / "val",
-        run.dataset,
-        {"zero-shot": run.zero_shot.predict_case, "tuned": run.tuned.predict_case},
-        run_id,
-        box_mode=run.recipe.box_mode,
-        pictures=pictures,
-        experiment=experiment,
-        uri=uri,
-    )
+    models = {"zero-shot": run.zero_shot.predict_case, "tuned": run.tuned.predict_case}
+    options: dict[str, Any] = {"pictures": pictures, "experiment": experiment, "uri": uri}
+    folder, mode = output / TRACKING_FOLDER / "val", run.recipe.box_mode
+    _, evaluation_id = track_evaluation(folder, run.dataset, models, run_id, box_mode=mode, **options)
     return Tracked(run, run_id, evaluation_id)
+
+
+def track_evaluation(
+    folder: Path,
+    dataset: Dataset,
+    models: Mapping[str, Predictor],
+    trained_by: str,
+    *,
+    box_mode: BoxMode = "union",
+    pictures: bool = True,
+    experiment: str = "medsam",
+    uri: str | None = None,
+) -> tuple[pd.DataFrame, str]:
+    """The scores of models on val, and the id of the MLflow run that keeps scores, means and pictures.
+
+    Args:
+        folder: of the evaluation; `metrics.csv` and the journal lie there.
+        dataset: whose val is scored, with boxes "exact" and "j20".
+        models: "zero-shot" and "tuned", say; the last one is the model in question.
+        trained_by: id of the run that trained it.
+        box_mode: see `evaluate`; the rest as in `train_tracked`.
+    """
+    with RunTracker(folder, experiment, f"evaluate {folder.name}", uri=uri, hardware_s=0) as tracker:
+        tracker.set_tags({TRAINED_BY_TAG: trained_by, "medsam.kind": "evaluation"})
+        for record in dataset_records(dataset, ("val",)):
+            tracker.tracker.write("dataset", **record)
+        table = evaluate(dataset.val, models, prompts=("exact", "j20"), box_mode=box_mode, show_progress=False)
+        write_table(table, folder / "metrics.csv")
+        tracker.log_artifact("metrics.csv")
+        tracker.log(headline(table))
+        run_id = tracker.run_id()
+        if pictures:
+            rows = qualitative_table(dataset.val, models, "j20", box_mode=box_mode)
+            log_pictures(tracker.uri, run_id, rows)
+            with atomic_write(folder / "qualitative.html") as temporary:
+                temporary.write_text(qualitative_html(rows, dataset.name), encoding="utf-8")
+            tracker.log_artifact("qualitative.html")
+    return table, run_id
+
+
+def headline(table: pd.DataFrame) -> dict[str, float]:
+    """Means of a table under names that MLflow takes, `tuned/j20/dice`; and the tuned model's gain over zero-shot."""
+    means = {
+        f"{row['model']}/{row['prompt']}/{metric}": float(row[metric])
+        for row in summarise(table).to_dict("records")
+        for metric in METRICS
+    }
+    if {"zero-shot", "tuned"} <= set(table["model"]):
+        for prompt in table["prompt"].unique():
+            gain = paired_gain(table, prompt)
+            means |= {f"gain/{prompt}/{name}": value for name, value in gain._asdict().items()}
+    return means
+
+
+def log_pictures(uri: str, run_id: str, rows: pd.DataFrame) -> None:
+    """Keep the table of `qualitative_table`, worst first, with its pictures: `qualitative.json` of an MLflow run."""
+
+    def plain(cell: object) -> object:
+        if isinstance(cell, np.ndarray):
+            return mlflow.Image(cell)
+        return round(float(cell), 4) if isinstance(cell, (float, np.floating)) else cell
+
+    columns = {str(name): [plain(cell) for cell in rows[name]] for name in rows}
+    with warnings.catch_warnings():  # MLflow asks pandas 3 in a way of pandas 2
+        warnings.simplefilter("ignore")
+        MlflowClient(uri).log_table(run_id, columns, QUALITATIVE_FILE)

@@ -36,10 +36,7 @@ class RegistryError(MedsamError):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate found: Dice of the challenger minus that of the other, on the same images.
-
-    `other` is the champion's version, or "zero-shot" where there is no champion yet.
-    """
+    """The gate's finding: `gain` is Dice minus that of `other` (the champion's version, or "zero-shot") on n images."""
 
     name: str
     version: str
@@ -50,24 +47,22 @@ class Verdict:
     promoted: bool
 
     def __str__(self) -> str:
-        word = "promoted" if self.promoted else "not promoted"
-        against = f"version {self.other}" if self.other != "zero-shot" else self.other
-        return f"{self.name} version {self.version}: {self.gain} against {against} on {self.n} images: {word}"
+        other = f"version {self.other}" if self.other != "zero-shot" else self.other
+        found = f"{self.gain} against {other} on {self.n} images: {'not ' * (not self.promoted)}promoted"
+        return f"{self.name} version {self.version}: {found}"
 
 
 def register(client: MlflowClient, name: str, run_id: str, folder: Path) -> ModelVersion:
-    """A new version of a model from a run that has logged its checkpoint; it becomes the challenger.
+    """A new version of a model, the challenger from now on.
 
     Args:
-        client: of the server.
         name: of the model, made where missing.
         run_id: of the run, with the checkpoint as its artifact `checkpoint`.
         folder: of the checkpoint here; its card and its model card describe the version.
     Raises:
         RegistryError: the run has logged no checkpoint.
     """
-    logged = {Path(file.path).name for file in client.list_artifacts(run_id, CHECKPOINT)}
-    if DECODER_FILE not in logged:
+    if DECODER_FILE not in {Path(file.path).name for file in client.list_artifacts(run_id, CHECKPOINT)}:
         raise RegistryError(f"run {run_id} has no {CHECKPOINT}/{DECODER_FILE}: log the checkpoint's folder first")
     try:
         client.create_registered_model(name)
@@ -81,7 +76,6 @@ def register(client: MlflowClient, name: str, run_id: str, folder: Path) -> Mode
         run_id=run_id,
         tags={key: str(card[key]) for key in ("base", "base_digest", "data_digest", "commit") if key in card},
         description=text.read_text(encoding="utf-8") if text.exists() else None,
-        await_creation_for=None,
     )
     client.set_registered_model_alias(name, CHALLENGER, version.version)
     return version
@@ -90,21 +84,17 @@ def register(client: MlflowClient, name: str, run_id: str, folder: Path) -> Mode
 def load_model(
     client: MlflowClient, name: str, alias_or_version: str = CHAMPION, *, zero_shot: bool = False
 ) -> Segmenter:
-    """A model of the registry, ready to segment.
+    """A model of the registry, ready to segment; with `zero_shot` its base, without what it has learned.
 
-    Args:
-        client: of the server.
-        name: of the model.
-        alias_or_version: "champion", or a version's number.
-        zero_shot: its base, without what it has learned.
     Raises:
         MlflowException: no such model, alias or version.
     """
-    if not alias_or_version.isdigit():
-        alias_or_version = client.get_model_version_by_alias(name, alias_or_version).version
+    version = alias_or_version
+    if not version.isdigit():
+        version = client.get_model_version_by_alias(name, alias_or_version).version
     with tempfile.TemporaryDirectory() as folder:
         # Where `models:/NAME@champion` leads to; by the client, since that address asks MLflow's global setting.
-        source = client.get_model_version_download_uri(name, alias_or_version)
+        source = client.get_model_version_download_uri(name, version)
         path = mlflow.artifacts.download_artifacts(source, dst_path=folder, tracking_uri=client.tracking_uri)
         card = read_card(path)
         base = load_sam(card.get("base_path") or card["base"], show_progress=False)
@@ -119,13 +109,12 @@ def version_of(client: MlflowClient, name: str, alias: str) -> str | None:
 def judge(
     client: MlflowClient, name: str, dataset: Dataset, prompt: str = "j20", version: str | None = None
 ) -> Verdict:
-    """Score a challenger and the champion (or the zero-shot base) on val, and promote the challenger if it is better.
+    """The verdict on a challenger against the champion (or the zero-shot base) on val; promotes it if it is better.
 
     Better: the 95 % bootstrap interval of the paired difference in Dice lies above zero. The images must be new to
     both: none of them may be among the training and dev images of either.
 
     Args:
-        client: of the server.
         name: of the model.
         dataset: whose val decides.
         prompt: of the comparison, "exact" or "jN".
@@ -143,18 +132,17 @@ def judge(
     for known in filter(None, (version, champion)):
         _check_new_images(client, name, known, dataset)
     challenger = load_model(client, name, version)
-    other = load_model(client, name, champion) if champion else load_model(client, name, version, zero_shot=True)
+    other = load_model(client, name, champion or version, zero_shot=champion is None)
     for segmenter in (challenger, other):  # of one base, as a rule: encoded once, then
         segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
         embed_cases(segmenter, dataset.val, show_progress=False)
     models = {"champion": other.predict_case, "challenger": challenger.predict_case}
     table = evaluate(dataset.val, models, prompts=[prompt], show_progress=False)
     gain = paired_gain(table, prompt, "challenger", "champion")
-    verdict = Verdict(
-        name, version, champion or "zero-shot", prompt, table["case"].nunique(), gain, promoted=bool(gain.low > 0)
-    )
+    better, n = bool(gain.low > 0), table["case"].nunique()
+    verdict = Verdict(name, version, champion or "zero-shot", prompt, n, gain, promoted=better)
     client.set_model_version_tag(name, version, "medsam.gate", json.dumps(asdict(verdict)))
-    if verdict.promoted:
+    if better:
         if version_of(client, name, CHAMPION) != champion:
             raise RegistryError(f"{name}: the {CHAMPION} changed while version {version} was judged; judge it again")
         client.set_registered_model_alias(name, CHAMPION, version)
@@ -168,10 +156,8 @@ def _check_new_images(client: MlflowClient, name: str, version: str, dataset: Da
     seen = {digest for split in ("train", "dev") for digest in known[split].values()}
     shared = [case.name for case in dataset.val if case.image_digest in seen]
     if shared:
-        raise DataError(
-            f"{name} version {version} was trained or selected on {len(shared)} of these images "
-            f"({', '.join(shared[:3])}{', ...' * (len(shared) > 3)}): judge it on images that are new to it"
-        )
+        some = f"{len(shared)} of these images ({', '.join(shared[:3])}{', ...' * (len(shared) > 3)})"
+        raise DataError(f"{name} version {version} was trained or selected on {some}: judge it on images new to it")
 
 
 def main() -> None:
@@ -184,8 +170,7 @@ def main() -> None:
     args = parser.parse_args()
     dataset = load_data(args.data, train_limit=0, dev_limit=0)
     verdict = judge(MlflowClient(tracking_uri()), args.name, dataset, args.prompt, args.version)
-    print(verdict)
-    print(json.dumps(asdict(verdict)))
+    print(verdict, json.dumps(asdict(verdict)), sep="\n")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -28,21 +29,25 @@ class ServerError(MedsamError):
     """The tracking server does not start, or does not answer."""
 
 
-def data_folder() -> Path:
-    """Where the server keeps its data: `MEDSAM_MLOPS`, else a folder of the user's, outside of any repository."""
-    return Path(os.environ.get("MEDSAM_MLOPS") or Path(platformdirs.user_data_dir("medsam"), "mlops")).expanduser()
-
-
 def tracking_uri() -> str:
-    """The server to talk to: `MLFLOW_TRACKING_URI`, else the address of `make mlops`."""
+    """The address of the server to talk to: `MLFLOW_TRACKING_URI`, else that of `make mlops`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"http://{HOST}:5000"
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 300) -> bool:
+    """Whether a condition came true within the time: `threading.Event.wait` for a state that sends no event."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 class Server:
     """An MLflow server: a database file and an artifact folder under `folder`, reachable from this machine alone.
 
-    Stopping and starting it again, at another port too, loses nothing. Use it as a context manager, or call `start`
-    and `stop`.
+    Stopping and starting it again, at another port too, loses nothing. A context manager.
 
     Args:
         folder: made where missing.
@@ -50,35 +55,36 @@ class Server:
     """
 
     def __init__(self, folder: str | Path, port: int = 0) -> None:
-        self.folder, self.port = Path(folder).absolute(), port or free_port()
+        with socket.create_server((HOST, 0)) as probe:
+            self.port = port or probe.getsockname()[1]
+        self.folder = Path(folder).absolute()
+        self.uri = f"http://{HOST}:{self.port}"
         self._process: subprocess.Popen | None = None
 
-    @property
-    def uri(self) -> str:
-        """The address, for `MLFLOW_TRACKING_URI` and for a browser."""
-        return f"http://{HOST}:{self.port}"
-
-    def start(self, timeout_s: float = 120) -> Server:
-        """Start and wait until it answers.
+    def start(self, timeout_s: float = 300) -> Server:
+        """This server, once it answers.
 
         Raises:
             ServerError: the port is taken, or no answer in time; with the last lines of the log.
         """
-        if not port_is_free(self.port):
-            raise ServerError(f"port {self.port} is taken, perhaps by a server that runs already: choose another one")
+        try:
+            socket.create_server((HOST, self.port)).close()
+        except OSError as error:
+            raise ServerError(f"port {self.port} is taken, perhaps by another server: choose another one") from error
         self.folder.mkdir(parents=True, exist_ok=True)
+        command = [
+            *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(self.port), "--workers", "1"),
+            *("--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"),
+            *("--artifacts-destination", str(self.folder / "artifacts")),
+        ]
         with open(self.folder / _LOG, "ab") as log:
             # In a session of its own: ^C in a notebook is for the cell, and a stop reaches the server's workers too.
-            self._process = subprocess.Popen(
-                self.command(), env=self.environment(), stdout=log, stderr=log, start_new_session=True
-            )
+            process = subprocess.Popen(command, env=self.environment(), stdout=log, stderr=log, start_new_session=True)
+        self._process = process
         atexit.register(self.stop)  # for whoever ends without
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline and self._process.poll() is None:
-            with contextlib.suppress(requests.RequestException):
-                if requests.get(f"{self.uri}/health", timeout=2).ok:
-                    return self
-            time.sleep(0.2)
+        wait_until(lambda: self._answers() or process.poll() is not None, timeout_s)
+        if process.poll() is None and self._answers():
+            return self
         self.stop()
         tail = "\n".join((self.folder / _LOG).read_text(errors="replace").splitlines()[-5:])
         raise ServerError(f"{self.folder / _LOG}: no answer within {timeout_s:.0f} s; its log ends so:\n{tail}")
@@ -93,19 +99,14 @@ class Server:
                     os.killpg(process.pid, number)
                     process.wait(timeout=15)
 
-    def command(self) -> list[str]:
-        """The command line of the server."""
-        return [
-            *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(self.port), "--workers", "1"),
-            *("--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"),
-            *("--artifacts-destination", str(self.folder / "artifacts")),
-        ]
-
     def environment(self) -> dict[str, str]:
-        """What the server sees: no telemetry, no job runners (1.5 GB), hooks that may go to this machine."""
+        """The server's environment: no telemetry, no job runners (1.5 GB), hooks that may go to this machine.
+
+        A webhook counts from its first event on: MLflow would remember for a minute which ones there were.
+        """
         return {
             "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": webhook_key(self.folder),
-            "MLFLOW_WEBHOOK_CACHE_TTL": "5",
+            "MLFLOW_WEBHOOK_CACHE_TTL": "0",
             **os.environ,
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
@@ -113,6 +114,11 @@ class Server:
             "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
             "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
         }
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(requests.RequestException):
+            return requests.get(f"{self.uri}/health", timeout=10).ok
+        return False
 
     def __enter__(self) -> Server:
         return self.start()
@@ -134,45 +140,22 @@ def webhook_key(folder: Path) -> str:
     return path.read_text().strip()
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
-
-
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen at this port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
-
-
 def main() -> None:
     """Start the server, print its address, stop it on ^C."""
     parser = argparse.ArgumentParser(description="An MLflow server on the loopback; ^C stops it, and nothing is lost.")
-    parser.add_argument("--folder", type=Path, default=data_folder(), help="of all its data (default: %(default)s)")
+    default = os.environ.get("MEDSAM_MLOPS") or f"{platformdirs.user_data_dir('medsam')}/mlops"
+    parser.add_argument("--folder", type=Path, default=default, help="of all its data (default: %(default)s)")
     parser.add_argument("--port", type=int, default=5000, help="default: 5000")
     args = parser.parse_args()
-    server = Server(args.folder, args.port)
-    try:
-        server.start()
-    except ServerError as error:
-        sys.exit(f"make mlops: {error}")
-    print(
-        f"MLflow: {server.uri}\ndata:   {server.folder}\nfor others to find it: export MLFLOW_TRACKING_URI={server.uri}"
-    )
-    print("^C stops it.", flush=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        signal.pause()
-    finally:
-        server.stop()
+        with Server(args.folder.expanduser(), args.port) as server:
+            print(f"MLflow: {server.uri}\ndata:   {server.folder}")
+            print(f"for others to find it: export MLFLOW_TRACKING_URI={server.uri}\n^C stops it.", flush=True)
+            signal.pause()
+    except ServerError as error:
+        sys.exit(f"make mlops: {error}")
 
 
 if __name__ == "__main__":

@@ -6,70 +6,32 @@ of its own name, so that one whose worker was killed goes on where it stopped. E
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
 import sys
-import time
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from accelerate.tracking import GeneralTracker
+from optuna.trial import Trial, TrialState
 
-from medsam_helpers.data.sources import load_data
 from medsam_helpers.data.views import views_of
-from medsam_helpers.device import default_device, effective_precision
-from medsam_helpers.errors import DataError, TrainingError
-from medsam_helpers.files import atomic_write
+from medsam_helpers.errors import TrainingError
 from medsam_helpers.mlops.tracking import RunTracker
-from medsam_helpers.mlops.trials import BASE_RECIPE, DONE, SPACE, trials_table
+from medsam_helpers.mlops.trials import PLAN_FILE, SPACE, SweepPlan, finished, keep_plan, open_study, trials_table
 from medsam_helpers.runs.finetune import embed_cases
-from medsam_helpers.sam.embeddings import EmbeddingStore
-from medsam_helpers.sam.loading import load_sam
-from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.training.loop import fit
 from medsam_helpers.training.recipes import get_recipe
-
-PLAN_FILE, _STUDY, _NAME = "plan.json", "study.jsonl", "sweep"
-
-
-@dataclass(frozen=True)
-class SweepPlan:
-    """What a sweep searches on; its workers read it from the sweep's folder.
-
-    Args:
-        model: see `load_sam`.
-        data: see `load_data`.
-        train_limit: cases to train on; None for all. Likewise dev. Val is not looked at.
-        epochs: of each trial.
-        trials: finished or pruned ones at the end, at least: what the other workers are at by then is kept too.
-        recipe: which the trials vary. One without a warm-up: they take few steps.
-        dev_jitter_1024: of the boxes on dev, the same for all trials.
-        precision: of embeddings and trials; "auto" is decided once, since two workers may measure it differently.
-        seed: of the sampler (plus the worker's number) and of every training.
-        experiment: of MLflow; each trial becomes a run inside the sweep's.
-        uri: of the server; None leaves MLflow out.
-    """
-
-    model: str = "mobile-sam"
-    data: str = "phantom-ultrasound"
-    train_limit: int | None = 32
-    dev_limit: int | None = None
-    epochs: int = 3
-    trials: int = 24
-    recipe: str = BASE_RECIPE
-    dev_jitter_1024: float = 20.0
-    precision: str = "auto"
-    seed: int = 0
-    experiment: str = "medsam-sweep"
-    uri: str | None = None
 
 
 def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: bool = True) -> optuna.Study:
-    """Search with several workers; gives the study. One that was stopped goes on when called again.
+    """The study after a search with several workers. One that was stopped goes on when called again.
 
     A worker that dies is replaced, and the trial that it was at is asked for again. Two deaths for each worker are
     put up with, then the sweep gives up.
@@ -84,98 +46,137 @@ def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: 
         TrainingError: workers die again and again; with the end of the log of one.
     """
     folder = Path(folder).absolute()
-    plan = _keep_plan(folder, plan)
+    plan = keep_plan(folder, plan)
     study = open_study(folder, plan)
-    tracker = None
-    if plan.uri:
-        tracker = RunTracker(folder / "mlflow", plan.experiment, folder.name, uri=plan.uri)
-        tracker.store_init_configuration({k: v for k, v in asdict(plan).items() if k != "uri"})
-    dataset = load_data(plan.data, train_limit=plan.train_limit, dev_limit=plan.dev_limit, val_limit=0)
-    segmenter = segmenter_of(plan)
-    for cases in (views_of(dataset.train, get_recipe(plan.recipe).views), dataset.dev):  # once, for all trials
-        embed_cases(segmenter, cases, show_progress)
-    if tracker:
-        tracker.log_data(dataset)
-        tracker.run_id()  # the trials want their whole to be there
-    try:
-        _supervise(folder, plan, study, workers)
-    finally:
-        if tracker:
-            tracker.log({"best_dev_dice": study.best_value} if finished(study) else {})
-            tracker.end()
+    with (
+        RunTracker(folder / "mlflow", plan.experiment, folder.name, uri=plan.uri) if plan.uri else nullcontext() as run
+    ):
+        dataset, segmenter = plan.prepare()
+        for cases in (views_of(dataset.train, get_recipe(plan.recipe).views), dataset.dev):  # once, for all trials
+            embed_cases(segmenter, cases, show_progress)
+        if run:
+            run.store_init_configuration({name: value for name, value in asdict(plan).items() if name != "uri"})
+            run.log_data(dataset)
+            run.run_id()  # the trials want their whole to be there
+        _supervise(folder, plan, study, workers, run.key if run else None)
+        if run:
+            run.log({"best_dev_dice": study.best_value})
     trials_table(study).to_csv(folder / "trials.csv", index=False)
     return study
 
 
-def open_study(folder: Path, plan: SweepPlan | None = None, worker: int = 0) -> optuna.Study:
-    """The study in a sweep's folder, made where a plan is given and there is none."""
-    storage = JournalStorage(JournalFileBackend(str(folder / _STUDY)))
-    if plan is None:
-        return optuna.load_study(study_name=_NAME, storage=storage)
-    sampler = optuna.samplers.TPESampler(seed=plan.seed + worker, n_startup_trials=8, constant_liar=True)
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
-    return optuna.create_study(
-        study_name=_NAME, storage=storage, sampler=sampler, pruner=pruner, direction="maximize", load_if_exists=True
-    )
-
-
-def segmenter_of(plan: SweepPlan) -> Segmenter:
-    """The base model with its store, which all trials share."""
-    segmenter = Segmenter(load_sam(plan.model, show_progress=False), precision=plan.precision)
-    segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
-    return segmenter
-
-
-def _keep_plan(folder: Path, plan: SweepPlan) -> SweepPlan:
-    """Write the plan for the workers, its precision decided; a sweep that goes on keeps what was decided."""
-    path = folder / PLAN_FILE
-    known = SweepPlan(**json.loads(path.read_text())) if path.exists() else None
-    if plan.precision == "auto":
-        decided = known.precision if known else effective_precision("auto", default_device())
-        plan = replace(plan, precision=decided)
-    if known and replace(known, uri=plan.uri, trials=plan.trials) != plan:
-        raise DataError(f"{folder}: holds a sweep with another plan; name a new folder")
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(asdict(plan), indent=2) + "\n")
-    return plan
-
-
-def finished(study: optuna.Study) -> list:
-    """Trials that count: complete ones and pruned ones."""
-    return study.get_trials(deepcopy=False, states=DONE)
-
-
-def _supervise(folder: Path, plan: SweepPlan, study: optuna.Study, workers: int) -> None:
+def _supervise(folder: Path, plan: SweepPlan, study: optuna.Study, workers: int, parent: str | None) -> None:
     """Keep the workers at work until the study has enough trials."""
-    _ask_again(study, range(10_000))  # what an earlier call left behind
-    command = [sys.executable, "-m", "medsam_helpers.mlops.sweep_worker", str(folder)]
+    _ask_again(study, set())  # what an earlier call left behind
     # Workers with all threads each would wait for one another at every step.
     environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers)), **os.environ}
-    number, running = 0, {}
-    try:
-        while len(finished(study)) < plan.trials or running:
-            enough = len(finished(study)) >= plan.trials
-            while len(running) < workers and not enough:
-                if number >= 3 * workers:
-                    log = (folder / f"worker-{number - 1}.log").read_text(errors="replace")
-                    raise TrainingError(f"{folder}: {number} workers died; the log of the last ends so:\n{log[-800:]}")
-                with open(folder / f"worker-{number}.log", "ab") as log:
-                    running[number] = subprocess.Popen([*command, str(number)], env=environment, stdout=log, stderr=log)
-                number += 1
-            for ended in [n for n, process in running.items() if process.poll() is not None]:
-                del running[ended]
-                _ask_again(study, [ended])
-            time.sleep(0.3)
-    finally:
-        for process in running.values():
-            process.terminate()
-            process.wait()
+    number = 0
+    running: dict[Future[int], tuple[int, subprocess.Popen[bytes]]] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            while running or len(finished(study)) < plan.trials:
+                while len(running) < workers and len(finished(study)) < plan.trials:
+                    if number >= 3 * workers:
+                        end = (folder / f"worker-{number - 1}.log").read_text(errors="replace")[-800:]
+                        raise TrainingError(f"{folder}: {number} workers died; the log of the last ends so:\n{end}")
+                    command = [sys.executable, "-m", __name__, str(folder), str(number), parent or ""]
+                    with open(folder / f"worker-{number}.log", "ab") as log:
+                        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+                    running[pool.submit(process.wait)] = number, process
+                    number += 1
+                for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                    del running[ended]
+                _ask_again(study, {alive for alive, _ in running.values()})
+        finally:
+            for _, process in running.values():
+                process.terminate()
 
 
-def _ask_again(study: optuna.Study, workers: Any) -> None:
-    """Trials that died with their worker: marked as failed, and queued with the same values."""
+def _ask_again(study: optuna.Study, alive: set[int]) -> None:
+    """Mark trials that died with their worker as failed, and queue them with the same values."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if trial.user_attrs.get("worker", -1) in (*workers, -1):
+        worker = trial.user_attrs.get("worker")
+        # A trial that no worker has put its number on may be a live worker's, just drawn.
+        if worker not in alive and not (worker is None and alive):
             study.tell(trial.number, state=TrialState.FAIL)
             if len(trial.params) == len(SPACE):
                 study.enqueue_trial(trial.params, user_attrs={"again_for": trial.number})
+
+
+class Pruner(GeneralTracker):
+    """Tells Optuna each epoch's dev Dice, and stops a trial that is not worth its time.
+
+    Raises:
+        optuna.TrialPruned: from `log`, out of `fit`.
+    """
+
+    name = "optuna"
+    requires_logging_directory = False
+
+    def __init__(self, trial: Trial) -> None:
+        self.tracker = trial  # accelerate's name for what a tracker writes to
+        super().__init__()
+
+    def log(self, values: dict, step: int | None = None, **_: Any) -> None:
+        """Report the epochs; steps go by."""
+        if values.get("epoch"):
+            self.tracker.report(values["dev_dice"], int(values["epoch"]))
+            if self.tracker.should_prune():
+                raise optuna.TrialPruned
+
+
+def work(folder: Path, worker: int, whole: str) -> None:
+    """Train trials until the study has enough, or until the process that started this one is gone.
+
+    Args:
+        folder: of the sweep.
+        worker: number of this process.
+        whole: key of the sweep's run in MLflow, empty where there is none.
+    """
+    plan, supervisor = SweepPlan(**json.loads((folder / PLAN_FILE).read_text())), os.getppid()
+    dataset, segmenter = plan.prepare()
+
+    def dev_dice(trial: Trial) -> float:
+        recipe = get_recipe(plan.recipe).but(epochs=plan.epochs, precision=plan.precision, **trial.params)
+        # By what it tries: asked for again, a trial finds its own state there.
+        values = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.params.values())
+        place, name = folder / "trials" / "-".join(values), f"trial {trial.number}"
+        options: dict[str, Any] = {"parent": whole, "uri": plan.uri, "hardware_s": 0}
+        with RunTracker(place, plan.experiment, name, **options) if plan.uri else nullcontext() as run:
+            if run:
+                run.set_tags({"medsam.trial": str(trial.number), "medsam.kind": "trial"})
+            try:
+                result = fit(
+                    copy.deepcopy(segmenter.model),
+                    dataset.train,
+                    dataset.dev,
+                    recipe,
+                    segmenter.store,
+                    place,
+                    seed=plan.seed,
+                    dev_jitter_1024=plan.dev_jitter_1024,
+                    log_with=[*([run] if run else []), Pruner(trial)],
+                    show_progress=False,
+                )
+            except optuna.TrialPruned:
+                if run:
+                    run.end("KILLED")
+                raise
+        return result.best_dev_dice
+
+    study = open_study(folder, plan, worker)
+    while len(finished(study)) < plan.trials and os.getppid() == supervisor:
+        trial = study.ask(SPACE)
+        trial.set_user_attr("worker", worker)
+        try:
+            study.tell(trial, dev_dice(trial))
+        except optuna.TrialPruned:
+            study.tell(trial, state=TrialState.PRUNED)
+        except Exception as error:
+            study.tell(trial, state=TrialState.FAIL)
+            if not isinstance(error, TrainingError):
+                raise
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -1,30 +1,118 @@
-"""What a sweep varies, and what came of it: a trial's recipe, the table of all trials, a recorded study for drawing."""
+"""What a sweep searches, and what came of it: plan and search space, the study, the table of its trials."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
 import optuna
 import pandas as pd
-from optuna.trial import Trial, TrialState
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
 
+from medsam_helpers.data.case import Dataset
+from medsam_helpers.data.sources import load_data
+from medsam_helpers.device import default_device, effective_precision
+from medsam_helpers.errors import DataError
+from medsam_helpers.files import atomic_write
+from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.recipes import Recipe, get_recipe
 
-BASE_RECIPE = "medsam"
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # the table says it better than a line a trial
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-SPACE: dict[str, tuple] = {
-    "lr": (1e-5, 1e-3),
-    "loss": ("dice_ce", "dice_bce", "sam"),
-    "jitter_1024": (0.0, 10.0, 20.0, 40.0),
-    "batch": (2, 4, 8),
-    "weight_decay": (1e-4, 0.1),
+BASE_RECIPE, PLAN_FILE = "medsam", "plan.json"
+SPACE: dict[str, BaseDistribution] = {
+    "lr": FloatDistribution(1e-5, 1e-3, log=True),
+    "loss": CategoricalDistribution(("dice_ce", "dice_bce", "sam")),
+    "jitter_1024": CategoricalDistribution((0.0, 10.0, 20.0, 40.0)),
+    "batch": CategoricalDistribution((2, 4, 8)),
+    "weight_decay": FloatDistribution(1e-4, 0.1, log=True),
 }
-"""Rate and decay: from, to, by their logarithm; the others: one of these."""
+"""Fields of the recipe, and what a trial may draw for each."""
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # the table says it better than a line a trial
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep searches on; its workers read it from the sweep's folder.
+
+    Args:
+        model: see `load_sam`.
+        data: see `load_data`.
+        train_limit: cases to train on; None for all. Likewise dev. Val is not looked at.
+        epochs: of each trial.
+        trials: finished or pruned ones at the end, at least: what the other workers are at by then is kept too.
+        recipe: which the trials vary. One without a warm-up: they take few steps.
+        dev_jitter_1024: of the boxes on dev, the same for all trials.
+        precision: of embeddings and trials; "auto" is decided once, since two workers may measure it differently.
+        seed: of the sampler (plus the worker's number) and of every training.
+        experiment: of MLflow; each trial becomes a run inside the sweep's.
+        uri: of the server; None leaves MLflow out.
+    """
+
+    model: str = "mobile-sam"
+    data: str = "phantom-ultrasound"
+    train_limit: int | None = 32
+    dev_limit: int | None = None
+    epochs: int = 3
+    trials: int = 24
+    recipe: str = BASE_RECIPE
+    dev_jitter_1024: float = 20.0
+    precision: str = "auto"
+    seed: int = 0
+    experiment: str = "medsam-sweep"
+    uri: str | None = None
+
+    def prepare(self) -> tuple[Dataset, Segmenter]:
+        """The data, and the base model with its store, which all trials share."""
+        dataset = load_data(self.data, train_limit=self.train_limit, dev_limit=self.dev_limit, val_limit=0)
+        segmenter = Segmenter(load_sam(self.model, show_progress=False), precision=self.precision)
+        segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
+        return dataset, segmenter
+
+
+def keep_plan(folder: Path, plan: SweepPlan) -> SweepPlan:
+    """The plan as it is written for the workers, its precision decided; a sweep that goes on keeps that."""
+    path = folder / PLAN_FILE
+    known = SweepPlan(**json.loads(path.read_text())) if path.exists() else None
+    if plan.precision == "auto":
+        decided = known.precision if known else effective_precision("auto", default_device())
+        plan = replace(plan, precision=decided)
+    if known and replace(known, uri=plan.uri, trials=plan.trials) != plan:
+        raise DataError(f"{folder}: holds a sweep with another plan; name a new folder")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(asdict(plan), indent=2) + "\n")
+    return plan
+
+
+def open_study(folder: Path, plan: SweepPlan, worker: int = 0) -> optuna.Study:
+    """The study in a sweep's folder, made where there is none."""
+    storage = JournalStorage(JournalFileBackend(str(folder / "study.jsonl")))
+    sampler = optuna.samplers.TPESampler(seed=plan.seed + worker, n_startup_trials=8, constant_liar=True)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
+    return optuna.create_study(
+        study_name="sweep", storage=storage, sampler=sampler, pruner=pruner, direction="maximize", load_if_exists=True
+    )
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that count: complete ones and pruned ones."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def best_recipe(study: optuna.Study, recipe: str = BASE_RECIPE) -> Recipe:
+    """The recipe of the trial with the highest dev Dice."""
+    return get_recipe(recipe).but(**study.best_params)
 
 
 def trials_table(study: optuna.Study) -> pd.DataFrame:
-    """A trial a row: number, state, dev Dice at its end and after its first epoch, epochs, seconds, and what was tried.
+    """A trial a row, the best first.
 
-    The best comes first.
+    Returns:
+        Number, state, dev Dice at its end and after its first epoch, epochs, seconds, and what was tried.
     """
     rows = [
         {
@@ -41,44 +129,13 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("dev_dice", ascending=False, ignore_index=True)
 
 
-def study_of(table: pd.DataFrame, first_epoch: bool = False) -> optuna.Study:
-    """A study in memory from the table of a recorded one, for drawing: its finished and pruned trials.
+def study_of(table: pd.DataFrame) -> optuna.Study:
+    """A study in memory with the trials of `trials_table`, for drawing: each by its dev Dice after one epoch.
 
-    Args:
-        table: of `trials_table`, or read from its CSV.
-        first_epoch: all trials by their dev Dice after one epoch, the only time at which a pruned one and a finished
-            one compare.
+    That is the only time at which a pruned trial and a finished one compare.
     """
-    asked = optuna.create_study().ask()
-    suggest(asked, get_recipe("best"))
-    kinds, study = asked.distributions, optuna.create_study(direction="maximize")
-    for row in table.sort_values("trial").to_dict("records"):
-        state = TrialState[row["state"].upper()]
-        if state in DONE:
-            known = {} if first_epoch else {1: row["first_dice"], int(row["epochs"]): row["dev_dice"]}
-            study.add_trial(
-                optuna.create_trial(
-                    state=TrialState.COMPLETE if first_epoch else state,
-                    value=row["first_dice" if first_epoch else "dev_dice"],
-                    params={name: row[name] for name in SPACE},
-                    distributions=kinds,
-                    intermediate_values=known,
-                )
-            )
+    study = optuna.create_study(direction="maximize")
+    for row in table[table["state"].isin(["complete", "pruned"])].sort_values("trial").to_dict("records"):
+        params = {name: row[name] for name in SPACE}
+        study.add_trial(optuna.create_trial(value=row["first_dice"], params=params, distributions=SPACE))
     return study
-
-
-def suggest(trial: Trial, recipe: Recipe) -> Recipe:
-    """The recipe that a trial tries."""
-    return recipe.but(
-        lr=trial.suggest_float("lr", *SPACE["lr"], log=True),
-        loss=trial.suggest_categorical("loss", SPACE["loss"]),
-        jitter_1024=trial.suggest_categorical("jitter_1024", SPACE["jitter_1024"]),
-        batch=trial.suggest_categorical("batch", SPACE["batch"]),
-        weight_decay=trial.suggest_float("weight_decay", *SPACE["weight_decay"], log=True),
-    )
-
-
-def best_recipe(study: optuna.Study, recipe: str = BASE_RECIPE) -> Recipe:
-    """The recipe of the trial with the highest dev Dice."""
-    return suggest(optuna.trial.FixedTrial(study.best_params), get_recipe(recipe))

@@ -11,37 +11,29 @@ import base64
 import hashlib
 import hmac
 import json
-import logging
 import os
+import socket
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import requests
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from mlflow import MlflowClient
 from mlflow.entities.webhook import Webhook
 
-from medsam_helpers.errors import ConfigError, MedsamError
+from medsam_helpers.errors import ConfigError
 from medsam_helpers.mlops.registry import CHALLENGER
-from medsam_helpers.mlops.server import HOST, free_port
+from medsam_helpers.mlops.server import HOST
 
-_LOG = logging.getLogger(__name__)
 EVENT, PATH = "challenger-registered", "/hooks/mlflow"
-_MAX_BODY, _TIMEOUT_S = 1_000_000, 10
-
-
-class HookError(MedsamError):
-    """A hook that is refused; with the HTTP status that says so."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
+_MAX_BODY = 1_000_000
 
 
 @dataclass
@@ -66,7 +58,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, log: Path) -> Settings:
-        """`MEDSAM_WEBHOOK_SECRET`, `MEDSAM_DISPATCH_TOKEN`, `MEDSAM_DISPATCH_REPOSITORY`, and `GITHUB_API_URL`.
+        """Settings of `MEDSAM_WEBHOOK_SECRET`, `MEDSAM_DISPATCH_TOKEN`, `MEDSAM_DISPATCH_REPOSITORY`, `GITHUB_API_URL`.
 
         Raises:
             ConfigError: one of the first three is not set; names which.
@@ -82,10 +74,7 @@ def sign(secret: str, delivery: str, timestamp: str, body: bytes) -> str:
     """The signature that MLflow sends, `v1,` and the base64 of an HMAC-SHA256.
 
     Args:
-        secret: shared by both ends.
-        delivery: id of the delivery.
-        timestamp: seconds since 1970, as text.
-        body: of the request.
+        secret: shared by both ends. The rest is the request's; `timestamp` in seconds since 1970.
     Source: MLflow's documentation, "Webhooks", section on signature verification.
 
     >>> sign("secret", "1", "2", b"{}")
@@ -95,56 +84,80 @@ def sign(secret: str, delivery: str, timestamp: str, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.new(secret.encode(), signed, hashlib.sha256).digest()).decode()
 
 
+def read_decisions(log: Path) -> list[dict[str, Any]]:
+    """All decisions that a relay has recorded, the oldest first: time, delivery, accepted, what."""
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
 class Gatekeeper:
-    """Decides on hooks and remembers them."""
+    """Decides on hooks, and records each decision before anybody is told of it."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings, self._lock, self._seen = settings, threading.Lock(), {}
-        if settings.log.exists():
-            for line in settings.log.read_text().splitlines():
-                known = json.loads(line)
-                if known["accepted"]:
-                    self._seen[known["delivery"]] = known["time"]
+        self.settings, self._lock = settings, threading.Lock()
+        self._seen = {known["delivery"]: known["time"] for known in read_decisions(settings.log) if known["accepted"]}
+        settings.log.parent.mkdir(parents=True, exist_ok=True)
 
-    def check(self, headers: Any, body: bytes) -> tuple[str, dict[str, Any]]:
-        """The delivery's id and its content, for a hook that is genuine, recent and new.
-
-        Raises:
-            HookError: it is not; 401 for a forged or stale one, 409 for one that was seen before, 400 for nonsense.
-        """
-        delivery, timestamp = (headers.get(f"x-mlflow-{name}", "") for name in ("delivery-id", "timestamp"))
-        expected = sign(self.settings.secret, delivery, timestamp, body)
-        if not hmac.compare_digest(expected.encode(), headers.get("x-mlflow-signature", "").encode()):
-            raise HookError(401, "the signature does not fit")
-        if not timestamp.isdigit() or abs(time.time() - int(timestamp)) > self.settings.tolerance_s:
-            raise HookError(401, "the time is too far from now")
+    def decide(self, headers: Mapping[str, str], body: bytes | None) -> JSONResponse:
+        """The answer to a hook, which is passed on if it is genuine, recent and new; without a body it was too long."""
+        delivery, status = headers.get("x-mlflow-delivery-id", ""), 202
         try:
-            content = json.loads(body)
-            entity, action, data = content["entity"], content["action"], content["data"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise HookError(400, "the body is no hook of MLflow") from error
+            what = pass_on(self._check(delivery, headers, body), self.settings)
+        except HTTPException as error:
+            what, status = error.detail, error.status_code
         with self._lock:
-            # What is older than the tolerance would be refused as stale: no need to remember it.
-            now = time.time()
-            self._seen = {k: t for k, t in self._seen.items() if now - t <= 2 * self.settings.tolerance_s}
-            if delivery in self._seen:
-                raise HookError(409, "this delivery was seen before")
-            self._seen[delivery] = now
-        return delivery, {"entity": entity, "action": action, "data": data}
-
-    def forget(self, delivery: str) -> None:
-        """Let a delivery come again: it was not passed on."""
-        with self._lock:
-            self._seen.pop(delivery, None)
-
-    def note(self, delivery: str, accepted: bool, what: str) -> None:
-        """Write a decision to the log."""
-        line = {"time": time.time(), "delivery": delivery[:80], "accepted": accepted, "what": what}
-        _LOG.info("%s", line)
-        with self._lock:
-            self.settings.log.parent.mkdir(parents=True, exist_ok=True)
+            if status == 502:  # not passed on: it may come again
+                del self._seen[delivery]
+            line = {"time": time.time(), "delivery": delivery[:80], "accepted": status == 202, "what": what}
             with self.settings.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+        return JSONResponse({"accepted" if status == 202 else "refused": what}, status)
+
+    def _check(self, delivery: str, headers: Mapping[str, str], body: bytes | None) -> dict[str, Any]:
+        """A hook's content; 401 for a forged or stale one, 409 for one that was seen before, 400 for nonsense."""
+        if body is None:
+            raise HTTPException(413, "the body is too long, or its length is not said")
+        timestamp = headers.get("x-mlflow-timestamp", "")
+        expected = sign(self.settings.secret, delivery, timestamp, body)
+        if not hmac.compare_digest(expected.encode(), headers.get("x-mlflow-signature", "").encode()):
+            raise HTTPException(401, "the signature does not fit")
+        now, tolerance = time.time(), self.settings.tolerance_s
+        if not timestamp.isdigit() or abs(now - int(timestamp)) > tolerance:
+            raise HTTPException(401, "the time is too far from now")
+        try:
+            content = json.loads(body)
+            content = {"entity": content["entity"], "action": content["action"], "data": dict(content["data"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise HTTPException(400, "the body is no hook of MLflow") from error
+        with self._lock:
+            # What is older than the tolerance would be refused as stale: no need to remember it.
+            self._seen = {known: at for known, at in self._seen.items() if now - at <= 2 * tolerance}
+            if delivery in self._seen:
+                raise HTTPException(409, "this delivery was seen before")
+            self._seen[delivery] = now
+        return content
+
+
+def pass_on(content: Mapping[str, Any], settings: Settings) -> str:
+    """What was done: GitHub asked for a `repository_dispatch` where an alias `challenger` was set.
+
+    Raises:
+        HTTPException: 502, GitHub does not answer or refuses.
+    """
+    data = content["data"]
+    if (content["entity"], content["action"]) != ("model_version_alias", "created") or data.get("alias") != CHALLENGER:
+        return f"{content['entity']} {content['action']}: nothing to do"
+    model = {"name": str(data["name"]), "version": str(data["version"])}
+    try:
+        answer = requests.post(
+            f"{settings.api}/repos/{settings.repository}/dispatches",
+            json={"event_type": EVENT, "client_payload": model},
+            headers={"Authorization": f"Bearer {settings.token}", "Accept": "application/vnd.github+json"},
+            timeout=20,
+        )
+        answer.raise_for_status()
+    except requests.RequestException as error:
+        raise HTTPException(502, f"GitHub did not take the dispatch: {type(error).__name__}") from error
+    return f"dispatched {EVENT} for {model['name']} version {model['version']}"
 
 
 def make_relay(settings: Settings) -> FastAPI:
@@ -157,73 +170,31 @@ def make_relay(settings: Settings) -> FastAPI:
 
     @app.post(PATH)
     async def hook(request: Request) -> JSONResponse:
-        delivery = request.headers.get("x-mlflow-delivery-id", "")
-        try:
-            if int(request.headers.get("content-length") or _MAX_BODY + 1) > _MAX_BODY:
-                raise HookError(413, "the body is too long, or its length is not said")
-            delivery, content = gatekeeper.check(request.headers, await request.body())
-            what = await run_in_threadpool(pass_on, content, settings)
-        except HookError as error:
-            if error.status == 502:
-                gatekeeper.forget(delivery)
-            gatekeeper.note(delivery, False, str(error))
-            return JSONResponse({"refused": str(error)}, error.status)
-        gatekeeper.note(delivery, True, what)
-        return JSONResponse({"accepted": what}, 202)
+        short = int(request.headers.get("content-length") or _MAX_BODY + 1) <= _MAX_BODY
+        body = await request.body() if short else None
+        return await run_in_threadpool(gatekeeper.decide, request.headers, body)
 
     return app
 
 
-def pass_on(content: dict[str, Any], settings: Settings) -> str:
-    """Ask GitHub for a `repository_dispatch` where an alias `challenger` was set; says what was done.
-
-    Raises:
-        HookError: 502, GitHub does not answer or refuses.
-    """
-    data = content["data"]
-    if (content["entity"], content["action"]) != ("model_version_alias", "created") or data.get("alias") != CHALLENGER:
-        return f"{content['entity']} {content['action']}: nothing to do"
-    model = {"name": str(data["name"]), "version": str(data["version"])}
-    try:
-        answer = requests.post(
-            f"{settings.api}/repos/{settings.repository}/dispatches",
-            json={"event_type": EVENT, "client_payload": model},
-            headers={"Authorization": f"Bearer {settings.token}", "Accept": "application/vnd.github+json"},
-            timeout=_TIMEOUT_S,
-        )
-        answer.raise_for_status()
-    except requests.RequestException as error:
-        raise HookError(502, f"GitHub did not take the dispatch: {type(error).__name__}") from error
-    return f"dispatched {EVENT} for {model['name']} version {model['version']}"
-
-
 def connect(client: MlflowClient, relay: str, secret: str) -> Webhook:
-    """Tell MLflow to send its hooks to a relay; a webhook that goes there already is replaced.
-
-    Args:
-        client: of the server.
-        relay: its address, without the path.
-        secret: which the relay knows too.
-    """
+    """MLflow's webhook to a relay at an address (without the path); one that goes there already is replaced."""
     for known in client.list_webhooks():
         if known.url == relay + PATH:
             client.delete_webhook(known.webhook_id)
-    return client.create_webhook(
-        "relay", relay + PATH, ["model_version_alias.created"], description="to GitHub Actions", secret=secret
-    )
+    events: list[Any] = ["model_version_alias.created"]
+    return client.create_webhook("relay", relay + PATH, events, description="to GitHub Actions", secret=secret)
 
 
 class InThread:
     """An application that answers on a free port of the loopback, in a thread, until `stop`; a context manager too."""
 
     def __init__(self, app: FastAPI) -> None:
-        port = free_port()
-        self.uri = f"http://{HOST}:{port}"
-        self._server = uvicorn.Server(uvicorn.Config(app, host=HOST, port=port, log_level="error"))
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        listening = socket.create_server((HOST, 0))  # from now on requests wait until they are answered
+        self.uri = f"http://{HOST}:{listening.getsockname()[1]}"
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        self._thread = threading.Thread(target=self._server.run, args=([listening],), daemon=True)
         self._thread.start()
-        while not self._server.started and self._thread.is_alive():
-            time.sleep(0.02)
 
     def stop(self) -> None:
         """Finish what it is at, and end."""

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import psutil
@@ -17,6 +16,7 @@ from safetensors.torch import load_file
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.mlops.launch import TrainingJob, submit
+from medsam_helpers.mlops.server import Server, wait_until
 from medsam_helpers.phantoms.dataset import save_folder
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.training.state import STATE_FILE
@@ -63,11 +63,29 @@ def weights(folder):
     return {key: value for key, value in state.items() if key.startswith("current/")}
 
 
-def history_length(folder):
-    try:
-        return len((folder / "history.csv").read_text().splitlines()) - 1
-    except FileNotFoundError:
-        return 0
+def assert_equal_weights(one, other):
+    expected, found = weights(one), weights(other)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
+
+
+def log_of(job):
+    return (job.stderr() or "") + (job.stdout() or "")
+
+
+@pytest.fixture
+def late_server(tmp_path):
+    """A server that is not started yet: a tracked job waits for it before it evaluates, so it cannot end before."""
+    server = Server(tmp_path / "server")
+    yield server
+    server.stop()
+
+
+def is_queued_again(job, folder, interrupt):
+    """Interrupt a job that has trained an epoch or more; whether it was queued again."""
+    assert wait_until((folder / STATE_FILE).exists), log_of(job)
+    interrupt()
+    return wait_until(lambda: "Requeued job" in log_of(job))
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +100,8 @@ def test_a_job_on_this_machine_gives_figures_run_and_logs(reference):
     assert figures["n_train"] == 7
     assert 0 <= figures["tuned_dice"] <= 1
     assert {"run_card.json", "README.md", "decoder.safetensors", "metrics.csv"} <= {p.name for p in folder.iterdir()}
-    assert history_length(folder) == 3
-    assert "Job completed successfully" in job.stderr() + job.stdout()
+    assert len((folder / "history.csv").read_text().splitlines()) == 1 + 3, "the zero-shot model and two epochs"
+    assert "Job completed successfully" in log_of(job)
 
 
 def test_a_job_that_fails_says_why(root):
@@ -105,25 +123,19 @@ def test_two_processes_give_the_result_of_one(root, reference):
     assert figures[0]["tuned_dice"] == pytest.approx(reference[0]["tuned_dice"], abs=0.01)
 
 
-def wait_for_an_epoch(folder):
-    deadline = time.monotonic() + 240
-    while not (folder / STATE_FILE).exists():
-        assert time.monotonic() < deadline, "the job did not begin to train"
-        time.sleep(0.05)
+def test_a_job_that_is_interrupted_is_queued_again_and_ends_in_the_same_weights(root, reference, late_server):
+    job = submit(TrainingJob(config(root), root / "again", late_server.uri, "launched"), root / "jobs")
 
+    def interrupt():
+        controller = psutil.Process(int(job.job_id))
+        (task,) = [child for child in controller.children() if "submitit.core._submit" in child.cmdline()]
+        task.send_signal(signal.SIGUSR2)
 
-def test_a_job_that_is_interrupted_is_queued_again_and_ends_in_the_same_weights(root, reference, mlflow_server):
-    long = config(root, epochs=2)
-    job = submit(TrainingJob(long, root / "again", mlflow_server.uri, "launched"), root / "jobs")
-    wait_for_an_epoch(root / "again")
-    controller = psutil.Process(int(job.job_id))
-    (task,) = [child for child in controller.children() if "submitit.core._submit" in child.cmdline()]
-    task.send_signal(signal.SIGUSR2)
+    assert is_queued_again(job, root / "again", interrupt)
+    late_server.start()
     job.result()
-    assert "Requeued job" in job.stderr() + job.stdout()
-    for key, value in weights(reference[1]).items():
-        assert torch.equal(value, weights(root / "again")[key])
-    client = MlflowClient(mlflow_server.uri)
+    assert_equal_weights(reference[1], root / "again")
+    client = MlflowClient(late_server.uri)
     runs = client.search_runs([client.get_experiment_by_name("launched").experiment_id])
     kinds = {run.data.tags["medsam.kind"]: run for run in runs}
     assert kinds.keys() == {"training", "evaluation"}, "one run, though it was begun twice"
@@ -134,22 +146,19 @@ def test_a_job_that_is_interrupted_is_queued_again_and_ends_in_the_same_weights(
 
 
 def test_the_same_experiment_on_slurm_gives_the_same_weights(root, reference, slurm):
-    job = submit(TrainingJob(config(root), root / "slurm"), root / "jobs", "slurm", timeout_min=5)
+    job = submit(TrainingJob(config(root), root / "slurm"), root / "jobs", "slurm")
     figures = job.result()
     assert figures["tuned_dice"] == reference[0]["tuned_dice"]
-    for key, value in weights(reference[1]).items():
-        assert torch.equal(value, weights(root / "slurm")[key])
-    assert "Job completed successfully" in job.stderr() + job.stdout()
+    assert_equal_weights(reference[1], root / "slurm")
+    assert "Job completed successfully" in log_of(job)
 
 
-def test_slurm_tells_of_a_failure_and_queues_what_it_stopped_again(root, reference, slurm):
+def test_slurm_tells_of_a_failure_and_queues_what_it_stopped_again(root, reference, slurm, late_server):
     failing = submit(TrainingJob(config(root, data=str(root / "nowhere")), root / "bad"), root / "jobs", "slurm")
-    job = submit(TrainingJob(config(root), root / "requeued"), root / "jobs", "slurm", timeout_min=5)
+    job = submit(TrainingJob(config(root), root / "requeued", late_server.uri), root / "jobs", "slurm")
     with pytest.raises(submitit.core.utils.FailedJobError, match="nowhere"):
         failing.result()
-    wait_for_an_epoch(root / "requeued")
-    job._interrupt()
+    assert is_queued_again(job, root / "requeued", job._interrupt)
+    late_server.start()
     job.result()
-    assert "Requeued job" in job.stderr() + job.stdout()
-    for key, value in weights(reference[1]).items():
-        assert torch.equal(value, weights(root / "requeued")[key])
+    assert_equal_weights(reference[1], root / "requeued")

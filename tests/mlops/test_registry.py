@@ -92,7 +92,7 @@ def trained(base, tmp_path_factory):
     segmenter, others = Segmenter(model, "cpu", precision="fp32"), draw_discs(10)
     segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", folder / "embeddings")
     embed_cases(segmenter, others, show_progress=False)
-    recipe = Recipe("test", "", lr=3e-3, epochs=15, batch=2, precision="fp32", jitter_1024=0)
+    recipe = Recipe(name="test", lr=3e-3, epochs=15, batch=2, precision="fp32", jitter_1024=0)
     fit(model, others[:7], others[7:], recipe, segmenter.store, folder, show_progress=False)
     return model
 

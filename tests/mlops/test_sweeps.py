@@ -1,34 +1,26 @@
 """Sweeps: two workers share a study, none of its trials gets lost, and each is a run inside the sweep's run."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
-import time
+from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import optuna
 import pandas as pd
 import psutil
 import pytest
 from helpers import draw_discs, make_tiny_sam
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
-from optuna.trial import FixedTrial, TrialState
+from optuna.trial import TrialState
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.errors import DataError, TrainingError
-from medsam_helpers.mlops.pictures import draw_history, draw_importances, draw_parallel_coordinates
-from medsam_helpers.mlops.sweep_worker import Pruner
-from medsam_helpers.mlops.sweeps import SweepPlan, open_study, sweep
-from medsam_helpers.mlops.trials import SPACE, best_recipe, study_of, suggest, trials_table
+from medsam_helpers.mlops.server import wait_until
+from medsam_helpers.mlops.sweeps import Pruner, sweep
+from medsam_helpers.mlops.trials import SPACE, SweepPlan, finished, open_study
 from medsam_helpers.phantoms.dataset import save_folder
-from medsam_helpers.training.recipes import get_recipe
 from medsam_helpers.training.state import STATE_FILE
-
-PARAMS = {"lr": 1e-3, "loss": "sam", "jitter_1024": 40.0, "batch": 2, "weight_decay": 0.01}
 
 
 @pytest.fixture
@@ -44,21 +36,17 @@ def plan(tmp_path, monkeypatch, mlflow_server):
     )
 
 
-def finished(study):
-    return study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-
-
 def test_two_workers_lose_no_trial_though_one_is_killed(plan, tmp_path, mlflow_server):
     folder, killed = tmp_path / "sweep", []
 
+    def workers():
+        return [p for p in psutil.Process().children() if "medsam_helpers.mlops.sweeps" in p.cmdline()]
+
     def kill_a_worker():
-        while not killed:
-            time.sleep(0.05)
-            begun = list(folder.glob(f"trials/*/{STATE_FILE}"))
-            workers = [p for p in psutil.Process().children() if "medsam_helpers.mlops.sweep_worker" in p.cmdline()]
-            if len(begun) >= 2 and len(workers) == 2:  # both are at work
-                os.kill(workers[0].pid, signal.SIGKILL)
-                killed.append(workers[0].pid)
+        assert wait_until(lambda: len(list(folder.glob(f"trials/*/{STATE_FILE}"))) >= 2 and len(workers()) == 2)
+        victim = workers()[0]
+        victim.kill()
+        killed.append(victim)
 
     killer = threading.Thread(target=kill_a_worker)
     killer.start()
@@ -89,37 +77,28 @@ def test_two_workers_lose_no_trial_though_one_is_killed(plan, tmp_path, mlflow_s
 
 
 def test_a_sweep_that_was_stopped_goes_on_and_another_plan_is_refused(plan, tmp_path):
-    small = SweepPlan(**{**plan.__dict__, "uri": None, "trials": 1})
+    small = replace(plan, uri=None, trials=1)
     first = sweep(tmp_path / "sweep", small, workers=1, show_progress=False)
-    more = sweep(tmp_path / "sweep", SweepPlan(**{**small.__dict__, "trials": 2}), workers=1, show_progress=False)
+    more = sweep(tmp_path / "sweep", replace(small, trials=2), workers=1, show_progress=False)
     assert more.trials[0].value == first.trials[0].value
     assert len(finished(more)) == 2
     decided = json.loads((tmp_path / "sweep" / "plan.json").read_text())["precision"]
     assert decided in ("fp32", "bf16"), "decided once, for all workers"
     with pytest.raises(DataError, match="another plan"):
-        sweep(tmp_path / "sweep", SweepPlan(**{**small.__dict__, "epochs": 3}), workers=1)
+        sweep(tmp_path / "sweep", replace(small, epochs=3), workers=1)
 
 
 def test_workers_that_die_again_and_again_end_the_sweep_with_their_log(plan, tmp_path):
-    broken = SweepPlan(**{**plan.__dict__, "uri": None})
-    folder = tmp_path / "sweep"
-
-    def spoil():
-        while not (folder / "plan.json").exists():
-            time.sleep(0.02)
-        (folder / "plan.json").write_text("no JSON")
-
-    spoiler = threading.Thread(target=spoil)
-    spoiler.start()
-    with pytest.raises(TrainingError, match=r"workers died; the log of the last ends so:[\s\S]*JSONDecodeError"):
-        sweep(folder, broken, workers=1, show_progress=False)
-    spoiler.join()
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "trials").write_text("no folder")
+    with pytest.raises(TrainingError, match=r"3 workers died; the log of the last ends so:[\s\S]*NotADirectoryError"):
+        sweep(tmp_path / "sweep", replace(plan, uri=None), workers=1, show_progress=False)
 
 
 SHARE = """
 import sys, optuna
 from pathlib import Path
-from medsam_helpers.mlops.sweeps import SweepPlan, open_study
+from medsam_helpers.mlops.trials import SweepPlan, open_study
 worker = int(sys.argv[2])
 study = open_study(Path(sys.argv[1]), SweepPlan(), worker)
 study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=8)
@@ -129,16 +108,9 @@ study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=8)
 def test_workers_that_start_together_on_a_new_study_lose_nothing(tmp_path):
     workers = [subprocess.Popen([sys.executable, "-c", SHARE, str(tmp_path), str(n)]) for n in range(3)]
     assert [worker.wait() for worker in workers] == [0, 0, 0]
-    trials = open_study(tmp_path).trials
+    trials = open_study(tmp_path, SweepPlan()).trials
     assert sorted(trial.number for trial in trials) == list(range(24))
     assert len({trial.params["x"] for trial in trials}) == 24, "no two workers drew the same"
-
-
-def test_a_trial_changes_of_the_recipe_what_the_space_names_and_no_more():
-    recipe = suggest(FixedTrial(PARAMS), get_recipe("best"))
-    assert {name: getattr(recipe, name) for name in PARAMS} == PARAMS
-    assert recipe == get_recipe("best").but(**PARAMS)
-    assert SPACE.keys() == PARAMS.keys()
 
 
 def test_a_trial_far_below_the_others_is_pruned_and_a_good_one_is_not():
@@ -162,51 +134,3 @@ def test_a_trial_far_below_the_others_is_pruned_and_a_good_one_is_not():
     assert run([0.5, 0.9, 0.9, 0.9]) is None
     assert run([0.9, 0.6, 0.9, 0.9]) is not None
     assert study.trials[-1].intermediate_values == {1: 0.6}, "the zero-shot model's score prunes nothing"
-
-
-def test_the_table_shows_every_trial_and_the_winner_is_a_recipe():
-    study = optuna.create_study(direction="maximize")
-    for value, lr in ((0.7, 1e-4), (0.9, 3e-4), (None, 1e-5)):
-        distributions = {"lr": optuna.distributions.FloatDistribution(1e-5, 1e-3, log=True)}
-        others = {k: v for k, v in PARAMS.items() if k != "lr"}
-        distributions |= {k: optuna.distributions.CategoricalDistribution([v]) for k, v in others.items()}
-        state = TrialState.COMPLETE if value else TrialState.FAIL
-        study.add_trial(
-            optuna.create_trial(params={"lr": lr, **others}, distributions=distributions, value=value, state=state)
-        )
-    table = trials_table(study)
-    assert list(table["dev_dice"][:2]) == [0.9, 0.7]
-    assert list(table["state"]) == ["complete", "complete", "fail"]
-    assert best_recipe(study).lr == 3e-4
-    assert json.loads(table.to_json(orient="records"))[0]["loss"] == "sam"
-
-
-def test_a_recorded_sweep_is_drawn_as_the_live_one():
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-
-    def objective(trial):
-        recipe = suggest(trial, get_recipe("best"))
-        trial.report(recipe.lr * 900, 1)
-        if trial.number % 5 == 4:
-            raise optuna.TrialPruned
-        trial.report(recipe.weight_decay, 2)  # what decides in the end is something else
-        return recipe.weight_decay
-
-    study.optimize(objective, n_trials=20)
-    table = trials_table(study)
-    again = study_of(table)
-    assert [trial.params for trial in again.trials] == [trial.params for trial in study.trials]
-    assert again.best_value == study.best_value
-    pd.testing.assert_frame_equal(trials_table(again).drop(columns="seconds"), table.drop(columns="seconds"))
-
-    history, importances = Figure().subplots(1, 2)
-    draw_history(history, table)
-    assert history.get_legend_handles_labels()[1] == ["complete: 16", "pruned: 4", "best"]
-    draw_importances(importances, table)
-    assert importances.get_yticklabels()[-1].get_text() == "lr", "which alone decides the first epoch: the top bar"
-    assert len(study_of(table, first_epoch=True).trials) == 20, "pruned ones compare after one epoch"
-    shown = draw_parallel_coordinates(table)
-    assert "lr" in [label.get_text() for label in shown.get_xticklabels()]
-    (lines,) = shown.collections
-    assert sum(lines.cmap(1.0)[:3]) < sum(lines.cmap(0.0)[:3])  # dark is good
-    plt.close("all")

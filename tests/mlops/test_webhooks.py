@@ -14,7 +14,8 @@ from fastapi import FastAPI, Request, Response
 from mlflow import MlflowClient
 
 from medsam_helpers.errors import ConfigError
-from medsam_helpers.mlops.webhooks import EVENT, PATH, InThread, Settings, connect, make_relay, sign
+from medsam_helpers.mlops.server import wait_until
+from medsam_helpers.mlops.webhooks import EVENT, PATH, InThread, Settings, connect, make_relay, read_decisions, sign
 
 ROOT = Path(__file__).parents[2]
 SECRET, TOKEN, REPOSITORY = "a secret of this test", "a token of this test", "someone/something"
@@ -26,17 +27,15 @@ ALIAS_SET = {
 
 
 class GitHub:
-    """What GitHub does with a dispatch: 204 for one that is allowed, and no repository for a wrong token."""
+    """What GitHub does with a dispatch: 204 for one that is allowed, 404 for a wrong token."""
 
     def __init__(self):
         self.app, self.dispatches, self.down = FastAPI(), [], False
 
         @self.app.post("/repos/{owner}/{name}/dispatches")
         async def dispatch(owner: str, name: str, request: Request) -> Response:
-            if self.down:
-                return Response(status_code=503)
-            if request.headers.get("authorization") != f"Bearer {TOKEN}":
-                return Response(status_code=404)
+            if self.down or request.headers.get("authorization") != f"Bearer {TOKEN}":
+                return Response(status_code=503 if self.down else 404)
             self.dispatches.append((f"{owner}/{name}", await request.json()))
             return Response(status_code=204)
 
@@ -69,18 +68,14 @@ def send(relay, content=ALIAS_SET, *, delivery="d-1", age_s=0, secret=SECRET, ch
         "X-MLflow-Signature": signature,
         "Content-Type": "application/json",
     }
-    return requests.post(relay.uri + PATH, data=change(body), headers=headers, timeout=10)
-
-
-def log_of(settings):
-    return [json.loads(line) for line in settings.log.read_text().splitlines()]
+    return requests.post(relay.uri + PATH, data=change(body), headers=headers, timeout=60)
 
 
 def test_a_genuine_hook_becomes_a_dispatch(relay, github, settings):
     assert send(relay).status_code == 202
     payload = {"event_type": EVENT, "client_payload": {"name": "breast", "version": "7"}}
     assert github.dispatches == [(REPOSITORY, payload)]
-    (line,) = log_of(settings)
+    (line,) = read_decisions(settings.log)
     assert line["accepted"]
     assert line["what"] == f"dispatched {EVENT} for breast version 7"
 
@@ -100,15 +95,13 @@ def test_what_is_not_genuine_is_refused_and_logged(relay, github, settings, opti
     answer = send(relay, **options)
     assert (answer.status_code, answer.json()) == (status, {"refused": reason})
     assert github.dispatches == []
-    (line,) = log_of(settings)
+    (line,) = read_decisions(settings.log)
     assert (line["accepted"], line["what"], line["delivery"]) == (False, reason, "d-1")
 
 
-def test_an_unsigned_or_endless_request_is_refused(relay, github):
-    assert requests.post(relay.uri + PATH, json=ALIAS_SET, timeout=10).status_code == 401
-    chunks = (b"x" for _ in range(3))
-    assert requests.post(relay.uri + PATH, data=chunks, timeout=10).status_code == 413
-    assert github.dispatches == []
+def test_an_unsigned_or_endless_request_is_refused(relay):
+    assert requests.post(relay.uri + PATH, json=ALIAS_SET, timeout=60).status_code == 401
+    assert requests.post(relay.uri + PATH, data=(b"x" for _ in range(3)), timeout=60).status_code == 413
 
 
 def test_a_repeated_hook_is_refused_even_after_a_restart(relay, github, settings):
@@ -118,7 +111,7 @@ def test_a_repeated_hook_is_refused_even_after_a_restart(relay, github, settings
         assert send(restarted).status_code == 409
         assert send(restarted, delivery="d-2").status_code == 202
     assert len(github.dispatches) == 2
-    assert [line["accepted"] for line in log_of(settings)] == [True, False, False, True]
+    assert [line["accepted"] for line in read_decisions(settings.log)] == [True, False, False, True]
 
 
 def test_a_hook_that_github_did_not_take_may_come_again(relay, github, settings):
@@ -130,16 +123,8 @@ def test_a_hook_that_github_did_not_take_may_come_again(relay, github, settings)
     assert TOKEN not in settings.log.read_text()
 
 
-def test_a_wrong_token_is_githubs_refusal(github, settings):
-    settings.token = "wrong"
-    with InThread(make_relay(settings)) as relay:
-        assert send(relay).status_code == 502
-    assert github.dispatches == []
-
-
-@pytest.mark.parametrize("change", [{"alias": "champion"}, {"alias": "challengers"}])
-def test_only_a_challenger_starts_the_workflow(relay, github, change):
-    answer = send(relay, ALIAS_SET | {"data": ALIAS_SET["data"] | change})
+def test_only_a_challenger_starts_the_workflow(relay, github):
+    answer = send(relay, ALIAS_SET | {"data": ALIAS_SET["data"] | {"alias": "champion"}})
     assert answer.status_code == 202
     assert "nothing to do" in answer.json()["accepted"]
     assert github.dispatches == []
@@ -148,43 +133,36 @@ def test_only_a_challenger_starts_the_workflow(relay, github, change):
 def test_from_the_registry_to_the_workflow(relay, github, settings, mlflow_server):
     """A real server: an alias is set, its hook arrives, is verified and passed on; after a restart too."""
     client = MlflowClient(mlflow_server.uri)
-    connect(client, relay.uri, SECRET)
-    connect(client, relay.uri, SECRET)
-    assert [hook.url for hook in client.list_webhooks()] == [relay.uri + PATH], "connected once, however often asked"
     run = client.create_run(client.create_experiment("hooks"))
     client.create_registered_model("hooked")
     client.create_model_version("hooked", f"runs:/{run.info.run_id}/x", run.info.run_id)
+    client.set_registered_model_alias("hooked", "champion", "1")  # MLflow looks for webhooks, and finds none
+    connect(client, relay.uri, SECRET)
+    connect(client, relay.uri, SECRET)
+    assert [hook.url for hook in client.list_webhooks()] == [relay.uri + PATH], "connected once, however often asked"
     client.set_registered_model_alias("hooked", "challenger", "1")
-    wait_for(github, 1)
+    assert wait_until(lambda: len(read_decisions(settings.log)) == 1), "the hook did not arrive"
     mlflow_server.stop()
     mlflow_server.start()
     client.create_model_version("hooked", f"runs:/{run.info.run_id}/x", run.info.run_id)
     client.set_registered_model_alias("hooked", "challenger", "2")
-    wait_for(github, 2)
+    assert wait_until(lambda: len(read_decisions(settings.log)) == 2), "the hook did not arrive"
     assert [payload["client_payload"]["version"] for _, payload in github.dispatches] == ["1", "2"]
-    assert {line["accepted"] for line in log_of(settings)} == {True}
+    assert all(line["accepted"] for line in read_decisions(settings.log))
     for hook in client.list_webhooks():
         client.delete_webhook(hook.webhook_id)
 
 
-def wait_for(github, count):
-    deadline = time.monotonic() + 40
-    while len(github.dispatches) < count:
-        assert time.monotonic() < deadline, "the hook did not arrive"
-        time.sleep(0.1)
-
-
 def test_secrets_come_from_the_environment_and_are_not_shown(monkeypatch, tmp_path):
-    monkeypatch.delenv("MEDSAM_WEBHOOK_SECRET", raising=False)
-    monkeypatch.setenv("MEDSAM_DISPATCH_TOKEN", TOKEN)
-    monkeypatch.setenv("MEDSAM_DISPATCH_REPOSITORY", REPOSITORY)
+    for name, value in (("DISPATCH_TOKEN", TOKEN), ("DISPATCH_REPOSITORY", REPOSITORY), ("WEBHOOK_SECRET", "")):
+        monkeypatch.setenv(f"MEDSAM_{name}", value)
     with pytest.raises(ConfigError, match="set MEDSAM_WEBHOOK_SECRET in the environment"):
         Settings.from_environment(tmp_path / "log")
     monkeypatch.setenv("MEDSAM_WEBHOOK_SECRET", SECRET)
     shown = repr(Settings.from_environment(tmp_path / "log"))
+    assert REPOSITORY in shown
     assert SECRET not in shown
     assert TOKEN not in shown
-    assert REPOSITORY in shown
 
 
 WORKFLOW = ROOT / ".github" / "workflows" / "evaluate-and-promote.yml"

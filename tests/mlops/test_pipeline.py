@@ -1,7 +1,6 @@
 """Evaluation as a run of its own: tied to the training, with scores, intervals and pictures, worst case first."""
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -13,9 +12,9 @@ from PIL import Image
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.evaluation.evaluate import fill_box
 from medsam_helpers.evaluation.tables import paired_gain, read_table
-from medsam_helpers.mlops.evaluations import QUALITATIVE_FILE, headline, track_evaluation
 from medsam_helpers.mlops.lineage import runs_using, trace_back
 from medsam_helpers.mlops.pictures import draw_lineage
+from medsam_helpers.mlops.pipeline import QUALITATIVE_FILE, headline, track_evaluation
 from medsam_helpers.mlops.tracking import RunTracker
 from medsam_helpers.sam.segmenter import Segmenter
 
@@ -82,32 +81,22 @@ def test_the_table_of_pictures_is_sorted_worst_first_and_its_pictures_are_there(
     assert page.index(column["case"][0]) < page.index(column["case"][-1])
 
 
-def test_lineage_is_known_both_ways(scored):
+def test_lineage_is_known_both_ways_and_drawn(scored):
     client, _, dataset, trained_by, _, run_id = scored
     origin = trace_back(client, "discs", alias="champion")
-    assert (origin.version, origin.aliases, origin.run_id) == ("1", ("champion",), trained_by)
+    assert (origin.model.version, origin.model.aliases, origin.run.info.run_id) == ("1", ["champion"], trained_by)
     assert len(origin.commit.removesuffix("+dirty")) == 40
     assert {purpose: about["cases"] for purpose, about in origin.datasets.items()} == {"train": 3, "dev": 2, "val": 4}
-    assert list(origin.evaluations) == [run_id]
+    assert [run.info.run_id for run in origin.evaluations] == [run_id]
     assert [run.info.run_id for run in runs_using(client, dataset.train)] == [trained_by]
     assert [run.info.run_id for run in runs_using(client, dataset.val)] == [trained_by, run_id]
-
-
-def test_the_lineage_is_drawn_with_what_it_knows(scored):
-    client, _, dataset, *_ = scored
-    ax = Figure().subplots()
-    draw_lineage(ax, trace_back(client, "discs"), runs_using(client, dataset.val))
-    shown = " ".join(text.get_text() for text in ax.texts)
-    for word in ("train: 3 cases", "val: 4 cases", "version 1", "@champion", "evaluation", "nobody"):
-        assert (word in shown) == (word != "nobody")
+    shown = " ".join(text.get_text() for text in draw_lineage(Figure().subplots(), origin).texts)
+    for word in ("train: 3 cases", "val: 4 cases", "version 1", "@champion", "evaluation"):
+        assert word in shown
 
 
 def test_a_real_model_goes_the_same_way(tmp_path, mlflow_server):
     dataset = Dataset("discs", draw_discs(1), draw_discs(1), draw_discs(2), licence="", citation="")
-    segmenter = Segmenter(make_tiny_sam(), "cpu", precision="fp32")
-    began = time.monotonic()
-    table, _ = track_evaluation(
-        tmp_path / "val", dataset, {"zero-shot": segmenter.predict_case}, "nobody", uri=mlflow_server.uri
-    )
+    models = {"zero-shot": Segmenter(make_tiny_sam(), "cpu", precision="fp32").predict_case}
+    table, _ = track_evaluation(tmp_path / "val", dataset, models, "nobody", uri=mlflow_server.uri)
     assert set(table["model"]) == {"box", "ellipse", "zero-shot"}
-    assert time.monotonic() - began < 60

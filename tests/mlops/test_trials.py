@@ -1,0 +1,32 @@
+"""Trials: what a sweep varies, its table, and the recorded study that is drawn."""
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from medsam_helpers.mlops.trials import SPACE, best_recipe, study_of, trials_table
+from medsam_helpers.training.recipes import get_recipe
+
+
+def test_the_table_shows_every_trial_the_winner_is_a_recipe_and_all_can_be_drawn_again():
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    for first, last, state in ((0.4, 0.7, "COMPLETE"), (0.5, 0.9, "COMPLETE"), (0.2, 0.2, "PRUNED"), (0, 0, "FAIL")):
+        trial = study.ask(SPACE)
+        if state != "FAIL":
+            trial.report(first, 1)
+            trial.report(last, 2)
+        study.tell(trial, last if state == "COMPLETE" else None, state=TrialState[state])
+    table = trials_table(study)
+    assert list(table["trial"]) == [1, 0, 2, 3]
+    assert list(table["state"]) == ["complete", "complete", "pruned", "fail"]
+    assert list(table["dev_dice"][:3]) == [0.9, 0.7, 0.2]
+    assert list(table["first_dice"][:3]) == [0.5, 0.4, 0.2]
+    assert list(table["epochs"]) == [2, 2, 2, 0]
+
+    winner = best_recipe(study, "best")
+    assert winner == get_recipe("best").but(**study.trials[1].params), "of the recipe nothing else is changed"
+    assert winner.lr == pytest.approx(table["lr"][0])
+
+    again = study_of(table)
+    assert [trial.params for trial in again.trials] == [trial.params for trial in study.trials[:3]]
+    assert [trial.value for trial in again.trials] == [0.4, 0.5, 0.2], "after one epoch a pruned trial compares"
