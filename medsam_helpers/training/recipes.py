@@ -61,7 +61,7 @@ class Recipe(Settings):
     """One box round everything, or one (drawn anew each epoch) of the components."""
     clip_norm: float = Field(1.0, gt=0)
     """Largest norm of the gradient."""
-    ema_decay: float = Field(0.0, ge=0, lt=1, validation_alias=AliasChoices("ema_decay", "average_decay"))
+    ema_decay: float = Field(0.0, ge=0, lt=1, validation_alias=AliasChoices("ema_decay", "ema_decay"))
     """Of the exponential moving average of the weights, which dev scores and which is kept; 0: the last step's."""
     loss_size: int | None = Field(None, ge=1)
     """Side of the square that the loss is computed on, logits enlarged to it; default: the decoder's own, 256."""
@@ -71,7 +71,7 @@ class Recipe(Settings):
     """Parts whose weights change; last_stage is one in the models named so."""
     augment: bool | Part = False
     """Change each image at random on the way; for a network that sees pixels (a U-Net)."""
-    oversampling: int = Field(1, ge=1, validation_alias=AliasChoices("oversampling", "several_times"))
+    oversampling: int = Field(1, ge=1, validation_alias=AliasChoices("oversampling", "oversampling"))
     """How often an epoch shows an image with several lesions, the hardest prompt under one box round all."""
 
     @field_validator("trainable")

@@ -80,7 +80,7 @@ def test_a_loss_of_the_readers_own_goes_into_a_recipe_and_its_body_into_the_iden
 
 
 def test_names_of_before_are_read_in_recorded_recipes():
-    recorded = {"name": "x", "average_decay": 0.9, "several_times": 6, "views": ["as-is", "turned"]}
+    recorded = {"name": "x", "ema_decay": 0.9, "oversampling": 6, "views": ["as-is", "turned"]}
     assert Recipe(**recorded) == Recipe(name="x", ema_decay=0.9, oversampling=6, views=("as-is", "turned"))
 
 

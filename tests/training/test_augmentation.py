@@ -11,6 +11,7 @@ from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.augmentation import augmented
 from medsam_helpers.training.dataset import PromptedCases
+from medsam_helpers.training.recipes import get_recipe
 
 
 def blob(side=64):
@@ -57,7 +58,7 @@ def test_the_box_is_put_round_what_augmentation_made(tmp_path):
     segmenter = Segmenter(model, "cpu", precision="fp32")
     segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path)
     embed_cases(segmenter, cases, show_progress=False)
-    examples = PromptedCases(cases, segmenter.store, segmenter.info.transform, 0, "union", 0, augment=True)
+    examples = PromptedCases(cases, segmenter.store, segmenter.info.transform, get_recipe("unet").but(jitter_1024=0))
     drawn = set()
     for examples.epoch in range(4):
         for example in examples:
