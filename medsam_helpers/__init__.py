@@ -16,6 +16,7 @@ _MODULES = {
     "evaluation.evaluate": ("evaluate",),
     "evaluation.metrics": ("dice", "iou"),
     "evaluation.tables": ("bootstrap_mean", "paired_gain", "read_table", "summarise"),
+    "exercises.checking": ("check",),
     "figures.cases": ("COLORS", "show_case"),
     "geometry": ("ImageTransform",),
     "prompts": ("jitter_boxes", "mask_to_boxes"),

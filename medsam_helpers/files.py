@@ -10,6 +10,8 @@ from pathlib import Path
 
 import platformdirs
 
+from medsam_helpers.errors import ConfigError
+
 
 def cache_dir() -> Path:
     """Folder for checkpoints, embeddings, phantoms and runs: `MEDSAM_CACHE`, else the user's cache folder."""
@@ -50,3 +52,33 @@ def give_ordinary_permissions(path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)
+
+
+def check_output_dir(folder: Path, mark: str, never: str = "") -> None:
+    """Let a folder pass that is new, empty, or holds earlier results of the same kind; hidden files do not count.
+
+    Args:
+        folder: where the results shall go. It is not made here.
+        mark: the file by which earlier results are known.
+        never: a file whose presence says that the folder is something else's.
+    Raises:
+        ConfigError: it holds something else, or cannot be written to.
+    """
+    check_writable(folder)
+    found = sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.exists() else []
+    if found and (mark not in found or never in found):
+        shown = ", ".join(found[:3]) + ", ..." * (len(found) > 3)
+        raise ConfigError(f"{folder} holds other files ({shown}), which might be overwritten: name a new folder")
+
+
+def check_writable(folder: Path) -> None:
+    """Let a folder pass that can be written to, or made.
+
+    Raises:
+        ConfigError: it, or what it would lie in, is a file or read-only.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise ConfigError(f"{folder} cannot be a folder: {place} is a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"{folder} cannot be written: no permission for {place}")

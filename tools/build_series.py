@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from medsam_helpers.data.sources import SOURCES
 from medsam_helpers.errors import MedsamError
-from medsam_helpers.runs.checks import check_names, check_writable
-from medsam_helpers.runs.settings import config_from_environment
+from medsam_helpers.files import check_writable
+from medsam_helpers.runs.settings import check_names, config_from_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -6,8 +6,7 @@ from typing import ClassVar
 
 from medsam_helpers.cli.parser import Call, Command, Result
 from medsam_helpers.data.sources import load_data
-from medsam_helpers.runs.checks import check_names
-from medsam_helpers.runs.settings import DataSettings
+from medsam_helpers.runs.settings import DataSettings, check_names
 from medsam_helpers.training.recipes import Precision
 
 

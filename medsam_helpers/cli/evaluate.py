@@ -11,9 +11,9 @@ from medsam_helpers.cli.parser import Call, Command, OfModel, Result, tell_left_
 from medsam_helpers.data.case import SPLITS, SplitName
 from medsam_helpers.data.sources import load_data
 from medsam_helpers.errors import DataError
+from medsam_helpers.files import check_output_dir
 from medsam_helpers.prompts import BoxMode, prompt_name
-from medsam_helpers.runs.checks import check_names, check_output_dir
-from medsam_helpers.runs.settings import DataSettings
+from medsam_helpers.runs.settings import DataSettings, check_names
 
 
 class Evaluate(Command, OfModel, DataSettings):

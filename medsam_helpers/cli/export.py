@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from medsam_helpers.cli.parser import Call, Command, OfModel, Result
-from medsam_helpers.runs.checks import check_names, check_writable
+from medsam_helpers.files import check_writable
+from medsam_helpers.runs.settings import check_names
 
 
 class Export(Command, OfModel):

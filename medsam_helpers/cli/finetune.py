@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from medsam_helpers.cli.parser import Call, Command, Result, add_settings, tell_left_out
-from medsam_helpers.runs.checks import check_names
-from medsam_helpers.runs.settings import RunConfig
+from medsam_helpers.runs.settings import RunConfig, check_names
 from medsam_helpers.sam.checkpoints import SPECIALISTS
 from medsam_helpers.training.recipes import Recipe
 

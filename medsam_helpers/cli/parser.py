@@ -14,7 +14,7 @@ from pydantic import model_validator
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.files import find_checkpoint
-from medsam_helpers.runs.checks import check_names
+from medsam_helpers.runs.settings import check_names
 from medsam_helpers.settings import Settings
 from medsam_helpers.training.recipes import Precision, Recipe
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from medsam_helpers.cli.parser import Call, Command, Result
 from medsam_helpers.errors import ConfigError
-from medsam_helpers.runs.checks import check_writable
+from medsam_helpers.files import check_writable
 
 
 class Phantoms(Command):

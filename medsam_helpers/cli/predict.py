@@ -11,8 +11,8 @@ from PIL import Image
 from medsam_helpers.cli.parser import Call, Command, OfModel, Result, add_settings
 from medsam_helpers.data.reading import read_image
 from medsam_helpers.errors import ConfigError, PromptError
-from medsam_helpers.files import atomic_write
-from medsam_helpers.runs.checks import check_names, check_writable
+from medsam_helpers.files import atomic_write, check_writable
+from medsam_helpers.runs.settings import check_names
 
 Point = tuple[float, float]
 _PROMPTS = {"box": ("X0", "Y0", "X1", "Y1"), "point": ("X", "Y"), "background": ("X", "Y")}

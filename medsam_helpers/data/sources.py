@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from medsam_helpers.data.case import Dataset
-from medsam_helpers.data.folder import folder_dataset
-from medsam_helpers.data.splits import Selection
 from medsam_helpers.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medsam_helpers.data.case import Dataset
 
 SOURCES = ("phantom", "phantom-ultrasound", "kvasir", "breast")
 
@@ -36,6 +37,8 @@ def load_data(
         ConfigError: no source of that name and no such folder, or a limit is no whole number from 0 up.
         DataError: the source cannot be had, or holds bad cases.
     """
+    from medsam_helpers.data.splits import Selection
+
     selection = Selection(train_limit, dev_limit, val_limit, split_seed, skip_bad)
     if source in ("phantom", "phantom-ultrasound"):
         from medsam_helpers.phantoms.dataset import phantom_dataset
@@ -51,4 +54,6 @@ def load_data(
         return hub_dataset(str(source), selection)
     if not path.is_dir():
         raise ConfigError(f"data source {str(source)!r} is unknown: use {', '.join(SOURCES)}, or a folder that exists")
+    from medsam_helpers.data.folder import folder_dataset
+
     return folder_dataset(path, selection)

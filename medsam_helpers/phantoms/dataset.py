@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import cache, lru_cache, partial
+from importlib import import_module
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -17,13 +18,10 @@ from tqdm.auto import tqdm
 from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.files import atomic_write, cache_dir
-from medsam_helpers.phantoms.endoscopy import draw_endoscopy
-from medsam_helpers.phantoms.ultrasound import draw_ultrasound
 
 Kind = Literal["endoscopy", "ultrasound"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Painter = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
-_PAINTERS: dict[str, Painter] = {"endoscopy": draw_endoscopy, "ultrasound": draw_ultrasound}
 
 
 def draw_phantom(kind: Kind, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -69,9 +67,9 @@ def phantom_dataset(
 
 
 def _painter(kind: str) -> Painter:
-    if kind not in _PAINTERS:
+    if kind not in KINDS:
         raise ConfigError(f"phantom kind {kind!r} is unknown: use {' or '.join(map(repr, KINDS))}")
-    return _PAINTERS[kind]
+    return getattr(import_module(f"medsam_helpers.phantoms.{kind}"), f"draw_{kind}")
 
 
 @lru_cache(maxsize=160)  # about 1 MB each

@@ -23,12 +23,11 @@ from medsam_helpers.device import keep_freed_memory, peak_mb, restart_peak
 from medsam_helpers.errors import DataError
 from medsam_helpers.evaluation.evaluate import evaluate
 from medsam_helpers.evaluation.tables import paired_gain
-from medsam_helpers.files import cache_dir
+from medsam_helpers.files import cache_dir, check_output_dir
 from medsam_helpers.prompts import prompt_name
 from medsam_helpers.runs.card import git_commit
-from medsam_helpers.runs.checks import check_names, check_output_dir
 from medsam_helpers.runs.folder import Finetuned, name_left_out, write_run
-from medsam_helpers.runs.settings import RunConfig, config_from_environment
+from medsam_helpers.runs.settings import RunConfig, check_names, config_from_environment
 from medsam_helpers.sam.checkpoints import sha256_of
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam

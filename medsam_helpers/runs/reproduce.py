@@ -19,12 +19,12 @@ from medsam_helpers.data.views import views_of
 from medsam_helpers.device import peak_mb, restart_peak
 from medsam_helpers.evaluation.evaluate import evaluate
 from medsam_helpers.evaluation.tables import write_table
-from medsam_helpers.files import atomic_write, find_checkpoint
+from medsam_helpers.files import atomic_write, check_output_dir, find_checkpoint
 from medsam_helpers.runs.card import git_commit, write_run_card
-from medsam_helpers.runs.checks import check_names, check_output_dir
 from medsam_helpers.runs.experiments import RESULTS, Experiment, Trial, sources_of
 from medsam_helpers.runs.finetune import embed_cases, finetune, run_folder_of, weights_of
 from medsam_helpers.runs.record import read_record, record_of_run, write_record
+from medsam_helpers.runs.settings import check_names
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import CARD_FILE, read_card

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from medsam_helpers.errors import ConfigError
-from medsam_helpers.files import find_checkpoint
+from medsam_helpers.data.sources import SOURCES
+from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.settings import Settings, in_environment
 from medsam_helpers.training.recipes import Recipe, get_recipe
 
@@ -88,6 +88,8 @@ class RunConfig(DataSettings):
     @property
     def start_folder(self) -> Path | None:
         """Where the decoder lies that training begins with, if not with the base's own."""
+        from medsam_helpers.files import find_checkpoint
+
         return find_checkpoint(self.start) if self.start else None
 
     def config(self) -> RunConfig:
@@ -130,3 +132,21 @@ def config_from_environment(environment: Mapping[str, str] = os.environ, **overr
     except ConfigError as error:
         raise ConfigError(f"{error} (MEDSAM_{str(error).split()[0].upper()} in the environment)") from None
     return profile.but(**overrides)
+
+
+def check_names(model: str | None = None, checkpoint: Path | None = None, data: str | None = None) -> None:
+    """Find a mistyped model, checkpoint or data source before libraries take seconds to load.
+
+    Raises:
+        ConfigError: no model or no data source of that name, and no such path.
+        CheckpointError: no such folder, or no run card in it.
+    """
+    from medsam_helpers.sam.checkpoints import NAMES
+
+    if model is not None and model not in NAMES and not Path(model).expanduser().exists():
+        raise ConfigError(f"no model {model!r}: use {', '.join(NAMES)}, or a path that exists")
+    if checkpoint is not None and not (checkpoint / "run_card.json").is_file():
+        lacks = "holds no run_card.json" if checkpoint.is_dir() else "is no folder that exists"
+        raise CheckpointError(f"checkpoint {checkpoint} {lacks}: pass one that `medsam finetune --output` wrote")
+    if data is not None and data not in SOURCES and not Path(data).expanduser().is_dir():
+        raise ConfigError(f"no data source {data!r}: use {', '.join(SOURCES)}, or a folder that exists")

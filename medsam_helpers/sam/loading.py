@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,9 +18,10 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from medsam_helpers.errors import CheckpointError, ConfigError, one_line
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.sam import checkpoints as weights
-from medsam_helpers.sam.light import load_light
 from medsam_helpers.sam.model import PartiallyUnfrozenSam, Sam, is_light
-from medsam_helpers.specialists.unet import PromptedUNet
+
+if TYPE_CHECKING:
+    from medsam_helpers.specialists.unet import PromptedUNet
 
 _TIED = "prompt_encoder.shared_embedding.positional_embedding"
 
@@ -53,6 +55,8 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | Prom
     """
     name = str(name_or_path)
     if name in weights.SPECIALISTS:
+        from medsam_helpers.specialists.unet import PromptedUNet
+
         return PromptedUNet(name).eval()
     if name in weights.LAST_STAGE:
         model = PartiallyUnfrozenSam(load_sam(weights.LAST_STAGE[name], show_progress)).eval()
@@ -65,11 +69,11 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | Prom
             weights.check_hub(f"load {entry.repository}", advice)
         return _load_pretrained(entry.repository, entry.name)
     if entry is not None:
-        return _label(load_light(weights.fetch(entry, show_progress), name), name, entry.sha256)
+        return _load_light(weights.fetch(entry, show_progress), entry)
     path = Path(name_or_path).expanduser()
     if path.is_file():
         known = weights.identify(path)
-        return _label(load_light(path, known.name), known.name, known.sha256)
+        return _load_light(path, known)
     if (path / "config.json").is_file():
         return _load_pretrained(path, path.name)
     if (path / "decoder.safetensors").is_file():
@@ -78,6 +82,12 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | Prom
         f"no model {name!r}: use {', '.join(weights.WEIGHTS)}, an original checkpoint file, or a folder "
         "saved with save_pretrained (config.json and model.safetensors)"
     )
+
+
+def _load_light(path: Path, entry: weights.PinnedFile) -> Sam:
+    from medsam_helpers.sam.light import load_light
+
+    return _label(load_light(path, entry.name), entry.name, entry.sha256)
 
 
 def _load_pretrained(source: str | Path, name: str) -> Sam:

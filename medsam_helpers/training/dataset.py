@@ -18,7 +18,6 @@ from medsam_helpers.evaluation.evaluate import fill_box
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.prompts import jitter_boxes, mask_to_boxes
 from medsam_helpers.sam.embeddings import EmbeddingStore
-from medsam_helpers.training.augmentation import augmented
 from medsam_helpers.training.recipes import Recipe
 
 
@@ -60,7 +59,11 @@ class PromptedCases(Dataset):
         show_progress: bool = False,
     ) -> None:
         self.store, self.recipe, self.seed, self.epoch = store, recipe, seed, 0
-        self.augment = augmented if recipe.augment is True else recipe.augment or None
+        self.augment = recipe.augment or None
+        if recipe.augment is True:
+            from medsam_helpers.training.augmentation import augmented  # MONAI takes seconds to import
+
+            self.augment = augmented
         self.digests: list[str] = []
         self._views: list[list[_View]] = []
 

@@ -10,7 +10,6 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.prompts import BoxMode
 from medsam_helpers.settings import Settings, Words, split_words
-from medsam_helpers.training.own_parts import source_identity
 
 # Spelt out, since importing what they name takes seconds; tests hold both in step.
 LossName = Literal["bce", "dice", "focal", "dice_bce", "dice_ce", "dice_ce_squared", "sam"]
@@ -84,7 +83,11 @@ class Recipe(Settings):
     @staticmethod
     def plain(value: Any) -> Any:
         """A value as JSON holds it; of a function of one's own, what tells it from another."""
-        return source_identity(value) if callable(value) else Settings.plain(value)
+        if callable(value):
+            from medsam_helpers.training.own_parts import source_identity
+
+            return source_identity(value)
+        return Settings.plain(value)
 
 
 BEST = Recipe(
