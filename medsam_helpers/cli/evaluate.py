@@ -42,14 +42,18 @@ class Evaluate(Command, OfModel, DataSettings):
             raise DataError(f"{self.data}: the split {self.split} is empty: choose another --split, or raise its limit")
         segmenter = self.segmenter(with_store=True)
 
+        from medsam_helpers.data.views import views_of
+        from medsam_helpers.evaluation.evaluate import evaluate
         from medsam_helpers.evaluation.tables import bootstrap_mean, write_table
         from medsam_helpers.runs.card import write_run_card
-        from medsam_helpers.runs.finetune import evaluate_model
+        from medsam_helpers.runs.finetune import embed_cases
         from medsam_helpers.runs.folder import name_left_out, summary_text
 
         model = "tuned" if self.checkpoint else "zero-shot"
         box_mode = self.box_mode or self.trained_with().get("box_mode", "union")
-        table = evaluate_model(segmenter, cases, model, self.jitter_1024, box_mode)
+        prompt = prompt_name(self.jitter_1024)
+        embed_cases(segmenter, views_of(cases, segmenter.views))
+        table = evaluate(cases, {model: segmenter.predict_case}, prompts=[prompt], box_mode=box_mode)
         own = table[table["model"] == model]
         mean, low, high = bootstrap_mean(own["dice"])
         figures = {
@@ -67,7 +71,7 @@ class Evaluate(Command, OfModel, DataSettings):
             seconds=call.elapsed(),
             model=self.folder.resolve().name if self.folder else segmenter.info.name,
             split=self.split,
-            prompt=prompt_name(self.jitter_1024),
+            prompt=prompt,
             box_mode=box_mode,
             tta=self.tta,
             precision=segmenter.precision,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -152,8 +152,7 @@ def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path.name}: cannot be read as TOML: {error}") from error
-    runs, defaults = content.pop("runs", []), content.pop("defaults", {})
-    where = path.name
+    runs, defaults, where = content.pop("runs", []), content.pop("defaults", {}), path.name
     try:
         if not isinstance(runs, list) or not all(isinstance(table, dict) for table in (defaults, *runs)):
             raise ConfigError("write defaults as one table, and one [[runs]] for each run")
@@ -161,9 +160,8 @@ def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
         trials: list[Trial] = []
         for index, run in enumerate(runs):
             where = f"{path.name}: runs[{index}] ({run.get('name', 'no name')})"
-            change = {"change": shared.get("change", {}) | run.get("change", {})}
-            more = {"box_mode": content["box_mode"]} if "box_mode" in content else {}
-            trials += _trials(shared | run | (change if change["change"] else {}), more)
+            change = shared.get("change", {}) | run.get("change", {})
+            trials += _trials(shared | run | ({"change": change} if change else {}), content.get("box_mode"))
         where = path.name
         labels = [(trial.name, trial.seed, trial.fold) for trial in trials]
         if twice := [label for label in labels if labels.count(label) > 1]:
@@ -173,19 +171,18 @@ def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _trials(entry: dict[str, Any], more: Mapping[str, Any]) -> Iterator[Trial]:
+def _trials(entry: dict[str, Any], box_mode: BoxMode | None) -> Iterator[Trial]:
     """One trial for each training size, seed and fold of an entry."""
     grid = _Grid(**{name: entry.pop(name) for name in _Grid.model_fields if name in entry})
     known = [name for name in Recipe.model_fields if name not in Recipe.LABELS]
     if unknown := set(entry.get("change", {})) - set(known):
         raise ConfigError(f"change.{sorted(unknown)[0]} is unknown: use {', '.join(known)}")
-    several = isinstance(grid.train_limit, tuple)
-    for limit in grid.train_limit if isinstance(grid.train_limit, tuple) else [grid.train_limit]:
+    for limit in grid.train_limit if (several := isinstance(grid.train_limit, tuple)) else [grid.train_limit]:
         limited = {} if limit is None else {"train_limit": limit}
         named = {"name": f"{entry.get('name')} {limit}"} if several else {}
         for seed in grid.seeds:
             trial = Trial(**entry | limited | named | {"seed": seed})
-            trial = trial.but(**more) if trial.is_trained else trial
+            trial = trial.but(box_mode=box_mode) if trial.is_trained else trial
             for fold in range(1, trial.folds + 1) if trial.folds else [None]:
                 yield trial.but(fold=fold)
 

@@ -19,11 +19,11 @@ from tqdm.auto import tqdm
 from medsam_helpers.data.case import Case, Dataset
 from medsam_helpers.data.sources import load_data
 from medsam_helpers.data.views import views_of
-from medsam_helpers.device import keep_freed_memory, peak_mb, restart_peak
+from medsam_helpers.device import default_device, keep_freed_memory, peak_mb, restart_peak
 from medsam_helpers.errors import DataError
-from medsam_helpers.evaluation.evaluate import evaluate
+from medsam_helpers.evaluation.evaluate import BASELINES, evaluate
 from medsam_helpers.evaluation.tables import paired_gain
-from medsam_helpers.files import cache_dir, check_output_dir
+from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint
 from medsam_helpers.prompts import prompt_name
 from medsam_helpers.runs.card import git_commit
 from medsam_helpers.runs.folder import Finetuned, name_left_out, write_run
@@ -45,7 +45,7 @@ def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool
     Returns:
         How many images this process encoded, and the seconds that encoding took (not reading).
     """
-    state, seconds = PartialState(), 0.0
+    state, seconds = PartialState(cpu=default_device().type == "cpu"), 0.0
 
     def images():
         nonlocal seconds
@@ -153,39 +153,32 @@ def finetune(
 
 def _check_splits(dataset: Dataset, scored: str) -> None:
     """Found out now, not after the images were embedded and the model was trained."""
-    empty = [split for split in dict.fromkeys(("train", "dev", scored)) if not len(getattr(dataset, split))]
-    if empty:
-        raise DataError(
-            f"{dataset}: fine-tuning needs cases in each split, {' and '.join(empty)} has none: list some in "
-            f"{empty[0]}.txt, or raise the limit"
-        )
+    if empty := [split for split in dict.fromkeys(("train", "dev", scored)) if not len(getattr(dataset, split))]:
+        advice = f"list some in {empty[0]}.txt, or raise the limit"
+        raise DataError(f"{dataset}: fine-tuning needs cases in each split, {' and '.join(empty)} has none: {advice}")
 
 
 def headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:
     """The figures that a run is known by: mean Dice of each model, and the paired gain, six digits of each."""
     means = table[table["prompt"] == prompt].groupby("model")["dice"].mean()
     gain = paired_gain(table, prompt)
-    return {
-        "zero_shot_dice": round(means["zero-shot"], 6),
-        "tuned_dice": round(means["tuned"], 6),
-        "gain": round(gain.mean, 6),
-        "gain_ci95": [round(gain.low, 6), round(gain.high, 6)],
-        "box_dice": round(means["box"], 6),
-        "ellipse_dice": round(means["ellipse"], 6),
-    }
+    dice = {f"{model.replace('-', '_')}_dice": round(means[model], 6) for model in ("zero-shot", "tuned", *BASELINES)}
+    return dice | {"gain": round(gain.mean, 6), "gain_ci95": [round(gain.low, 6), round(gain.high, 6)]}
 
 
 def get_or_train(config: RunConfig | None = None, show_progress: bool = True) -> Path:
     """The folder of this run's decoder checkpoint in the cache; trained now where it is not there yet.
 
-    Without a config it is the run that the environment asks for.
+    It depends on the settings, the recipe's values, the base's weights and the pixels, so a changed one trains anew.
+    Of two notebooks that ask at the same time one trains, and the other waits for it.
 
-    The folder depends on the settings, the recipe's values, the base's weights and the pixels, so a changed one trains
-    anew. Of two notebooks that ask at the same time one trains, and the other waits for it.
+    Args:
+        config: default: the run that the environment asks for.
+        show_progress: show the bars.
     """
     config = config or config_from_environment()
     data = load_data(config.data, **config.limits()).digest
-    weights = weights_of(config.model) + (weights_of(str(config.start_folder)) if config.start else [])
+    weights = [weights_of(place) for place in (config.model, config.start) if place]
     folder = run_folder_of([sorted(config.identity().items()), weights, data])
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
@@ -195,19 +188,11 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
 
 
 def weights_of(model: str) -> list[str]:
-    """SHA-256 of the files at a path; none for a name, which stands for pinned ones."""
-    base = Path(model).expanduser()
+    """SHA-256 of the files at a path or of a released decoder; none for a model's name, which is of pinned ones."""
+    base = find_checkpoint(model)
     return [sha256_of(file) for file in sorted([base, *base.glob("*.safetensors")]) if file.is_file()]
 
 
 def run_folder_of(identity: Sequence[Any]) -> Path:
     """The cache's folder for a run of that identity."""
     return cache_dir() / "runs" / hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
-
-
-def evaluate_model(
-    segmenter: Segmenter, cases: Sequence[Case], model_name: str, jitter_1024: float, box_mode: str
-) -> pd.DataFrame:
-    """Scores of one model, embeddings from (and into) its store."""
-    embed_cases(segmenter, views_of(cases, segmenter.views))
-    return evaluate(cases, {model_name: segmenter.predict_case}, prompts=[prompt_name(jitter_1024)], box_mode=box_mode)
