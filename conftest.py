@@ -3,8 +3,11 @@
 import os
 from pathlib import Path
 
+import matplotlib.font_manager  # noqa: F401
 import pytest
 
+# The first import of Matplotlib's fonts on a machine makes their cache, and says so when that takes long: here, and not
+# in the output of some notebook's cell.
 # Notebook kernels inherit this environment. The stored outputs were computed in fp32, which gives the same two decimals
 # with bf16 hardware and without.
 os.environ.setdefault("MEDSAM_PRECISION", "fp32")
