@@ -10,8 +10,7 @@ Answer = Callable[..., Any]
 """The reader's function, where an exercise asks for one."""
 Checker = Callable[[Any], str | None]
 """Takes an answer; returns a hint, or None if the answer is right."""
-_NAMES = ("start", "losses", "dataset", "how_sam_works", "finetuning", "evaluation", "prompting", "mlops")
-_MODULES = {f"{number:02}": name for number, name in enumerate(_NAMES)}
+_MODULES = ("start", "losses", "dataset", "how_sam_works", "finetuning", "evaluation", "prompting", "mlops")
 _CHECKERS: dict[str, Checker] = {}
 
 
@@ -28,11 +27,10 @@ def check(exercise: str, answer: Any) -> None:
     >>> check("01.1", None)
     01.1: not attempted yet
     """
-    checkers = exercises(exercise[:2]) if exercise[:2] in _MODULES else {}
-    if exercise not in checkers:
+    if exercise not in exercises(exercise[:2]):
         raise ConfigError(f"exercise {exercise!r} is unknown: use one of {', '.join(exercises())}")
     try:
-        hint = checkers[exercise](_attempted(answer))
+        hint = _CHECKERS[exercise](_attempted(answer))
     except NotImplementedError:
         print(f"{exercise}: not attempted yet")
     else:
@@ -41,8 +39,9 @@ def check(exercise: str, answer: Any) -> None:
 
 def exercises(notebook: str = "") -> dict[str, Checker]:
     """Checkers by number, of one notebook ("04") or of all; loads their modules."""
-    for name in [_MODULES[notebook]] if notebook else _MODULES.values():
-        import_module(f"medsam_helpers.exercises.{name}")
+    for number, name in enumerate(_MODULES):
+        if f"{number:02}".startswith(notebook):
+            import_module(f"medsam_helpers.exercises.{name}")
     return {number: found for number, found in sorted(_CHECKERS.items()) if number.startswith(notebook)}
 
 
@@ -76,5 +75,5 @@ def number_hint(answer: Any, right: float, tolerance: float, known: Mapping[Any,
     """None for the right number; the hint of the known wrong number that it is near to; else the last one."""
     if near(answer, right, tolerance):
         return None
-    # The tolerance is the right number's: a much larger one is allowed its rounding too.
+    # A much larger number than the right one is allowed its rounding too.
     return next((hint for wrong, hint in known.items() if near(answer, wrong, max(tolerance, wrong / 1000))), otherwise)

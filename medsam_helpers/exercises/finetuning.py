@@ -1,6 +1,7 @@
 """Checkers of notebook 04, fine-tune the decoder."""
 
 import math
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,9 @@ def _optimiser_steps(answer: Any) -> str | None:
 
 @checker("04.2")
 def _early_stopping(answer: Answer) -> str | None:
-    rng = np.random.default_rng(0)
     curves = [[0.9, 0.8, 0.7, 0.6], [0.8, 0.9, 0.85, 0.95, 0.9, 0.9, 0.97], [0.5, 0.6, 0.7], [0.8, 0.9, 0.9, 0.9]]
-    curves += [list(rng.uniform(0.85, 0.95, 12).round(2)) for _ in range(20)]
-    for curve, patience in ((curve, patience) for curve in curves for patience in (1, 2, 3)):
+    curves += np.random.default_rng(0).uniform(0.85, 0.95, (20, 12)).round(2).tolist()
+    for curve, patience in product(curves, (1, 2, 3)):
         try:
             stopped, kept = (int(epoch) for epoch in answer(list(curve), patience))
         except TypeError:
@@ -36,15 +36,11 @@ def _early_stopping(answer: Answer) -> str | None:
         if kept > stopped:
             return f"an epoch that never ran was kept, of {situation}: training had stopped"
         if kept != right_kept:
-            return (
-                f"of {situation} epoch {right_kept} is kept: epoch 0, the zero-shot model, takes part, and of equal "
-                "scores the earlier stays"
-            )
+            why = "epoch 0, the zero-shot model, takes part, and of equal scores the earlier stays"
+            return f"of {situation} epoch {right_kept} is kept: {why}"
         if stopped != right_stop:
-            return (
-                f"of {situation} epoch {right_stop} is the last: count the epochs since the best so far; a run that "
-                "never gets there ends with its last epoch"
-            )
+            why = "count the epochs since the best so far; a run that never gets there ends with its last epoch"
+            return f"of {situation} epoch {right_stop} is the last: {why}"
     return None
 
 
@@ -82,9 +78,9 @@ def _accumulated(answer: Answer) -> str | None:
         if torch.allclose(found, whole, rtol=1e-4, atol=1e-5):
             continue
         ratio = (found @ whole / (whole @ whole)).item()
-        if math.isclose(ratio, len(sizes), rel_tol=0.02) and len(set(sizes)) == 1:
-            return f"{len(sizes)} times too large: each loss is a mean already, so their sum must be divided"
         if len(set(sizes)) > 1:
             return f"batches of {', '.join(map(str, sizes))}: weigh each by its share of the images"
+        if math.isclose(ratio, len(sizes), rel_tol=0.02):
+            return f"{len(sizes)} times too large: each loss is a mean already, so their sum must be divided"
         return "add up the gradients of the batches so that every image weighs the same"
     return None

@@ -1,7 +1,4 @@
-"""The qualitative table: each case with its picture, its reference and what every model made of it.
-
-Scores say how many cases fail; only pictures say how.
-"""
+"""The qualitative table: each case with its picture, its reference and what every model made of it."""
 
 import base64
 import html

@@ -1,7 +1,5 @@
 """Pictures of what losses ask for, pixel by pixel: a wrong guess and the gradient of its loss."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -28,13 +26,11 @@ LOSS_STYLES = {
 """Colours that `cases.COLORS` leaves free; they differ in grey and to the colour-blind too."""
 
 
-def wrong_guess(mask: np.ndarray, shift: float = 0.3, logit: float = 6.0) -> torch.Tensor:
-    """Logits of a model that is certain and wrong: the lesion moved to the left, soft at its rim.
+def wrong_guess(mask: np.ndarray) -> torch.Tensor:
+    """Logits, -6 to 6, of a model that is certain and wrong: the lesion, moved left by 0.3 of its width.
 
     Args:
         mask: (H, W) bool, not empty.
-        shift: by this share of the lesion's width.
-        logit: deep inside the guess; outside it is `-logit`.
     Returns:
         (1, 1, H, W) float32.
     Raises:
@@ -43,9 +39,9 @@ def wrong_guess(mask: np.ndarray, shift: float = 0.3, logit: float = 6.0) -> tor
     if not mask.any():
         raise DataError("the mask is empty: there is no lesion to guess wrong")
     width = np.ptp(np.flatnonzero(mask.any(axis=0))) + 1
-    moved = ndimage.shift(mask.astype(np.float32), (0, -round(shift * width)), order=0)
+    moved = ndimage.shift(mask.astype(np.float32), (0, -round(0.3 * width)), order=0)
     soft = ndimage.gaussian_filter(moved, 0.05 * width)
-    return torch.from_numpy(logit * (2 * soft - 1))[None, None]
+    return torch.from_numpy(6 * (2 * soft - 1))[None, None]
 
 
 def logit_gradient(loss: Loss, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -63,23 +59,22 @@ def logit_gradient(loss: Loss, logits: torch.Tensor, target: torch.Tensor) -> to
     return torch.autograd.grad(loss(free, target), free)[0]
 
 
-def gradient_maps(
-    image: np.ndarray, mask: np.ndarray, logits: torch.Tensor, losses: Mapping[str, Loss] = FIVE_LOSSES, note: str = ""
-) -> Figure:
-    """A figure of the guess, then a map a loss: purple where descent raises the logit, orange where it lowers it.
+def gradient_maps(image: np.ndarray, mask: np.ndarray, logits: torch.Tensor, note: str = "") -> Figure:
+    """A figure of the guess, then a map of each of `FIVE_LOSSES`, scaled to its largest step.
+
+    Purple is where descent raises the logit, orange where it lowers it.
 
     Args:
         image: (H, W, 3) uint8.
         mask: (H, W) bool, the truth.
         logits: (1, 1, H, W), the guess.
-        losses: five at most; each map has its own scale, its largest step is 1.
     """
     figure = Figure(figsize=(9, 5.6), layout="constrained")
     axes = figure.subplots(2, 3).ravel()
     guess = logits[0, 0].numpy() > 0
     show_case(axes[0], image, truth=mask, prediction=guess, title="guess: yellow, truth: green")
     target = torch.tensor(mask, dtype=torch.float32)[None, None]
-    for ax, (name, loss) in zip(axes[1:], losses.items(), strict=False):
+    for ax, (name, loss) in zip(axes[1:], FIVE_LOSSES.items(), strict=True):
         step = -logit_gradient(loss, logits, target)[0, 0].numpy()
         picture = ax.imshow(step / np.abs(step).max(), cmap="PuOr", vmin=-1, vmax=1)
         draw_mask(ax, mask, COLORS["truth"], linewidth=1.2)

@@ -25,7 +25,6 @@ _STYLES: dict[str, dict[str, Any]] = {
     "tuned": {"color": COLORS["tuned"], "linestyle": "-", "marker": "^"},
 }
 _FURTHER = (("#CC79A7", "v"), ("#009E73", "P"), ("#D55E00", "X"), ("#56B4E9", "*"))
-_LABELS = {"dice": "Dice", "iou": "IoU", "hd95_percent": "HD95, % of the diagonal", "nsd": "NSD"}
 
 
 def model_styles(models: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -42,48 +41,41 @@ def model_styles(models: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {model: styles[model] for model in models}
 
 
-def before_after_scatter(
-    ax: Axes, table: pd.DataFrame, prompt: str, before: str = "zero-shot", after: str = "tuned", metric: str = "dice"
-) -> Axes:
-    """The axes with a point a case: its score before and after. Above the diagonal the case has gained.
+def before_after_scatter(ax: Axes, table: pd.DataFrame, prompt: str) -> Axes:
+    """The axes with a point a case: its Dice zero-shot and tuned. Above the diagonal the case has gained.
 
     Args:
         table: as `evaluate` gives it.
         prompt: one of the table's prompts.
-        before, after: models of the table, on the x and the y axis.
-        metric: a column of the table.
     """
-    by_case = table[table["prompt"] == prompt].pivot_table(index="case", columns="model", values=metric)
-    gained = by_case[after] > by_case[before]
-    for rows, model, said in ((by_case[gained], after, "gained"), (by_case[~gained], before, "did not gain")):
-        style, label = model_styles([model])[model], f"{said}: {len(rows)}"
-        ax.scatter(rows[before], rows[after], s=22, color=style["color"], marker=style["marker"], label=label)
-    low = float(by_case[[before, after]].min().min())
+    by_case = table[table["prompt"] == prompt].pivot_table(index="case", columns="model", values="dice")
+    gained = by_case["tuned"] > by_case["zero-shot"]
+    for rows, model, said in ((by_case[gained], "tuned", "gained"), (by_case[~gained], "zero-shot", "did not gain")):
+        style = {key: _STYLES[model][key] for key in ("color", "marker")}
+        ax.scatter(rows["zero-shot"], rows["tuned"], s=22, label=f"{said}: {len(rows)}", **style)
+    low = float(by_case[["zero-shot", "tuned"]].min().min())
     ends = [low - 0.05 * (1 - low), 1 + 0.02 * (1 - low)]
     ax.plot(ends, ends, color="black", linewidth=1, linestyle=":")
-    name = _LABELS.get(metric, metric)
-    ax.set(xlim=ends, ylim=ends, aspect="equal", xlabel=f"{name}, {before}", ylabel=f"{name}, {after}")
+    ax.set(xlim=ends, ylim=ends, aspect="equal", xlabel="Dice, zero-shot", ylabel="Dice, tuned")
     ax.legend(frameon=False, fontsize=8, loc="lower right")
     return ax
 
 
-def jitter_curve(ax: Axes, table: pd.DataFrame, metric: str = "dice") -> Axes:
-    """The axes with the mean score by jitter of the box, a line a model; bands are bootstrap intervals, models' only.
+def jitter_curve(ax: Axes, table: pd.DataFrame) -> Axes:
+    """The axes with the mean Dice by jitter of the box, a line a model; bands are bootstrap intervals, models' only.
 
     Args:
         table: as `evaluate` gives it, with several prompts.
-        metric: a column of the table.
     """
     for model, style in model_styles(table["model"].unique()).items():
-        prompts = table[table["model"] == model].groupby("prompt")[metric]
+        prompts = table[table["model"] == model].groupby("prompt")["dice"]
         means = {jitter_of(prompt): bootstrap_mean(scores) for prompt, scores in prompts}
         jitters = sorted(means)
         ax.plot(jitters, [means[j].mean for j in jitters], label=model, markersize=5, **style)
         if model not in BASELINES:
             band = [means[j].low for j in jitters], [means[j].high for j in jitters]
             ax.fill_between(jitters, *band, color=style["color"], alpha=0.15, linewidth=0)
-    ax.set(xlabel="jitter: sides move by up to N pixels of a model space of 1024")
-    ax.set(ylabel=f"mean {_LABELS.get(metric, metric)}")
+    ax.set(xlabel="jitter: sides move by up to N pixels of a model space of 1024", ylabel="mean Dice")
     ax.legend(frameon=False, fontsize=8)
     return ax
 
@@ -148,10 +140,8 @@ def bland_altman(
 def reliability(ax: Axes, calibrations: Mapping[str, pd.DataFrame]) -> Axes:
     """The axes with measured IoU over promised IoU, a line a model; under the diagonal the promise is too high.
 
-    The bars are bootstrap intervals of each group's measured mean.
-
     Args:
-        calibrations: model -> as `calibration_table` gives it.
+        calibrations: model -> as `calibration_table` gives it; the bars are its intervals.
     """
     values = pd.concat(list(calibrations.values()))[["score", "low"]].to_numpy()
     low = values.min() - 0.03

@@ -56,7 +56,7 @@ class BoxPrompt(Canvas):
             self._prepare_and_ask()
 
     def set_models(self, predict: Models) -> None:
-        """Ask another model, or several side by side, about the same image, boxes and points."""
+        """Ask another model, or several, about the same image, boxes and points; `ConfigError`: there is none."""
         predictors = by_name(predict)
         with self.lock:
             self.predictors, self.answers = predictors, {}

@@ -49,13 +49,12 @@ class BoxPromptDemo(w.VBox):
         self._uploads: dict[str, Picture] = {}
         self._save_to = Path(save_to)
         self._quiet = False
-        title, source = next(iter(self._sources.items()))
+        source, name = next(iter(self._sources.values())), next(iter(models))
         self.picture = source.load(source.names[0])
-        name = next(iter(models))
         self._models[name] = as_predict(models[name])
         self.canvas = BoxPrompt(self.picture.image, {name: self._models[name]}, self.picture.truth, self.picture.name)
 
-        self.source = _picker("Images", self._sources, title, 230)
+        self.source = _picker("Images", self._sources, source.title, 230)
         self.image = _picker("Image", source.names, source.names[0], 260)
         self.folder = _entry("a folder of images")
         self.model = _picker("Model", models, name, 230)
@@ -72,15 +71,8 @@ class BoxPromptDemo(w.VBox):
         ):
             self.buttons[text] = w.Button(description=text, tooltip=tip, layout=w.Layout(width="auto"))
             self.buttons[text].on_click(partial(self._run, text.lower(), act))
-        super().__init__(
-            [
-                _row(self.source, self.image, self.folder),
-                _row(self.model, self.beside, self.checkpoint),
-                self.canvas,
-                _row(*self.buttons.values()),
-                self.call,
-            ]
-        )
+        data, model = _row(self.source, self.image, self.folder), _row(self.model, self.beside, self.checkpoint)
+        super().__init__([data, model, self.canvas, _row(*self.buttons.values()), self.call])
         for field, doing, act in (
             (self.source, "images", lambda: self._open(self._sources[self.source.value])),
             (self.image, "reading the image", self._show_picture),

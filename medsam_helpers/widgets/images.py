@@ -77,7 +77,11 @@ def _plain_folder(folder: Path) -> PictureSource:
 
 
 def read_upload(name: str, content: bytes) -> Picture:
-    """An uploaded file as a picture; `DataError`: as of `read_image`, or above Pillow's limit of 89 million pixels."""
+    """An uploaded file as a picture.
+
+    Raises:
+        DataError: not a readable image, or above Pillow's limit of 89 million pixels.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

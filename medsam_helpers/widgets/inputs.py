@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +63,13 @@ def check_image(image: np.ndarray, truth: np.ndarray | None, name: str) -> np.nd
 
 
 def as_boxes(boxes: Any, image: np.ndarray) -> list[list[float]]:
-    """Boxes as the browser takes them, checked to lie inside the image."""
-    checked: Sequence | np.ndarray = check_boxes(boxes, image.shape[:2]) if len(boxes) else []
-    return [[round(float(side), 2) for side in box] for box in checked]
+    """Boxes as the browser takes them; `PromptError`: one is no box of (4,) xyxy inside the image."""
+    checked = check_boxes(boxes, image.shape[:2]).tolist() if len(boxes) else []
+    return [[round(side, 2) for side in box] for box in checked]
 
 
 def as_points(points: Any, image: np.ndarray) -> list[list[float]]:
-    """Points of x, y, label as the browser takes them, checked likewise."""
+    """Points (K, 3) of x, y, label as the browser takes them; `PromptError`: likewise."""
     if not len(points):
         return []
     values = np.asarray(points, np.float64)

@@ -16,7 +16,11 @@ from medsam_helpers.widgets.predictors import SegmenterPredictor
 
 
 def save_mask(widget: BoxPrompt, path: Path) -> Path:
-    """The path, to which the first model's mask was written: PNG, 0 and 255, image's size; `PromptError`: no mask."""
+    """The path, to which the first model's mask was written: PNG, 0 and 255, of the image's size.
+
+    Raises:
+        PromptError: there is no mask yet.
+    """
     if widget.mask is None:
         raise PromptError(f"there is no mask to save yet: {HINT}")
     with atomic_write(path) as temporary:
@@ -39,7 +43,11 @@ def save_prompts(widget: BoxPrompt, path: Path) -> Path:
 
 
 def python_call(widget: BoxPrompt, image_code: str = "image = ...  # (H, W, 3) uint8") -> str:
-    """Python that gives the first model's mask again, `image_code` in it the `image`; `PromptError`: no prompt yet."""
+    """Python that gives the first model's mask again; `image_code` are the lines in it that make `image`.
+
+    Raises:
+        PromptError: there is no prompt yet.
+    """
     boxes, points = widget.prompts()
     if not len(boxes) and not len(points):
         raise PromptError(f"there is no prompt to write down yet: {HINT}")

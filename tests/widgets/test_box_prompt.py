@@ -18,19 +18,13 @@ def browser_sends(widget, **state):
     widget.set_state({"_request": widget._request + 1, **state})
 
 
-def test_a_box_set_from_code_is_answered_when_the_assignment_returns(widget, truth):
-    widget.boxes = BOX
-    assert np.array_equal(widget.mask, truth)
-    assert widget.dice == 1.0
-    assert widget.answer.scores == pytest.approx([800 / 6000])
-    assert repr(widget) == "BoxPrompt(blank, 100 x 60, fill: 1 box, 0 points)"
-
-
-def test_several_boxes_give_a_mask_each_and_dice_of_their_union(widget):
+def test_boxes_set_from_code_are_answered_when_the_assignment_returns(widget, truth):
     widget.boxes = np.array([[20, 10, 40, 30], [40, 10, 60, 30]], np.float32)
     assert widget.answer.masks.shape == (2, 60, 100)
+    assert widget.answer.scores == pytest.approx([400 / 6000] * 2)
+    assert np.array_equal(widget.mask, truth)
     assert widget.dice == 1.0
-    assert widget.boxes == [[20, 10, 40, 30], [40, 10, 60, 30]]
+    assert repr(widget) == "BoxPrompt(blank, 100 x 60, fill: 2 boxes, 0 points)"
 
 
 def test_points_reach_the_model_with_their_labels(widget):
@@ -72,18 +66,9 @@ def test_undo_goes_back_one_change_at_a_time_and_clear_can_be_undone(widget):
     assert widget.boxes == [[0, 0, 10, 10]]
     widget._handle_custom_msg({"do": "undo"}, [])  # Ctrl+Z on the canvas
     assert (widget.boxes, widget.dice) == (BOX, 1.0)
-    widget.undo()
-    widget.undo()
-    assert widget.boxes == []
-
-
-def test_another_image_starts_anew(widget):
-    widget.boxes = BOX
     widget.set_image(np.zeros((8, 9, 3), np.uint8), name="other")
-    assert (widget.boxes, widget.mask, widget.name) == ([], None, "other")
-    assert widget._answer["layers"] == [None]
     widget.undo()
-    assert widget.boxes == []
+    assert (widget.boxes, widget.mask, widget.name) == ([], None, "other"), "another image starts anew"
 
 
 def test_models_stand_side_by_side_and_change_under_the_same_box(widget, fill):
@@ -112,14 +97,12 @@ def test_an_error_of_the_model_is_shown_kept_and_overcome(image, fill):
 
 
 def test_an_error_while_encoding_is_shown(image, fill):
-    class Broken:
-        def prepare(self, image, report):
-            raise MemoryError("too large")
-
-        __call__ = staticmethod(fill)
-
-    widget = BoxPrompt(image, {"big": Broken()})
-    assert (widget.state, widget.status) == ("error", "big: encoding image: MemoryError: too large")
+    fill.prepare = lambda image, report: 1 / 0
+    widget = BoxPrompt(image, {"big": fill})
+    assert (widget.state, widget.status) == (
+        "error",
+        "big: encoding image: ZeroDivisionError: division by zero",
+    )
 
 
 def test_changes_from_two_threads_take_turns_and_the_last_box_stays(image, fill):
@@ -144,14 +127,12 @@ def test_changes_from_two_threads_take_turns_and_the_last_box_stays(image, fill)
         thread.join()
     assert not any(overlaps)
     assert widget.boxes == [[9, 0, 50, 50]]
-    assert np.argwhere(widget.mask).min(axis=0).tolist() == [0, 9]
+    assert widget.mask.sum() == 41 * 50
 
 
 def test_what_is_no_image_no_truth_or_no_model_is_refused(image, fill):
     with pytest.raises(DataError, match="uint8"):
         BoxPrompt(image / 255, fill)
-    with pytest.raises(DataError, match="mask"):
-        BoxPrompt(image, fill, np.zeros((3, 3), bool))
     for none in ({}, {"a": 3}):
         with pytest.raises(ConfigError):
             BoxPrompt(image, none)
@@ -168,9 +149,3 @@ def test_importing_the_package_loads_no_widget_library():
     script = "import medsam_helpers.widgets, sys; print({'anywidget', 'ipywidgets', 'torch'} & sys.modules.keys())"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
-
-
-def test_the_canvas_files_are_in_the_installed_package(widget):
-    assert "export default" in widget._esm
-    assert ".box-prompt-canvas" in widget._css
-    assert "http" not in widget._esm, "nothing is fetched from elsewhere"
