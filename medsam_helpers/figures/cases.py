@@ -49,7 +49,6 @@ def show_case(
     if boxes is not None:
         draw_boxes(ax, boxes, path_effects=HALO)
     height, width = image.shape[:2]
-    # Whole pixels, whatever else was drawn.
     ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     ax.set_title(title, fontsize=10)
     ax.set_axis_off()
@@ -112,10 +111,9 @@ def training_curves(history: pd.DataFrame, axes: Sequence[Axes]) -> Sequence[Axe
         axes: two of them.
     """
     trained = history[history["epoch"] > 0]
-    axes[0].plot(trained["epoch"], trained["loss"], marker="o", color=COLORS["tuned"])
-    axes[0].set(xlabel="epoch", ylabel="training loss")
     axes[1].axhline(history["dev_dice"].iloc[0], color=COLORS["zero-shot"], linestyle="--", label="zero-shot")
-    axes[1].plot(trained["epoch"], trained["dev_dice"], marker="o", color=COLORS["tuned"], label="fine-tuned")
-    axes[1].set(xlabel="epoch", ylabel="dev Dice")
+    for ax, column, label in zip(axes, ("loss", "dev_dice"), ("training loss", "dev Dice"), strict=True):
+        ax.plot(trained["epoch"], trained[column], marker="o", color=COLORS["tuned"], label="fine-tuned")
+        ax.set(xlabel="epoch", ylabel=label)
     axes[1].legend(frameon=False)
     return axes

@@ -82,9 +82,8 @@ def image_layer(image: np.ndarray) -> dict[str, Any]:
     """An image (H, W, 3) uint8 as the browser gets it."""
     height, width = shown_size(image.shape[:2])
     picture = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    if height * width <= _PNG_PIXELS:
-        return {"type": "image/png", "bytes": _encoded(picture, "PNG", compress_level=1)}
-    return {"type": "image/jpeg", "bytes": _encoded(picture, "JPEG", quality=92)}
+    kind = "png" if height * width <= _PNG_PIXELS else "jpeg"
+    return {"type": f"image/{kind}", "bytes": _encoded(picture, kind)}
 
 
 def mask_layer(mask: np.ndarray) -> dict[str, Any] | None:
@@ -95,10 +94,10 @@ def mask_layer(mask: np.ndarray) -> dict[str, Any] | None:
     if not rows.size:
         return None
     picture = Image.fromarray(np.ascontiguousarray(shown[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]))
-    return {"x": int(columns[0]), "y": int(rows[0]), "bytes": _encoded(picture, "PNG", compress_level=1)}
+    return {"x": int(columns[0]), "y": int(rows[0]), "bytes": _encoded(picture, "png")}
 
 
-def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def _encoded(picture: Image.Image, kind: str) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    picture.save(buffer, kind, compress_level=1, quality=92)  # each format takes its own of the two
     return buffer.getvalue()

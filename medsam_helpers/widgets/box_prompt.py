@@ -115,8 +115,8 @@ class BoxPrompt(Canvas):
 
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]
-        models, counts = ", ".join(self._models), _counts(self.boxes, self.points)
-        return f"BoxPrompt({self.name}, {width} x {height}, {models}: {counts})"
+        counts = _counts(self.boxes, self.points)
+        return f"BoxPrompt({self.name}, {width} x {height}, {', '.join(self._models)}: {counts})"
 
     @t.observe("boxes", "points")
     def _on_prompt(self, _: t.Bunch) -> None:
@@ -129,9 +129,8 @@ class BoxPrompt(Canvas):
 
     def _change(self, boxes: list, points: list) -> None:
         """Set both, and ask the models where that is something new."""
-        before = self._asked
-        if (boxes, points) != before:
-            self._history.append(before)
+        if (boxes, points) != self._asked:
+            self._history.append(self._asked)
             self._place(boxes, points)
             self._ask()
 

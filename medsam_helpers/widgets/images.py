@@ -15,6 +15,10 @@ from medsam_helpers.data.sources import SOURCES, load_data
 from medsam_helpers.errors import DataError
 
 _READ = "from medsam_helpers.data.reading import read_image\n\nimage = read_image({!r})"
+_LOAD = """from medsam_helpers.data.sources import load_data
+
+cases = load_data({!r}, train_limit=0, dev_limit=0).val
+image = cases[cases.names.index({!r})].image"""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,12 +56,7 @@ def picture_source(source: str | Path) -> PictureSource:
 
     def load(name: str) -> Picture:
         case = cases[cases.names.index(name)]
-        code = (
-            "from medsam_helpers.data.sources import load_data\n\n"
-            f"cases = load_data({str(source)!r}, train_limit=0, dev_limit=0).val\n"
-            f"image = cases[cases.names.index({name!r})].image"
-        )
-        return Picture(name, case.image, case.mask, code)
+        return Picture(name, case.image, case.mask, _LOAD.format(str(source), name))
 
     return PictureSource(f"{'folder ' if source not in SOURCES else ''}{folder.name}", cases.names, load)
 

@@ -106,9 +106,8 @@ class SegmenterPredictor:
         """Python that gives the same mask of an `image`."""
         lines = ""
         for call in prompt_calls(boxes, points):
-            values = {key: np.round(value.astype(np.float64), 2).tolist() for key, value in call.items()}
-            keywords = ", ".join(f"{key}=np.array({value})" for key, value in values.items())
-            lines += f"    segmenter.predict(embedding, {keywords}),\n"
+            values = (f"{key}=np.array({value.astype(float).round(2).tolist()})" for key, value in call.items())
+            lines += f"    segmenter.predict(embedding, {', '.join(values)}),\n"
         return (
             f'segmenter = Segmenter.load({self.source!r}, precision="{self.segmenter.precision}")\n'
             f"embedding = segmenter.embed(image)\nanswers = [\n{lines}]\n"
@@ -140,8 +139,9 @@ def _clicks(points: np.ndarray) -> dict[str, np.ndarray]:
 @contextmanager
 def _reporting(encoder: nn.Module, report: Report | None) -> Iterator[None]:
     """Tells `report` each time that one of the encoder's layers is done."""
-    stacks = (module for module in encoder.modules() if isinstance(module, nn.ModuleList | nn.Sequential))
-    layers = [layer for stack in stacks for layer in stack]
+    layers = [
+        layer for stack in encoder.modules() if isinstance(stack, nn.ModuleList | nn.Sequential) for layer in stack
+    ]
     done = count(1)
 
     def tell(*_: Any) -> None:

@@ -98,15 +98,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Notebook:
-    """A page of JupyterLab with one notebook open in it.
-
-    Args:
-        context: the page is opened in it.
-        address: of `jupyter_lab`.
-        folder: that JupyterLab serves.
-        cells: source of the notebook's cells.
-        name: of its file.
-    """
+    """A page of JupyterLab with one notebook, of these cells, open in it; `folder` is what JupyterLab serves."""
 
     def __init__(
         self, context: BrowserContext, address: str, folder: Path, cells: Sequence[str], name: str = "demo.ipynb"
@@ -129,14 +121,11 @@ class Notebook:
         self.page.wait_for_function("window.jupyterapp?.commands?.hasCommand('notebook:run-all-cells')", timeout=60_000)
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
 
-    def command(self, name: str) -> None:
-        self.page.evaluate("name => { window.jupyterapp.commands.execute(name) }", name)
-
     def run(self, index: int) -> None:
         """Start a cell, once the kernel is there; does not wait for it."""
         self.page.wait_for_function(f"{_KERNEL} === 'idle'", timeout=60_000)
         self.page.evaluate("index => { jupyterapp.shell.currentWidget.content.activeCellIndex = index }", index)
-        self.command("notebook:run-cell")
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell') }")
 
     def cell(self, index: int) -> Locator:
         return self.page.locator(".jp-Notebook .jp-CodeCell").nth(index)

@@ -1,11 +1,10 @@
 """Takes the picture of the demo that notebook 06 shows to readers on GitHub: a phantom, zero-shot beside fine-tuned.
 
-python tests/browser/make_picture.py [--output notebooks/pictures/box_prompt.png] [--case endoscopy-val-0004]
+python tests/browser/make_picture.py
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import tempfile
 from pathlib import Path
@@ -18,25 +17,19 @@ from medsam_helpers.evaluation.evaluate import case_boxes
 from medsam_helpers.runs.finetune import get_or_train
 from medsam_helpers.runs.settings import config_from_environment
 
-ROOT = Path(__file__).resolve().parents[2]
-COLORS = 200
-"""A palette makes the file a third as large, and nobody sees it."""
+OUTPUT = Path(__file__).resolve().parents[2] / "notebooks" / "pictures" / "box_prompt.png"
+CASE = "endoscopy-val-0004"
 
 
 def main() -> None:
     """Open the demo, draw a box, keep the picture."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "notebooks" / "pictures" / "box_prompt.png")
-    parser.add_argument("--case", default="endoscopy-val-0004")
-    args = parser.parse_args()
-    config = config_from_environment(precision="fp32")
-    run = get_or_train(config)
+    run = get_or_train(config_from_environment(precision="fp32"))
     cases = load_data("phantom", train_limit=0, dev_limit=0).val
-    box = case_boxes(cases[cases.names.index(args.case)], "union", 20, seed=0)[0].round().tolist()
+    box = case_boxes(cases[cases.names.index(CASE)], "union", 20, seed=0)[0].round().tolist()
     cell = f"""
 from medsam_helpers.widgets import box_prompt_demo
 demo = box_prompt_demo({{"zero-shot": "mobile-sam", "fine-tuned": {str(run)!r}}})
-demo.image.value = {args.case!r}
+demo.image.value = {CASE!r}
 demo.beside.value = "fine-tuned"
 demo.canvas.boxes = [{box}]
 demo
@@ -50,9 +43,9 @@ demo
         notebook.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
         output = notebook.page.locator(".jp-OutputArea-output").first.screenshot()
     picture = Image.open(io.BytesIO(output)).convert("RGB")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    picture.quantize(COLORS, dither=Image.Dither.FLOYDSTEINBERG).save(args.output, optimize=True)
-    print(f"{args.output}: {picture.width} x {picture.height}, {args.output.stat().st_size:,} bytes")
+    # A palette makes the file a third as large, and nobody sees it.
+    picture.quantize(200, dither=Image.Dither.FLOYDSTEINBERG).save(OUTPUT, optimize=True)
+    print(f"{OUTPUT}: {picture.width} x {picture.height}, {OUTPUT.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

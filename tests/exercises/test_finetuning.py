@@ -10,11 +10,10 @@ from medsam_helpers.exercises import check
 def stop(dev_dice, patience, better=lambda new, old: new > old):
     best = 0
     for epoch, score in enumerate(dev_dice):
-        if better(score, dev_dice[best]):
-            best = epoch
+        best = epoch if better(score, dev_dice[best]) else best
         if epoch - best >= patience:
-            return epoch, best
-    return len(dev_dice) - 1, best
+            break
+    return epoch, best
 
 
 def without_zero_shot(dev_dice, patience):
@@ -42,13 +41,9 @@ def all_at_once(weight, batches, loss_of):
     ("exercise", "answer", "verdict"),
     [
         ("04.1", np.float32(260), "correct"),
-        ("04.1", 510, "two of them make one step"),
         ("04.1", 255, "round up in each epoch"),
-        ("04.1", 250, "smaller batch"),
-        ("04.1", 2030, "those are images"),
         ("04.1", "many", "batches an epoch"),
         ("04.2", stop, "correct"),
-        ("04.2", lambda *given: np.array(stop(*given)), "correct"),
         ("04.2", lambda *given: (stop(*given)[0], int(np.argmax(given[0]))), "never ran"),
         ("04.2", lambda *given: stop(*given, better=lambda new, old: new >= old), "the earlier stays"),
         ("04.2", without_zero_shot, "epoch 0, the zero-shot model"),

@@ -1,7 +1,5 @@
 """Checkers of notebook 01: a right answer is correct, each kind of wrong one gets its hint."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -21,14 +19,11 @@ def tversky(logits, target, a, b, dims=(1, 2, 3)):
     ("exercise", "answer", "verdict"),
     [
         ("01.1", np.float32(0.98), "correct"),
-        ("01.1", torch.tensor(0.98), "correct"),
         ("01.1", 0.02, "weight of the background"),
-        ("01.1", math.nan, "must equal"),
         ("01.1", "0.9x", "must equal"),
         ("01.1", torch.tensor([0.98, 0.98]), "must equal"),
         ("01.2", tversky, "correct"),
         ("01.2", lambda logits, target, a, b: dice_loss(logits, target), "third argument"),
-        ("01.2", lambda logits, target, a, b: tversky(logits, target, b, a), "third argument"),
         ("01.2", lambda *given: tversky(*given, dims=(0, 1, 2, 3)), "within each image"),
         ("01.3", lambda logits, target: focal_loss(logits, target, alpha=None), "correct"),
         ("01.3", focal_loss, "before the mean"),  # its default alpha is not 1

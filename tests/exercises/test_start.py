@@ -25,7 +25,6 @@ def one_mask(masks):
     ("exercise", "answer", "verdict"),
     [
         ("00.1", to_box, "correct"),
-        ("00.1", lambda *given: np.float32(to_box(*given)), "correct"),
         ("00.1", lambda x, y, width, height, *_: (x, y, x + width, y + height), "pixels of the original"),
         ("00.1", lambda x, y, w, h, *sizes: to_box(x, y, w - x, h - y, *sizes), "width and height still"),
         ("00.1", lambda x, y, w, h, shown, original: to_box(x, y, w, h, original, shown), "other way round"),
@@ -33,7 +32,6 @@ def one_mask(masks):
         ("00.1", lambda *given: 3, "four numbers"),
         ("00.2", got_worse, "correct"),
         ("00.2", lambda *given: got_worse(*given)[::-1], "comes first"),
-        ("00.2", lambda scores, prompt: got_worse(scores, "j20"), "these gained"),
         ("00.2", lambda *given: [*got_worse(*given), "e"], "as good as it was"),
         ("00.2", lambda *given: list("edbac"), "below 0"),
         ("00.3", one_mask, "correct"),

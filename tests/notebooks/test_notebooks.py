@@ -118,30 +118,23 @@ ERROR = new_output("error", ename="ValueError", evalue="no", traceback=["no"])
 BREAKS = [
     ("executed", cell(execution_count=None)),
     ("short_cells", cell(source="a = 1\n" * 26)),
-    ("only_known_tags", cell(metadata={"tags": ["nbval-skip"]})),
     ("only_known_tags", cell(source="# NBVAL_IGNORE_OUTPUT\nrun()")),
     ("ignored_cells_are_asserted", cell(source="print(1)", metadata=IGNORED)),
     ("ignored_cells_are_asserted", ignore_all),
     ("clean_outputs", cell(outputs=[ERROR])),
     ("clean_outputs", cell(outputs=[printed("FutureWarning: soon\n", "stderr")])),
-    ("clean_outputs", cell(outputs=[printed("line\n" * 41)])),
     ("no_machine_in_it", cell(outputs=[printed("saved in /home/ada/runs\n")])),
-    ("no_machine_in_it", cell(outputs=[printed("<object at 0x7f3a5c2b10>\n")])),
     ("figures_print_their_number", cell(outputs=[picture(b"small")])),
     ("figures_print_their_number", cell(outputs=[printed("1\n"), picture(bytes(1_300_000))])),
     ("numbers_are_printed", prose("## Quiz", "It scored 0.98765.\n\n## Quiz")),
-    ("numbers_are_printed", prose("## Quiz", "Of 98,765 pixels, `98765`.\n\n## Quiz")),
     ("links_resolve", prose("## Quiz", "[lost](09_lost.ipynb)\n\n## Quiz")),
     ("template_order", prose("## Objectives", "## Aims")),
     ("template_order", lambda notebook: notebook.cells.insert(0, notebook.cells.pop())),
     ("parts_are_whole", prose(r"\]\(00_start_here.ipynb\)", "](05_evaluate_the_model.ipynb)")),
     ("parts_are_whole", prose("## 2. ", "## 4. ")),
-    ("parts_are_whole", prose("> .*Pitfall", "> Beware")),
     ("parts_are_whole", prose("## What you learned\n\n- ", "## What you learned\n\nAnd ")),
     ("defined_once", cell(source="def dice_loss():\n    return None")),
-    ("defined_once", cell(source="class A: ...\n\n\nclass A: ...")),
     ("exercises_say", cell(outputs=[printed("01.1: correct\n")])),
-    ("exercises_say", lambda notebook: [one.update(outputs=[]) for one in rules.code_cells(notebook)]),
 ]
 
 
@@ -153,30 +146,20 @@ def test_each_rule_notices_what_breaks_it(rule, change):
     assert complaints(rule, notebook) != []
 
 
-# Stored outputs are compared for real: nbval, with this project's conftest and settings, on a notebook and on a copy of
-# it with one digit changed in each of its outputs.
-
-
-def small_notebook(digits):
-    """Four cells; `digits` stand in what the last three show: as a stream, a result, a table."""
-    text = {"text/plain": "<IPython.core.display.HTML object>", "text/html": f"<b>{digits}</b>"}
-    cells = [
-        new_code_cell("from IPython.display import HTML"),
-        new_code_cell("print(f'Dice {2 / 3:.2f}')", outputs=[printed(f"Dice {digits}\n")]),
-        new_code_cell("round(2 / 3, 2)", outputs=[new_output("execute_result", {"text/plain": digits})]),
-        new_code_cell("HTML(f'<b>{2 / 3:.2f}</b>')", outputs=[new_output("execute_result", text)]),
-    ]
+def test_strict_nbval_fails_on_a_doctored_output(tmp_path):
+    """With this project's conftest and settings: two right outputs, then the same two with one digit changed."""
+    cells = []
+    for digits in ("0.67", "0.68"):
+        cells += [
+            new_code_cell("print(f'Dice {2 / 3:.2f}')", outputs=[printed(f"Dice {digits}\n")]),
+            new_code_cell("round(2 / 3, 2)", outputs=[new_output("execute_result", {"text/plain": digits})]),
+        ]
     for count, one in enumerate(cells, 1):
         one.execution_count = count
-    return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
-
-
-def test_strict_nbval_fails_on_a_doctored_output(tmp_path):
-    nbformat.write(small_notebook("0.67"), tmp_path / "kept.ipynb")
-    nbformat.write(small_notebook("0.68"), tmp_path / "doctored.ipynb")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path / "small.ipynb")
     settings = ["-p", "conftest", "-p", "no:cacheprovider", "-c", "pyproject.toml", "-v", "--nbval"]
-    command = [sys.executable, "-m", "pytest", *settings, tmp_path / "kept.ipynb", tmp_path / "doctored.ipynb"]
+    command = [sys.executable, "-m", "pytest", *settings, tmp_path / "small.ipynb"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     verdicts = re.findall(r"::Cell \d (PASSED|FAILED)", result.stdout)
-    assert verdicts == ["PASSED"] * 4 + ["PASSED", "FAILED", "FAILED", "FAILED"], result.stdout
-    assert result.returncode == 1
+    assert verdicts == ["PASSED", "PASSED", "FAILED", "FAILED"], result.stdout
