@@ -20,8 +20,8 @@ def _rows_of_padding(answer: Any) -> str | None:
 
 @checker("02.2")
 def _back_to_the_original(answer: Answer) -> str | None:
-    for height, width in ((1080, 1920), (1000, 500), (256, 256)):
-        found = np.array([float(value) for value in answer(40, 100, height, width)])
+    for height, width in ((1080, 1920), (1000, 500)):
+        found = np.asarray(answer(40, 100, height, width), float)
         right = ImageTransform((height, width)).to_original(np.array([(100 + 0.5) * 4, (40 + 0.5) * 4]))
         pixel = max(height, width) / 1024
         if np.abs(found - right[::-1]).max() <= pixel:

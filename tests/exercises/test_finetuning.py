@@ -1,10 +1,8 @@
 """Checkers of notebook 04: a right answer is correct, each kind of wrong one gets its hint."""
 
 import numpy as np
-import pytest
 import torch
-
-from medsam_helpers.exercises import check
+from verdicts import says
 
 
 def stop(dev_dice, patience, better=lambda new, old: new > old):
@@ -37,26 +35,20 @@ def all_at_once(weight, batches, loss_of):
     return torch.autograd.grad(loss_of(weight, whole), weight)[0]
 
 
-@pytest.mark.parametrize(
-    ("exercise", "answer", "verdict"),
-    [
-        ("04.1", np.float32(260), "correct"),
-        ("04.1", 255, "round up in each epoch"),
-        ("04.1", "many", "batches an epoch"),
-        ("04.2", stop, "correct"),
-        ("04.2", lambda *given: (stop(*given)[0], int(np.argmax(given[0]))), "never ran"),
-        ("04.2", lambda *given: stop(*given, better=lambda new, old: new >= old), "the earlier stays"),
-        ("04.2", without_zero_shot, "epoch 0, the zero-shot model"),
-        ("04.2", lambda *given: (len(given[0]) - 1, stop(*given)[1]), "is the last"),
-        ("04.2", lambda *given: 3, "two epochs"),
-        ("04.3", accumulated, "correct"),
-        ("04.3", only_summed, "2 times too large"),
-        ("04.3", lambda *given: only_summed(*given) / len(given[1]), "weigh each by its share"),
-        ("04.3", all_at_once, "one batch at a time"),
-        ("04.3", lambda *given: torch.zeros(2), "shape"),
-        ("04.3", lambda *given: -accumulated(*given), "every image weighs the same"),
-    ],
+test_what_is_said_of_an_answer = says(
+    ("04.1", np.float32(260), "correct"),
+    ("04.1", 255, "round up in each epoch"),
+    ("04.1", "many", "batches an epoch"),
+    ("04.2", stop, "correct"),
+    ("04.2", lambda *given: (stop(*given)[0], int(np.argmax(given[0]))), "never ran"),
+    ("04.2", lambda *given: stop(*given, better=lambda new, old: new >= old), "the earlier stays"),
+    ("04.2", without_zero_shot, "epoch 0, the zero-shot model"),
+    ("04.2", lambda *given: (len(given[0]) - 1, stop(*given)[1]), "is the last"),
+    ("04.2", lambda *given: 3, "two epochs"),
+    ("04.3", accumulated, "correct"),
+    ("04.3", only_summed, "2 times too large"),
+    ("04.3", lambda *given: only_summed(*given) / len(given[1]), "weigh each by its share"),
+    ("04.3", all_at_once, "one batch at a time"),
+    ("04.3", lambda *given: torch.zeros(2), "shape"),
+    ("04.3", lambda *given: -accumulated(*given), "every image weighs the same"),
 )
-def test_what_is_said_of_an_answer(capsys, exercise, answer, verdict):
-    check(exercise, answer)
-    assert verdict in capsys.readouterr().out

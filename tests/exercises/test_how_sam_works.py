@@ -1,11 +1,9 @@
 """Checkers of notebook 03: a right answer is correct, each kind of wrong one gets its hint."""
 
 import numpy as np
-import pytest
 import torch
 from scipy import ndimage
-
-from medsam_helpers.exercises import check
+from verdicts import says
 
 
 def stability(logits, offset):
@@ -26,25 +24,19 @@ def first_pixel(prediction, truth, largest=False):
     return x, y, int(truth[y, x])
 
 
-@pytest.mark.parametrize(
-    ("exercise", "answer", "verdict"),
-    [
-        ("03.1", torch.tensor(1.71875), "correct"),
-        ("03.1", 3.44, "float32"),
-        ("03.1", 1760, "that is in MiB"),
-        ("03.1", "two", "multiply images"),
-        ("03.2", stability, "correct"),
-        ("03.2", lambda logits, offset: (logits > offset).sum() / (logits > 0).sum(), "mask at 0"),
-        ("03.2", lambda logits, offset: (logits > offset).float().mean(), "count the pixels"),
-        ("03.2", lambda logits, offset: stability(logits, 1.0), "second argument"),
-        ("03.3", next_click, "correct"),
-        ("03.3", lambda *given: (0, 0, 0), "prediction is right"),
-        ("03.3", lambda *given: (60, 3, 0), "outside the image"),
-        ("03.3", first_pixel, "larger mistake"),
-        ("03.3", lambda *given: first_pixel(*given, largest=True), "at the rim"),
-        ("03.3", lambda *given: (*next_click(*given)[:2], 1), "label is 0"),
-    ],
+test_what_is_said_of_an_answer = says(
+    ("03.1", torch.tensor(1.71875), "correct"),
+    ("03.1", 3.44, "float32"),
+    ("03.1", 1760, "that is in MiB"),
+    ("03.1", "two", "multiply images"),
+    ("03.2", stability, "correct"),
+    ("03.2", lambda logits, offset: (logits > offset).sum() / (logits > 0).sum(), "mask at 0"),
+    ("03.2", lambda logits, offset: (logits > offset).float().mean(), "count the pixels"),
+    ("03.2", lambda logits, offset: stability(logits, 1.0), "second argument"),
+    ("03.3", next_click, "correct"),
+    ("03.3", lambda *given: (0, 0, 0), "prediction is right"),
+    ("03.3", lambda *given: (60, 3, 0), "outside the image"),
+    ("03.3", first_pixel, "larger mistake"),
+    ("03.3", lambda *given: first_pixel(*given, largest=True), "at the rim"),
+    ("03.3", lambda *given: (*next_click(*given)[:2], 1), "label is 0"),
 )
-def test_what_is_said_of_an_answer(capsys, exercise, answer, verdict):
-    check(exercise, answer)
-    assert verdict in capsys.readouterr().out

@@ -1,10 +1,9 @@
 """Checkers of notebook 01: a right answer is correct, each kind of wrong one gets its hint."""
 
 import numpy as np
-import pytest
 import torch
+from verdicts import says
 
-from medsam_helpers.exercises import check
 from medsam_helpers.training.losses import dice_loss, focal_loss
 
 
@@ -15,20 +14,14 @@ def tversky(logits, target, a, b, dims=(1, 2, 3)):
     return 1 - (hit / mass).mean()
 
 
-@pytest.mark.parametrize(
-    ("exercise", "answer", "verdict"),
-    [
-        ("01.1", np.float32(0.98), "correct"),
-        ("01.1", 0.02, "weight of the background"),
-        ("01.1", "0.9x", "must equal"),
-        ("01.1", torch.tensor([0.98, 0.98]), "must equal"),
-        ("01.2", tversky, "correct"),
-        ("01.2", lambda logits, target, a, b: dice_loss(logits, target), "third argument"),
-        ("01.2", lambda *given: tversky(*given, dims=(0, 1, 2, 3)), "within each image"),
-        ("01.3", lambda logits, target: focal_loss(logits, target, alpha=None), "correct"),
-        ("01.3", focal_loss, "before the mean"),  # its default alpha is not 1
-    ],
+test_what_is_said_of_an_answer = says(
+    ("01.1", np.float32(0.98), "correct"),
+    ("01.1", 0.02, "weight of the background"),
+    ("01.1", "0.9x", "must equal"),
+    ("01.1", torch.tensor([0.98, 0.98]), "must equal"),
+    ("01.2", tversky, "correct"),
+    ("01.2", lambda logits, target, a, b: dice_loss(logits, target), "third argument"),
+    ("01.2", lambda *given: tversky(*given, dims=(0, 1, 2, 3)), "within each image"),
+    ("01.3", lambda logits, target: focal_loss(logits, target, alpha=None), "correct"),
+    ("01.3", focal_loss, "before the mean"),  # its default alpha is not 1
 )
-def test_what_is_said_of_an_answer(capsys, exercise, answer, verdict):
-    check(exercise, answer)
-    assert verdict in capsys.readouterr().out

@@ -2,8 +2,6 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -45,20 +43,6 @@ def test_the_three_spaces_by_hand():
     assert paddings(model) == [(0, 120, 240, 120)]
     assert paddings(mask) == [(0, 30, 60, 30)]
     assert plt.get_fignums() == []
-
-
-@pytest.mark.parametrize("filled", [False, True])
-def test_masks_are_tinted_where_they_are_even_when_empty_or_full(filled):
-    one, other = case("a", (40, 40), (5, 5, 20, 20)).mask, np.full((40, 40), filled)
-    figure = Figure(figsize=(4, 4), dpi=100)
-    canvas = FigureCanvasAgg(figure)
-    ax = figure.add_axes([0, 0, 1, 1])
-    show_masks(ax, {"one": (one, COLORS["truth"]), "other": (other, STRETCHED)}, legend=False)
-    canvas.draw()
-    seen = np.asarray(canvas.buffer_rgba())[..., :3]
-    inside, outside = seen[120, 120], seen[300, 300]
-    assert (outside == 255).all() != filled
-    assert (inside != outside).any()
 
 
 def test_the_padding_of_a_high_image_is_hatched_on_the_right_and_named():

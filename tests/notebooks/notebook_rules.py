@@ -83,18 +83,11 @@ def ignored_cells_are_asserted(notebook: NotebookNode) -> Complaints:
     """At most a third of the outputs go uncompared; beside each of them stands an assert."""
     cells = code_cells(notebook)
     ignored = [i for i, cell in enumerate(cells) if "nbval-ignore-output" in tags(cell)]
-    unwatched = [i for i in ignored if not any(map(_asserts, cells[i : i + 2]))]
+    unwatched = [i for i in ignored if not any(re.search(r"\bassert", cell.source) for cell in cells[i : i + 2])]
     complaints = [f"{name_of(cells[i])}: its output is ignored and no assert in it or after it" for i in unwatched]
     if 3 * len(ignored) > len(cells):
         complaints.append(f"the output of {len(ignored)} cells out of {len(cells)} is ignored")
     return complaints
-
-
-def _asserts(cell: NotebookNode) -> bool:
-    calls = (node for node in ast.walk(syntax(cell)) if isinstance(node, ast.Call))
-    return any(isinstance(node, ast.Assert) for node in ast.walk(syntax(cell))) or any(
-        ast.unparse(call.func).rpartition(".")[2].startswith("assert_") for call in calls
-    )
 
 
 def clean_outputs(notebook: NotebookNode) -> Complaints:

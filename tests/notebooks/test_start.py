@@ -1,13 +1,10 @@
-"""What notebook 00 promises beside its outputs: the cell for hosted notebooks, and the run that notebooks share."""
+"""What notebook 00 promises beside its outputs: the cell for hosted notebooks."""
 
 import nbformat
 import notebook_rules as rules
 import pytest
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
-
-from medsam_helpers.errors import ConfigError
-from medsam_helpers.runs.finetune import get_or_train
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +40,3 @@ def address(cell):
 def test_the_cell_has_the_address_that_the_citation_has(cell):
     known = yaml.safe_load((rules.ROOT / "CITATION.cff").read_text()).get("repository-code")
     assert address(cell) == (known or "https://github.com/OWNER/NAME")
-
-
-def test_the_shared_run_is_the_one_that_the_environment_asks_for(monkeypatch):
-    monkeypatch.setenv("MEDSAM_PROFILE", "workstation")
-    with pytest.raises(ConfigError, match="MEDSAM_PROFILE='workstation' is unknown"):
-        get_or_train()

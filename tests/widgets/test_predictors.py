@@ -98,11 +98,3 @@ def test_each_point_refines_the_smallest_box_that_it_lies_in_or_the_nearest(poin
     calls = prompt_calls(boxes, np.array([point]))
     assert [("points" in call) for call in calls] == [index == refined for index in range(3)]
     assert calls[refined]["labels"].tolist() == [point[2]]
-
-
-def test_clicks_change_the_answer_of_their_box_alone(predictor):
-    image, boxes = reference_image(), np.array([BOX, [10, 10, 60, 90]], np.float32)
-    plain, _ = predictor(image, boxes, NO_POINTS)
-    refined, _ = predictor(image, boxes, np.array([[240, 175, 1], [260, 180, 0]], np.float32))
-    assert not np.array_equal(plain[0], refined[0])
-    assert (plain[1] != refined[1]).mean() < 1e-3
