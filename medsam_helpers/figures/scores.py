@@ -69,12 +69,11 @@ def jitter_curve(ax: Axes, table: pd.DataFrame) -> Axes:
     """
     for model, style in model_styles(table["model"].unique()).items():
         prompts = table[table["model"] == model].groupby("prompt")["dice"]
-        means = {jitter_of(prompt): bootstrap_mean(scores) for prompt, scores in prompts}
-        jitters = sorted(means)
-        ax.plot(jitters, [means[j].mean for j in jitters], label=model, markersize=5, **style)
+        means = pd.DataFrame([(jitter_of(prompt), *bootstrap_mean(scores)[:3]) for prompt, scores in prompts])
+        jitters, mean, low, high = means.sort_values(0).to_numpy().T
+        ax.plot(jitters, mean, label=model, markersize=5, **style)
         if model not in BASELINES:
-            band = [means[j].low for j in jitters], [means[j].high for j in jitters]
-            ax.fill_between(jitters, *band, color=style["color"], alpha=0.15, linewidth=0)
+            ax.fill_between(jitters, low, high, color=style["color"], alpha=0.15, linewidth=0)
     ax.set(xlabel="jitter: sides move by up to N pixels of a model space of 1024", ylabel="mean Dice")
     ax.legend(frameon=False, fontsize=8)
     return ax
