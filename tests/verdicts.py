@@ -2,7 +2,7 @@
 
 import pytest
 
-from medsam_helpers.exercises import check
+from medsam_helpers.exercises.checking import check
 
 
 def says(*rows):

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from medsam_helpers.errors import ConfigError
-from medsam_helpers.exercises import check
+from medsam_helpers.exercises.checking import check
 
 
 def not_implemented(*args, **kwargs):
@@ -32,7 +32,7 @@ def test_an_error_in_the_answer_reaches_its_author():
 
 
 def test_checking_loads_the_module_of_its_notebook_alone():
-    code = "import sys; from medsam_helpers.exercises import check; check('00.1', None); print(*sys.modules)"
+    code = "import sys; from medsam_helpers.exercises.checking import check; check('00.1', None); print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     ours = {name for name in found if name.startswith("medsam_helpers.exercises.")}
     assert ours == {"medsam_helpers.exercises.checking", "medsam_helpers.exercises.start"}
