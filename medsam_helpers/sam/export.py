@@ -47,23 +47,20 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
     fine_tuned = (source / CARD_FILE).is_file()
     model = load_checkpoint(source) if fine_tuned else load_sam(name_or_checkpoint)
     if not isinstance(model, SamModel):
-        raise ConfigError(
-            f"{model.config.base_name} is no SAM, and transformers cannot load it: keep {source} as it is"
-        )
+        raise ConfigError(f"{model.config.base_name} is no SAM, which transformers cannot load: keep {source} as it is")
     if isinstance(model, PartiallyUnfrozenSam):
         model = model.joined()
     output.parent.mkdir(parents=True, exist_ok=True)
-    # Whole or not there: written beside its place, then renamed.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as temporary:
         folder = Path(temporary) / output.name
         _save(model, folder)
-        readme = source / "README.md"
-        has_card = fine_tuned and readme.is_file()
-        text = readme.read_text(encoding="utf-8") if has_card else f"# {model.config.base_name}\n"
+        readme, text = source / "README.md", f"# {model.config.base_name}\n"
+        if fine_tuned and readme.is_file():
+            text = readme.read_text(encoding="utf-8")
         note = _LIGHT if is_light(model.config) else _PLAIN
         (folder / "README.md").write_text(f"{text}\n## This folder\n\n{note}\n", encoding="utf-8")
         if fine_tuned:
-            # The base is inside now; where it lay on this machine is nobody's business.
+            # The base is inside now: where it lay on this machine, others need not know.
             card = {key: value for key, value in read_card(source).items() if key not in ("base_path", "config")}
             (folder / ORIGIN_FILE).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         give_ordinary_permissions(folder / "model.safetensors")
@@ -103,7 +100,7 @@ def check_hub_access(repository: str) -> None:
 
 
 def push_to_hub(folder: Path, repository: str) -> str:
-    """Send an exported folder to the hub, private unless the repository is there already; gives its address.
+    """The address of the repository that an exported folder was sent to; a new one is private.
 
     The token comes from `HF_TOKEN` or the hub's own login, never from an argument.
 
@@ -114,8 +111,7 @@ def push_to_hub(folder: Path, repository: str) -> str:
     try:
         address = hub.create_repo(repository, private=True, exist_ok=True)
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload fine-tuned SAM")
-    # The client raises its HTTP library's errors, its own, OSError, ValueError and RuntimeError.
-    except Exception as error:
+    except Exception as error:  # the client's own, its HTTP library's, OSError, ValueError, RuntimeError
         # An upload's RuntimeError only names the file; what the hub said is in its cause.
         reason = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         again = shlex.join(["hf", "upload", repository, str(folder), "--private"])

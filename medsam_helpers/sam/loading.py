@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from huggingface_hub import try_to_load_from_cache
 from safetensors.torch import load_file
 from torch import Tensor
@@ -45,9 +46,9 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | Prom
     """A SAM in eval mode, on the CPU, in float32.
 
     Args:
-        name_or_path: one of `checkpoints.NAMES`; or an original file of `mobile-sam` or `lite-medsam`, known by its
-            hash; or a folder in `save_pretrained`'s layout with safetensors weights. The names with `-last-stage` are
-            partially unfrozen; `unet` and `unet-box` have random weights, behind the same interface.
+        name_or_path: one of `checkpoints.NAMES` (`-last-stage`: partially unfrozen; `unet`, `unet-box`: random weights,
+            behind the same interface); or an original file of `mobile-sam` or `lite-medsam`, known by its hash; or a
+            folder in `save_pretrained`'s layout with safetensors weights.
         show_progress: show the bar of a download.
     Raises:
         ConfigError: no such name or path.
@@ -62,18 +63,18 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | Prom
         model = PartiallyUnfrozenSam(load_sam(weights.LAST_STAGE[name], show_progress)).eval()
         model.config.base_name = name
         return model
-    entry = weights.WEIGHTS.get(name)
+    entry, path = weights.WEIGHTS.get(name), Path(name_or_path).expanduser()
     if isinstance(entry, weights.HubRepository):
         if not isinstance(try_to_load_from_cache(entry.repository, "config.json"), str):
             advice = "connect, or pass a folder saved with save_pretrained, or use mobile-sam, which needs no hub"
             weights.check_hub(f"load {entry.repository}", advice)
         return _load_pretrained(entry.repository, entry.name)
-    if entry is not None:
-        return _load_light(weights.fetch(entry, show_progress), entry)
-    path = Path(name_or_path).expanduser()
-    if path.is_file():
-        known = weights.identify(path)
-        return _load_light(path, known)
+    if entry is not None or path.is_file():
+        path = weights.fetch(entry, show_progress) if entry else path
+        entry = entry or weights.identify(path)
+        from medsam_helpers.sam.light import load_light
+
+        return _label(load_light(path, entry.name), entry.name, entry.sha256)
     if (path / "config.json").is_file():
         return _load_pretrained(path, path.name)
     if (path / "decoder.safetensors").is_file():
@@ -84,17 +85,11 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | Prom
     )
 
 
-def _load_light(path: Path, entry: weights.PinnedFile) -> Sam:
-    from medsam_helpers.sam.light import load_light
-
-    return _label(load_light(path, entry.name), entry.name, entry.sha256)
-
-
 def _load_pretrained(source: str | Path, name: str) -> Sam:
     try:
         config = AutoConfig.from_pretrained(source)
         if not isinstance(config, SamConfig):
-            raise CheckpointError(f"{source}: config.json describes a {config.model_type!r} model, not 'sam'")
+            raise TypeError(f"config.json describes a {config.model_type!r} model, not 'sam'")
         if is_light(config):
             model = Sam(config)
             model.vision_encoder.fuse()
@@ -103,8 +98,6 @@ def _load_pretrained(source: str | Path, name: str) -> Sam:
             model.load_state_dict({_TIED: state["shared_image_embedding.positional_embedding"]} | state, strict=True)
         else:
             model = Sam.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
-    except CheckpointError:
-        raise
     except Exception as error:  # a damaged folder makes transformers and safetensors raise all kinds
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise CheckpointError(f"{source}: cannot be loaded as a SAM ({reason})") from error
@@ -149,11 +142,9 @@ def pixel_values(image: np.ndarray, info: ModelInfo) -> Tensor:
     """
     resized = info.transform(image.shape[:2]).image_to_model(image).astype(np.float32)
     if info.pixel_scaling == "minmax":
-        low, high = resized.min(), resized.max()
-        scaled = (resized - low) / max(high - low, 1e-8)
+        scaled = (resized - resized.min()) / max(np.ptp(resized), 1e-8)
     else:
         scaled = (resized / 255 - np.float32(IMAGENET_DEFAULT_MEAN)) / np.float32(IMAGENET_DEFAULT_STD)
     height, width = scaled.shape[:2]
-    padded = torch.zeros(1, 3, info.model_size, info.model_size)
-    padded[0, :, :height, :width] = torch.from_numpy(scaled).permute(2, 0, 1)
-    return padded
+    padding = (0, info.model_size - width, 0, info.model_size - height)
+    return F.pad(torch.from_numpy(scaled).permute(2, 0, 1)[None], padding)

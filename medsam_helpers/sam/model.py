@@ -18,10 +18,9 @@ def is_light(config: SamConfig) -> bool:
 class QuickMaskDecoder(SamMaskDecoder):
     """The mask decoder of `transformers` without transposed convolutions: same weights, same masks.
 
-    Both enlarging layers have a kernel as large as their stride, so they make 2 x 2 new pixels of each pixel and mix
-    no neighbours. Everything after the transformer is therefore a matrix product on rows of channels, and only the
-    finished mask, one channel in place of 32, is put in its order on the 256 x 256 grid. On a CPU a training step
-    takes two thirds of the time.
+    Both enlarging layers have a kernel as large as their stride: each pixel becomes 2 x 2 without its neighbours. All
+    after the transformer is therefore a matrix product on rows of channels, and only the finished mask, one channel in
+    place of 32, is put in order on the 256 x 256 grid. On a CPU a training step takes two thirds of the time.
     """
 
     def forward(
@@ -61,9 +60,7 @@ class QuickMaskDecoder(SamMaskDecoder):
 
     def _enlarge(self, pixels: Tensor) -> Tensor:
         """(B, P, C) pixels -> (B, 16 P, C / 8): each one's 2 x 2 children, and theirs."""
-        norm = self.upscale_layer_norm
-        children = _children(pixels, self.upscale_conv1)
-        children = nn.functional.layer_norm(children, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        children = nn.LayerNorm.forward(self.upscale_layer_norm, _children(pixels, self.upscale_conv1))
         return self.activation(_children(self.activation(children), self.upscale_conv2))
 
 
@@ -97,8 +94,7 @@ class PartiallyUnfrozenSam(Sam):
     """A light SAM whose encoder is frozen but for its last stage, which may train.
 
     Its "embedding" is what the last stage is given: that never changes, so the same store serves. The stage and the
-    neck behind it are a part of their own, `last_stage`. A step costs several times that of the decoder alone, and
-    still a fraction of the whole encoder's.
+    neck behind it are the part `last_stage`. A step costs several times that of the decoder alone.
 
     Args:
         whole: the model whose weights are copied; its encoder is a fused TinyViT.

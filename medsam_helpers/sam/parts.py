@@ -15,14 +15,13 @@ PARTS = ("vision_encoder", "last_stage", "prompt_encoder", "mask_decoder")
 """`last_stage` is a part of partially unfrozen models (`sam.model`); in others it belongs to the encoder."""
 
 
-def parts_of(model: SamModel) -> list[str]:
-    """The names of the parts that this model has."""
+def _parts_of(model: SamModel) -> list[str]:
     return [part for part in PARTS if hasattr(model, part)]
 
 
 def check_parts(model: SamModel, trainable: Iterable[str]) -> None:
     """Raise `ConfigError` where the model lacks one of the parts that shall train."""
-    there = parts_of(model)
+    there = _parts_of(model)
     if unknown := set(trainable) - set(there):
         advice = "; mobile-sam-last-stage and lite-medsam-last-stage have it" * ("last_stage" in unknown)
         raise ConfigError(f"unknown part {', '.join(sorted(unknown))}: this model has {', '.join(there)}{advice}")
@@ -51,7 +50,7 @@ def changed_parts(model: SamModel, base: SamModel) -> list[str]:
         weights, others = (of.get_submodule(part).state_dict() for of in (model, base))
         return any(not torch.equal(weight, others[name]) for name, weight in weights.items())
 
-    return [part for part in parts_of(model) if part == "mask_decoder" or differs(part)]
+    return [part for part in _parts_of(model) if part == "mask_decoder" or differs(part)]
 
 
 def parameter_table(model: SamModel) -> pd.DataFrame:
@@ -59,11 +58,9 @@ def parameter_table(model: SamModel) -> pd.DataFrame:
 
     The positional embedding, a fixed random matrix that image and prompts share, counts with the prompt encoder.
     """
-    rows = []
-    for part in parts_of(model):
-        parameters = list(model.get_submodule(part).parameters())
-        rows.append((part, sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)))
-    table = pd.DataFrame(rows, columns=["part", "parameters", "trainable"]).set_index("part")
+    named = [(part, p) for part in _parts_of(model) for p in model.get_submodule(part).parameters()]
+    rows = [(part, p.numel(), p.numel() * p.requires_grad) for part, p in named]
+    table = pd.DataFrame(rows, columns=["part", "parameters", "trainable"]).groupby("part", sort=False).sum()
     table.loc["total"] = table.sum()
     table["share"] = table["parameters"] / table.loc["total", "parameters"]
     return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,8 @@ class Segmenter:
         self.model = model.to(self.device).eval()
         self.info = model_info(model)
         self.store, self.tta = store, tta
-
-    @property
-    def views(self) -> tuple[str, ...]:
+        self.views = ("as-is", "mirrored") if tta else ("as-is",)
         """The views of an image that are embedded: names of `data.views.TURNS`."""
-        return ("as-is", "mirrored") if self.tta else ("as-is",)
 
     @classmethod
     def load(cls, name_or_checkpoint: str | Path, **options: Any) -> Segmenter:
@@ -95,10 +92,8 @@ class Segmenter:
     def embed_batch(self, images: Sequence[np.ndarray]) -> list[Embedding]:
         """The embeddings of several images, encoded at once; their sizes may differ."""
         features = [self.encode([TURNS[view](image) for image in images]).split(1) for view in self.views]
-        return [
-            Embedding(first, self.info.transform(image.shape[:2]), *mirrored)
-            for image, first, *mirrored in zip(images, *features, strict=True)
-        ]
+        transforms = [self.info.transform(image.shape[:2]) for image in images]
+        return [Embedding(first, *rest) for first, *rest in zip(features[0], transforms, *features[1:], strict=True)]
 
     @torch.inference_mode()
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
@@ -132,31 +127,31 @@ class Segmenter:
             ShapeError: boxes, points, labels and masks disagree in number.
         """
         embedding = image if isinstance(image, Embedding) else self.embed(image)
-        transform, width = embedding.transform, embedding.transform.original_hw[1]
+        transform = embedding.transform
         if embedding.mirrored is not None and mask_logits is not None:
             raise PromptError("mask_logits refine the answer to one view: use a Segmenter without tta for them")
         prompts = self._prompt_inputs(transform, boxes, points, labels, mask_logits)
         logits, scores = self._decode(embedding.features, prompts, multimask)
-        if embedding.mirrored is None:
-            masks = [transform.logits_to_original(one[None]) > 0 for one in logits]
-        else:
+        # Lazily, a prompt at a time: at the original size they may be large.
+        large: Iterable[Tensor] = map(transform.logits_to_original, logits.split(1))
+        if embedding.mirrored is not None:
+            width = transform.original_hw[1]
             turned = [None if prompt is None else mirror(prompt, width) for prompt in (boxes, points)]
             prompts = self._prompt_inputs(transform, *turned, labels, None)
             others, other_scores = self._decode(embedding.mirrored, prompts, multimask)
             scores = (scores + other_scores) / 2
-            # Averaged at the original size: in the mask space the padding lies on the right of both.
-            masks = [
-                transform.logits_to_original(one[None]) + transform.logits_to_original(other[None]).flip(-1) > 0
-                for one, other in zip(logits, others, strict=True)
-            ]
-        return Prediction(torch.cat(masks).cpu().numpy(), scores.cpu().numpy(), logits.cpu())
+            # Added up at the original size: in the mask space the padding lies on the right of both.
+            turned_back = (transform.logits_to_original(other).flip(-1) for other in others.split(1))
+            large = map(torch.add, large, turned_back)
+        masks = torch.cat([one > 0 for one in large])
+        return Prediction(masks.cpu().numpy(), scores.cpu().numpy(), logits.cpu())
 
     def _decode(self, features: Tensor, prompts: dict[str, Tensor], multimask: bool) -> tuple[Tensor, Tensor]:
         """Logits (N, M, h, w) and scores (N, M); prompts go along the batch: SamModel takes one mask an image."""
-        count, outputs = len(next(iter(prompts.values()))), []
-        for start in range(0, count, _PROMPTS_AT_ONCE):
-            part = {name: value[start : start + _PROMPTS_AT_ONCE] for name, value in prompts.items()}
-            seen = features.to(self.device).expand(min(_PROMPTS_AT_ONCE, count - start), -1, -1, -1)
+        outputs = []
+        for parts in zip(*(value.split(_PROMPTS_AT_ONCE) for value in prompts.values()), strict=True):
+            seen = features.to(self.device).expand(len(parts[0]), -1, -1, -1)
+            part = dict(zip(prompts, parts, strict=True))
             outputs.append(self.model(image_embeddings=seen, multimask_output=multimask, **part))
         logits, scores = ([one[name][:, 0].float() for one in outputs] for name in ("pred_masks", "iou_scores"))
         return torch.cat(logits), torch.cat(scores)
@@ -177,12 +172,11 @@ class Segmenter:
         self, transform: ImageTransform, boxes: _Prompt, points: _Prompt, labels: _Prompt, mask_logits: Tensor | None
     ) -> dict[str, Tensor]:
         """The prompts as `SamModel` takes them, one a row of the batch, in the model space."""
-        inputs: dict[str, Tensor] = {}
+        inputs, hw = dict[str, Tensor](), transform.original_hw
         if boxes is not None:
-            checked = check_boxes(boxes, transform.original_hw)
-            inputs["input_boxes"] = torch.from_numpy(transform.to_model(checked))[:, None]
+            inputs["input_boxes"] = torch.from_numpy(transform.to_model(check_boxes(boxes, hw)))[:, None]
         if points is not None:
-            checked = check_points(points, transform.original_hw).reshape(-1, *np.atleast_2d(points).shape[-2:])
+            checked = check_points(points, hw).reshape(-1, *np.atleast_2d(points).shape[-2:])
             inputs["input_points"] = torch.from_numpy(transform.to_model(checked))[:, None]
             labels = np.ones(checked.shape[:2]) if labels is None else np.asarray(labels)
             if labels.size != checked[..., 0].size or not np.isin(labels, (0, 1)).all():

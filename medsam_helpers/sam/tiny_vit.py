@@ -11,25 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import SamVisionConfig
-from transformers.models.sam.modeling_sam import SamVisionEncoderOutput
+from transformers.models.sam.modeling_sam import SamLayerNorm, SamVisionEncoderOutput
 
-STAGE_WIDTHS = (64, 128, 160, 320)
-STAGE_DEPTHS = (2, 2, 6, 2)
-STAGE_HEADS = (2, 4, 5, 10)
-STAGE_WINDOWS = (7, 7, 14, 7)
+# Of each stage: width, depth, heads, window.
+STAGES = ((64, 2, 2, 7), (128, 2, 4, 7), (160, 6, 5, 14), (320, 2, 10, 7))
 REDUCTION_STRIDES = (2, 2, 1)  # after stages 0, 1, 2: the last stage keeps SAM's 64 x 64 grid
 
 
-class ConvNorm(nn.Module):
+class ConvNorm(nn.Sequential):
     """Convolution without bias, then batch normalisation; one convolution after `fuse`."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
         self.c = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.c(x))
 
     def fuse(self) -> None:
         """Fold the normalisation into the convolution: the same function in inference, in one pass over memory."""
@@ -38,10 +33,7 @@ class ConvNorm(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Pointwise, depthwise 3 x 3 and pointwise convolution; with `residual` the input is added.
-
-    Stage 0 is made of them; between two stages one changes the width, and halves the grid where `stride` is 2.
-    """
+    """Pointwise, depthwise 3 x 3 and pointwise convolution; with `residual` the input is added."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, stride: int = 1, residual: bool = False) -> None:
         super().__init__()
@@ -65,8 +57,7 @@ class WindowAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
         self.attention_biases = nn.Parameter(torch.zeros(heads, window * window))
-        y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
-        y, x = y.flatten(), x.flatten()
+        y, x = torch.cartesian_prod(torch.arange(window), torch.arange(window)).T
         offsets = (y[:, None] - y).abs() * window + (x[:, None] - x).abs()
         self.register_buffer("offsets", offsets, persistent=False)
 
@@ -82,17 +73,15 @@ class WindowAttention(nn.Module):
         return self.proj(x.transpose(1, 2).reshape(windows, tokens, width))
 
 
-class Mlp(nn.Module):
+class Mlp(nn.Sequential):
     """Two linear layers with a GELU between, on normalised input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.fc1 = nn.Linear(width, 4 * width)
+        self.act = nn.GELU()
         self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(self.norm(x))))
 
 
 class Block(nn.Module):
@@ -106,8 +95,7 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, height, width, channels = x.shape
-        size = self.window
+        (batch, height, width, channels), size = x.shape, self.window
         # Padded with zeros to whole windows; the padding takes part in attention, as it did in training.
         padded = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))
         rows, columns = padded.shape[1] // size, padded.shape[2] // size
@@ -125,16 +113,17 @@ class Stage(nn.Module):
 
     def __init__(self, index: int) -> None:
         super().__init__()
-        self.attends, width = index > 0, STAGE_WIDTHS[index]
-        self.blocks = nn.Sequential()
-        for _ in range(STAGE_DEPTHS[index]):
-            if self.attends:
-                self.blocks.append(Block(width, STAGE_HEADS[index], STAGE_WINDOWS[index]))
-            else:
-                self.blocks.append(Bottleneck(width, 4 * width, width, residual=True))
+        width, depth, heads, window = STAGES[index]
+        self.attends = index > 0
+        self.blocks = nn.Sequential(
+            *(
+                Block(width, heads, window) if self.attends else Bottleneck(width, 4 * width, width, residual=True)
+                for _ in range(depth)
+            )
+        )
         self.downsample: nn.Module = nn.Identity()
         if index < len(REDUCTION_STRIDES):
-            wider = STAGE_WIDTHS[index + 1]
+            wider = STAGES[index + 1][0]
             self.downsample = Bottleneck(width, wider, wider, REDUCTION_STRIDES[index])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,26 +132,14 @@ class Stage(nn.Module):
         return self.downsample(x)
 
 
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of a (B, C, H, W) map."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class PatchEmbed(nn.Module):
+class PatchEmbed(nn.Sequential):
     """Two convolutions: a quarter of the grid from a 1024 input, the full grid from a 256 input."""
 
     def __init__(self, image_size: int) -> None:
         super().__init__()
         kernel, stride = (3, 2) if image_size > 256 else (1, 1)
-        half = STAGE_WIDTHS[0] // 2
-        self.seq = nn.Sequential(
-            ConvNorm(3, half, kernel, stride), nn.GELU(), ConvNorm(half, STAGE_WIDTHS[0], kernel, stride)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.seq(x)
+        wide, half = STAGES[0][0], STAGES[0][0] // 2
+        self.seq = nn.Sequential(ConvNorm(3, half, kernel, stride), nn.GELU(), ConvNorm(half, wide, kernel, stride))
 
 
 class TinyViT(nn.Module):
@@ -179,10 +156,10 @@ class TinyViT(nn.Module):
         self.patch_embed = PatchEmbed(config.image_size)
         self.layers = nn.ModuleList(Stage(index) for index in range(4))
         self.neck = nn.Sequential(
-            nn.Conv2d(STAGE_WIDTHS[-1], channels, 1, bias=False),
-            ChannelNorm(channels, eps=1e-6),
+            nn.Conv2d(STAGES[-1][0], channels, 1, bias=False),
+            SamLayerNorm(channels, data_format="channels_first"),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            ChannelNorm(channels, eps=1e-6),
+            SamLayerNorm(channels, data_format="channels_first"),
         )
 
     def fuse(self) -> TinyViT:

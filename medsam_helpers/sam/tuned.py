@@ -56,7 +56,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     path = Path(folder) / CARD_FILE
     try:
         card = json.loads(path.read_text())
-        if not isinstance(card, dict) or not {"base", "base_digest"} <= set(card):
+        if not isinstance(card, dict) or not {"base", "base_digest"} <= card.keys():
             raise KeyError("base")
         return card
     except (OSError, ValueError, KeyError) as error:  # text that is no UTF-8 or no JSON is a ValueError
@@ -79,22 +79,20 @@ def load_checkpoint(folder: str | Path, base: SamModel | str | Path | None = Non
     card = read_card(folder)
     model = base if isinstance(base, SamModel) else load_sam(base or card.get("base_path") or card["base"])
     found = model_info(model).base_digest
-    if found != card["base_digest"]:
-        raise CheckpointError(
-            f"{folder}: trained on {card['base']} with digest {card['base_digest'][:12]}..., this base has "
-            f"{found[:12]}...: pass the right base"
-        )
+    if found != (wanted := card["base_digest"]):
+        was = f"trained on {card['base']} with digest {wanted[:12]}..."
+        raise CheckpointError(f"{folder}: {was}, this base has {found[:12]}...: pass the right base")
     try:
         state = load_file(folder / DECODER_FILE)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / DECODER_FILE}: missing or damaged ({error})") from error
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    missing = [name for name in shapes if name.startswith("mask_decoder.") and name not in state]
-    unknown = [name for name in state if not name.startswith(PARTS) or shapes.get(name) != state[name].shape]
+    missing = sum(name.startswith("mask_decoder.") and name not in state for name in shapes)
+    unknown = sum(not name.startswith(PARTS) or shapes.get(name) != state[name].shape for name in state)
     if missing or unknown:
         raise CheckpointError(
-            f"{folder / DECODER_FILE}: {len(missing)} decoder weights missing, "
-            f"{len(unknown)} unknown or of another shape; it was trained on {card['base']}"
+            f"{folder / DECODER_FILE}: {missing} decoder weights missing, {unknown} unknown or of another shape; it "
+            f"was trained on {card['base']}"
         )
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
     return model.eval()

@@ -106,7 +106,7 @@ def test_the_whole_run_takes_its_name(tmp_path, cache, capsys):
     card = (tmp_path / "run" / "README.md").read_text()
     assert "# unet-box, trained on data" in card
     assert "| untrained |" in card
-    with pytest.raises(ConfigError, match="unet-box is no SAM, and transformers cannot load it"):
+    with pytest.raises(ConfigError, match="unet-box is no SAM, which transformers cannot load"):
         export_model(tmp_path / "run", tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
     image = next((tmp_path / "data" / "images").iterdir())
