@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import time
+import timeit
 import warnings
 from contextlib import suppress
 from functools import cache
@@ -29,37 +30,28 @@ def default_device() -> torch.device:
 @cache
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bfloat16 is quicker; a CPU is timed, since some have bfloat16 instructions slower than their float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
-        return False
-    abilities: dict[str, bool] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # older versions of torch cannot be asked: no
-    if not any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
-        return False
-    return _seconds_to_multiply(torch.float32) > 1.3 * _seconds_to_multiply(torch.bfloat16)
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    abilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch cannot be asked: no
+    can = any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return can and _seconds_to_multiply(torch.float32) > 1.3 * _seconds_to_multiply(torch.bfloat16)
 
 
 def _seconds_to_multiply(dtype: torch.dtype, side: int = 512) -> float:
     """Shortest processor time of several matrix products on one thread."""
     left, right = torch.ones(side, side, dtype=dtype), torch.ones(side, side, dtype=dtype)
-    threads, taken = torch.get_num_threads(), []
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for _ in range(10):
-            started = time.thread_time()
-            left @ right
-            taken.append(time.thread_time() - started)
+        return min(timeit.repeat(lambda: left @ right, timer=time.thread_time, number=1, repeat=10))
     finally:
         torch.set_num_threads(threads)
-    return min(taken)
 
 
 def effective_precision(requested: str, device: torch.device) -> str:
     """The precision that will really be used: "fp32", "bf16" or "fp16".
 
-    "auto" is bf16 where that is fast, else fp32. fp16 exists on CUDA only; elsewhere a warning says that it is fp32.
+    "auto" is bf16 where that is fast. fp16 exists on CUDA only; elsewhere a warning says that it is fp32.
 
     Raises:
         ConfigError: unknown name.
@@ -84,11 +76,10 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # options of glibc's malloc.h
 
 @cache
 def keep_freed_memory() -> bool:
-    """Let the whole process keep large freed blocks for the next request, from now on; True where that was set.
+    """Whether the process keeps large freed blocks for the next request from now on; only glibc can be told to.
 
-    By default glibc gives each large block back as soon as it is freed, and the next layer's result pays for fresh
-    pages. The peak stays what it is; the process holds on to it until it ends. `MEDSAM_KEEP_MEMORY=0` leaves the
-    allocator as it is. Does nothing where there is no glibc.
+    By default it gives each back as soon as it is freed, and the next layer's result pays for fresh pages. The process
+    holds on to its peak until it ends. `MEDSAM_KEEP_MEMORY=0` leaves the allocator as it is.
     """
     if os.environ.get("MEDSAM_KEEP_MEMORY") == "0" or os.name != "posix":
         return False
@@ -109,10 +100,9 @@ def restart_peak() -> None:
 def peak_mb() -> int | None:
     """The most memory that this process has held since `restart_peak`, in MB; None where the system does not say.
 
-    What `keep_freed_memory` keeps counts: a later run of the process starts from what an earlier one held.
+    What `keep_freed_memory` keeps counts.
     """
-    try:
+    with suppress(OSError):
         found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        return None
-    return round(int(found.group(1)) * 1024 / 1e6) if found else None
+        return round(int(found.group(1)) * 1024 / 1e6) if found else None
+    return None

@@ -31,10 +31,9 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the same folder; what is written there takes `path`'s place when the block ends.
+    """A temporary path of the same suffix; what is written there takes `path`'s place when the block ends.
 
-    After an error or an interrupt the old file, if there was one, is as it was, and nothing half-written stays. The
-    temporary name keeps the suffix, from which some writers read the format. Missing parent folders are made.
+    After an error or an interrupt the old file is as it was, and nothing else stays. Missing parent folders are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """The three coordinate spaces of an image, and the only code that converts between them.
 
 *original*: the pixels as they came. *model*: long side scaled to the encoder's input size, padded right and bottom
-to a square. *mask*: the decoder's output grid, which covers the padded model space. An image, its mask, its boxes and
-its points all take this way; a mask stretched to a square lands somewhere else unless the image is square.
+to a square. *mask*: the decoder's output grid, which covers the padded model space. Image, mask, boxes and points all
+take this way; a mask stretched to a square lands somewhere else unless the image is square.
 """
 
 from __future__ import annotations
@@ -63,8 +63,7 @@ class ImageTransform:
 
     @property
     def _scale_xy(self) -> np.ndarray:
-        (height, width), (new_height, new_width) = self.original_hw, self.resized_hw
-        return np.array([new_width / width, new_height / height], np.float32)
+        return np.divide(self.resized_hw, self.original_hw)[::-1].astype(np.float32)
 
     @staticmethod
     def _scaled(coordinates: np.ndarray, scale_xy: np.ndarray) -> np.ndarray:
@@ -74,14 +73,13 @@ class ImageTransform:
     def image_to_model(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 -> (h, w, 3) uint8, resized with Pillow's bilinear filter, not yet padded."""
         self._check(image)
-        height, width = self.resized_hw
-        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        return np.asarray(Image.fromarray(image).resize(self.resized_hw[::-1], Image.Resampling.BILINEAR))
 
     def mask_to_target(self, mask: np.ndarray, size: int | None = None) -> torch.Tensor:
         """The reference mask in the mask space, which the decoder's logits are trained against.
 
-        The mask is resized and padded as the image is; the padded space is then reduced to the mask grid by area, and
-        a cell belongs to the lesion when at least half of it does.
+        It is resized and padded as the image is, then reduced to the mask grid by area: a cell belongs to the lesion
+        when at least half of it does.
 
         Args:
             mask: (H, W) bool, original space.
@@ -94,15 +92,14 @@ class ImageTransform:
         finer = max(1, -(-size // self.model_size))  # a grid finer than the model space: that many cells a pixel
         height, width = (finer * side for side in self.resized_hw)
         resized = Image.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BILINEAR)
-        padded = torch.zeros(1, 1, finer * self.model_size, finer * self.model_size)
-        padded[0, 0, :height, :width] = torch.from_numpy(np.asarray(resized, np.float32) / 255)
-        return (F.adaptive_avg_pool2d(padded, size)[0, 0] >= 0.5).float()
+        side = finer * self.model_size
+        padded = F.pad(torch.from_numpy(np.asarray(resized, np.float32) / 255), (0, side - width, 0, side - height))
+        return (F.adaptive_avg_pool2d(padded[None], size)[0] >= 0.5).float()
 
     def logits_to_original(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits (N, M, h, w) of the mask space, interpolated to the original space: (N, M, H, W) float32.
 
-        As `SamProcessor.post_process_masks`: enlarge to the padded model space, cut the padding off, resize to the
-        original. `logit > 0` afterwards is `sigmoid > 0.5` in the right space.
+        As `SamProcessor.post_process_masks`: enlarge to the padded model space, cut the padding off, resize.
         """
         height, width = self.resized_hw
         large = F.interpolate(logits.float(), (self.model_size,) * 2, mode="bilinear", align_corners=False)
@@ -122,17 +119,16 @@ def check_boxes(boxes: np.ndarray, original_hw: tuple[int, int]) -> np.ndarray:
     Raises:
         PromptError: names the box and what is wrong with it.
     """
-    boxes = np.asarray(boxes, np.float32)
+    boxes, (height, width) = np.asarray(boxes, np.float32), original_hw
     if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4 or boxes.size == 0:
         raise PromptError(f"boxes must be one (4,) or several (N, 4) of x0 y0 x1 y1, got shape {boxes.shape}")
-    height, width = original_hw
     for box in boxes.reshape(-1, 4):
         shown = " ".join(f"{v:g}" for v in box)
         if not np.isfinite(box).all():
             raise PromptError(f"box {shown}: every side must be a finite number")
-        if box[2] <= box[0] or box[3] <= box[1]:
+        if (box[2:] <= box[:2]).any():
             raise PromptError(f"box {shown} is empty: x1 must be greater than x0, and y1 than y0")
-        if box[0] < 0 or box[1] < 0 or box[2] > width or box[3] > height:
+        if (box[:2] < 0).any() or box[2] > width or box[3] > height:
             raise PromptError(f"box {shown} leaves the image, which is {width} wide and {height} high")
     return boxes.reshape(-1, 4)
 
@@ -146,10 +142,9 @@ def check_points(points: np.ndarray, original_hw: tuple[int, int]) -> np.ndarray
     Raises:
         PromptError: names the first point outside.
     """
-    points = np.asarray(points, np.float32)
+    points, (height, width) = np.asarray(points, np.float32), original_hw
     if points.ndim not in (1, 2, 3) or points.shape[-1] != 2 or points.size == 0:
         raise PromptError(f"points must be one (2,), several (K, 2) or (N, K, 2) of x y, got shape {points.shape}")
-    height, width = original_hw
     for x, y in points.reshape(-1, 2):
         if not (0 <= x < width and 0 <= y < height):
             raise PromptError(f"point {x:g} {y:g} lies outside the image, which is {width} wide and {height} high")
@@ -167,7 +162,6 @@ def mirror(prompts: np.ndarray, width: int) -> np.ndarray:
     turned = np.array(prompts, np.float32)
     if turned.shape[-1] == 4:
         turned[..., [0, 2]] = width - turned[..., [2, 0]]
-    else:
-        # A point may lie up to a pixel beyond the last index.
+    else:  # a point may lie up to a pixel beyond the last index
         turned[..., 0] = np.maximum(width - 1 - turned[..., 0], 0)
     return turned

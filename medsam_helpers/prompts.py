@@ -6,12 +6,10 @@ import re
 from typing import Literal
 
 import numpy as np
-from scipy import ndimage
 
 from medsam_helpers.errors import ConfigError, PromptError
 
 BoxMode = Literal["union", "components"]
-_EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
 
 def mask_to_boxes(mask: np.ndarray, mode: BoxMode = "union", min_area: float = 1e-4) -> np.ndarray:
@@ -19,10 +17,9 @@ def mask_to_boxes(mask: np.ndarray, mode: BoxMode = "union", min_area: float = 1
 
     Args:
         mask: (H, W) bool.
-        mode: "components" gives one box a connected component (8 neighbours), largest first; "union" one box round
-            all of these.
-        min_area: components below this share of the image get no box (the largest always does): they are stray
-            pixels, which 180 of Kvasir-SEG's 1000 JPEG masks have.
+        mode: "components": one box a connected component (8 neighbours), largest first; "union": one round all these.
+        min_area: smallest share of the image that gets a box (the largest always does): less are stray pixels, which
+            180 of Kvasir-SEG's 1000 JPEG masks have.
     Returns:
         (N, 4) float32 `[x0, y0, x1, y1)`; N is 1 for "union".
     Raises:
@@ -36,14 +33,15 @@ def mask_to_boxes(mask: np.ndarray, mode: BoxMode = "union", min_area: float = 1
     array([[2., 1., 5., 3.],
            [7., 5., 8., 6.]], dtype=float32)
     """
+    from scipy import ndimage  # here, since it takes long to load
+
     if not mask.any():
         raise PromptError("the mask is empty: there is nothing to put a box round")
     if mode not in ("union", "components"):
         raise ConfigError(f"box mode {mode!r} is unknown: use 'union' or 'components'")
-    labels, _ = ndimage.label(mask, _EIGHT_NEIGHBOURS)
+    labels, _ = ndimage.label(mask, np.ones((3, 3)))
     areas = np.bincount(labels.ravel())[1:]
-    order = np.argsort(-areas, kind="stable")
-    found = ndimage.find_objects(labels)
+    order, found = np.argsort(-areas, kind="stable"), ndimage.find_objects(labels)
     regions = [found[i] for rank, i in enumerate(order) if rank == 0 or areas[i] >= min_area * mask.size]
     boxes = np.array([[x.start, y.start, x.stop, y.stop] for y, x in regions], np.float32)
     if mode == "union":
@@ -64,10 +62,8 @@ def jitter_boxes(
     Returns:
         (N, 4) float32, each box at least one pixel wide and high.
     """
-    height, width = original_hw
     moves = rng.uniform(-1, 1, size=np.shape(boxes)) * (jitter_1024 * max(original_hw) / 1024)
-    moved = np.asarray(boxes, np.float64) + moves
-    limits = np.array([width, height])
+    moved, limits = np.asarray(boxes, np.float64) + moves, np.array(original_hw)[::-1]
     low, high = np.minimum(moved[:, :2], moved[:, 2:]), np.maximum(moved[:, :2], moved[:, 2:])
     low = np.clip(low, 0, limits - 1)
     high = np.clip(np.maximum(high, low + 1), 1, limits)
@@ -81,11 +77,9 @@ def deepest_pixel(mask: np.ndarray) -> np.ndarray:
         mask: (H, W) bool.
     Raises:
         PromptError: the mask is empty.
-
-    >>> mask = np.zeros((5, 7), bool); mask[1:4, 2:5] = True
-    >>> deepest_pixel(mask)
-    array([3., 2.], dtype=float32)
     """
+    from scipy import ndimage
+
     if not mask.any():
         raise PromptError("the mask is empty: there is no pixel to click on")
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]

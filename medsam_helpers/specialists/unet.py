@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import SamConfig
@@ -16,8 +18,8 @@ WIDTHS = (16, 32, 64, 128, 256)
 class PromptedUNet(nn.Module):
     """A U-Net that takes a `SamModel`'s place in training, scoring and the `Segmenter`.
 
-    Its "embedding" is the image itself, so the same store, training loop and evaluation serve both. A box comes in as a
-    fourth channel, 1 inside and 0 outside; without it the network has to find the lesion by itself.
+    Its "embedding" is the image itself. A box is a fourth channel, 1 inside and 0 outside; without it the network has
+    to find the lesion by itself.
 
     Args:
         name: "unet-box", or "unet", which does not look at the boxes that it is given.
@@ -36,18 +38,10 @@ class PromptedUNet(nn.Module):
         # No weights came from elsewhere: the architecture stands for their digest.
         self.config.base_name, self.config.base_digest = name, f"{name}-{SIDE}-" + "-".join(map(str, WIDTHS))
         self.vision_encoder, self.prompt_encoder, self.shared_image_embedding = (nn.Identity() for _ in range(3))
+        layers: dict[str, Any] = {"act": ("leakyrelu", {"inplace": True}), "norm": ("instance", {"affine": True})}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            body = UNet(
-                spatial_dims=2,
-                in_channels=3 + self.sees_box,
-                out_channels=WIDTHS[0] // 2,
-                channels=WIDTHS,
-                strides=(2, 2, 2, 2),
-                num_res_units=2,
-                act=("leakyrelu", {"inplace": True}),
-                norm=("instance", {"affine": True}),
-            )
+            body = UNet(2, 3 + self.sees_box, WIDTHS[0] // 2, WIDTHS, strides=(2,) * 4, num_res_units=2, **layers)
             # With a single channel MONAI's last layer would normalise the logits themselves, and hardly learn.
             self.mask_decoder = nn.Sequential(body, nn.Conv2d(WIDTHS[0] // 2, 1, 1))
 
@@ -67,7 +61,7 @@ class PromptedUNet(nn.Module):
         Args:
             image_embeddings: (B, 3, 256, 256) float, see `loading.pixel_values`.
             input_boxes: (B, 1, 4) xyxy, model space.
-            multimask_output: must be False: a U-Net has one answer.
+            multimask_output: must be False.
             others: arguments of `SamModel`; none can be given.
         Returns:
             `pred_masks` (B, 1, 1, 256, 256) logits; `iou_scores` (B, 1, 1), NaN: it has no opinion of itself.
@@ -83,9 +77,8 @@ class PromptedUNet(nn.Module):
         if self.sees_box:
             inputs = torch.cat([inputs, filled_boxes(input_boxes[:, 0], inputs.shape[-1]).to(inputs)], dim=1)
         logits = self.mask_decoder(inputs)
-        return SamImageSegmentationOutput(
-            iou_scores=logits.new_full((len(logits), 1, 1), float("nan")), pred_masks=logits[:, None]
-        )
+        scores = logits.new_full((len(logits), 1, 1), float("nan"))
+        return SamImageSegmentationOutput(iou_scores=scores, pred_masks=logits[:, None])
 
 
 def filled_boxes(boxes: Tensor, side: int) -> Tensor:
