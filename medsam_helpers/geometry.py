@@ -155,9 +155,6 @@ def mirror(prompts: np.ndarray, width: int) -> np.ndarray:
     """Boxes `(..., 4)` half-open xyxy, or points `(..., 2)` xy, where they lie in the mirror image.
 
     A box's sides lie between pixels, 0 to `width`; a point names a pixel, 0 to `width - 1`.
-
-    >>> mirror(np.array([1, 0, 4, 2]), width=10)
-    array([6., 0., 9., 2.], dtype=float32)
     """
     turned = np.array(prompts, np.float32)
     if turned.shape[-1] == 4:

@@ -29,9 +29,6 @@ def mask_to_boxes(mask: np.ndarray, mode: BoxMode = "union", min_area: float = 1
     >>> mask = np.zeros((6, 8), bool); mask[1:3, 2:5] = True; mask[5, 7] = True
     >>> mask_to_boxes(mask)
     array([[2., 1., 8., 6.]], dtype=float32)
-    >>> mask_to_boxes(mask, "components")
-    array([[2., 1., 5., 3.],
-           [7., 5., 8., 6.]], dtype=float32)
     """
     from scipy import ndimage  # here, since it takes long to load
 
@@ -64,7 +61,7 @@ def jitter_boxes(
     """
     moves = rng.uniform(-1, 1, size=np.shape(boxes)) * (jitter_1024 * max(original_hw) / 1024)
     moved, limits = np.asarray(boxes, np.float64) + moves, np.array(original_hw)[::-1]
-    low, high = np.minimum(moved[:, :2], moved[:, 2:]), np.maximum(moved[:, :2], moved[:, 2:])
+    low, high = np.sort([moved[:, :2], moved[:, 2:]], axis=0)
     low = np.clip(low, 0, limits - 1)
     high = np.clip(np.maximum(high, low + 1), 1, limits)
     return np.concatenate([low, high], axis=1).astype(np.float32)

@@ -7,51 +7,65 @@ import sys
 import pytest
 import torch
 
-from medsam_helpers.device import default_device, effective_precision, has_fast_bf16, peak_mb, restart_peak
+from medsam_helpers import device
+from medsam_helpers.device import autocast, default_device, effective_precision, has_fast_bf16
 from medsam_helpers.errors import ConfigError
 
-GLIBC = platform.libc_ver()[0] == "glibc"
+CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 # Page faults of 20 times 64 MB touched and freed: about 16,000 each time when pages are given back, once when kept.
 PROBE = """
 import resource, torch
-from medsam_helpers.device import keep_freed_memory
+from medsam_helpers.device import keep_freed_memory, peak_mb, restart_peak
 print(keep_freed_memory())
+restart_peak()
+before = peak_mb()
 for _ in range(20):
     torch.ones(16_000_000)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt, peak_mb() - before)
 """
 
 
-def probe(setting):
-    environment = {"MEDSAM_KEEP_MEMORY": setting, "PATH": ""}
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, env=environment)
-    said, faults = done.stdout.split()
-    return said, int(faults)
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc has these settings, and only Linux says these"
+)
+def test_freed_memory_is_kept_unless_told_not_to_and_the_peak_is_told():
+    def probe(setting):
+        settings = {"MEDSAM_KEEP_MEMORY": setting, "PATH": ""}
+        done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, env=settings)
+        return done.stdout.split()
 
-
-@pytest.mark.skipif(not GLIBC, reason="only glibc has these settings")
-def test_freed_memory_is_kept_unless_told_not_to():
-    kept, with_few_faults = probe("1")
-    left, with_many_faults = probe("0")
+    (kept, few, _), (left, many, megabytes) = probe("1"), probe("0")
     assert (kept, left) == ("True", "False")
-    assert with_many_faults > with_few_faults + 100_000
+    assert int(many) > int(few) + 100_000, "page faults"
+    assert 50 < int(megabytes) < 200, "64 MB at a time"
 
 
-def test_the_precision_that_is_used_is_told():
-    cpu = torch.device("cpu")
-    with pytest.warns(UserWarning, match="fp16 needs CUDA; on cpu this runs in fp32"):
-        assert effective_precision("fp16", cpu) == "fp32"
-    assert effective_precision("bf16", cpu) == "bf16"
-    assert effective_precision("auto", cpu) == ("bf16" if has_fast_bf16(cpu) else "fp32")
-    with pytest.raises(ConfigError, match="precision 'int8' is unknown: use auto, fp32, bf16, fp16"):
-        effective_precision("int8", cpu)
-    assert not has_fast_bf16(torch.device("mps"))
-    assert default_device().type in ("cpu", "cuda", "mps")
+@pytest.mark.parametrize(("bf16_seconds", "pays"), [(0.5, True), (0.9, False)])
+def test_bf16_is_fast_where_it_multiplies_faster_whatever_the_list_of_abilities_says(monkeypatch, bf16_seconds, pays):
+    times = {torch.float32: 1.0, torch.bfloat16: bf16_seconds}
+    monkeypatch.setattr(device, "_seconds_to_multiply", times.get)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert has_fast_bf16.__wrapped__(CPU) == pays
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not has_fast_bf16.__wrapped__(CPU), "a torch that cannot be asked"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says it")
-def test_the_peak_counts_what_was_held_since_it_was_restarted():
-    restart_peak()
-    before = peak_mb()
-    torch.ones(64_000_000)
-    assert peak_mb() > before + 200
+def test_auto_takes_bf16_where_it_is_fast_and_what_is_asked_for_stays():
+    assert effective_precision("auto", CPU) == ("bf16" if has_fast_bf16(CPU) else "fp32")
+    assert effective_precision("auto", MPS) == "fp32"
+    for name, where in (("fp32", CPU), ("bf16", CPU), ("fp16", CUDA)):
+        assert effective_precision(name, where) == name
+    with pytest.warns(UserWarning, match="fp16 needs CUDA; on mps this runs in fp32"):
+        assert effective_precision("fp16", MPS) == "fp32"
+    with pytest.raises(ConfigError, match="precision 'half' is unknown: use auto, fp32, bf16, fp16"):
+        effective_precision("half", CPU)
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert default_device().type == best
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_products_are_computed_in_the_precision_of_the_context(name, dtype):
+    matrix = torch.eye(3)
+    with autocast(CPU, name):
+        assert (matrix @ matrix).dtype == dtype
+    assert (matrix @ matrix).dtype == torch.float32

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 
 from medsam_helpers.data.hub import HUB_SOURCES
@@ -53,10 +52,10 @@ def release(run: Path, name: str, source: str | None = None, root: Path = RELEAS
         card["data"] = {"name": known.repo.split("/")[1], "licence": known.licence, "citation": known.citation}
     card |= {"base_path": None, "stored": "float16"}
     card["metrics"] |= headline(read_table(run / "metrics.csv"), card["metrics"]["prompt"])  # to every digit
-    state = load_file(run / DECODER_FILE)
-    if large := [key for key, weight in state.items() if not weight.half().isfinite().all()]:
+    state = {key: weight.half() for key, weight in load_file(run / DECODER_FILE).items()}
+    if large := [key for key, weight in state.items() if not weight.isfinite().all()]:
         raise CheckpointError(f"{run / DECODER_FILE}: {large[0]} holds values that half precision cannot")
-    folder = save_decoder(state, root / name, card, torch.float16)
+    folder = save_decoder(state, root / name, card)
     write_model_card(folder / "README.md", card)
     text = (folder / "README.md").read_text(encoding="utf-8").replace("path/to/this/folder", name)
     before, data = text.split("\n## Data\n")

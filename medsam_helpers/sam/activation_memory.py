@@ -11,9 +11,8 @@ from torch import Tensor, nn
 def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     """Bytes of the results that autograd holds on to after a forward pass.
 
-    This part of a training step's memory grows with the batch. Weights and buffers are not counted, and what several
-    layers keep is counted once. A model on torch's `meta` device will do, which takes no memory. Attention kernels
-    differ between devices, so the number is good to some 10 %; buffers that a kernel needs for a moment come on top.
+    They grow with the batch. Weights and buffers are not counted, and what several layers keep is counted once. A model
+    on torch's `meta` device takes no memory; as attention kernels differ, the number is good to some 10 %.
 
     Args:
         model: whose weights and buffers are left out.
@@ -23,20 +22,16 @@ def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     >>> kept_for_backward(layer, lambda: layer(torch.ones(5, 3)))  # its input: 5 x 3 numbers of 4 bytes
     60
     """
-    own = {_key(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        if _key(tensor) not in own:
-            kept[_key(tensor)] = tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = forward()  # held until we have counted: it holds the graph, and the graph holds the storages
-    size = sum(kept.values())
     del result
-    return size
-
-
-def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return sum(kept.values())

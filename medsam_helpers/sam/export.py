@@ -25,10 +25,7 @@ from medsam_helpers.sam.tuned import CARD_FILE, load_checkpoint, read_card
 ORIGIN_FILE = "finetune_card.json"
 """The run card of an exported decoder. Not `run_card.json`, by which a folder that holds a decoder only is known."""
 _PLAIN = "Load it with `transformers.SamModel.from_pretrained`; the processor lies beside it."
-_LIGHT = (
-    "Its encoder is TinyViT, which `transformers.SamModel` does not know: load it with "
-    "`medsam_helpers.load_sam`. A base from the hub exports for plain `SamModel.from_pretrained`."
-)
+_LIGHT = "Its encoder is TinyViT, which `transformers.SamModel` does not know: load it with `medsam_helpers.load_sam`."
 
 
 def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
@@ -77,8 +74,8 @@ def _save(model: SamModel, folder: Path) -> None:
     config.save_pretrained(folder)
     if not is_light(config):
         size = config.vision_config.image_size
-        sides = {"height": size, "width": size}
-        SamProcessor(SamImageProcessorPil(size={"longest_edge": size}, pad_size=sides)).save_pretrained(folder)
+        pixels = SamImageProcessorPil(size={"longest_edge": size}, pad_size={"height": size, "width": size})
+        SamProcessor(pixels).save_pretrained(folder)
 
 
 def check_hub_access(repository: str) -> None:
@@ -111,12 +108,10 @@ def push_to_hub(folder: Path, repository: str) -> str:
     try:
         address = hub.create_repo(repository, private=True, exist_ok=True)
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload fine-tuned SAM")
+        return str(address)
     except Exception as error:  # the client's own, its HTTP library's, OSError, ValueError, RuntimeError
         # An upload's RuntimeError only names the file; what the hub said is in its cause.
         reason = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         again = shlex.join(["hf", "upload", repository, str(folder), "--private"])
-        raise CheckpointError(
-            f"cannot push to {repository}: {one_line(reason, 400)}. The token must be allowed to write there. The "
-            f"export is whole: `{again}` sends it"
-        ) from error
-    return str(address)
+        advice = f"The token must be allowed to write there. The export is whole: `{again}` sends it"
+        raise CheckpointError(f"cannot push to {repository}: {one_line(reason, 400)}. {advice}") from error

@@ -34,12 +34,11 @@ _RENAMES = [
 ]
 _GAUSSIAN = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 _UNUSED = ("image_encoder.head.", "image_encoder.norm_head.")  # an ImageNet classifier in MobileSAM's file
-_SIZE_AND_SCALING = {"mobile-sam": (1024, "imagenet"), "lite-medsam": (256, "minmax")}
 
 
 def light_config(name: str) -> SamConfig:
     """Configuration of `mobile-sam` (input 1024) or `lite-medsam` (256); the embedding is 64 x 64 in both."""
-    image_size, pixel_scaling = _SIZE_AND_SCALING[name]
+    image_size, pixel_scaling = {"mobile-sam": (1024, "imagenet"), "lite-medsam": (256, "minmax")}[name]
     sides = {"image_size": image_size, "patch_size": image_size // 64}
     return SamConfig(
         vision_config=sides,
@@ -51,7 +50,7 @@ def light_config(name: str) -> SamConfig:
     )
 
 
-def rename_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _rename_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The original SAM layout's keys under `transformers`' names; tensors are shared, not copied."""
     renamed = {}
     for key, value in state.items():
@@ -73,7 +72,7 @@ def load_light(path: Path, name: str) -> Sam:
     """
     model = Sam(light_config(name))
     try:
-        model.load_state_dict(rename_keys(torch.load(path, map_location="cpu", weights_only=True)), strict=True)
+        model.load_state_dict(_rename_keys(torch.load(path, map_location="cpu", weights_only=True)), strict=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, ValueError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of this network ({one_line(error, 150)})") from error
     model.vision_encoder.fuse()

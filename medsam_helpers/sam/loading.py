@@ -79,10 +79,8 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | Prom
         return _load_pretrained(path, path.name)
     if (path / "decoder.safetensors").is_file():
         raise ConfigError(f"{path} holds a fine-tuned decoder, not a base model: pass it as the checkpoint")
-    raise ConfigError(
-        f"no model {name!r}: use {', '.join(weights.WEIGHTS)}, an original checkpoint file, or a folder "
-        "saved with save_pretrained (config.json and model.safetensors)"
-    )
+    advice = "an original checkpoint file, or a folder saved with save_pretrained (config.json and model.safetensors)"
+    raise ConfigError(f"no model {name!r}: use {', '.join(weights.WEIGHTS)}, {advice}")
 
 
 def _load_pretrained(source: str | Path, name: str) -> Sam:
@@ -105,7 +103,7 @@ def _load_pretrained(source: str | Path, name: str) -> Sam:
 
 
 def _label(model: Sam, name: str, digest: str) -> Sam:
-    # Kept in the configuration, so that they travel with save_pretrained.
+    # In the configuration they travel with save_pretrained.
     model.config.base_name, model.config.base_digest = name, digest
     return model
 

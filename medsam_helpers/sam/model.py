@@ -36,7 +36,7 @@ class QuickMaskDecoder(SamMaskDecoder):
         """As `SamMaskDecoder`: masks (B, N, M, h, w) and their IoU scores (B, N, M); N prompts, M is 1 or 3."""
         batch, prompts = sparse_prompt_embeddings.shape[:2]
         own_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(batch, prompts, -1, -1)
-        # channels_last: the transformer sees pixels as rows of channels, and this way they lie in memory as rows.
+        # channels_last: the transformer sees pixels as rows of channels, and so they lie in memory.
         image = image_embeddings + dense_prompt_embeddings
         if prompts > 1:
             image = image.repeat_interleave(prompts, 0)
@@ -112,7 +112,6 @@ class PartiallyUnfrozenSam(Sam):
         """As `SamModel` from embeddings, which here are (B, 320, 64, 64)."""
         # Several prompts on one image are one embedding, seen several times (`expand`): once is enough.
         distinct = image_embeddings[:1] if image_embeddings.stride(0) == 0 else image_embeddings
-        # channels_last: what convolutions and, on rows of channels, transformer blocks are quick at.
         features = self.last_stage(distinct.contiguous(memory_format=torch.channels_last)).contiguous()
         return super().forward(image_embeddings=features.expand(len(image_embeddings), -1, -1, -1), **others)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pandas as pd
-import torch
 from torch import nn
 from transformers import SamModel
 
@@ -45,12 +44,9 @@ def freeze_all_but(model: SamModel, trainable: Iterable[str]) -> list[nn.Paramet
 
 def changed_parts(model: SamModel, base: SamModel) -> list[str]:
     """The parts whose weights differ from the base's, and the decoder in any case: a checkpoint needs it."""
-
-    def differs(part: str) -> bool:
-        weights, others = (of.get_submodule(part).state_dict() for of in (model, base))
-        return any(not torch.equal(weight, others[name]) for name, weight in weights.items())
-
-    return [part for part in _parts_of(model) if part == "mask_decoder" or differs(part)]
+    weights = base.state_dict()
+    changed = {name.split(".")[0] for name, weight in model.state_dict().items() if not weight.equal(weights[name])}
+    return [part for part in _parts_of(model) if part == "mask_decoder" or part in changed]
 
 
 def parameter_table(model: SamModel) -> pd.DataFrame:

@@ -37,15 +37,11 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer to N prompts, M masks each (1, or 3 with `multimask`); with test-time augmentation that of both views.
+    """The answer to N prompts, M masks each (1, or 3 with `multimask`); with `tta` that of both views."""
 
-    `masks` (N, M, H, W) bool, original space; `scores` (N, M), the model's own guess of each mask's IoU; `logits`
-    (N, M, h, w) float32, mask space, of the image as it is: they may go back in as the next prompt's `mask_logits`.
-    """
-
-    masks: np.ndarray
-    scores: np.ndarray
-    logits: Tensor
+    masks: np.ndarray  # (N, M, H, W) bool, original space
+    scores: np.ndarray  # (N, M), the model's own guess of each mask's IoU
+    logits: Tensor  # (N, M, h, w) float32, mask space, of the image as it is: may be the next prompt's `mask_logits`
 
     def best(self) -> np.ndarray:
         """(N, H, W) bool: of each prompt's masks the one with the highest score."""

@@ -6,6 +6,8 @@ published checkpoints, so that these load with `strict=True`.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,17 +75,6 @@ class WindowAttention(nn.Module):
         return self.proj(x.transpose(1, 2).reshape(windows, tokens, width))
 
 
-class Mlp(nn.Sequential):
-    """Two linear layers with a GELU between, on normalised input."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(4 * width, width)
-
-
 class Block(nn.Module):
     """Windowed attention, a depthwise convolution that crosses window borders, and an MLP. Grid is (B, H, W, C)."""
 
@@ -92,7 +83,8 @@ class Block(nn.Module):
         self.window = window
         self.attn = WindowAttention(width, heads, window)
         self.local_conv = ConvNorm(width, width, kernel=3, groups=width)
-        self.mlp = Mlp(width)
+        up, down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.mlp = nn.Sequential(OrderedDict(norm=nn.LayerNorm(width), fc1=up, act=nn.GELU(), fc2=down))
 
     def forward(self, x: Tensor) -> Tensor:
         (batch, height, width, channels), size = x.shape, self.window
@@ -132,16 +124,6 @@ class Stage(nn.Module):
         return self.downsample(x)
 
 
-class PatchEmbed(nn.Sequential):
-    """Two convolutions: a quarter of the grid from a 1024 input, the full grid from a 256 input."""
-
-    def __init__(self, image_size: int) -> None:
-        super().__init__()
-        kernel, stride = (3, 2) if image_size > 256 else (1, 1)
-        wide, half = STAGES[0][0], STAGES[0][0] // 2
-        self.seq = nn.Sequential(ConvNorm(3, half, kernel, stride), nn.GELU(), ConvNorm(half, wide, kernel, stride))
-
-
 class TinyViT(nn.Module):
     """Image encoder with the interface of `transformers`' `SamVisionEncoder`.
 
@@ -153,7 +135,11 @@ class TinyViT(nn.Module):
         super().__init__()
         self.config = config
         channels = config.output_channels
-        self.patch_embed = PatchEmbed(config.image_size)
+        # A quarter of the grid from a 1024 input, the full grid from a 256 input.
+        kernel, stride = (3, 2) if config.image_size > 256 else (1, 1)
+        wide, half = STAGES[0][0], STAGES[0][0] // 2
+        seq = nn.Sequential(ConvNorm(3, half, kernel, stride), nn.GELU(), ConvNorm(half, wide, kernel, stride))
+        self.patch_embed = nn.Sequential(OrderedDict(seq=seq))
         self.layers = nn.ModuleList(Stage(index) for index in range(4))
         self.neck = nn.Sequential(
             nn.Conv2d(STAGES[-1][0], channels, 1, bias=False),

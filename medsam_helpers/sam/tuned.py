@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,25 +22,20 @@ DECODER_FILE, CARD_FILE = "decoder.safetensors", "run_card.json"
 
 def part_state(model: SamModel, parts: Iterable[str]) -> dict[str, Tensor]:
     """Weights of the named parts under their full names; detached, on the CPU, copied."""
-    prefixes = tuple(f"{part}." for part in parts)
-    state = model.state_dict().items()
-    return {k: v.detach().cpu().contiguous().clone() for k, v in state if k.startswith(prefixes)}
+    prefixes, state = tuple(f"{part}." for part in parts), model.state_dict()
+    return {k: v.detach().cpu().contiguous().clone() for k, v in state.items() if k.startswith(prefixes)}
 
 
-def save_decoder(
-    state: Mapping[str, Tensor], folder: Path, card: Mapping[str, Any], dtype: torch.dtype | None = None
-) -> Path:
+def save_decoder(state: dict[str, Tensor], folder: Path, card: Mapping[str, Any]) -> Path:
     """The folder, with `decoder.safetensors` and then `run_card.json` written, each whole or not at all.
 
     Args:
-        state: see `part_state`.
+        state: see `part_state`; in half precision the file is half as large.
         folder: made where missing.
         card: JSON-able; must hold `base` (name) and `base_digest`, so that the decoder finds its base again.
-        dtype: `torch.float16` halves the file; the default keeps the weights as they are.
     """
-    tensors = {key: value.to(dtype) if dtype else value for key, value in state.items()}
     with atomic_write(folder / DECODER_FILE) as temporary:
-        save_file(tensors, temporary, metadata={"base": card["base"], "base_digest": card["base_digest"]})
+        save_file(state, temporary, metadata={"base": card["base"], "base_digest": card["base_digest"]})
     with atomic_write(folder / CARD_FILE) as temporary:
         temporary.write_text(json.dumps(card, indent=2) + "\n")
     return folder

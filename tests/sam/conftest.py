@@ -22,9 +22,8 @@ def tuned(tiny_folder, tmp_path):
         model.mask_decoder.iou_token.weight += 1
     info = model_info(model)
     card = {"base": info.name, "base_digest": info.base_digest, "base_path": str(tiny_folder)}
-    folder = save_decoder(
-        part_state(model, ["mask_decoder"]), tmp_path / "tuned", card | {"metrics": {"tuned_dice": 0.5}}
-    )
+    card["metrics"] = {"tuned_dice": 0.5}
+    folder = save_decoder(part_state(model, ["mask_decoder"]), tmp_path / "tuned", card)
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A decoder for Zürich\n", encoding="utf-8")
     return folder
 

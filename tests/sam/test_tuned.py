@@ -1,7 +1,5 @@
 """Decoder checkpoints: given back as they were saved, and damaged ones named."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,10 +18,9 @@ def test_a_decoder_checkpoint_gives_the_tuned_model_back(tuned, tiny_folder):
     assert state_digest(base) == state_digest(loaded)
 
 
-def test_half_precision_halves_the_file_and_loads_as_float32(tuned, tmp_path):
-    folder = save_decoder(load_file(tuned / "decoder.safetensors"), tmp_path / "half", read_card(tuned), torch.float16)
-    sizes = [(path / "decoder.safetensors").stat().st_size for path in (folder, tuned)]
-    assert sizes[0] < 0.6 * sizes[1]
+def test_a_file_in_half_precision_loads_as_float32(tuned, tmp_path):
+    half = {name: weight.half() for name, weight in load_file(tuned / "decoder.safetensors").items()}
+    folder = save_decoder(half, tmp_path / "half", read_card(tuned))
     assert load_checkpoint(folder).mask_decoder.iou_token.weight.dtype == torch.float32
 
 
@@ -35,36 +32,25 @@ def test_a_decoder_refuses_another_base(tuned, tmp_path, tiny_sam):
         load_checkpoint(tuned, tmp_path / "other")
 
 
-def cut(weights, card):
-    weights.write_bytes(weights.read_bytes()[:-100])
-
-
-def lose_a_weight(weights, card):
-    state = load_file(weights)
-    del state["mask_decoder.iou_token.weight"]
+def change(weights, **changes):
+    state = {name: value for name, value in (load_file(weights) | changes).items() if value is not None}
     save_file(state, weights)
 
 
-def change_a_shape(weights, card):
-    save_file(load_file(weights) | {"mask_decoder.iou_token.weight": torch.zeros(3, 5)}, weights)
-
-
-def break_the_card(weights, card):
-    card.write_bytes(b"\xff\xfe{")
-
-
-def lose_the_base(weights, card):
-    card.write_text(json.dumps({"base_digest": "0"}))
+TOKEN = "mask_decoder.iou_token.weight"
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut, "missing or damaged"),
-        (lose_a_weight, "1 decoder weights missing"),
-        (change_a_shape, "0 decoder weights missing, 1 unknown or of another shape"),
-        (break_the_card, "not a decoder checkpoint"),
-        (lose_the_base, "not a decoder checkpoint"),
+        (lambda weights, _: weights.write_bytes(weights.read_bytes()[:-100]), "missing or damaged"),
+        (lambda weights, _: change(weights, **{TOKEN: None}), "1 decoder weights missing"),
+        (
+            lambda weights, _: change(weights, **{TOKEN: torch.zeros(3, 5)}),
+            "0 decoder weights missing, 1 unknown or of",
+        ),
+        (lambda _, card: card.write_bytes(b"\xff\xfe{"), "not a decoder checkpoint"),
+        (lambda _, card: card.write_text('{"base_digest": "0"}'), "not a decoder checkpoint"),
     ],
 )
 def test_a_damaged_decoder_is_named(tuned, damage, message):

@@ -15,7 +15,7 @@ from medsam_helpers.runs.finetune import embed_cases, finetune
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.export import export_model
-from medsam_helpers.sam.loading import load_sam, model_info, pixel_values
+from medsam_helpers.sam.loading import load_sam, pixel_values, state_digest
 from medsam_helpers.sam.parts import parameter_table
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import load_checkpoint
@@ -31,71 +31,49 @@ def unet(request):
     return load_sam(request.param)
 
 
-def image_of(seed=0, hw=(72, 96)):
-    return np.random.default_rng(seed).integers(0, 256, (*hw, 3), dtype=np.uint8)
+def image_of():
+    return np.random.default_rng(0).integers(0, 256, (72, 96, 3), dtype=np.uint8)
 
 
 def test_it_takes_sams_place_in_the_segmenter(unet):
-    segmenter = Segmenter(unet, "cpu", precision="fp32")
-    answer = segmenter.predict(image_of(), boxes=np.concatenate([BOX, BOX + 4]))
+    segmenter, image = Segmenter(unet, "cpu", precision="fp32"), image_of()
+    answer = segmenter.predict(image, boxes=np.concatenate([BOX, BOX + 10]))
     assert answer.masks.shape == (2, 1, 72, 96)
     assert np.isnan(answer.scores).all(), "it has no opinion of itself"
     assert answer.logits.shape == (2, 1, 256, 256)
-
-
-def test_its_embedding_is_the_image_in_the_model_space(unet):
-    segmenter, image = Segmenter(unet, "cpu", precision="fp32"), image_of()
-    assert torch.equal(segmenter.embed(image).features, pixel_values(image, model_info(unet)))
-    assert model_info(unet).transform((300, 600)) == ImageTransform((300, 600), 256, 256)
-
-
-@pytest.mark.parametrize(("name", "looks"), [("unet", False), ("unet-box", True)])
-def test_only_one_of_the_two_looks_at_the_box(name, looks):
-    segmenter = Segmenter(load_sam(name), "cpu", precision="fp32")
-    one, other = segmenter.predict(image_of(), boxes=np.concatenate([BOX, BOX + 10])).logits
-    assert torch.equal(one, other) is not looks
+    assert torch.equal(*answer.logits) is (segmenter.info.name == "unet"), "only unet-box looks at the box"
+    assert torch.equal(segmenter.embed(image).features, pixel_values(image, segmenter.info))
+    assert segmenter.info.transform((300, 600)) == ImageTransform((300, 600), 256, 256)
+    with pytest.raises(PromptError, match="neither clicks nor masks"):
+        segmenter.predict(image, points=np.array([10, 10]))
+    with pytest.raises(ConfigError, match="one mask a box"):
+        segmenter.predict(image, boxes=BOX, multimask=True)
+    table = parameter_table(unet)
+    assert 1.6e6 < table.loc["mask_decoder", "parameters"] == table.loc["total", "trainable"] < 1.7e6
 
 
 def test_the_first_weights_are_the_same_each_time_and_leave_the_callers_random_numbers_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first, second = load_sam("unet-box"), load_sam("unet-box")
+    assert state_digest(load_sam("unet-box")) == state_digest(load_sam("unet-box"))
     assert torch.equal(torch.rand(3), expected)
-    for name, weight in first.state_dict().items():
-        assert torch.equal(weight, second.state_dict()[name])
 
 
-def test_what_it_cannot_answer_it_refuses(unet):
-    segmenter = Segmenter(unet, "cpu", precision="fp32")
-    with pytest.raises(PromptError, match="neither clicks nor masks"):
-        segmenter.predict(image_of(), points=np.array([10, 10]))
-    with pytest.raises(ConfigError, match="one mask a box"):
-        segmenter.predict(image_of(), boxes=BOX, multimask=True)
-
-
-def test_all_its_weights_train_and_are_counted(unet):
-    table = parameter_table(unet)
-    assert table.loc["mask_decoder", "parameters"] == table.loc["total", "parameters"]
-    assert 1.6e6 < table.loc["total", "parameters"] < 1.7e6
-
-
-@pytest.mark.parametrize("box", [[0.0, 0.0, 8.0, 5.0], [1.2, 2.5, 6.49, 4.0], [3.0, 3.0, 4.0, 4.0]])
+@pytest.mark.parametrize("box", [[0.0, 0.0, 8.0, 5.0], [1.2, 2.5, 6.49, 4.0]])
 def test_a_filled_box_is_that_of_the_evaluation(box):
     filled = filled_boxes(torch.tensor([box]), 8)[0, 0].bool().numpy()
     assert (filled == fill_box(np.array(box), (8, 8))).all()
 
 
-def test_it_learns_and_comes_back_from_its_checkpoint(tmp_path, cache):
-    cases = draw_discs(10)
+def test_it_learns(tmp_path):
+    cases, model = draw_discs(10), load_sam("unet-box")
     recipe = get_recipe("unet").but(epochs=12, batch=4, warmup_steps=2, ema_decay=0.5, lr=3e-3)
-    model = load_sam("unet-box")
     segmenter = Segmenter(model, "cpu", precision="fp32")
     segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path / "store")
     embed_cases(segmenter, cases, show_progress=False)
     result = fit(model, cases[:8], cases[8:], recipe, segmenter.store, tmp_path / "fit", show_progress=False)
-    before, after = result.history["dev_dice"].iloc[0], result.best_dev_dice
-    assert after > 0.8 > before
+    assert result.best_dev_dice > 0.8 > result.history["dev_dice"].iloc[0]
 
 
 def test_the_whole_run_takes_its_name(tmp_path, cache, capsys):
@@ -113,6 +91,4 @@ def test_the_whole_run_takes_its_name(tmp_path, cache, capsys):
     arguments = ["predict", "--checkpoint", tmp_path / "run", "--image", image, "--box", 5, 5, 50, 50]
     assert main([*map(str, arguments), "--output", str(tmp_path / "mask.png"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["iou_score"] == [None], "NaN is no JSON"
-    loaded = load_checkpoint(tmp_path / "run")
-    for name, weight in loaded.state_dict().items():
-        assert torch.equal(weight, run.tuned.model.state_dict()[name])
+    assert state_digest(load_checkpoint(tmp_path / "run")) == state_digest(run.tuned.model)
