@@ -70,10 +70,10 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | Prom
             weights.check_hub(f"load {entry.repository}", advice)
         return _load_pretrained(entry.repository, entry.name)
     if entry is not None or path.is_file():
-        path = weights.fetch(entry, show_progress) if entry else path
-        entry = entry or weights.identify(path)
         from medsam_helpers.sam.light import load_light
 
+        path = weights.fetch(entry, show_progress) if entry else path
+        entry = entry or weights.identify(path)
         return _label(load_light(path, entry.name), entry.name, entry.sha256)
     if (path / "config.json").is_file():
         return _load_pretrained(path, path.name)
