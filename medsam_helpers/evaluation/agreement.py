@@ -100,7 +100,6 @@ def calibration_table(
         raise DataError("calibration needs a finite score and a finite truth for each case (baselines have no score)")
     rows = []
     for part in np.array_split(np.argsort(pairs[0], kind="stable"), min(groups, pairs.shape[1])):
-        guessed, measured = pairs[0, part].mean(), bootstrap_mean(pairs[1, part])
-        row = {"n": len(part), "score": guessed, "truth": measured.mean, "low": measured.low, "high": measured.high}
-        rows.append(row | {"gap": guessed - measured.mean})
-    return pd.DataFrame(rows)
+        rows.append([len(part), pairs[0, part].mean(), *bootstrap_mean(pairs[1, part])])
+    table = pd.DataFrame(rows, columns=["n", "score", "truth", "low", "high"])
+    return table.assign(gap=table["score"] - table["truth"])

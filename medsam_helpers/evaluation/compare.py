@@ -18,8 +18,8 @@ def runs_as_models(folder: str | Path, tested_on: str) -> pd.DataFrame:
     """Table of the scores of a recorded experiment on one data set, for every function that takes tables.
 
     `model` is the run's name where the model was trained, "NAME zero-shot" for a base model as it is, "NAME zero-shot
-    with tta" with test-time augmentation, and "box" and "ellipse" once. Untrained specialists are left out: nobody
-    would use them. Several seeds or folds of a run are several rows a case, which `summarise` averages by case.
+    with tta" with test-time augmentation, and "box" and "ellipse" once. Untrained specialists are left out. Several
+    seeds or folds of a run are several rows a case, which `summarise` averages by case.
 
     Args:
         folder: of the record, such as `notebooks/results/specialist`.

@@ -1,7 +1,4 @@
-"""From models and cases to a table of scores (`tables` makes means and intervals of it).
-
-Every model stands beside the trivial baselines that know the box only: fill it, or fill the ellipse inside it.
-"""
+"""From models and cases to a table of scores, beside baselines that fill the box, or the ellipse inside it."""
 
 from __future__ import annotations
 
@@ -106,10 +103,7 @@ def evaluate(
 
 
 def case_boxes(case: Case, box_mode: BoxMode, jitter_1024: float, seed: int) -> np.ndarray:
-    """(N, 4) float32 boxes of a case with its one fixed draw of jitter, original space.
-
-    The generator is the same for every jitter, so that only the size of the moves differs.
-    """
+    """(N, 4) float32 boxes of a case with its one fixed draw of jitter, original space; the jitter scales the draw."""
     name = int.from_bytes(hashlib.sha256(case.name.encode()).digest()[:8], "big")
     rng = np.random.default_rng([seed, name])
     return jitter_boxes(mask_to_boxes(case.mask, box_mode), case.size_hw, jitter_1024, rng)
@@ -122,10 +116,9 @@ def _predictions(
     masks, scores = (np.asarray(found) for found in predict(case, boxes))
     wanted = (len(boxes), *case.size_hw)
     if masks.dtype != np.bool_ or masks.shape != wanted or scores.shape != wanted[:1]:
-        raise ShapeError(
-            f"{model} on {case.name}: {len(boxes)} boxes need bool masks {wanted} and scores {wanted[:1]}, "
-            f"got {masks.dtype} {masks.shape} and {scores.shape}"
-        )
+        got = f"{masks.dtype} {masks.shape} and {scores.shape}"
+        needed = f"{len(boxes)} boxes need bool masks {wanted} and scores {wanted[:1]}"
+        raise ShapeError(f"{model} on {case.name}: {needed}, got {got}")
     for first in range(0, len(boxes), boxes_per_prompt):
         group = slice(first, first + boxes_per_prompt)
         yield masks[group].any(axis=0), float(scores[group].mean())

@@ -25,8 +25,7 @@ def dice(pred: np.ndarray, true: np.ndarray) -> float:
     """Dice coefficient `2 |P & T| / (|P| + |T|)`, in [0, 1]; 1 is perfect. Both empty: 1.
 
     Args:
-        pred: (H, W) bool, original space.
-        true: (H, W) bool, original space.
+        pred, true: (H, W) bool, original space.
     Raises:
         ShapeError: the sizes differ.
         DataError: a mask is not bool.
@@ -50,8 +49,7 @@ def hd95_percent(pred: np.ndarray, true: np.ndarray) -> float:
     """95th percentile of the Hausdorff distance, in percent of the image's diagonal: in [0, 100]; 0 is perfect.
 
     For each outline the distances of its pixels to the other outline are taken, of these the 95th percentile, and
-    of the two directions the larger. Percent of the diagonal, because pixels do not compare between image sizes.
-    Both empty: 0. One empty: 100.
+    of the two directions the larger. Both empty: 0. One empty: 100.
     """
     return score_mask(pred, true)["hd95_percent"]
 
@@ -60,8 +58,7 @@ def nsd(pred: np.ndarray, true: np.ndarray, tolerance_1024: float = 2.0) -> floa
     """Normalised surface distance: the share of both outlines that lies within a tolerance of the other.
 
     Args:
-        pred: (H, W) bool, original space.
-        true: (H, W) bool, original space.
+        pred, true: (H, W) bool, original space.
         tolerance_1024: tolerance in pixels of a model space of 1024 (2 is 0.2 % of the long side).
     Returns:
         In [0, 1]; 1 is perfect. Both empty: 1. One empty: 0.

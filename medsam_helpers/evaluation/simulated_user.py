@@ -39,10 +39,9 @@ def resized_box(box: np.ndarray, factor: float, size_hw: tuple[int, int]) -> np.
     >>> resized_box(np.array([40, 40, 60, 80]), 2, (100, 200))
     array([ 30.,  20.,  70., 100.])
     """
-    x0, y0, x1, y1 = np.asarray(box, float)
-    middle, half = np.array([x0 + x1, y0 + y1]) / 2, factor * np.array([x1 - x0, y1 - y0]) / 2
-    width_height = size_hw[::-1]
-    return np.concatenate([np.clip(middle - half, 0, width_height), np.clip(middle + half, 0, width_height)])
+    low, high = np.asarray(box, float).reshape(2, 2)
+    middle, half = (low + high) / 2, factor * (high - low) / 2
+    return np.clip([middle - half, middle + half], 0, size_hw[::-1]).ravel()
 
 
 def empty_box(image: np.ndarray, truth: np.ndarray, rng: np.random.Generator, share: float = 0.25) -> np.ndarray | None:

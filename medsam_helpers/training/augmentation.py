@@ -27,14 +27,9 @@ def augmented(pixels: Tensor, target: Tensor, rng: np.random.Generator) -> tuple
 
     seed, shift = int(rng.integers(2**31)), pixels.shape[-1] // 10
     place = mt.RandAffine(1.0, math.pi, translate_range=shift, scale_range=(-0.3, 0.4), padding_mode="zeros")
-    light = mt.Compose(
-        [
-            mt.RandScaleIntensity(factors=0.25, prob=0.5, channel_wise=True),
-            mt.RandShiftIntensity(offsets=0.2, prob=0.5, channel_wise=True),
-            mt.RandGaussianNoise(prob=0.2, std=0.1),
-            mt.RandGaussianSmooth(prob=0.1),
-        ]
-    )
+    scale = mt.RandScaleIntensity(factors=0.25, prob=0.5, channel_wise=True)
+    offset = mt.RandShiftIntensity(offsets=0.2, prob=0.5, channel_wise=True)
+    light = mt.Compose([scale, offset, mt.RandGaussianNoise(prob=0.2, std=0.1), mt.RandGaussianSmooth(prob=0.1)])
     place.set_random_state(seed)
     light.set_random_state(seed)
     both = place(torch.cat([pixels, target[None].float()]), mode="bilinear").as_subclass(Tensor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +21,7 @@ from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.training.recipes import Recipe
 
 
-@dataclass(frozen=True)
-class _View:
+class _View(NamedTuple):
     """One view of a case: where its embedding is found, its boxes (N, 4), and a target (h, w) bool for each box."""
 
     image_digest: str
@@ -98,11 +97,7 @@ class PromptedCases(Dataset):
         else:
             moved = jitter_boxes(view.boxes[[chosen]], view.transform.original_hw, self.recipe.jitter_1024, rng)
             box = view.transform.to_model(moved)
-        return {
-            "image_embeddings": features,
-            "input_boxes": torch.from_numpy(box),
-            "target": target.float()[None],
-        }
+        return {"image_embeddings": features, "input_boxes": torch.from_numpy(box), "target": target.float()[None]}
 
 
 class EpochOrder(Sampler[int]):

@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights: where training wobbles, its middle is better than its last step."""
+"""The exponential moving average of the weights: where training wobbles, it is better than the last step."""
 
 from __future__ import annotations
 
@@ -16,14 +16,6 @@ class ExponentialMovingAverage:
         model: its weights, as they are, are where the average starts.
         decay: the share that stays at each step; 0.98 remembers about 50 steps, 0 is the weights themselves.
     Source: Polyak and Juditsky, SIAM J. Control Optim. 1992; as a moving average, Tarvainen and Valpola, NeurIPS 2017.
-
-    >>> model = nn.Linear(1, 1, bias=False)
-    >>> _ = nn.init.constant_(model.weight, 1.0)
-    >>> average = ExponentialMovingAverage(model, decay=0.75)
-    >>> _ = nn.init.constant_(model.weight, 5.0)
-    >>> average.update()
-    >>> average.weights["weight"].item()
-    2.0
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

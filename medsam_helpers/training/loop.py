@@ -75,10 +75,10 @@ def fit(
         store: of this model's encoder.
         output: folder for the state.
         seed: of order and jitter.
-        log_with: an `accelerate` tracker, or its name ("mlflow", "wandb", "tensorboard"): it gets loss and rate of
-            each step, and the scores of each epoch, at the number of the optimiser's step.
-        dev_jitter_1024: of the boxes that dev is scored with. Default: the recipe's; where that is what is searched
-            for, dev needs one of its own, or the smallest jitter would always win.
+        log_with: an `accelerate` tracker, or its name ("mlflow", "wandb", "tensorboard"), for loss and rate of each
+            step and the scores of each epoch.
+        dev_jitter_1024: of the boxes that dev is scored with. Default: the recipe's; a search for the best jitter needs
+            one of its own, or the smallest would always win.
         start: the digest of what the model begins with, where that is not its base; part of the run's identity.
         show_progress: show the bar.
     Raises:

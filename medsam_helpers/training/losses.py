@@ -1,8 +1,7 @@
 """Losses of one mask against one reference: pure functions of logits and target, each a scalar to be minimised.
 
 All take logits (B, 1, H, W) float, unbounded, and a target of that shape with values in {0, 1}, and raise `ShapeError`
-or `DataError` for others. All compute in float32 whatever precision the logits come in: half precision ends at 65,504,
-and a sum over 256 x 256 pixels passes that.
+or `DataError` for others. All compute in float32: a sum over 256 x 256 pixels passes what half precision holds.
 """
 
 from __future__ import annotations
@@ -22,14 +21,13 @@ def _checked(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, 
     """Both as float32, after the checks that all losses promise."""
     if logits.shape != target.shape or logits.ndim != 4 or logits.shape[1] != 1:
         raise ShapeError(
-            f"logits and target must both be (B, 1, H, W), are {tuple(logits.shape)} and {tuple(target.shape)}; "
-            "several prompts an image belong into the batch: logits.flatten(0, 1)"
+            f"logits and target must both be (B, 1, H, W), are {tuple(logits.shape)} and {tuple(target.shape)}"
         )
     logits, target = logits.float(), target.float()
     if (target * (target - 1)).any():
         raise DataError(
             f"target must hold 0 and 1 only, its values run from {target.min():g} to {target.max():g}; "
-            "binarise the mask first, for example mask > 127 where it was saved as 0 and 255"
+            "binarise the mask first, such as mask > 127"
         )
     return logits, target
 
@@ -57,8 +55,7 @@ def focal_loss(
     """Focal loss, a scalar >= 0: cross-entropy in which a pixel weighs less the better it is known, `(1 - p_t)^gamma`.
 
     Args:
-        logits: (B, 1, H, W) float, unbounded.
-        target: (B, 1, H, W), values in {0, 1}.
+        logits, target: (B, 1, H, W), as for `bce_loss`.
         alpha: weight of the foreground, the background gets `1 - alpha`; None weighs both 1.
         gamma: 0 is plain cross-entropy; larger values leave more to the pixels that are still wrong.
     Source: Lin et al., ICCV 2017, eq. 5; arXiv:1708.02002.
@@ -76,8 +73,7 @@ def dice_loss(logits: torch.Tensor, target: torch.Tensor, squared: bool = False,
     """One minus the soft Dice overlap, in [0, 1], by image, then the mean over the batch; 0 is perfect. Both empty: 0.
 
     Args:
-        logits: (B, 1, H, W) float, unbounded.
-        target: (B, 1, H, W), values in {0, 1}.
+        logits, target: (B, 1, H, W), as for `bce_loss`.
         squared: square the probabilities in the denominator (Milletari's form). It then is not the Dice that is
             reported, and its gradient fades as a probability nears its target.
         smooth: added to both sides of the fraction, so that two empty masks have a loss.
@@ -101,8 +97,7 @@ def dice_bce_loss(logits: torch.Tensor, target: torch.Tensor, squared: bool = Tr
 def dice_ce_loss(logits: torch.Tensor, target: torch.Tensor, squared: bool = False) -> torch.Tensor:
     """Dice plus cross-entropy, a scalar >= 0, by MONAI: the loss of the public fine-tuning recipe (`squared=True`).
 
-    For one channel the cross-entropy is the binary one. MONAI before 1.3 took a softmax over that single channel, so
-    its share was 0 for every prediction (MONAI #6923); a test holds the share above 0.
+    For one channel the cross-entropy is the binary one; MONAI before 1.3 made it 0 (MONAI #6923).
     """
     from monai.losses import DiceCELoss  # here, since importing MONAI imports every tracker there is
 
@@ -130,11 +125,7 @@ LOSSES: dict[str, Loss] = {
 
 
 def get_loss(loss: str | Loss) -> Loss:
-    """The loss of that name, or the reader's own as it is.
-
-    Raises:
-        ConfigError: no loss has that name; the message lists those there are.
-    """
+    """The loss of that name, or the reader's own as it is; `ConfigError` lists the names there are."""
     if callable(loss):
         return loss
     if loss not in LOSSES:

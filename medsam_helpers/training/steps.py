@@ -45,8 +45,8 @@ def train_epoch(learner: Learner, loader: DataLoader, rates: Iterator[tuple[int,
     Raises:
         TrainingError: an own loss returned no scalar, or one without a gradient.
     """
-    accelerator, model, optimizer = learner.accelerator, learner.model, learner.optimizer
-    loss_of, size, losses = get_loss(learner.recipe.loss), learner.recipe.loss_size, []
+    accelerator, model, optimizer, recipe = learner.accelerator, learner.model, learner.optimizer, learner.recipe
+    loss_of, losses = get_loss(recipe.loss), []
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
     for batch in loader:
@@ -56,7 +56,7 @@ def train_epoch(learner: Learner, loader: DataLoader, rates: Iterator[tuple[int,
                 logits = model(**batch, multimask_output=False).pred_masks
             # (B, prompts, masks, h, w) with one prompt and one mask: losses want (B, 1, h, w).
             logits = logits.flatten(0, 1).float()
-            if size:
+            if recipe.loss_size:
                 logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
             loss = loss_of(logits, target)
             if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
@@ -70,7 +70,7 @@ def train_epoch(learner: Learner, loader: DataLoader, rates: Iterator[tuple[int,
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 learner.scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(parameters, learner.recipe.clip_norm)
+                nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
                 learner.scaler.step(optimizer)
                 learner.scaler.update()
                 optimizer.zero_grad()
@@ -82,11 +82,7 @@ def train_epoch(learner: Learner, loader: DataLoader, rates: Iterator[tuple[int,
 
 
 def get_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """The recipe's optimiser of these parameters.
-
-    Raises:
-        TrainingError: the reader's own returned something else.
-    """
+    """The recipe's optimiser of these parameters; `TrainingError` where the reader's own returned something else."""
     if isinstance(recipe.optimizer, str):
         return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     optimizer = recipe.optimizer(parameters, recipe.lr, recipe.weight_decay)
@@ -103,22 +99,18 @@ def dev_scores(
     Raises:
         TrainingError: an own metric returned no finite number.
     """
-    metrics: dict[str, Callable[..., float]] = {"dev_dice": dice, "dev_iou": iou}
-    if callable(recipe.metric):
-        metrics["dev_score"] = recipe.metric
+    own = {"dev_score": recipe.metric} if callable(recipe.metric) else {}
+    metrics: dict[str, Callable[..., float]] = {"dev_dice": dice, "dev_iou": iou} | own
     total = torch.zeros(len(metrics), device=accelerator.device)
     segmenter.model.eval()
     for index in range(accelerator.process_index, len(dev), accelerator.num_processes):
         case = dev[index]
         masks, _ = segmenter.predict_case(case, case_boxes(case, recipe.box_mode, recipe.jitter_1024, seed))
         scores = [float(metric(masks.any(axis=0), case.mask)) for metric in metrics.values()]
-        if not all(map(math.isfinite, scores)):
-            raise TrainingError(
-                f"{case.name}: the metric must return a finite number for any mask, returned {scores[-1]}"
-            )
+        if not math.isfinite(scores[-1]):
+            raise TrainingError(f"{case.name}: the metric must return a finite number, returned {scores[-1]}")
         total += torch.tensor(scores, device=accelerator.device)
-    means = (accelerator.reduce(total, "sum") / len(dev)).tolist()
-    return dict(zip(metrics, means, strict=True))
+    return dict(zip(metrics, (accelerator.reduce(total, "sum") / len(dev)).tolist(), strict=True))
 
 
 def learning_rate(step: int, total_steps: int, recipe: Recipe) -> float:

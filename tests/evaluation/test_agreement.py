@@ -11,9 +11,7 @@ def test_limits_by_hand():
     # Differences 1, 0, 1, 0: mean 0.5, variance (4 x 0.25) / 3.
     found = limits_of_agreement([1, 2, 3, 4], [2, 2, 4, 4])
     spread = (1 / 3) ** 0.5
-    assert found.bias == 0.5
-    assert found.low == pytest.approx(0.5 - 1.96 * spread)
-    assert found.high == pytest.approx(0.5 + 1.96 * spread)
+    assert found[:3] == pytest.approx((0.5, 0.5 - 1.96 * spread, 0.5 + 1.96 * spread))
     half = 3.182446 * spread / 2  # Student's t with three degrees of freedom, over the root of four
     assert found.bias_ci == pytest.approx((0.5 - half, 0.5 + half), abs=1e-5)
     of_limit = 3.182446 * spread * (1 / 4 + 1.96**2 / 6) ** 0.5
@@ -29,13 +27,6 @@ def test_ratios_are_the_same_on_logarithms_taken_back():
     # Turned round, a ratio becomes its inverse, and the limits change places.
     back = limits_of_agreement(measured, reference, ratio=True)
     np.testing.assert_allclose([1 / back.bias, 1 / back.high, 1 / back.low], [ratio.bias, ratio.low, ratio.high])
-
-
-def test_twice_the_area_correlates_perfectly_and_does_not_agree():
-    reference = np.array([1.0, 4, 9, 20])
-    assert np.corrcoef(reference, 2 * reference)[0, 1] == pytest.approx(1)
-    found = limits_of_agreement(reference, 2 * reference, ratio=True)
-    assert found[:3] == pytest.approx((2, 2, 2))
 
 
 def test_the_interval_of_a_limit_covers_the_true_limit():
@@ -69,11 +60,5 @@ def test_calibration_groups_by_the_score_whatever_the_order():
     assert (table["n"] * table["score"]).sum() == pytest.approx(score.sum())
     assert calibration_table([0.9, 0.8], [0.5, 0.6], groups=5)["n"].tolist() == [1, 1]
 
-
-@pytest.mark.parametrize(
-    ("score", "truth", "error"),
-    [([0.9], [0.9, 0.8], ShapeError), ([], [], DataError), ([np.nan, 0.5], [0.5, 0.5], DataError)],
-)
-def test_what_cannot_be_calibrated_is_refused(score, truth, error):
-    with pytest.raises(error):
-        calibration_table(score, truth)
+    with pytest.raises(DataError, match="calibration needs a finite score"):
+        calibration_table([np.nan, 0.5], [0.5, 0.5])

@@ -24,12 +24,10 @@ def rows_of(run, tested_on, fold, scores):
 @pytest.fixture
 def record(tmp_path):
     base = {"box": {"a": 0.5, "b": 0.7}, "zero-shot": {"a": 0.8, "b": 0.6}}
-    rows = rows_of(
-        "tuned sam", "near", 1, {name: {"a": dice["a"]} for name, dice in base.items()} | {"tuned": {"a": 0.9}}
-    )
-    rows += rows_of(
-        "tuned sam", "near", 2, {name: {"b": dice["b"]} for name, dice in base.items()} | {"tuned": {"b": 0.8}}
-    )
+    rows = []
+    for fold, case, dice in ((1, "a", 0.9), (2, "b", 0.8)):
+        of_fold = {name: {case: dices[case]} for name, dices in base.items()}
+        rows += rows_of("tuned sam", "near", fold, of_fold | {"tuned": {case: dice}})
     rows += rows_of("tuned sam", "far", 1, base | {"tuned": {"a": 0.7, "b": 0.5}})
     rows += rows_of("tuned sam", "far", 2, base | {"tuned": {"a": 0.9, "b": 0.5}})
     rows += rows_of("light", "near", None, base | {"zero-shot": {"a": 0.1, "b": 0.1}, "tuned": {"a": 0.2, "b": 0.2}})
@@ -40,10 +38,7 @@ def record(tmp_path):
 
 def test_each_run_is_a_model_and_what_all_share_is_there_once(record):
     table = runs_as_models(record, "near")
-    counts = table.groupby("model").size().to_dict()
-    assert counts == {
-        "box": 2, "mobile-sam zero-shot": 2, "lite-medsam zero-shot": 2, "tuned sam": 2, "light": 2, "U-Net": 2
-    }  # fmt: skip
+    assert set(table.groupby("model").size()) == {2}
     means = table.groupby("model")["dice"].mean().round(3).to_dict()
     assert means == {
         "box": 0.6, "mobile-sam zero-shot": 0.7, "lite-medsam zero-shot": 0.1, "tuned sam": 0.85, "light": 0.2,

