@@ -123,7 +123,7 @@ def _look_at(case: str, split: str, read: Callable[[str, str], _Pixels]) -> tupl
         return [(case, split, "unreadable", "error", str(error))], {}
     mask = values > full_scale / 2
     lesions = len(mask_to_boxes(mask, "components")) if mask.any() else 0
-    between = np.count_nonzero((values > 0) & (values < full_scale))
+    between = ((values > 0) & (values < full_scale)).mean()
     found = []
     if mask.shape != image.shape[:2]:
         size = "mask {1} x {0}, image {3} x {2}".format(*mask.shape, *image.shape)
@@ -135,8 +135,8 @@ def _look_at(case: str, split: str, read: Callable[[str, str], _Pixels]) -> tupl
     if lesions > 1:
         found.append(("several lesions", "note", f"{lesions} connected components"))
     if between:
-        share = f"{100 * between / values.size:.2f} % between 0 and {full_scale}"
-        found.append(("mask not binary", "note", f"{share}: JPEG noise, soft edges"))
+        detail = f"{100 * between:.2f} % between 0 and {full_scale}: JPEG noise, soft edges"
+        found.append(("mask not binary", "note", detail))
     row = dict(zip(_CASE, (case, split, *image.shape[:2], float(mask.mean()), lesions), strict=True))
     row |= {"digest": array_digest(image), "thumbnail": thumbnail(image)}
     return [(case, split, *finding) for finding in found], row

@@ -20,12 +20,9 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def perceptual_hash(thumbnails: np.ndarray) -> np.ndarray:
-    """64 bits that hardly change with size, compression and brightness: which low frequencies exceed their median.
+    """(N, 64) bits of (N, 32, 32) gray values that hardly change with size, compression and brightness.
 
-    Args:
-        thumbnails: (N, 32, 32) gray values.
-    Returns:
-        (N, 64) bool.
+    They say which of the low frequencies exceed their median.
     Source: Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, thesis, Hagenberg 2010.
     """
     lowest = fft.dctn(thumbnails, axes=(1, 2), norm="ortho")[:, :8, :8].reshape(len(thumbnails), 64)

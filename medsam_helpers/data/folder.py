@@ -29,12 +29,12 @@ class FolderIndex:
     @cached_property
     def stems(self) -> list[str]:
         """Every stem of an image, a mask or a split file, sorted."""
-        return sorted({*self.images, *self.masks, *(stem for stems in self.listed.values() for stem in stems)})
+        return sorted({*self.images, *self.masks}.union(*self.listed.values()))
 
     @cached_property
     def unlisted(self) -> list[str]:
         """The stems that no split gets, because `train.txt` and `val.txt` are both there and leave them out."""
-        listed = {stem for stems in self.listed.values() for stem in stems}
+        listed = set[str]().union(*self.listed.values())
         return [stem for stem in self.stems if stem not in listed] if {"train", "val"} <= set(self.listed) else []
 
     def broken(self) -> dict[str, tuple[str, str]]:
@@ -61,9 +61,8 @@ class FolderIndex:
 def folder_dataset(path: str | Path, selection: Selection) -> Dataset:
     """The cases of a folder with `images/` and `masks/`: files of one stem belong together, whatever their formats.
 
-    `train.txt` and `val.txt` hold one stem a line; with one of them, the other split gets the remaining stems; with
-    neither, a fixed seeded fifth is val. `dev.txt` may name the dev split, otherwise a seeded tenth of train is dev,
-    drawn before any limit is applied. `left_out` names stems that neither file lists, and files Pillow cannot read.
+    `train.txt`, `dev.txt` and `val.txt` hold one stem a line; what is not given is drawn as `make_splits` says, before
+    any limit is applied. `left_out` names stems that no file lists, and files Pillow cannot read.
 
     Args:
         path: the folder.

@@ -30,8 +30,7 @@ def everything(dataset: Dataset) -> Cases:
 def make_folds(dataset: Dataset, count: int, seed: int = 0) -> list[Dataset]:
     """The data set `count` times over, each time with another part as val: every case is scored once.
 
-    The parts depend on names and pixels alone. Near-duplicates stay in one part, or a model would be scored on what it
-    was trained on. Dev is a tenth of what is left.
+    The parts depend on names and pixels alone. Near-duplicates stay in one part. Dev is a tenth of what is left.
 
     Args:
         dataset: its own splits are pooled first.
@@ -71,10 +70,6 @@ def _groups(cases: Cases) -> list[list[str]]:
 
 def with_training_of(dataset: Dataset, other: Dataset) -> Dataset:
     """The data set with the train and dev cases of another added to its own; `DataError` where two have one name."""
-    return replace(
-        dataset,
-        name=f"{dataset.name}, with {len(other.train)} training cases of {other.name}",
-        train=pooled(dataset.train, other.train),
-        dev=pooled(dataset.dev, other.dev),
-        left_out=(*dataset.left_out, *other.left_out),
-    )
+    name = f"{dataset.name}, with {len(other.train)} training cases of {other.name}"
+    train, dev = pooled(dataset.train, other.train), pooled(dataset.dev, other.dev)
+    return replace(dataset, name=name, train=train, dev=dev, left_out=(*dataset.left_out, *other.left_out))

@@ -37,22 +37,16 @@ class HubSource:
 HUB_SOURCES = {
     "kvasir": HubSource(
         repo="kowndinya23/Kvasir-SEG",
-        licence=(
-            "CC BY 4.0, as the segmented polyps of HyperKvasir (Borgli et al., Scientific Data 7:283, 2020, "
-            "doi:10.1038/s41597-020-00622-y); Kvasir-SEG's own page says research and education"
-        ),
-        citation=(
-            "Jha et al., Kvasir-SEG: A Segmented Polyp Dataset, MMM 2020, doi:10.1007/978-3-030-37734-2_37, "
-            "arXiv:1911.07069"
-        ),
+        licence="CC BY 4.0, as the segmented polyps of HyperKvasir (Borgli et al., Scientific Data 7:283, 2020, "
+        "doi:10.1038/s41597-020-00622-y); Kvasir-SEG's own page says research and education",
+        citation="Jha et al., Kvasir-SEG: A Segmented Polyp Dataset, MMM 2020, doi:10.1007/978-3-030-37734-2_37, "
+        "arXiv:1911.07069",
     ),
     "breast": HubSource(
         repo="nielsr/breast-cancer",
         licence="not stated by the repository; its images look like BUSI's, whose authors ask to be cited",
-        citation=(
-            "Al-Dhabyani et al., Dataset of breast ultrasound images (BUSI), Data in Brief 28:104863, 2020, "
-            "doi:10.1016/j.dib.2019.104863"
-        ),
+        citation="Al-Dhabyani et al., Dataset of breast ultrasound images (BUSI), Data in Brief 28:104863, 2020, "
+        "doi:10.1016/j.dib.2019.104863",
     ),
 }
 
@@ -60,9 +54,8 @@ HUB_SOURCES = {
 def hub_dataset(name: str, selection: Selection) -> Dataset:
     """The cases of a data set of the hub: an `image` column and one of `annotation`, `label` or `mask`.
 
-    `validation` (or `val`, or `test`) is the val split; where there is only `train`, a fixed seeded fifth is. Dev is a
-    seeded tenth of train, drawn before any limit is applied. A `name` column names the cases, otherwise their row
-    does.
+    `validation` (or `val`, or `test`) is the val split; the rest is drawn as `make_splits` says, before any limit is
+    applied. A `name` column names the cases, otherwise their row does.
 
     Args:
         name: `kvasir`, `breast`, a repository of the hub, or the folder of a local copy of one.
@@ -118,10 +111,8 @@ def _undecoded(rows: datasets.Dataset, shown: str) -> tuple[datasets.Dataset, st
     masks = [column for column in _MASK_COLUMNS if column in pictures]
     if "image" not in pictures or len(masks) != 1:
         found = ", ".join(f"{column} ({type(kind).__name__})" for column, kind in rows.features.items())
-        one_of = ", ".join(_MASK_COLUMNS)
-        raise DataError(
-            f"{shown} has the columns {found}; needed are an Image column `image` and exactly one of {one_of}"
-        )
+        needed = f"an Image column `image` and exactly one of {', '.join(_MASK_COLUMNS)}"
+        raise DataError(f"{shown} has the columns {found}; needed are {needed}")
     encoded = datasets.Image(decode=False)
     return rows.cast_column("image", encoded).cast_column(masks[0], encoded), masks[0]
 
@@ -159,7 +150,7 @@ def hub_answers(url: str | None = None, timeout_s: float = 5.0) -> bool:
     if constants.HF_HUB_OFFLINE:
         return False
     try:
-        requests.head(url or constants.ENDPOINT, timeout=timeout_s, allow_redirects=True)
+        requests.head(url or constants.ENDPOINT, timeout=timeout_s)
     except requests.RequestException:
         return False
     return True

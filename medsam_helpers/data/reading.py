@@ -18,9 +18,8 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
     """Any image as upright 8-bit RGB.
 
     Transparent pixels are laid on black. The EXIF rotation is applied. Single-channel images of more than 8 bits
-    (`I;16`, `I`, `F`) are stretched linearly from their own minimum..maximum to 0..255, nothing clipped: absolute
-    values (Hounsfield units, say) are lost, so window those before saving if they matter. An image of one single value
-    becomes black. (Pillow reads colour PNG of 16 bits a channel as its upper 8 bits.)
+    (`I;16`, `I`, `F`) are stretched linearly from their own minimum..maximum to 0..255: window absolute values
+    (Hounsfield units, say) before saving if they matter. An image of one single value becomes black.
 
     Args:
         source: a path, or the bytes of an encoded file.
@@ -41,10 +40,10 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
 def read_mask(source: str | Path | bytes) -> np.ndarray:
     """Any mask file as booleans: a pixel belongs to the lesion when it exceeds half of the file's full scale.
 
-    The full scale is 1 if no value exceeds 1 (mode `1`, labels 0/1 of any type), 255 if none exceeds 255 (so JPEG noise
-    falls on its own side), 65535 beyond. A colour counts by its brightest channel, palettes by their colours,
-    transparent pixels as black. The EXIF rotation is applied only if the mask carries the tag itself. A mask that is
-    not blank yet stays below half of its full scale (labels 0, 1, 2, say) is refused: guessing would lose lesions.
+    The full scale is 1 if no value exceeds 1, 255 if none exceeds 255, 65535 beyond. A colour counts by its brightest
+    channel, palettes by their colours, transparent pixels as black. The EXIF rotation is applied only if the mask
+    carries the tag itself. A mask that is not blank yet stays below half of its full scale (labels 0, 1, 2, say) is
+    refused: guessing would lose lesions.
 
     Args:
         source: a path, or the bytes of an encoded file.

@@ -36,10 +36,7 @@ class Selection:
 
 
 def seeded_order(names: Sequence[str], seed: int) -> list[str]:
-    """The names in an order that depends on each name and the seed alone.
-
-    Sorting by a hash, unlike a shuffle, depends on no version of numpy and on no order of the names; one case more or
-    less leaves the order of the others as it is.
+    """The names in an order that depends on each name and the seed alone; one case more leaves the others in place.
 
     >>> seeded_order(["a", "b", "c", "d"], seed=0)
     ['b', 'a', 'c', 'd']
@@ -78,10 +75,10 @@ def make_splits(
     rest = seeded_order([name for name in names if name not in owner], seed)
     if "val" not in splits:
         splits["val"], rest = (rest, []) if "train" in splits else _hold_out(rest, 5)
-    train = seeded_order(splits.get("train", rest), seed)
+    splits.setdefault("train", rest)
     if "dev" not in splits:
-        splits["dev"], train = _hold_out(train, 10)
-    return {"train": train, "dev": seeded_order(splits["dev"], seed), "val": seeded_order(splits["val"], seed)}
+        splits["dev"], splits["train"] = _hold_out(seeded_order(splits["train"], seed), 10)
+    return {split: seeded_order(splits[split], seed) for split in SPLITS}
 
 
 def build_dataset(
@@ -101,9 +98,8 @@ def build_dataset(
         name: of the data set, as are `licence` and `citation`.
         splits: case names in the order that limits count in.
         load: reads one case, or raises `DataError`.
-        selection: how many good cases to take from each split, and whether to go on without the bad ones.
-        bad: cases known to be bad before pixels are read, each with the reason.
-        left_out: what the source itself left out, each with the reason.
+        selection: how many good cases of each split, and whether to go on without the bad ones.
+        bad, left_out: cases that are bad before pixels are read, and what the source left out, with the reasons.
     Raises:
         DataError: a case in use is bad and may not be skipped, or no case is left.
     """
@@ -113,9 +109,9 @@ def build_dataset(
         kept[split], found = _first_good(splits[split], selection.limits[split], load, bad, selection.skip_bad)
         bad |= found
     if bad and not selection.skip_bad:
-        count = f"{len(bad)} bad case{'s' if len(bad) > 1 else ''}"
-        head = f"{name}: {count}; mend them, or leave them out with skip_bad (--skip-bad):"
-        raise DataError(listing(head, list(bad.values())))
+        count = f"{len(bad)} bad case{'s' * (len(bad) > 1)}"
+        reasons = list(bad.values())
+        raise DataError(listing(f"{name}: {count}; mend them, or leave them out with skip_bad (--skip-bad):", reasons))
     if not any(splits.values()) or (bad and not any(kept.values())):
         raise DataError(listing(f"{name}: no usable case is left", list(bad.values())))
     train, dev, val = (Cases(kept[split], load) for split in SPLITS)
@@ -148,14 +144,12 @@ def _first_good(
         return bad.get(name, "")
 
     wanted = len(names) if limit is None else min(limit, len(names))
-    queue, kept, found = list(names), list[str](), dict[str, str]()
+    reason_of: dict[str, str] = {}  # empty for a good case
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes outside the interpreter's lock
-        while queue and len(kept) < wanted:
-            batch, queue = queue[: wanted - len(kept)], queue[wanted - len(kept) :]
+        while batch := names[len(reason_of) :][: wanted - list(reason_of.values()).count("")]:
             reasons = tqdm(pool.map(why_bad, batch), "check cases", len(batch), delay=2)
-            looked = dict(zip(batch, reasons, strict=True))
-            found |= {name: reason for name, reason in looked.items() if reason}
-            kept += [name for name, reason in looked.items() if not reason]
+            reason_of |= dict(zip(batch, reasons, strict=True))
             if not skip_bad:
                 break
-    return kept, found
+    kept = [name for name, reason in reason_of.items() if not reason]
+    return kept, {name: reason for name, reason in reason_of.items() if reason}

@@ -47,9 +47,7 @@ def phantom_dataset(
 
     Args:
         kind: see `draw_phantom`.
-        n_train: cases to learn from.
-        n_dev: cases to choose by.
-        n_val: cases to score once.
+        n_train, n_dev, n_val: number of cases.
         seed: another seed, another data set.
     Raises:
         ConfigError: unknown kind, or a number is no whole number from 0 up.

@@ -52,15 +52,9 @@ def draw_polyps(canvas: Canvas, visible: np.ndarray, rng: np.random.Generator) -
     round_top = np.maximum(1 - np.square(whole), 0)
     dome = np.minimum(2 * round_top, 1) ** 1.5 * 0.3 if kind == "flat" else round_top ** (1.2 - 0.7 * firm)
     lumps = 1 + rng.uniform(0.0, 0.12) * canvas.noise(rng, 0.35 * size)
-    return Polyps(
-        mask=(whole < 1) & visible,
-        cover=soft_step(whole, 1 + soft / 2, 1 - soft / 2),
-        firm=firm,
-        head=soft_step(head, 1 + soft / 2, 1 - soft / 2),
-        height=dome * lumps * (level * size * rng.uniform(0.5, 1.0) * (0.2 + 0.8 * clear)),
-        kind=kind,
-        clear=clear,
-    )
+    height = dome * lumps * (level * size * rng.uniform(0.5, 1.0) * (0.2 + 0.8 * clear))
+    cover, head = (soft_step(part, 1 + soft / 2, 1 - soft / 2) for part in (whole, head))
+    return Polyps((whole < 1) & visible, cover, head, height, firm, kind, clear)
 
 
 def _stalk(x: Field, y: Field, centre: np.ndarray, size: float, rng: np.random.Generator) -> list[Field]:

@@ -46,10 +46,10 @@ def draw_recorder(canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray,
     height, width = canvas.size_hw
     cut = rng.uniform(0.18, 0.33) * height
     inset = rng.uniform(0.04, 0.1) * height if rng.random() < 0.12 else 0
-    left, top, right, bottom = inset, inset / 2, width - inset, height - inset / 2
     sheet = Image.new("L", (width, height))
     pen = ImageDraw.Draw(sheet)
-    xs, ys = (left, left + cut, right - cut, right), (top, top + cut, bottom - cut, bottom)
+    ends = ((inset, width - inset), (inset / 2, height - inset / 2))
+    xs, ys = ((low, low + cut, high - cut, high) for low, high in ends)
     corners = ((1, 0), (2, 0), (3, 1), (3, 2), (2, 3), (1, 3), (0, 2), (0, 1))
     pen.polygon([(xs[i], ys[j]) for i, j in corners], fill=255)
     box = [0, round(rng.uniform(0.62, 0.75) * height), round(rng.uniform(0.25, 0.4) * width), height]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,21 +19,14 @@ from medsam_helpers.prompts import jitter_boxes, mask_to_boxes
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.training.recipes import Recipe
 
-
-class _View(NamedTuple):
-    """One view of a case: where its embedding is found, its boxes (N, 4), and a target (h, w) bool for each box."""
-
-    image_digest: str
-    transform: ImageTransform
-    boxes: np.ndarray
-    targets: list[Tensor]
+_View = tuple[str, ImageTransform, np.ndarray, list[Tensor]]
+"""Of a view of a case: digest of its image, transform, boxes (N, 4), and a target (h, w) bool for each box."""
 
 
 class PromptedCases(Dataset):
     """Training examples: a cached embedding, a box jittered anew each epoch, the target in the mask space.
 
-    The draw of epoch e and case i depends on (seed, e, i) alone, so that a resumed run sees what an
-    uninterrupted one would have seen, on any number of processes. Set `epoch` before each pass.
+    The draw of epoch e and case i depends on (seed, e, i) alone, as resuming needs. Set `epoch` before each pass.
 
     Args:
         cases: decoded once, here; only boxes and small targets are kept.
@@ -72,13 +64,13 @@ class PromptedCases(Dataset):
             transform, boxes = transform_of(case.size_hw), mask_to_boxes(case.mask, recipe.box_mode)
             masks = [case.mask & fill_box(box, case.size_hw) for box in boxes]  # what each box asks for
             targets = [transform.mask_to_target(mask, recipe.loss_size).bool() for mask in masks]
-            return _View(case.image_digest, transform, boxes, targets)
+            return case.image_digest, transform, boxes, targets
 
         for case in tqdm(cases, desc="reading cases", leave=False, disable=None if show_progress else True):
             times = recipe.oversampling if len(mask_to_boxes(case.mask, "components")) > 1 else 1
             self.digests += [case.digest] * times
             self._views += [[seen(view_of(case, view)) for view in recipe.views]] * times
-        if recipe.augment is True and self._views and store[self._views[0][0].image_digest].shape[0] != 3:
+        if recipe.augment is True and self._views and store[self._views[0][0][0]].shape[0] != 3:
             raise ConfigError("augment changes pixels, and this model is trained on cached embeddings: use views")
 
     def __len__(self) -> int:
@@ -87,16 +79,16 @@ class PromptedCases(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """`image_embeddings` (256, 64, 64), `input_boxes` (1, 4) in the model space, `target` (1, h, w) in {0, 1}."""
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        view = self._views[index][rng.integers(len(self._views[index]))]
-        chosen = rng.integers(len(view.boxes))
-        features, target = self.store[view.image_digest].float(), view.targets[chosen]
+        digest, transform, boxes, targets = self._views[index][rng.integers(len(self._views[index]))]
+        chosen = rng.integers(len(boxes))
+        features, target = self.store[digest].float(), targets[chosen]
         if self.augment:  # what comes out is a picture of its own: the box goes round its target
             features, target = self.augment(features, target, rng)
             box = jitter_boxes(mask_to_boxes(target.numpy()), tuple(target.shape), self.recipe.jitter_1024, rng)
-            box = box * np.float32(view.transform.model_size / target.shape[-1])
+            box = box * np.float32(transform.model_size / target.shape[-1])
         else:
-            moved = jitter_boxes(view.boxes[[chosen]], view.transform.original_hw, self.recipe.jitter_1024, rng)
-            box = view.transform.to_model(moved)
+            box = jitter_boxes(boxes[[chosen]], transform.original_hw, self.recipe.jitter_1024, rng)
+            box = transform.to_model(box)
         return {"image_embeddings": features, "input_boxes": torch.from_numpy(box), "target": target.float()[None]}
 
 

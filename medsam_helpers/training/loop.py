@@ -99,7 +99,7 @@ def fit(
         project_dir=output,
         cpu=default_device().type == "cpu",
     )
-    device = accelerator.device
+    device, judge = accelerator.device, "dev_dice" if recipe.metric == "dice" else "dev_score"
     precision = effective_precision(recipe.precision, device)
     info, parameters = model_info(model), freeze_all_but(model, recipe.trainable)
     examples = PromptedCases(train, store, info.transform, recipe, seed, show_progress)
@@ -114,7 +114,6 @@ def fit(
         "start": start,
     }
     identity = {name: value for name, value in identity.items() if value is not None}
-    judge = "dev_dice" if recipe.metric == "dice" else "dev_score"
     state = TrainingState.open(output / STATE_FILE, identity, judge)
 
     wrapped, loader = accelerator.prepare(model, DataLoader(examples, recipe.batch, sampler=EpochOrder(examples)))
@@ -145,7 +144,7 @@ def fit(
     if state.epoch < 0:  # nothing done yet: epoch 0 is the model as it came
         finish_epoch({"loss": float("nan"), "lr": 0.0, "seconds": 0.0})
 
-    done, total = state.epoch * steps_per_epoch, recipe.epochs * steps_per_epoch
+    total, done = recipe.epochs * steps_per_epoch, state.epoch * steps_per_epoch
     rate_of = learning_rate if isinstance(recipe.schedule, str) else recipe.schedule
     quiet = not show_progress or not accelerator.is_main_process
     with tqdm(total=total, initial=done, desc=f"fine-tune ({precision})", unit="step", disable=quiet) as bar:
@@ -167,5 +166,5 @@ def fit(
     model.load_state_dict(state.best, strict=False)
     model.eval().requires_grad_(False)
     history = pd.DataFrame(state.history).rename_axis("epoch").reset_index()
-    best_dice = float(history["dev_dice"][state.best_epoch])
-    return FitResult(history, state.best_epoch, best_dice, precision, float(history["seconds"].sum()))
+    best, seconds = float(history["dev_dice"][state.best_epoch]), float(history["seconds"].sum())
+    return FitResult(history, state.best_epoch, best, precision, seconds)

@@ -24,9 +24,8 @@ _GROUPS = ("current", "best", "average", "optimizer")
 class TrainingState:
     """Where a run stands after its last whole epoch.
 
-    `identity` says which run this is (recipe, seed, data, base): a file of another run is refused, not overwritten.
-    Epoch 0 is the model before training; `epoch` is -1 until it was scored. Epochs are judged by `judge`, a column of
-    the history, higher is better.
+    `identity` says which run this is (recipe, seed, data, base). Epoch 0 is the model before training; `epoch` is -1
+    until it was scored. Epochs are judged by `judge`, a column of the history, higher is better.
     """
 
     path: Path

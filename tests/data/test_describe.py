@@ -26,16 +26,10 @@ def dataset(train, dev=(), val=()):
 
 def test_a_case_by_hand():
     found = describe_case(case("a", rectangle(10, 20, 30, 70)))
-    assert found == {
-        "height": 50,
-        "width": 100,
-        "lesion_share": 0.08,
-        "lesions": 1,
-        "centre_x": pytest.approx(0.5),
-        "centre_y": pytest.approx(0.3),
-        "lesion_gray": 200,
-        "rim_gray": 100,
-    }
+    assert found == pytest.approx(
+        {"height": 50, "width": 100, "lesion_share": 0.08, "lesions": 1}
+        | {"centre_x": 0.5, "centre_y": 0.3, "lesion_gray": 200, "rim_gray": 100}
+    )
 
 
 def test_the_rim_is_narrow_and_leaves_out_the_recorders_black():
@@ -47,28 +41,15 @@ def test_the_rim_is_narrow_and_leaves_out_the_recorders_black():
     assert describe_case(Case("a", image, mask))["rim_gray"] == 100
     image[~mask] = 0
     assert np.isnan(describe_case(Case("a", image, mask))["rim_gray"])
-
-
-def test_an_empty_mask_is_refused():
     with pytest.raises(PromptError, match="empty"):
         describe_case(case("a", np.zeros((20, 30), bool)))
 
 
-def test_rows_agree_with_the_audit(capsys):
+def test_rows_agree_with_the_audit():
     two = rectangle(5, 15, 5, 15) | rectangle(30, 45, 60, 90)
-    data = dataset(
-        [case("a", rectangle(0, 9, 0, 9)), case("b", two)],
-        [case("c", rectangle(0, 40, 9, 20))],
-        [case("d", rectangle(1, 3, 4, 8, (60, 40)))],
-    )
+    data = dataset([case("a", rectangle(0, 9, 0, 9)), case("b", two)], (), [case("c", rectangle(1, 3, 4, 8, (60, 40)))])
     table = describe(data, show_progress=False)
-    assert table["case"].tolist() == list("abcd")
-    assert table["split"].tolist() == ["train", "train", "dev", "val"]
-    assert table["lesions"].tolist() == [1, 2, 1, 1]
+    assert table["lesions"].tolist() == [1, 2, 1]
     cases = audit(data, show_progress=False).cases
     assert table[cases.columns].equals(cases)
-    assert capsys.readouterr().err == ""
-
-
-def test_an_empty_data_set_gives_an_empty_table():
     assert describe(dataset([]), show_progress=False).empty

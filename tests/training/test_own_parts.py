@@ -37,6 +37,7 @@ def test_a_notebooks_function_is_its_source_wherever_it_stands():
 
 
 def weighted(weight, scale=1.0):
+    @functools.wraps(nn.functional.mse_loss)  # as a decorator does; what counts is the code here
     def loss(logits, target, power=2):
         return scale * (weight * (logits - target) ** power).mean()
 
@@ -52,19 +53,15 @@ def weighted(weight, scale=1.0):
         (weighted(1, weighted(2)), weighted(1, weighted(3))),  # a callable that it closes over
         (functools.partial(weighted(2), power=2), functools.partial(weighted(2), power=3)),
         (nn.BCEWithLogitsLoss(reduction="mean"), nn.BCEWithLogitsLoss(reduction="sum")),
+        (nn.Sequential(nn.PReLU(1, 0.1)), nn.Sequential(nn.PReLU(1, 0.2))),  # by its weights
     ],
 )
 def test_another_value_is_another_identity_and_the_same_one_the_same(one, other):
-    assert source_identity(one) == source_identity(copy.deepcopy(one)) != source_identity(other)
+    same = copy.deepcopy(one)
+    if isinstance(same, nn.Module):
+        same.eval()  # a network's mode does not count
+    assert source_identity(one) == source_identity(same) != source_identity(other)
     assert "0x" not in json.dumps(source_identity(one))
-
-
-def test_a_networks_weights_count_and_its_mode_does_not():
-    network = nn.Sequential(nn.Linear(2, 1))
-    before = source_identity(network)
-    assert source_identity(network.eval()) == before
-    nn.init.constant_(network[0].bias, 7.0)
-    assert source_identity(network) != before
 
 
 def test_global_values_count_and_global_functions_do_not():
@@ -89,21 +86,6 @@ def test_an_object_is_its_methods_and_attributes():
     assert "self.beta * logits.mean()" in first["class"]["members"]["__call__"]["source"]
     assert source_identity(Tversky(0.7)) != first
     assert source_identity(Tversky(0.3).__call__)["self"] == first
-
-
-def test_a_decorator_counts_too():
-    def times(factor):
-        def decorate(function):
-            @functools.wraps(function)
-            def wrapped(*values):
-                return factor * function(*values)
-
-            return wrapped
-
-        return decorate
-
-    assert source_identity(times(2)(weighted(1))) != source_identity(times(3)(weighted(1)))
-    assert source_identity(times(2)(weighted(1))) != source_identity(times(2)(weighted(2)))
 
 
 def without_source(name="loss"):
