@@ -1,7 +1,6 @@
 """Training: it learns, it resumes in the same weights, and two processes take the steps of one."""
 
 import copy
-import itertools
 import os
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from helpers import draw_discs, make_tiny_sam
 from safetensors.torch import load_file
 
 from medsam_helpers.data.views import views_of
-from medsam_helpers.errors import ConfigError, DataError, TrainingError
+from medsam_helpers.errors import ConfigError, TrainingError
 from medsam_helpers.runs.finetune import embed_cases
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.segmenter import Segmenter
@@ -68,7 +67,6 @@ def test_training_lowers_the_loss_and_leaves_the_encoder_alone(setting, tmp_path
     before = setting[0].state_dict()
     model, result = train(setting, tmp_path / "run", RECIPE.but(epochs=15, lr=3e-3))
     history = result.history
-    assert list(history.columns) == ["epoch", "loss", "lr", "seconds", "dev_dice"]
     assert list(history["epoch"]) == list(range(16))
     assert np.isnan(history["loss"][0]), "epoch 0 is the model before training"
     assert history["loss"].iloc[-1] < 0.7 * history["loss"][1]
@@ -78,19 +76,9 @@ def test_training_lowers_the_loss_and_leaves_the_encoder_alone(setting, tmp_path
     assert changed == {"mask_decoder"}
     assert result.best_epoch == history["dev_dice"].idxmax()
     assert_same(weights_of(model), group_of(tmp_path / "run", "best"))
-
-
-def test_a_run_that_gets_no_better_stops_as_told_and_keeps_the_zero_shot_weights(setting, tmp_path):
-    model, result = train(setting, tmp_path / "run", RECIPE.but(epochs=20, lr=1e-12, patience=2))
-    assert result.best_epoch == 0
-    assert len(result.history) == 3, "epoch 0 stays the best, so epoch 2 is the last"
-    assert_same(weights_of(model), weights_of(setting[0]))
-
-
-def test_equal_seeds_end_in_equal_weights_and_others_do_not(setting, tmp_path):
-    runs = [train(setting, tmp_path / name, seed=seed)[0] for name, seed in (("a", 1), ("b", 1), ("c", 2))]
-    assert_same(weights_of(runs[0]), weights_of(runs[1]))
-    assert not torch.equal(runs[0].mask_decoder.iou_token.weight, runs[2].mask_decoder.iou_token.weight)
+    still, result = train(setting, tmp_path / "no better", RECIPE.but(epochs=20, lr=1e-12, patience=2))
+    assert (result.best_epoch, len(result.history)) == (0, 3), "epoch 0 stays the best, so epoch 2 is the last"
+    assert_same(weights_of(still), weights_of(setting[0]))
 
 
 class StopAt:
@@ -112,8 +100,7 @@ class StopAt:
         return self.store[digest]
 
 
-@pytest.mark.parametrize("lookups", [1, 20], ids="lookup {}".format)
-@pytest.mark.parametrize("changes", [{"accumulation": 1}, {"accumulation": 3}, {"ema_decay": 0.9}], ids=str)
+@pytest.mark.parametrize(("lookups", "changes"), [(1, {}), (20, {"accumulation": 3}), (20, {"ema_decay": 0.9})])
 def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(setting, tmp_path, lookups, changes):
     recipe = RECIPE.but(warmup_steps=2, **changes)
     whole, expected = train(setting, tmp_path / "whole", recipe)
@@ -122,10 +109,10 @@ def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(setting,
         train((model, train_cases, dev, StopAt(store, lookups)), tmp_path / "stopped", recipe)
     resumed, result = train(setting, tmp_path / "stopped", recipe)
     assert_same(weights_of(resumed), weights_of(whole))
-    last = [load_file(tmp_path / name / STATE_FILE) for name in ("whole", "stopped")]
-    assert_same(*last)
-    columns = ["epoch", "loss", "lr", "dev_dice"]
-    assert result.history[columns].equals(expected.history[columns])
+    assert_same(*(load_file(tmp_path / name / STATE_FILE) for name in ("whole", "stopped")))
+    assert result.history.drop(columns="seconds").equals(expected.history.drop(columns="seconds"))
+    other, _ = train(setting, tmp_path / "other seed", recipe, seed=2)
+    assert not torch.equal(other.mask_decoder.iou_token.weight, whole.mask_decoder.iou_token.weight)
 
 
 def test_what_dev_scores_and_what_is_kept_is_the_average_and_training_goes_on_from_its_own_weights(setting, tmp_path):
@@ -160,15 +147,8 @@ SCRIPT = """
 def run_script(root, body, *launcher):
     script = root / "script.py"
     script.write_text(textwrap.dedent(SCRIPT).format(tests=str(TESTS), root=str(root), body=body))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *launcher, str(script)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    command, environment = [sys.executable, *launcher, str(script)], {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_a_killed_run_ends_in_the_weights_of_an_uninterrupted_one(setting, tmp_path):
@@ -188,8 +168,8 @@ def test_a_killed_run_ends_in_the_weights_of_an_uninterrupted_one(setting, tmp_p
 
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path):
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone")
     body = 'train(setting, root / "run", RECIPE.but(batch=4))'
     done = run_script(tmp_path / "two", f"{body}; print('of', PartialState().num_processes)", *launcher)
@@ -198,8 +178,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     assert run_script(tmp_path / "one", body).returncode == 0
     first, second = (group_of(tmp_path / name / "run", "current") for name in ("one", "two"))
     start = weights_of(make_tiny_sam())
-    for key, weight in first.items():
-        torch.testing.assert_close(weight, second[key], atol=2e-4, rtol=1e-2)
+    torch.testing.assert_close(first, second, atol=2e-4, rtol=1e-2)
     moved = max((first[key] - start[key]).abs().max().item() for key in first)
     assert moved > 1e-3, "the tolerance must be small against what training moved"
 
@@ -212,8 +191,6 @@ def test_a_finished_run_returns_at_once_and_its_folder_is_refused_to_another(set
     assert second.history.equals(first.history)
     with pytest.raises(ConfigError, match=r"holds a run with other settings \(lr is 0.001, asked for 0.002\)"):
         train(setting, tmp_path / "run", RECIPE.but(lr=2e-3))
-    with pytest.raises(ConfigError, match="start is the default, asked for aaaa"):
-        train(setting, tmp_path / "run", start="a" * 64)
     assert (tmp_path / "run" / STATE_FILE).read_bytes() == before
 
 
@@ -228,12 +205,9 @@ def test_accumulated_batches_are_one_large_batch(setting, tmp_path):
 
 
 def test_recipes_of_several_precisions_train_in_one_process_each_in_its_own(setting, tmp_path):
-    runs = {
-        precision: train(setting, tmp_path / precision, RECIPE.but(precision=precision))
-        for precision in ("bf16", "fp32")
-    }
-    assert [result.precision for _, result in runs.values()] == ["bf16", "fp32"]
-    losses = {precision: result.history["loss"][1] for precision, (_, result) in runs.items()}
+    runs = [train(setting, tmp_path / name, RECIPE.but(precision=name))[1] for name in ("bf16", "fp32")]
+    assert [result.precision for result in runs] == ["bf16", "fp32"]
+    losses = {result.precision: result.history["loss"][1] for result in runs}
     assert losses["bf16"] != losses["fp32"]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
     with pytest.warns(UserWarning, match="fp16 needs CUDA"):
@@ -257,36 +231,20 @@ def test_every_recipe_trains(setting, tmp_path, name):
     assert result.history["lr"][1] > 0
 
 
-def test_nothing_to_train_on_is_said(setting, tmp_path):
-    model, cases, dev, store = setting
-    with pytest.raises(DataError, match="needs cases in train and in dev, got 0 and 3"):
-        train((model, cases[:0], dev, store), tmp_path / "run")
-    empty = EmbeddingStore(tmp_path / "empty", {})
-    with pytest.raises(DataError, match="disc-0: no embedding of this image"):
-        train((model, cases, dev, empty), tmp_path / "run")
-
-
 def test_the_rate_rises_and_falls_as_the_recipe_says():
     recipe = Recipe(name="r", lr=1.0, lr_min=0.1, warmup_steps=4)
-    rates = [learning_rate(step, 24, recipe) for step in range(25)]
-    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
-    assert rates[4] == 1.0
-    assert rates[14] == pytest.approx(0.55)
-    assert rates[24] == pytest.approx(0.1)
-    assert all(a >= b for a, b in itertools.pairwise(rates[4:]))
+    rates = [learning_rate(step, 24, recipe) for step in (0, 1, 2, 3, 4, 14, 24)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 0.55, 0.1])
 
 
 def test_the_loss_at_a_larger_size_is_another_loss_and_at_the_decoders_own_the_same(setting, tmp_path):
-    sizes = {"plain": None, "own": 64, "fine": 128}
-    losses = {
-        name: train(setting, tmp_path / name, RECIPE.but(loss_size=n))[1].history["loss"] for name, n in sizes.items()
-    }
-    assert list(losses["own"][1:]) == list(losses["plain"][1:])
-    assert losses["fine"][1] != losses["plain"][1]
-    assert losses["fine"].iloc[-1] < losses["fine"][1]
-
-
-# --- parts of the reader's own ---
+    plain, own, fine = (
+        list(train(setting, tmp_path / str(size), RECIPE.but(loss_size=size))[1].history["loss"][1:])
+        for size in (None, 64, 128)
+    )
+    assert own == plain
+    assert fine[0] != plain[0]
+    assert fine[-1] < fine[0]
 
 
 def mean_distance(logits, target):
@@ -302,8 +260,10 @@ def test_a_run_takes_a_readers_own_loss_optimiser_schedule_and_metric(setting, t
         assert prediction.dtype == reference.dtype == bool
         return 1 - prediction[~reference].mean()
 
-    own = RECIPE.but(loss=mean_distance, schedule=halving, metric=specificity, epochs=1)
-    own = own.but(optimizer=lambda parameters, lr, weight_decay: torch.optim.SGD(parameters, lr, momentum=0.9))
+    def momentum(parameters, lr, weight_decay):
+        return torch.optim.SGD(parameters, lr, momentum=0.9)
+
+    own = RECIPE.but(loss=mean_distance, schedule=halving, metric=specificity, optimizer=momentum, epochs=1)
     model, result = train(setting, tmp_path / "run", own)
     assert list(result.history.columns) == ["epoch", "loss", "lr", "seconds", "dev_dice", "dev_score"]
     assert result.best_epoch == result.history["dev_score"].idxmax()
@@ -312,15 +272,6 @@ def test_a_run_takes_a_readers_own_loss_optimiser_schedule_and_metric(setting, t
     assert {key.split("/")[1] for key in group_of(tmp_path / "run", "optimizer")} == {"momentum_buffer"}
     again, _ = train(setting, tmp_path / "run", own)
     assert_same(weights_of(model), weights_of(again))
-
-
-def test_another_body_under_the_same_name_is_another_run(setting, tmp_path):
-    def weighted(weight):
-        return lambda logits, target: weight * mean_distance(logits, target)
-
-    train(setting, tmp_path / "run", RECIPE.but(loss=weighted(1), epochs=1))
-    with pytest.raises(ConfigError, match="holds a run with other settings"):
-        train(setting, tmp_path / "run", RECIPE.but(loss=weighted(2), epochs=1))
 
 
 @pytest.mark.parametrize(
@@ -332,7 +283,6 @@ def test_another_body_under_the_same_name_is_another_run(setting, tmp_path):
         ({"optimizer": lambda parameters, lr, decay: None}, "the optimizer must return a torch.optim.Optimizer"),
         ({"metric": lambda p, r: float("nan")}, "disc-7: the metric must return a finite number"),
     ],
-    ids=["no scalar", "no gradient", "not finite", "no optimizer", "no number"],
 )
 def test_an_own_part_that_returns_something_else_is_told_at_the_first_step(setting, tmp_path, part, told):
     with pytest.raises(TrainingError, match=told):
