@@ -7,8 +7,7 @@ from scipy import ndimage
 
 from medsam_helpers.prompts import deepest_pixel
 
-_DARK = 30
-"""Gray values up to this are the recorder's black, not tissue."""
+_DARK = 30  # gray values up to this are the recorder's black, not tissue
 
 
 def correcting_click(mask: np.ndarray, truth: np.ndarray) -> list[float] | None:

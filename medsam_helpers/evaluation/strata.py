@@ -40,13 +40,12 @@ def scores_by(
         features: as `lesion_features` gives them, of all the table's cases; more cases do no harm.
         feature: one of their columns.
         prompt: one of the table's prompts.
-        edges: limits of the groups, each `[low, high)`; cases beyond them are left out. None cuts into `groups` of as
-            many cases each, ties together.
-        groups: their number.
+        edges: limits of the groups, each `[low, high)`; cases beyond them are left out.
+        groups: without edges, into how many groups of as many cases each, ties together.
         metric: one of `METRICS`.
     Returns:
-        One row a group and model, groups in order of the feature: `group` (its number from 0), `from`, `to` (least and
-        largest value of the feature in it), `model`, `n` cases, `mean` and its 95 % bootstrap interval `low`, `high`.
+        One row a group and model: `group` (its number from 0), `from`, `to` (least and largest value of the feature
+        in it), `model`, `n` cases, `mean` and its 95 % bootstrap interval `low`, `high`.
     Raises:
         ConfigError: no such feature, prompt or metric.
         DataError: a case of the table has no features.
@@ -65,11 +64,10 @@ def scores_by(
         number = pd.cut(value, list(edges), right=False, labels=False)
     found = []
     for group in sorted(number.dropna().unique()):
-        inside = number == group
-        place = {"group": int(group), "from": value[inside].min(), "to": value[inside].max()}
+        values = value[number == group]
         for model in by_case:
-            scored = by_case.loc[inside, model].dropna()
+            scored = by_case.loc[values.index, model].dropna()
             if len(scored):
                 mean = bootstrap_mean(np.asarray(scored))
-                found.append(place | {"model": model, "n": len(scored)} | mean._asdict())
+                found.append([int(group), values.min(), values.max(), model, len(scored), *mean])
     return pd.DataFrame(found, columns=["group", "from", "to", "model", "n", "mean", "low", "high"])

@@ -1,7 +1,4 @@
-"""Random changes of an image and its mask, anew each time: for a network that sees pixels.
-
-A decoder behind a frozen encoder gets the few views of `data.views` instead: each needs an embedding of its own.
-"""
+"""Random changes of an image and its mask, for a network that sees pixels; a decoder gets the views of `data.views`."""
 
 from __future__ import annotations
 
