@@ -52,7 +52,7 @@ def source_identity(part: Any) -> Any:
     """
     try:
         return json.loads(json.dumps(part, default=_form), parse_constant=str)
-    except (OSError, SyntaxError, TypeError, ValueError) as error:
+    except (AttributeError, OSError, SyntaxError, TypeError, ValueError) as error:
         name = getattr(part, "__qualname__", type(part).__qualname__)
         raise ConfigError(
             f"{name} has no source that can be read, or no form that lasts ({error}). Give your part an attribute "
