@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.prompts import BoxMode
 from medsam_helpers.settings import Settings, Words, split_words
 
-# Spelt out, since importing what they name takes seconds; tests hold both in step.
+# Spelt out, since importing what they name takes seconds; tests hold both in step. Aliases: as older records call it.
 LossName = Literal["bce", "dice", "focal", "dice_bce", "dice_ce", "dice_ce_squared", "sam"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ViewName = Literal["as-is", "mirrored", "upside-down", "turned", "quarter-left", "quarter-right", "brighter", "darker"]
@@ -60,7 +60,7 @@ class Recipe(Settings):
     """One box round everything, or one (drawn anew each epoch) of the components."""
     clip_norm: float = Field(1.0, gt=0)
     """Largest norm of the gradient."""
-    ema_decay: float = Field(0.0, ge=0, lt=1)
+    ema_decay: float = Field(0.0, ge=0, lt=1, validation_alias=AliasChoices("ema_decay", "average_decay"))
     """Of the exponential moving average of the weights, which dev scores and which is kept; 0: the last step's."""
     loss_size: int | None = Field(None, ge=1)
     """Side of the square that the loss is computed on, logits enlarged to it; default: the decoder's own, 256."""
@@ -70,7 +70,7 @@ class Recipe(Settings):
     """Parts whose weights change; last_stage is one in the models named so."""
     augment: bool | Part = False
     """Change each image at random on the way; for a network that sees pixels (a U-Net)."""
-    oversampling: int = Field(1, ge=1)
+    oversampling: int = Field(1, ge=1, validation_alias=AliasChoices("oversampling", "several_times"))
     """How often an epoch shows an image with several lesions, the hardest prompt under one box round all."""
 
     @field_validator("trainable")

@@ -171,7 +171,8 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone")
-    body = 'train(setting, root / "run", RECIPE.but(batch=4))'
+    # Whole batches: accelerate fills up a last one that is not, with cases that then count twice.
+    body = 'train((setting[0], setting[1][:4], *setting[2:]), root / "run", RECIPE.but(batch=4))'
     done = run_script(tmp_path / "two", f"{body}; print('of', PartialState().num_processes)", *launcher)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("of 2") == 2, "they know of each other"
