@@ -25,7 +25,7 @@ from medsam_helpers.training.state import STATE_FILE
 
 @pytest.fixture
 def plan(tmp_path, monkeypatch, mlflow_server):
-    """A plan on discs and a tiny model, in a cache of its own: real worker processes in a few seconds."""
+    """A plan on discs and a tiny model, in a cache of its own: real worker processes."""
     monkeypatch.setenv("MEDSAM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     make_tiny_sam().save_pretrained(tmp_path / "tiny")
