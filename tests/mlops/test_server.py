@@ -1,6 +1,7 @@
 """The server: its data outlives it, a taken port is told, no worker stays behind."""
 
 import signal
+import socket
 import sys
 
 import psutil
@@ -28,11 +29,13 @@ def test_the_server_keeps_its_data_over_a_restart_at_another_port(tmp_path):
     assert oct((tmp_path / "webhook.key").stat().st_mode)[-3:] == "600"
 
 
-def test_a_taken_port_is_told(mlflow_server, monkeypatch):
+def test_a_taken_port_is_told(monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(sys, "argv", ["server", "--port", str(mlflow_server.port)])
-    with pytest.raises(SystemExit, match=f"make mlops: port {mlflow_server.port} is taken"):
-        server.main()
+    with socket.create_server((server.HOST, 0)) as taken:
+        port = str(taken.getsockname()[1])
+        monkeypatch.setattr(sys, "argv", ["server", "--port", port])
+        with pytest.raises(SystemExit, match=f"make mlops: port {port} is taken"):
+            server.main()
 
 
 def test_a_server_that_ends_at_once_is_told_with_its_log(tmp_path):
