@@ -1,4 +1,4 @@
-"""What a run does to the machine: MLflow's monitors of processor, memory and GPUs, and each process's own share."""
+"""What a run does to the machine: MLflow's monitors, and each process's own share."""
 
 from __future__ import annotations
 
@@ -15,32 +15,18 @@ from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from medsam_helpers.mlops.journal import Journal
 
 
-class ProcessMonitor(CPUMonitor):
-    """Processor time (percent of one core) and memory (megabytes, on a GPU too) of process `number` of a run."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self._own, self._process = f"process_{number}", psutil.Process()
-        self._process.cpu_percent()  # measured from the call before
-
-    def collect_metrics(self) -> None:
-        """Take a sample."""
-        self._metrics[f"{self._own}_cpu_utilization_percentage"].append(self._process.cpu_percent())
-        self._metrics[f"{self._own}_memory_usage_megabytes"].append(self._process.memory_info().rss / 1e6)
-        if torch.cuda.is_initialized():
-            self._metrics[f"{self._own}_gpu_memory_megabytes"].append(torch.cuda.memory_reserved() / 1e6)
-
-
 class HardwareMonitor(threading.Thread):
-    """Writes `system/...` metrics to a journal every `interval_s` seconds, and once more when it is stopped.
+    """Writes `system/...` metrics to a journal every `interval_s` seconds and when it is stopped.
 
-    Each process of a distributed run tells its own share; process 0 the machine and its GPUs too.
+    Each process of a distributed run tells its own share (percent of one core, megabytes), process 0 the machine too.
     """
 
     def __init__(self, journal: Journal, process_number: int, interval_s: float) -> None:
         super().__init__(name="hardware monitor", daemon=True)
         self._journal, self._interval, self._stopped = journal, interval_s, threading.Event()
-        self._monitors: list[BaseMetricsMonitor] = [ProcessMonitor(process_number)]
+        self._own, self._process = f"system/process_{process_number}", psutil.Process()
+        self._process.cpu_percent()  # measured from the call before
+        self._monitors: list[BaseMetricsMonitor] = []
         if process_number == 0:
             self._monitors.append(CPUMonitor())
             with contextlib.suppress(RuntimeError, ImportError):  # no GPU, or no driver
@@ -50,7 +36,10 @@ class HardwareMonitor(threading.Thread):
         started, more = time.monotonic(), True
         while more:
             more = not self._stopped.wait(self._interval)
-            values: dict[str, float] = {}
+            values = {f"{self._own}_cpu_utilization_percentage": self._process.cpu_percent()}
+            values[f"{self._own}_memory_usage_megabytes"] = self._process.memory_info().rss / 1e6
+            if torch.cuda.is_initialized():
+                values[f"{self._own}_gpu_memory_megabytes"] = torch.cuda.memory_reserved() / 1e6
             for monitor in self._monitors:
                 monitor.collect_metrics()
                 values |= {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}

@@ -10,14 +10,14 @@ import json
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import requests
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -53,19 +53,6 @@ class Journal:
             self._file.write(line + "\n")
             self._file.flush()
 
-    def begin(self, **about: Any) -> str:
-        """The key of the folder's run, by which it is known before it has an id; a run that is there goes on.
-
-        Args:
-            about: experiment, name, tags and parent (another run's key, or None) of a new run.
-        """
-        if known := start_record(self.path.parent):
-            self.write("resume")
-            return known["key"]
-        key = uuid.uuid4().hex
-        self.write("start", key=key, **about)
-        return key
-
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
@@ -100,90 +87,84 @@ class Delivery:
     """
 
     def __init__(self, folder: Path, uri: str) -> None:
-        self.folder, self.uri, self.client = folder, uri, MlflowClient(uri)
+        self.folder, self.client, self.run_id = folder, MlflowClient(uri), ""
         start = start_record(folder)
         if start is None:
             raise DataError(f"{folder}: holds no journal of a run")
-        self.start, self.run_id = start, ""
-        self._places: dict[str, int] = {}
-        note = folder / _SENT
-        known = json.loads(note.read_text()) if note.exists() else {}
-        # Another server, or a fresh one at the same address, is told everything anew.
-        if known.get("uri") == uri and self._exists(known["run_id"]):
-            self.run_id, self._places = known["run_id"], known["places"]
+        self._start, self._places, self._sending = start, dict[str, int](), threading.Lock()
 
-    def is_whole(self) -> bool:
-        """Whether nothing is left to deliver."""
-        return bool(self.run_id) and all(p.stat().st_size == self._places.get(p.name) for p in self._journals())
-
-    def send(self) -> None:
-        """Deliver all that is there now.
+    def send(self) -> bool:
+        """Deliver all that is there now; whether there was something.
 
         Raises:
             MlflowException: the server does not answer; what was delivered is noted.
         """
-        self.run_id = self.run_id or self._find_or_create_run()
-        for path in self._journals():
+        if not self.run_id:
+            self._find_or_create_run()
+        sent = False
+        for path in sorted(
+            self.folder.glob("journal-*.jsonl"), reverse=True
+        ):  # the main one last: its end is the run's
             new = read_records(path, self._places.get(path.name, 0))
-            for metrics, group in groupby(new, key=lambda pair: pair[0]["kind"] == "metrics"):
-                pairs = list(group)
-                for part in [pairs] if metrics else [[pair] for pair in pairs]:
-                    self._deliver_or_name([record for record, _ in part])
-                    self._places[path.name] = part[-1][1]
-                    with atomic_write(self.folder / _SENT) as temporary:
-                        note = {"uri": self.uri, "run_id": self.run_id, "places": self._places}
-                        temporary.write_text(json.dumps(note))
+            # Neighbouring metrics go in one request, all else by itself.
+            for _, pairs in groupby(new, lambda pair: pair[0]["kind"] == "metrics" or pair[1]):
+                records, places = zip(*pairs, strict=True)
+                self._deliver_or_name(records)
+                self._places[path.name], sent = places[-1], True
+                with atomic_write(self.folder / _SENT) as temporary:
+                    temporary.write_text(json.dumps({"run_id": self.run_id, "places": self._places}))
+        return sent
 
-    def _journals(self) -> list[Path]:
-        # The main journal last: its end closes the run.
-        return sorted(self.folder.glob("journal-*.jsonl"), key=lambda path: path.name == MAIN_JOURNAL)
+    def try_to_send(self) -> bool:
+        """Whether the server took all that is there now; for several threads."""
+        with self._sending:
+            try:
+                self.send()
+            except (MlflowException, requests.RequestException, OSError) as error:
+                _LOG.debug("%s: %s", self.client.tracking_uri, error)
+                return False
+            return True
 
-    def _exists(self, run_id: str) -> bool:
-        try:
-            return bool(self.client.get_run(run_id))
-        except MlflowException as error:
-            return error.error_code != "RESOURCE_DOES_NOT_EXIST"  # a server that is away forgets nothing
-
-    def _find_or_create_run(self) -> str:
-        name, key, parent = (self.start[about] for about in ("experiment", "key", "parent"))
+    def _find_or_create_run(self) -> None:
+        name, key, parent = (self._start[about] for about in ("experiment", "key", "parent"))
         known = self.client.get_experiment_by_name(name)
         experiment = known.experiment_id if known else self.client.create_experiment(name)
-        if found := self._run_of(experiment, key):  # an earlier delivery was killed after it made the run
-            return found
-        tags = self.start["tags"] | {_KEY_TAG: key}
-        if parent:
-            tags[MLFLOW_PARENT_RUN_ID] = self._run_of(experiment, parent)
-            if tags[MLFLOW_PARENT_RUN_ID] is None:
-                raise MlflowException("the run that this one is a part of has not arrived yet")
-        return self.client.create_run(experiment, self.start["time"], tags, self.start["name"]).info.run_id
+        run_id, note = self._run_of(experiment, key), self.folder / _SENT
+        if run_id is None:
+            tags = self._start["tags"] | {_KEY_TAG: key}
+            if parent:
+                tags[MLFLOW_PARENT_RUN_ID] = self._run_of(experiment, parent)
+                if tags[MLFLOW_PARENT_RUN_ID] is None:
+                    raise MlflowException("the run that this one is a part of has not arrived yet")
+            run_id = self.client.create_run(experiment, self._start["time"], tags, self._start["name"]).info.run_id
+        elif note.exists() and (sent := json.loads(note.read_text()))["run_id"] == run_id:
+            self._places = sent["places"]  # another server, or a fresh one at the same address, is told everything anew
+        self.run_id = run_id
 
     def _run_of(self, experiment_id: str, key: str) -> str | None:
-        found = self.client.search_runs([experiment_id], f"tags.`{_KEY_TAG}` = '{key}'", max_results=1)
+        asked = f"tags.`{_KEY_TAG}` = '{key}'"  # of deleted runs too: one is not made again
+        found = self.client.search_runs([experiment_id], asked, ViewType.ALL, max_results=1)
         return found[0].info.run_id if found else None
 
-    def _deliver_or_name(self, records: list[Record]) -> None:
+    def _deliver_or_name(self, records: tuple[Record, ...]) -> None:
         """Deliver; what MLflow refuses would be refused again, so it is named and holds up nothing."""
         try:
             self._deliver(records)
         except MlflowException as error:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
-            if len(records) > 1:
-                for record in records:
-                    self._deliver_or_name([record])
-            else:
+            if len(records) == 1:
                 _LOG.error("%s: MLflow refused %s: %s", self.folder, records[0], error.message)
+            else:
+                for record in records:
+                    self._deliver_or_name((record,))
 
-    def _deliver(self, records: list[Record]) -> None:
+    def _deliver(self, records: tuple[Record, ...]) -> None:
         first, run_id, client = records[0], self.run_id, self.client
         match first["kind"]:
             case "metrics":
-                points = [
-                    Metric(name, value, record["time"], record["step"])
-                    for record in records
-                    for name, value in record["values"].items()
-                ]
-                client.log_batch(run_id, metrics=points)
+                every = [(name, value, r["time"], r["step"]) for r in records for name, value in r["values"].items()]
+                client.log_batch(run_id, metrics=[Metric(*point) for point in every])
             case "params":
                 client.log_batch(run_id, params=[Param(k, v) for k, v in first["values"].items()])
             case "tags":

@@ -20,15 +20,12 @@ CASES_FILE, TRAINED_BY_TAG = "cases.json", "medsam.trained_by"
 
 
 def split_digest(cases: Cases) -> str:
-    """A split's digest, over names and pixels, as MLflow keeps it: 36 characters, 144 bits of a SHA-256.
-
-    MLflow's own digests look at neither whole.
-    """
+    """A split's digest over names and pixels, cut to the 36 characters that MLflow keeps (its own sees no pixels)."""
     return cases.digest[:36]
 
 
 def dataset_records(dataset: Dataset, splits: tuple[str, ...] = SPLITS) -> Iterator[dict[str, Any]]:
-    """What MLflow is told of each split that has cases: name, digest, number of cases, terms, and what it is for."""
+    """Journal records of the splits that have cases: name, digest, number of cases, terms, and what each is for."""
     for split in splits:
         if len(cases := getattr(dataset, split)):
             about = {"cases": len(cases), "licence": dataset.licence, "citation": dataset.citation}
@@ -52,21 +49,16 @@ def write_cases(dataset: Dataset, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Origin:
-    """A version of a registered model, the run that made it, and the runs that scored it."""
+    """A version of a registered model, the run that made it, and the runs that scored it.
+
+    `commit` is that of the code ("+dirty" where files were changed since), `datasets` as in `datasets_of`.
+    """
 
     model: ModelVersion
     run: Run
     evaluations: list[Run]
-
-    @property
-    def commit(self) -> str:
-        """Of the code that trained the model; "+dirty" where files were changed since."""
-        return self.run.data.tags["medsam.commit"]
-
-    @property
-    def datasets(self) -> dict[str, dict[str, Any]]:
-        """What the training used, by its purpose; see `datasets_of`."""
-        return datasets_of(self.run)
+    commit: str
+    datasets: dict[str, dict[str, Any]]
 
 
 def trace_back(client: MlflowClient, name: str, alias: str = "champion") -> Origin:
@@ -78,7 +70,7 @@ def trace_back(client: MlflowClient, name: str, alias: str = "champion") -> Orig
     model = client.get_model_version_by_alias(name, alias)
     run = client.get_run(model.run_id)
     scored = client.search_runs([run.info.experiment_id], f"tags.`{TRAINED_BY_TAG}` = '{model.run_id}'")
-    return Origin(model, run, list(scored))
+    return Origin(model, run, list(scored), run.data.tags["medsam.commit"], datasets_of(run))
 
 
 def datasets_of(run: Run) -> dict[str, dict[str, Any]]:

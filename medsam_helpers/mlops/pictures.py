@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import warnings
 
-import matplotlib
-import numpy as np
 import optuna
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.text import Text
 from matplotlib.ticker import NullFormatter
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
@@ -18,8 +15,6 @@ from medsam_helpers.figures.cases import COLORS
 from medsam_helpers.mlops.lineage import Origin
 from medsam_helpers.mlops.trials import SPACE, study_of
 
-_VISIBLE_BLUES = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.3, 1, 128)))
-"""Without its light end, which cannot be seen on white."""
 _KINDS = {"data": "#009E73", "code": "#999999", "run": COLORS["tuned"], "model": COLORS["zero-shot"]}
 
 
@@ -52,10 +47,7 @@ def _box(ax: Axes, place: tuple[float, float], kind: str, text: str) -> Text:
 
 
 def draw_history(ax: Axes, table: pd.DataFrame) -> Axes:
-    """Axes with the dev Dice of each trial of `trials_table`, finished or pruned, and the best so far.
-
-    Optuna's own picture leaves the pruned trials out.
-    """
+    """Axes with the dev Dice of each trial of `trials_table`, finished or pruned (which Optuna omits), and the best."""
     rows = table.sort_values("trial")
     for state, marker, color in (("complete", "o", COLORS["tuned"]), ("pruned", "x", "#999999")):
         part = rows[rows["state"] == state]
@@ -68,10 +60,7 @@ def draw_history(ax: Axes, table: pd.DataFrame) -> Axes:
 
 
 def draw_importances(ax: Axes, table: pd.DataFrame) -> Axes:
-    """Axes with the share of the difference between good and bad trials that each setting explains, largest on top.
-
-    By dev Dice after the first epoch, which every trial of `trials_table` has; among those that were let finish, the
-    settings that decided are all alike.
+    """Axes with the share of the difference in dev Dice after an epoch that each setting explains, largest on top.
 
     Source: Watanabe et al., PED-ANOVA, IJCAI 2023, as Optuna computes it.
     """
@@ -91,7 +80,7 @@ def draw_parallel_coordinates(table: pd.DataFrame) -> Axes:
             study_of(table), list(SPACE), target=lambda t: t.value, target_name="dev Dice, epoch 1"
         )
     for lines in ax.collections:  # Optuna draws a target of one's own as if less were better
-        lines.set_cmap(_VISIBLE_BLUES)
+        lines.set_cmap("viridis_r")
     for each in ax.figure.axes:
         each.yaxis.set_minor_formatter(NullFormatter())  # on a log scale they would cover one another
         for label in each.yaxis.get_ticklabels():

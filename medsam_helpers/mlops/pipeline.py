@@ -17,8 +17,7 @@ from medsam_helpers.data.case import Dataset
 from medsam_helpers.data.sources import load_data
 from medsam_helpers.evaluation.evaluate import Predictor, evaluate
 from medsam_helpers.evaluation.tables import METRICS, paired_gain, summarise, write_table
-from medsam_helpers.figures.gallery import qualitative_html, qualitative_table
-from medsam_helpers.files import atomic_write
+from medsam_helpers.figures.gallery import qualitative_table
 from medsam_helpers.mlops.lineage import TRAINED_BY_TAG, dataset_records
 from medsam_helpers.mlops.registry import CHECKPOINT, CHECKPOINT_FILES
 from medsam_helpers.mlops.tracking import RunTracker
@@ -52,8 +51,6 @@ def train_tracked(
 ) -> Tracked:
     """The run that `finetune` gives, with data, curves, hardware, checkpoint and evaluation in MLflow.
 
-    The training goes on without the server; the evaluation's run needs it.
-
     Args:
         config: what to run, into the folder `output`.
         recipe: in place of the config's; a sweep's winner, say.
@@ -69,9 +66,8 @@ def train_tracked(
             tracker.log_artifact(f"../{name}", CHECKPOINT)
         run_id = tracker.run_id()
     models = {"zero-shot": run.zero_shot.predict_case, "tuned": run.tuned.predict_case}
-    options: dict[str, Any] = {"pictures": pictures, "experiment": experiment, "uri": uri}
-    folder, mode = output / TRACKING_FOLDER / "val", run.recipe.box_mode
-    _, evaluation_id = track_evaluation(folder, run.dataset, models, run_id, box_mode=mode, **options)
+    same: dict[str, Any] = {"pictures": pictures, "experiment": experiment, "uri": uri, "box_mode": run.recipe.box_mode}
+    _, evaluation_id = track_evaluation(output / TRACKING_FOLDER / "val", run.dataset, models, run_id, **same)
     return Tracked(run, run_id, evaluation_id)
 
 
@@ -107,19 +103,13 @@ def track_evaluation(
         if pictures:
             rows = qualitative_table(dataset.val, models, "j20", box_mode=box_mode)
             log_pictures(tracker.uri, run_id, rows)
-            with atomic_write(folder / "qualitative.html") as temporary:
-                temporary.write_text(qualitative_html(rows, dataset.name), encoding="utf-8")
-            tracker.log_artifact("qualitative.html")
     return table, run_id
 
 
 def headline(table: pd.DataFrame) -> dict[str, float]:
     """Means of a table under names that MLflow takes, `tuned/j20/dice`; and the tuned model's gain over zero-shot."""
-    means = {
-        f"{row['model']}/{row['prompt']}/{metric}": float(row[metric])
-        for row in summarise(table).to_dict("records")
-        for metric in METRICS
-    }
+    rows = summarise(table).to_dict("records")
+    means = {f"{row['model']}/{row['prompt']}/{metric}": float(row[metric]) for row in rows for metric in METRICS}
     if {"zero-shot", "tuned"} <= set(table["model"]):
         for prompt in table["prompt"].unique():
             gain = paired_gain(table, prompt)
@@ -129,13 +119,8 @@ def headline(table: pd.DataFrame) -> dict[str, float]:
 
 def log_pictures(uri: str, run_id: str, rows: pd.DataFrame) -> None:
     """Keep the table of `qualitative_table`, worst first, with its pictures: `qualitative.json` of an MLflow run."""
-
-    def plain(cell: object) -> object:
-        if isinstance(cell, np.ndarray):
-            return mlflow.Image(cell)
-        return round(float(cell), 4) if isinstance(cell, (float, np.floating)) else cell
-
-    columns = {str(name): [plain(cell) for cell in rows[name]] for name in rows}
+    pictures = rows.map(lambda cell: mlflow.Image(cell) if isinstance(cell, np.ndarray) else cell).round(4)
+    columns = {str(name): list(column) for name, column in pictures.items()}
     with warnings.catch_warnings():  # MLflow asks pandas 3 in a way of pandas 2
         warnings.simplefilter("ignore")
         MlflowClient(uri).log_table(run_id, columns, QUALITATIVE_FILE)

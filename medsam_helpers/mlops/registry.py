@@ -8,10 +8,8 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.data.sources import load_data
@@ -58,25 +56,17 @@ def register(client: MlflowClient, name: str, run_id: str, folder: Path) -> Mode
     Args:
         name: of the model, made where missing.
         run_id: of the run, with the checkpoint as its artifact `checkpoint`.
-        folder: of the checkpoint here; its card and its model card describe the version.
+        folder: of the checkpoint here; its card and README describe the version.
     Raises:
         RegistryError: the run has logged no checkpoint.
     """
     if DECODER_FILE not in {Path(file.path).name for file in client.list_artifacts(run_id, CHECKPOINT)}:
         raise RegistryError(f"run {run_id} has no {CHECKPOINT}/{DECODER_FILE}: log the checkpoint's folder first")
-    try:
+    if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    card, text = read_card(folder), folder / "README.md"
-    version = client.create_model_version(
-        name,
-        source=f"runs:/{run_id}/{CHECKPOINT}",
-        run_id=run_id,
-        tags={key: str(card[key]) for key in ("base", "base_digest", "data_digest", "commit") if key in card},
-        description=text.read_text(encoding="utf-8") if text.exists() else None,
-    )
+    card, text = read_card(folder), (folder / "README.md").read_text(encoding="utf-8")
+    tags = {key: str(card[key]) for key in ("base", "base_digest", "data_digest", "commit") if key in card}
+    version = client.create_model_version(name, f"runs:/{run_id}/{CHECKPOINT}", run_id, tags, description=text)
     client.set_registered_model_alias(name, CHALLENGER, version.version)
     return version
 
@@ -89,13 +79,9 @@ def load_model(
     Raises:
         MlflowException: no such model, alias or version.
     """
-    version = alias_or_version
-    if not version.isdigit():
-        version = client.get_model_version_by_alias(name, alias_or_version).version
+    find = client.get_model_version if alias_or_version.isdigit() else client.get_model_version_by_alias
     with tempfile.TemporaryDirectory() as folder:
-        # Where `models:/NAME@champion` leads to; by the client, since that address asks MLflow's global setting.
-        source = client.get_model_version_download_uri(name, version)
-        path = mlflow.artifacts.download_artifacts(source, dst_path=folder, tracking_uri=client.tracking_uri)
+        path = Path(client.download_artifacts(find(name, alias_or_version).run_id, CHECKPOINT, folder))
         card = read_card(path)
         base = load_sam(card.get("base_path") or card["base"], show_progress=False)
         return Segmenter(base if zero_shot else load_checkpoint(path, base), precision=card.get("precision", "auto"))
@@ -111,8 +97,7 @@ def judge(
 ) -> Verdict:
     """The verdict on a challenger against the champion (or the zero-shot base) on val; promotes it if it is better.
 
-    Better: the 95 % bootstrap interval of the paired difference in Dice lies above zero. The images must be new to
-    both: none of them may be among the training and dev images of either.
+    Better: the 95 % bootstrap interval of the paired difference in Dice lies above zero, on images new to both.
 
     Args:
         name: of the model.
@@ -131,14 +116,14 @@ def judge(
         raise RegistryError(f"{name} version {version} is the {CHAMPION} already")
     for known in filter(None, (version, champion)):
         _check_new_images(client, name, known, dataset)
-    challenger = load_model(client, name, version)
-    other = load_model(client, name, champion or version, zero_shot=champion is None)
-    for segmenter in (challenger, other):  # of one base, as a rule: encoded once, then
-        segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
+    models = {}
+    for role, number in ((CHALLENGER, version), (CHAMPION, champion)):
+        segmenter = load_model(client, name, number or version, zero_shot=number is None)
+        segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)  # one base: encoded once
         embed_cases(segmenter, dataset.val, show_progress=False)
-    models = {"champion": other.predict_case, "challenger": challenger.predict_case}
+        models[role] = segmenter.predict_case
     table = evaluate(dataset.val, models, prompts=[prompt], show_progress=False)
-    gain = paired_gain(table, prompt, "challenger", "champion")
+    gain = paired_gain(table, prompt, CHALLENGER, CHAMPION)
     better, n = bool(gain.low > 0), table["case"].nunique()
     verdict = Verdict(name, version, champion or "zero-shot", prompt, n, gain, promoted=better)
     client.set_model_version_tag(name, version, "medsam.gate", json.dumps(asdict(verdict)))
@@ -161,7 +146,7 @@ def _check_new_images(client: MlflowClient, name: str, version: str, dataset: Da
 
 
 def main() -> None:
-    """The gate as a command, for the workflow: exit status 0 whatever the verdict, which is the last line, as JSON."""
+    """The gate as a command, for the workflow; its last line is the verdict as JSON."""
     parser = argparse.ArgumentParser(description="Judge a challenger on images that it was not selected on.")
     parser.add_argument("name", help="of the registered model")
     parser.add_argument("--version", help="default: the challenger")

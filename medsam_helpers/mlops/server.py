@@ -22,7 +22,6 @@ from medsam_helpers.errors import MedsamError
 from medsam_helpers.files import atomic_write
 
 HOST = "127.0.0.1"
-_LOG, _KEY = "server.log", "webhook.key"
 
 
 class ServerError(MedsamError):
@@ -45,9 +44,9 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 300) -> bool:
 
 
 class Server:
-    """An MLflow server: a database file and an artifact folder under `folder`, reachable from this machine alone.
+    """An MLflow server with its data in a folder, reachable from this machine alone; a context manager.
 
-    Stopping and starting it again, at another port too, loses nothing. A context manager.
+    Stopping and starting it again, at another port too, loses nothing.
 
     Args:
         folder: made where missing.
@@ -77,17 +76,18 @@ class Server:
             *("--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"),
             *("--artifacts-destination", str(self.folder / "artifacts")),
         ]
-        with open(self.folder / _LOG, "ab") as log:
+        log = self.folder / "server.log"
+        with open(log, "ab") as out:
             # In a session of its own: ^C in a notebook is for the cell, and a stop reaches the server's workers too.
-            process = subprocess.Popen(command, env=self.environment(), stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(command, env=self.environment(), stdout=out, stderr=out, start_new_session=True)
         self._process = process
         atexit.register(self.stop)  # for whoever ends without
         wait_until(lambda: self._answers() or process.poll() is not None, timeout_s)
         if process.poll() is None and self._answers():
             return self
         self.stop()
-        tail = "\n".join((self.folder / _LOG).read_text(errors="replace").splitlines()[-5:])
-        raise ServerError(f"{self.folder / _LOG}: no answer within {timeout_s:.0f} s; its log ends so:\n{tail}")
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+        raise ServerError(f"{log}: no answer within {timeout_s:.0f} s; its log ends so:\n{tail}")
 
     def stop(self, force: bool = False) -> None:
         """Stop the server and its workers; with `force` at once, as a power cut would."""
@@ -100,12 +100,14 @@ class Server:
                     process.wait(timeout=15)
 
     def environment(self) -> dict[str, str]:
-        """The server's environment: no telemetry, no job runners (1.5 GB), hooks that may go to this machine.
-
-        A webhook counts from its first event on: MLflow would remember for a minute which ones there were.
-        """
+        """Its environment: no telemetry, no job runners (1.5 GB), hooks to this machine, from the first on."""
+        key = self.folder / "webhook.key"  # kept: with a new one MLflow would send no hook any more
+        if not key.exists():
+            with atomic_write(key) as temporary:
+                temporary.write_bytes(Fernet.generate_key())
+            key.chmod(0o600)
         return {
-            "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": webhook_key(self.folder),
+            "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": key.read_text(),
             "MLFLOW_WEBHOOK_CACHE_TTL": "0",
             **os.environ,
             "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -125,19 +127,6 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def webhook_key(folder: Path) -> str:
-    """The key under which MLflow keeps webhook secrets; made once, readable by its owner alone.
-
-    MLflow would draw a new one at each start, after which it cannot read the secrets any more and sends no hook.
-    """
-    path = folder / _KEY
-    if not path.exists():
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(Fernet.generate_key())
-        path.chmod(0o600)
-    return path.read_text().strip()
 
 
 def main() -> None:

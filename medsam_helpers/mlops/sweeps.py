@@ -1,7 +1,6 @@
-"""A search over recipes: Optuna asks, dev answers, several worker processes share one study and lose no trial.
+"""A search over recipes, judged by dev Dice: several worker processes share one study and lose no trial.
 
-The study is a journal file (Optuna's sqlite storage loses workers that start together). Each trial trains in a folder
-of its own name, so that one whose worker was killed goes on where it stopped. Every trial shares the embeddings.
+Each trial trains in a folder of its own name, so that one whose worker was killed goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +21,7 @@ from optuna.trial import Trial, TrialState
 
 from medsam_helpers.data.views import views_of
 from medsam_helpers.errors import TrainingError
+from medsam_helpers.mlops.server import wait_until
 from medsam_helpers.mlops.tracking import RunTracker
 from medsam_helpers.mlops.trials import PLAN_FILE, SPACE, SweepPlan, finished, keep_plan, open_study, trials_table
 from medsam_helpers.runs.finetune import embed_cases
@@ -33,8 +32,7 @@ from medsam_helpers.training.recipes import get_recipe
 def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: bool = True) -> optuna.Study:
     """The study after a search with several workers. One that was stopped goes on when called again.
 
-    A worker that dies is replaced, and the trial that it was at is asked for again. Two deaths for each worker are
-    put up with, then the sweep gives up.
+    A worker that dies is replaced, two times for each of them, and the trial that it was at is asked for again.
 
     Args:
         folder: of the study, the trials and the logs of the workers.
@@ -70,26 +68,25 @@ def _supervise(folder: Path, plan: SweepPlan, study: optuna.Study, workers: int,
     _ask_again(study, set())  # what an earlier call left behind
     # Workers with all threads each would wait for one another at every step.
     environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers)), **os.environ}
-    number = 0
-    running: dict[Future[int], tuple[int, subprocess.Popen[bytes]]] = {}
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            while running or len(finished(study)) < plan.trials:
-                while len(running) < workers and len(finished(study)) < plan.trials:
-                    if number >= 3 * workers:
-                        end = (folder / f"worker-{number - 1}.log").read_text(errors="replace")[-800:]
-                        raise TrainingError(f"{folder}: {number} workers died; the log of the last ends so:\n{end}")
-                    command = [sys.executable, "-m", __name__, str(folder), str(number), parent or ""]
-                    with open(folder / f"worker-{number}.log", "ab") as log:
-                        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-                    running[pool.submit(process.wait)] = number, process
-                    number += 1
-                for ended in wait(running, return_when=FIRST_COMPLETED).done:
-                    del running[ended]
-                _ask_again(study, {alive for alive, _ in running.values()})
-        finally:
-            for _, process in running.values():
-                process.terminate()
+    number, running = 0, dict[int, subprocess.Popen[bytes]]()
+    try:
+        while running or len(finished(study)) < plan.trials:
+            while len(running) < workers and len(finished(study)) < plan.trials:
+                if number >= 3 * workers:
+                    end = (folder / f"worker-{number - 1}.log").read_text(errors="replace")[-800:]
+                    raise TrainingError(f"{folder}: {number} workers died; the log of the last ends so:\n{end}")
+                command = [sys.executable, "-m", __name__, str(folder), str(number), parent or ""]
+                with open(folder / f"worker-{number}.log", "ab") as log:
+                    running[number] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+                number += 1
+            wait_until(lambda: not running or any(process.poll() is not None for process in running.values()))
+            for ended in [each for each, process in running.items() if process.poll() is not None]:
+                del running[ended]
+            _ask_again(study, set(running))
+    finally:
+        for process in running.values():
+            process.terminate()
+            process.wait()
 
 
 def _ask_again(study: optuna.Study, alive: set[int]) -> None:
@@ -125,16 +122,12 @@ class Pruner(GeneralTracker):
                 raise optuna.TrialPruned
 
 
-def work(folder: Path, worker: int, whole: str) -> None:
-    """Train trials until the study has enough, or until the process that started this one is gone.
-
-    Args:
-        folder: of the sweep.
-        worker: number of this process.
-        whole: key of the sweep's run in MLflow, empty where there is none.
-    """
+def _work(folder: Path, worker: int, whole: str) -> None:
+    """Train trials, as parts of the run `whole`, until the study has enough or who started this process is gone."""
     plan, supervisor = SweepPlan(**json.loads((folder / PLAN_FILE).read_text())), os.getppid()
     dataset, segmenter = plan.prepare()
+    cases = dataset.train, dataset.dev
+    same: dict[str, Any] = {"seed": plan.seed, "dev_jitter_1024": plan.dev_jitter_1024, "show_progress": False}
 
     def dev_dice(trial: Trial) -> float:
         recipe = get_recipe(plan.recipe).but(epochs=plan.epochs, precision=plan.precision, **trial.params)
@@ -145,24 +138,8 @@ def work(folder: Path, worker: int, whole: str) -> None:
         with RunTracker(place, plan.experiment, name, **options) if plan.uri else nullcontext() as run:
             if run:
                 run.set_tags({"medsam.trial": str(trial.number), "medsam.kind": "trial"})
-            try:
-                result = fit(
-                    copy.deepcopy(segmenter.model),
-                    dataset.train,
-                    dataset.dev,
-                    recipe,
-                    segmenter.store,
-                    place,
-                    seed=plan.seed,
-                    dev_jitter_1024=plan.dev_jitter_1024,
-                    log_with=[*([run] if run else []), Pruner(trial)],
-                    show_progress=False,
-                )
-            except optuna.TrialPruned:
-                if run:
-                    run.end("KILLED")
-                raise
-        return result.best_dev_dice
+            model, trackers = copy.deepcopy(segmenter.model), [*filter(None, [run]), Pruner(trial)]
+            return fit(model, *cases, recipe, segmenter.store, place, log_with=trackers, **same).best_dev_dice
 
     study = open_study(folder, plan, worker)
     while len(finished(study)) < plan.trials and os.getppid() == supervisor:
@@ -179,4 +156,4 @@ def work(folder: Path, worker: int, whole: str) -> None:
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    _work(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

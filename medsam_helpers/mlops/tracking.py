@@ -7,14 +7,14 @@ import math
 import os
 import platform
 import threading
+import uuid
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import requests
 from accelerate.tracking import GeneralTracker, on_main_process
-from mlflow.exceptions import MlflowException
+from optuna import TrialPruned
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.errors import DataError, MedsamError
@@ -25,15 +25,14 @@ from medsam_helpers.mlops.server import tracking_uri, wait_until
 from medsam_helpers.runs.card import git_commit
 
 _LOG = logging.getLogger(__name__)
-_VERSIONS = ("torch", "transformers", "accelerate", "monai", "numpy", "mlflow")
+_LIBRARIES = ("torch", "transformers", "accelerate", "monai", "numpy", "mlflow")
 
 
 class RunTracker(GeneralTracker):
     """A run; pass it as `fit(..., log_with=tracker)`, best inside a `with` block that says how the run ended.
 
-    All goes to the journal in `folder`, and a thread delivers it from there. Where the server is away, the run goes
-    on; what was not delivered when it ends is delivered by `deliver(folder)`, or by the next tracker on the folder.
-    A folder that holds a run already goes on with it.
+    All goes to the journal in `folder`, and a thread delivers it from there. What was not delivered when the run ends
+    is delivered by `deliver(folder)`, or by the next tracker on the folder, which goes on with the run that is there.
 
     Args:
         folder: of the run, the `output` of `fit` for instance.
@@ -42,7 +41,7 @@ class RunTracker(GeneralTracker):
         parent: `key` of the run that this one is a part of.
         uri: of the server; default: `tracking_uri()`.
         hardware_s: seconds between two samples of the machine; 0 takes none.
-        patience_s: how long the end of a run waits for the server.
+        patience_s: seconds that the end of a run waits for the server.
     """
 
     name = "mlflow"
@@ -63,14 +62,20 @@ class RunTracker(GeneralTracker):
         number = int(os.environ.get("RANK", "0"))  # as torchrun says it
         self.tracker = Journal(self.folder, number)  # accelerate's name for what a tracker writes to
         super().__init__()
-        self.key, self._ended, self._postman = "", False, None
+        self.key, self._end = "", threading.Event()
+        self._delivery: Delivery | None = None
         if number == 0:
-            tags = {f"version.{name}": version(name) for name in _VERSIONS}
-            tags |= {"version.python": platform.python_version(), "medsam.commit": git_commit()}
-            name = run_name or self.folder.name
-            self.key = self.tracker.begin(experiment=experiment, name=name, tags=tags, parent=parent)
-            self._postman = _Postman(self.folder, self.uri)
-            self._postman.start()
+            if known := start_record(self.folder):
+                self.key = known["key"]
+                self.tracker.write("resume")
+            else:
+                self.key = uuid.uuid4().hex  # by which the run is known before it has an id
+                tags = {f"version.{name}": version(name) for name in _LIBRARIES}
+                tags |= {"version.python": platform.python_version(), "medsam.commit": git_commit()}
+                about = {"experiment": experiment, "name": run_name or self.folder.name, "parent": parent}
+                self.tracker.write("start", key=self.key, tags=tags, **about)
+            self._delivery = Delivery(self.folder, self.uri)
+            threading.Thread(target=self._keep_delivering, args=[self._delivery], daemon=True).start()
         self._monitor = HardwareMonitor(self.tracker, number, hardware_s) if hardware_s else None
         if self._monitor:
             self._monitor.start()
@@ -82,7 +87,7 @@ class RunTracker(GeneralTracker):
 
     @on_main_process
     def log(self, values: dict, step: int | None = None, **_: Any) -> None:
-        """Tell points of curves. What is no number yet (the loss before the first epoch) is left out."""
+        """Tell points of curves; what is no number yet (the loss before the first epoch) is left out."""
         numbers = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         self.tracker.write("metrics", values=numbers, step=step or 0)
 
@@ -116,21 +121,20 @@ class RunTracker(GeneralTracker):
         Raises:
             MedsamError: the server did not take it in time.
         """
-        if not (self._postman and wait_until(self._postman.deliver, timeout_s)):
+        if not (self._delivery and wait_until(self._delivery.try_to_send, timeout_s)):
             raise MedsamError(f"{self.uri} did not take the run within {timeout_s:.0f} s; it waits in {self.folder}")
-        return self._postman.run_id
+        return self._delivery.run_id
 
     def end(self, status: str = "FINISHED") -> None:
         """End the run, once, as "FINISHED", "FAILED" or "KILLED"."""
-        if self._ended:
+        if self._end.is_set():
             return
-        self._ended = True
         if self._monitor:
             self._monitor.stop()
-        if self._postman:
+        self._end.set()
+        if self._delivery:
             self.tracker.write("end", status=status)
-            self._postman.stop()
-            if not wait_until(self._postman.deliver, self._patience):
+            if not wait_until(self._delivery.try_to_send, self._patience):
                 _LOG.warning("%s is away; deliver %s later (see `deliver`)", self.uri, self.folder)
         self.tracker.close()
 
@@ -138,43 +142,17 @@ class RunTracker(GeneralTracker):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        stopped = kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit))
-        self.end("FINISHED" if kind is None else "KILLED" if stopped else "FAILED")
+        stopped = kind and issubclass(kind, (KeyboardInterrupt, SystemExit, TrialPruned))
+        self.end("KILLED" if stopped else "FAILED" if kind else "FINISHED")
 
-
-class _Postman(threading.Thread):
-    """Delivers a journal; a server that is away is tried again, after ever longer pauses up to 10 s."""
-
-    def __init__(self, folder: Path, uri: str) -> None:
-        super().__init__(name="mlflow delivery", daemon=True)
-        self._folder, self._uri, self.run_id = folder, uri, ""
-        self._stopped, self._lock = threading.Event(), threading.Lock()
-        self._delivery: Delivery | None = None
-
-    def run(self) -> None:
+    def _keep_delivering(self, delivery: Delivery) -> None:
+        """Deliver until the end; a server that is away is tried again after ever longer pauses, up to 10 s."""
         pause = 1.0
-        while not self._stopped.wait(pause):
-            arrived = self.deliver()
+        while not self._end.wait(pause):
+            arrived = delivery.try_to_send()
             if not arrived and pause == 1.0:
-                _LOG.warning("%s does not answer; the run goes on, and its journal waits", self._uri)
+                _LOG.warning("%s does not answer; the run goes on, and its journal waits", self.uri)
             pause = 1.0 if arrived else min(10.0, 2 * pause)
-
-    def deliver(self) -> bool:
-        """Whether the server took all that is in the journal now."""
-        with self._lock:
-            try:
-                self._delivery = self._delivery or Delivery(self._folder, self._uri)
-                self._delivery.send()
-            except (MlflowException, requests.RequestException, OSError) as error:
-                _LOG.debug("%s: %s", self._uri, error)
-                return False
-            self.run_id = self._delivery.run_id
-            return True
-
-    def stop(self) -> None:
-        """End; from now on only `deliver` delivers."""
-        self._stopped.set()
-        self.join()
 
 
 def deliver(root: str | Path, uri: str | None = None) -> list[Path]:
@@ -184,8 +162,4 @@ def deliver(root: str | Path, uri: str | None = None) -> list[Path]:
         MlflowException: the server does not answer, or refuses.
     """
     folders = [path.parent for path in sorted(Path(root).rglob(MAIN_JOURNAL)) if start_record(path.parent)]
-    deliveries = [Delivery(folder, uri or tracking_uri()) for folder in folders]
-    late = [delivery for delivery in deliveries if not delivery.is_whole()]
-    for delivery in late:
-        delivery.send()
-    return [delivery.folder for delivery in late]
+    return [folder for folder in folders if Delivery(folder, uri or tracking_uri()).send()]

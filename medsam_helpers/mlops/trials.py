@@ -1,4 +1,4 @@
-"""What a sweep searches, and what came of it: plan and search space, the study, the table of its trials."""
+"""What a sweep searches and what came of it: plan and search space, the study, the table of its trials."""
 
 from __future__ import annotations
 
@@ -40,17 +40,15 @@ class SweepPlan:
     """What a sweep searches on; its workers read it from the sweep's folder.
 
     Args:
-        model: see `load_sam`.
-        data: see `load_data`.
+        model, data: see `load_sam`, `load_data`.
         train_limit: cases to train on; None for all. Likewise dev. Val is not looked at.
         epochs: of each trial.
-        trials: finished or pruned ones at the end, at least: what the other workers are at by then is kept too.
+        trials: finished or pruned ones at the end, at least.
         recipe: which the trials vary. One without a warm-up: they take few steps.
         dev_jitter_1024: of the boxes on dev, the same for all trials.
         precision: of embeddings and trials; "auto" is decided once, since two workers may measure it differently.
         seed: of the sampler (plus the worker's number) and of every training.
-        experiment: of MLflow; each trial becomes a run inside the sweep's.
-        uri: of the server; None leaves MLflow out.
+        experiment: of MLflow at `uri`, where each trial becomes a run inside the sweep's; no uri, no MLflow.
     """
 
     model: str = "mobile-sam"
@@ -89,7 +87,7 @@ def keep_plan(folder: Path, plan: SweepPlan) -> SweepPlan:
 
 
 def open_study(folder: Path, plan: SweepPlan, worker: int = 0) -> optuna.Study:
-    """The study in a sweep's folder, made where there is none."""
+    """The study in a sweep's folder, made where missing; a file, since sqlite loses workers that start together."""
     storage = JournalStorage(JournalFileBackend(str(folder / "study.jsonl")))
     sampler = optuna.samplers.TPESampler(seed=plan.seed + worker, n_startup_trials=8, constant_liar=True)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
@@ -104,16 +102,12 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def best_recipe(study: optuna.Study, recipe: str = BASE_RECIPE) -> Recipe:
-    """The recipe of the trial with the highest dev Dice."""
+    """The recipe of the trial with the highest dev Dice; `recipe` is what the trials varied."""
     return get_recipe(recipe).but(**study.best_params)
 
 
 def trials_table(study: optuna.Study) -> pd.DataFrame:
-    """A trial a row, the best first.
-
-    Returns:
-        Number, state, dev Dice at its end and after its first epoch, epochs, seconds, and what was tried.
-    """
+    """A trial a row, the best first: number, state, dev Dice at the end and after an epoch, epochs, seconds, values."""
     rows = [
         {
             "trial": trial.number,
@@ -130,10 +124,7 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
 
 
 def study_of(table: pd.DataFrame) -> optuna.Study:
-    """A study in memory with the trials of `trials_table`, for drawing: each by its dev Dice after one epoch.
-
-    That is the only time at which a pruned trial and a finished one compare.
-    """
+    """A study in memory with the trials of `trials_table`, each by its dev Dice after one epoch, which all have."""
     study = optuna.create_study(direction="maximize")
     for row in table[table["state"].isin(["complete", "pruned"])].sort_values("trial").to_dict("records"):
         params = {name: row[name] for name in SPACE}

@@ -2,11 +2,9 @@
 
 import copy
 import json
-import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from mlflow import MlflowClient
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.errors import MedsamError
 from medsam_helpers.mlops.lineage import datasets_of, split_digest
-from medsam_helpers.mlops.server import Server
 from medsam_helpers.mlops.tracking import RunTracker, deliver
 from medsam_helpers.runs.finetune import embed_cases
 from medsam_helpers.sam.embeddings import EmbeddingStore
@@ -25,19 +22,14 @@ from medsam_helpers.training.loop import fit
 from medsam_helpers.training.recipes import Recipe
 
 RECIPE = Recipe(name="test", lr=1e-3, epochs=3, batch=2, precision="fp32")
-TESTS = Path(__file__).parent
 
 
 @pytest.fixture
 def setting(tmp_path):
-    return make_setting(tmp_path)
-
-
-def make_setting(root):
     """A tiny model, a data set of 5 training, 3 dev and 2 val cases, and their embeddings."""
     model, cases = make_tiny_sam(), draw_discs(10)
     segmenter = Segmenter(model, "cpu", precision="fp32")
-    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", root / "embeddings")
+    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path / "embeddings")
     embed_cases(segmenter, cases, show_progress=False)
     dataset = Dataset("discs", cases[:5], cases[5:8], cases[8:], licence="nobody's", citation="none")
     return model, dataset, segmenter.store
@@ -74,9 +66,6 @@ def test_a_run_tells_its_curves_recipe_versions_and_commit(setting, tmp_path, ml
     means = np.reshape([value for _, value in curve(client, run_id, "step_loss")], (3, 3)).mean(axis=1)
     assert means == pytest.approx(history["loss"][1:].to_numpy(), rel=1e-5), "an epoch's loss is the mean of its steps'"
     assert [value for _, value in curve(client, run_id, "step_lr")][-1] == pytest.approx(history["lr"].iloc[-1])
-    for (_, dice), (_, iou) in zip(curve(client, run_id, "dev_dice"), curve(client, run_id, "dev_iou"), strict=True):
-        assert dice / 2 <= iou <= dice / (2 - dice) + 0.1
-
     assert curve(client, run_id, "system/process_0_memory_usage_megabytes"), "at least the sample of the end"
     used = datasets_of(run)
     assert {purpose: about["cases"] for purpose, about in used.items()} == {"train": 5, "dev": 3, "val": 2}
@@ -84,81 +73,58 @@ def test_a_run_tells_its_curves_recipe_versions_and_commit(setting, tmp_path, ml
     assert used["train"]["digest"] == split_digest(setting[1].train)
 
 
-WANDB = """
-import sys
-from pathlib import Path
-sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
-import pytest
-from test_tracking import make_setting, train
-root = Path(sys.argv[2])
-train(make_setting(root), root / "run", "wandb")
-"""
-
-
-def test_another_tracker_is_one_word(tmp_path):
+def test_another_tracker_is_one_word(setting, tmp_path, monkeypatch, capfd):
     """W&B without an account or a network writes a file; in it are the curves, each of its steps in order."""
-    offline = {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}
-    done = subprocess.run(
-        [sys.executable, "-c", WANDB, str(TESTS), str(tmp_path)],
-        env={**os.environ, **offline},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "less than" not in done.stderr, "W&B drops a step that comes after a later one"
+    for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    train(setting, tmp_path / "run", "wandb")
+    assert "less than" not in capfd.readouterr().err, "W&B drops a step that comes after a later one"
     (written,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     content = written.read_bytes()
     assert content.count(b"step_loss") >= 9
     assert content.count(b"dev_iou") >= 4
 
 
-def test_the_server_killed_in_the_middle_of_a_run_loses_nothing(setting, tmp_path):
-    server = Server(tmp_path / "server").start()
-    folder, killed = tmp_path / "run", []
+def test_the_server_killed_in_the_middle_of_a_run_loses_nothing(setting, tmp_path, mlflow_server):
+    folder, client, killed = tmp_path / "run", MlflowClient(mlflow_server.uri), []
 
     class KillAtStep5(RunTracker):
         def log(self, values, step=None, **rest):
             if step == 5 and not killed:
                 killed.append(self.run_id())
-                server.stop(force=True)
+                mlflow_server.stop(force=True)
             super().log(values, step, **rest)
 
     try:
-        with KillAtStep5(folder, "killed", uri=server.uri, hardware_s=0, patience_s=0) as tracker:
+        with KillAtStep5(folder, "killed", uri=mlflow_server.uri, hardware_s=0, patience_s=0) as tracker:
             tracker.log_data(setting[1])
             result = train(setting, folder, tracker)
-        assert killed
-        assert len(result.history) == 4, "training went on to its end, though the server was gone"
-
-        server.start()
-        client = MlflowClient(server.uri)
-        before = client.get_run(killed[0])
-        assert before.info.status == "RUNNING", "the server knows no more than what it got"
-        assert [step for step, _ in curve(client, killed[0], "step_loss")] == [1, 2, 3, 4]
-
-        assert deliver(tmp_path, server.uri) == [folder]
-        assert deliver(tmp_path, server.uri) == [], "all was delivered"
-        assert [step for step, _ in curve(client, killed[0], "step_loss")] == list(range(1, 10))
-        assert [step for step, _ in curve(client, killed[0], "dev_dice")] == [0, 3, 6, 9]
-        after = client.get_run(killed[0])
-        assert after.info.status == "FINISHED"
-        ended = json.loads((folder / "journal-0.jsonl").read_text().splitlines()[-1])
-        assert after.info.end_time == ended["time"], "when the run ended, not when that was delivered"
     finally:
-        server.stop()
+        mlflow_server.start()
+    (run_id,) = killed
+    assert len(result.history) == 4, "training went on to its end, though the server was gone"
+    assert client.get_run(run_id).info.status == "RUNNING", "the server knows no more than what it got"
+    assert [step for step, _ in curve(client, run_id, "step_loss")] == [1, 2, 3, 4]
+
+    assert deliver(tmp_path, mlflow_server.uri) == [folder]
+    assert deliver(tmp_path, mlflow_server.uri) == [], "all was delivered"
+    assert [step for step, _ in curve(client, run_id, "step_loss")] == list(range(1, 10))
+    assert [step for step, _ in curve(client, run_id, "dev_dice")] == [0, 3, 6, 9]
+    after = client.get_run(run_id)
+    assert after.info.status == "FINISHED"
+    ended = json.loads((folder / "journal-0.jsonl").read_text().splitlines()[-1])
+    assert after.info.end_time == ended["time"], "when the run ended, not when that was delivered"
 
 
-def test_a_run_that_begins_without_a_server_is_delivered_whole_later(setting, tmp_path, mlflow_server):
+def test_a_run_that_begins_without_a_server_is_delivered_whole_later(tmp_path, mlflow_server):
     with RunTracker(tmp_path / "run", "late", uri="http://127.0.0.1:1", hardware_s=0, patience_s=0) as tracker:
-        train(setting, tmp_path / "run", tracker)
+        tracker.log({"x": 3}, 1)
         with pytest.raises(MedsamError, match="did not take the run"):
             tracker.run_id(timeout_s=0)
     assert deliver(tmp_path, mlflow_server.uri) == [tmp_path / "run"]
     client = MlflowClient(mlflow_server.uri)
     (run,) = client.search_runs([client.get_experiment_by_name("late").experiment_id])
-    assert run.info.status == "FINISHED"
-    assert run.data.metrics["epoch"] == 3
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"x": 3})
 
 
 SCRIPT = """

@@ -14,16 +14,14 @@ from fastapi import FastAPI, Request, Response
 from mlflow import MlflowClient
 
 from medsam_helpers.errors import ConfigError
+from medsam_helpers.mlops import registry
 from medsam_helpers.mlops.server import wait_until
 from medsam_helpers.mlops.webhooks import EVENT, PATH, InThread, Settings, connect, make_relay, read_decisions, sign
 
-ROOT = Path(__file__).parents[2]
+WORKFLOW = Path(__file__).parents[2] / ".github" / "workflows" / "evaluate-and-promote.yml"
 SECRET, TOKEN, REPOSITORY = "a secret of this test", "a token of this test", "someone/something"
-ALIAS_SET = {
-    "entity": "model_version_alias",
-    "action": "created",
-    "data": {"name": "breast", "alias": "challenger", "version": "7"},
-}
+MODEL = {"name": "breast", "alias": "challenger", "version": "7"}
+ALIAS_SET = {"entity": "model_version_alias", "action": "created", "data": MODEL}
 
 
 class GitHub:
@@ -61,23 +59,23 @@ def relay(settings):
 
 def send(relay, content=ALIAS_SET, *, delivery="d-1", age_s=0, secret=SECRET, change=lambda body: body):
     body, timestamp = json.dumps(content).encode(), str(int(time.time() - age_s))
-    signature = sign(secret, delivery, timestamp, body)
-    headers = {
-        "X-MLflow-Delivery-Id": delivery,
-        "X-MLflow-Timestamp": timestamp,
-        "X-MLflow-Signature": signature,
-        "Content-Type": "application/json",
-    }
+    told = {"Delivery-Id": delivery, "Timestamp": timestamp, "Signature": sign(secret, delivery, timestamp, body)}
+    headers = {f"X-MLflow-{name}": value for name, value in told.items()}
     return requests.post(relay.uri + PATH, data=change(body), headers=headers, timeout=60)
 
 
-def test_a_genuine_hook_becomes_a_dispatch(relay, github, settings):
+def test_a_genuine_hook_becomes_a_dispatch_once_even_after_a_restart(relay, github, settings):
     assert send(relay).status_code == 202
     payload = {"event_type": EVENT, "client_payload": {"name": "breast", "version": "7"}}
     assert github.dispatches == [(REPOSITORY, payload)]
-    (line,) = read_decisions(settings.log)
-    assert line["accepted"]
-    assert line["what"] == f"dispatched {EVENT} for breast version 7"
+    assert send(relay).status_code == 409
+    with InThread(make_relay(settings)) as restarted:
+        assert send(restarted).status_code == 409
+        assert send(restarted, delivery="d-2").status_code == 202
+    assert len(github.dispatches) == 2
+    decisions = read_decisions(settings.log)
+    assert [line["accepted"] for line in decisions] == [True, False, False, True]
+    assert decisions[0]["what"] == f"dispatched {EVENT} for breast version 7"
 
 
 @pytest.mark.parametrize(
@@ -88,8 +86,9 @@ def test_a_genuine_hook_becomes_a_dispatch(relay, github, settings):
         ({"age_s": 301}, 401, "the time is too far from now"),
         ({"age_s": -302}, 401, "the time is too far from now"),
         ({"content": ["no hook"]}, 400, "the body is no hook of MLflow"),
+        ({"change": lambda body: iter([body])}, 413, "the body is too long, or its length is not said"),
     ],
-    ids=["forged", "altered", "stale", "from the future", "nonsense"],
+    ids=["forged", "altered", "stale", "from the future", "nonsense", "endless"],
 )
 def test_what_is_not_genuine_is_refused_and_logged(relay, github, settings, options, status, reason):
     answer = send(relay, **options)
@@ -97,21 +96,6 @@ def test_what_is_not_genuine_is_refused_and_logged(relay, github, settings, opti
     assert github.dispatches == []
     (line,) = read_decisions(settings.log)
     assert (line["accepted"], line["what"], line["delivery"]) == (False, reason, "d-1")
-
-
-def test_an_unsigned_or_endless_request_is_refused(relay):
-    assert requests.post(relay.uri + PATH, json=ALIAS_SET, timeout=60).status_code == 401
-    assert requests.post(relay.uri + PATH, data=(b"x" for _ in range(3)), timeout=60).status_code == 413
-
-
-def test_a_repeated_hook_is_refused_even_after_a_restart(relay, github, settings):
-    assert send(relay).status_code == 202
-    assert send(relay).status_code == 409
-    with InThread(make_relay(settings)) as restarted:
-        assert send(restarted).status_code == 409
-        assert send(restarted, delivery="d-2").status_code == 202
-    assert len(github.dispatches) == 2
-    assert [line["accepted"] for line in read_decisions(settings.log)] == [True, False, False, True]
 
 
 def test_a_hook_that_github_did_not_take_may_come_again(relay, github, settings):
@@ -124,7 +108,7 @@ def test_a_hook_that_github_did_not_take_may_come_again(relay, github, settings)
 
 
 def test_only_a_challenger_starts_the_workflow(relay, github):
-    answer = send(relay, ALIAS_SET | {"data": ALIAS_SET["data"] | {"alias": "champion"}})
+    answer = send(relay, ALIAS_SET | {"data": MODEL | {"alias": "champion"}})
     assert answer.status_code == 202
     assert "nothing to do" in answer.json()["accepted"]
     assert github.dispatches == []
@@ -133,22 +117,22 @@ def test_only_a_challenger_starts_the_workflow(relay, github):
 def test_from_the_registry_to_the_workflow(relay, github, settings, mlflow_server):
     """A real server: an alias is set, its hook arrives, is verified and passed on; after a restart too."""
     client = MlflowClient(mlflow_server.uri)
-    run = client.create_run(client.create_experiment("hooks"))
+    run_id = client.create_run(client.create_experiment("hooks")).info.run_id
     client.create_registered_model("hooked")
-    client.create_model_version("hooked", f"runs:/{run.info.run_id}/x", run.info.run_id)
-    client.set_registered_model_alias("hooked", "champion", "1")  # MLflow looks for webhooks, and finds none
-    connect(client, relay.uri, SECRET)
-    connect(client, relay.uri, SECRET)
-    assert [hook.url for hook in client.list_webhooks()] == [relay.uri + PATH], "connected once, however often asked"
+    for version in ("1", "2"):
+        client.create_model_version("hooked", f"runs:/{run_id}/x", run_id)
+        client.set_registered_model_alias("hooked", "champion", version)  # MLflow looks for webhooks
+        if version == "1":
+            connect(client, relay.uri, SECRET)
+            connect(client, relay.uri, SECRET)
+            assert [hook.url for hook in client.list_webhooks()] == [relay.uri + PATH], "connected once"
     client.set_registered_model_alias("hooked", "challenger", "1")
-    assert wait_until(lambda: len(read_decisions(settings.log)) == 1), "the hook did not arrive"
+    assert wait_until(lambda: len(github.dispatches) == 1), "the hook did not arrive"
     mlflow_server.stop()
     mlflow_server.start()
-    client.create_model_version("hooked", f"runs:/{run.info.run_id}/x", run.info.run_id)
     client.set_registered_model_alias("hooked", "challenger", "2")
-    assert wait_until(lambda: len(read_decisions(settings.log)) == 2), "the hook did not arrive"
+    assert wait_until(lambda: len(github.dispatches) == 2), "the hook did not arrive"
     assert [payload["client_payload"]["version"] for _, payload in github.dispatches] == ["1", "2"]
-    assert all(line["accepted"] for line in read_decisions(settings.log))
     for hook in client.list_webhooks():
         client.delete_webhook(hook.webhook_id)
 
@@ -165,25 +149,15 @@ def test_secrets_come_from_the_environment_and_are_not_shown(monkeypatch, tmp_pa
     assert TOKEN not in shown
 
 
-WORKFLOW = ROOT / ".github" / "workflows" / "evaluate-and-promote.yml"
-
-
-def test_the_workflow_is_valid_and_a_broken_one_is_found(tmp_path):
-    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
-    assert subprocess.run([*check, WORKFLOW], check=False, capture_output=True).returncode == 0
-    broken = tmp_path / "broken.yml"
-    broken.write_text(WORKFLOW.read_text().replace("runs-on", "run-on"))
-    assert subprocess.run([*check, broken], check=False, capture_output=True).returncode != 0
-
-
-def test_the_workflow_listens_to_what_the_relay_sends_and_puts_nothing_of_it_into_a_command():
+def test_the_workflow_is_valid_listens_to_the_relay_and_puts_nothing_of_it_into_a_command(monkeypatch, capsys):
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", WORKFLOW]
+    assert subprocess.run(check, check=False, capture_output=True).returncode == 0
     workflow = yaml.safe_load(WORKFLOW.read_text())
     assert workflow[True]["repository_dispatch"]["types"] == [EVENT]  # YAML 1.1 reads `on` as true
     commands = [step["run"] for step in workflow["jobs"]["gate"]["steps"] if "run" in step]
     assert not [command for command in commands if "${{" in command]
-    asked = [command for command in commands if "medsam_helpers.mlops.registry" in command]
-    options = set(re.findall(r"--\w+", asked[0]))
-    told = subprocess.run(
-        [sys.executable, "-m", "medsam_helpers.mlops.registry", "--help"], capture_output=True, text=True, check=True
-    )
-    assert options <= set(re.findall(r"--\w+", told.stdout))
+    (asked,) = [command for command in commands if "medsam_helpers.mlops.registry" in command]
+    monkeypatch.setattr(sys, "argv", ["registry", "--help"])
+    with pytest.raises(SystemExit):
+        registry.main()
+    assert set(re.findall(r"--\w+", asked)) <= set(re.findall(r"--\w+", capsys.readouterr().out))
