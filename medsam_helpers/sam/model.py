@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from transformers import SamConfig, SamModel
 from transformers.models.sam.modeling_sam import SamImageSegmentationOutput, SamMaskDecoder
 
-from medsam_helpers.sam.tiny_vit import TinyViT
-
 
 def is_light(config: SamConfig) -> bool:
     """Whether the configuration is that of a SAM with TinyViT as encoder."""
@@ -87,6 +85,8 @@ class Sam(SamModel):
         self.config = config
         self.mask_decoder = QuickMaskDecoder(self.mask_decoder.config)
         if light:
+            from medsam_helpers.sam.tiny_vit import TinyViT
+
             self.vision_encoder = TinyViT(config.vision_config)
 
 
