@@ -66,7 +66,9 @@ def register(client: MlflowClient, name: str, run_id: str, folder: Path) -> Mode
         client.create_registered_model(name)
     card, text = read_card(folder), (folder / "README.md").read_text(encoding="utf-8")
     tags = {key: str(card[key]) for key in ("base", "base_digest", "data_digest", "commit") if key in card}
-    version = client.create_model_version(name, f"runs:/{run_id}/{CHECKPOINT}", run_id, tags, description=text)
+    source = f"runs:/{run_id}/{CHECKPOINT}"
+    # The files are there already: MLflow need not wait for them, nor say that it does.
+    version = client.create_model_version(name, source, run_id, tags, description=text, await_creation_for=0)
     client.set_registered_model_alias(name, CHALLENGER, version.version)
     return version
 
