@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 import types
+from abc import abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,9 +54,9 @@ class Command(Settings):
         """Give the command's parser its arguments."""
         add_settings(parser, cls)
 
+    @abstractmethod
     def run(self, call: Call) -> Result:
-        """Do it, with prose on the way; gives the JSON line."""
-        raise NotImplementedError
+        """The JSON line; prose is printed on the way."""
 
 
 class OfModel(Settings):
