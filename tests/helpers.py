@@ -1,4 +1,4 @@
-"""Small stand-ins that many tests share: a random SAM, cases to segment."""
+"""Small stand-ins that many tests share: a random SAM, cases to segment, pictures."""
 
 from pathlib import Path
 
@@ -53,6 +53,12 @@ def draw_discs(count: int, seed: int = 0) -> Cases:
         return Case(name, image.astype(np.uint8), mask)
 
     return Cases([f"disc-{index}" for index in range(count)], draw)
+
+
+def patchwork(number: int, height: int = 64, width: int = 64) -> np.ndarray:
+    """(H, W, 3) uint8: 8 x 8 patches of random colours; those of different numbers have nothing in common."""
+    patches = np.random.default_rng(number).integers(0, 200, (8, 8, 3), np.uint8)
+    return np.kron(patches, np.ones((height // 8, width // 8, 1), np.uint8))
 
 
 def save_images(cases: Cases, folder: Path) -> Cases:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from medsam_helpers.data.case import Dataset, array_digest
 from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates, thumbnail
@@ -106,16 +104,15 @@ def audit(source: str | Path | Dataset, *, split_seed: int = 0, show_progress: b
         def read(case: str, split: str) -> _Pixels:
             return read_image(index.images[case][0]), *read_mask_values(index.masks[case][0])
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes outside the interpreter's lock
-        looking = pool.map(lambda job: _look_at(job[0], job[1], read), jobs)
-        looked = list(tqdm(looking, "audit", len(jobs), delay=1, disable=not show_progress))
+    # Threads help: Pillow decodes outside Python's global lock.
+    looked = thread_map(lambda job: _look_at(read, *job), jobs, desc="audit", delay=1, disable=not show_progress)
     readable = [row for _, row in looked if row]
     findings += [finding for found, _ in looked for finding in found] + list(_duplicates(readable))
     findings.sort(key=lambda finding: (_SEVERITIES.index(finding[3]), finding[2]))
     return AuditReport(name, pd.DataFrame(findings, columns=_FINDING), pd.DataFrame(readable, columns=_CASE))
 
 
-def _look_at(case: str, split: str, read: Callable[[str, str], _Pixels]) -> tuple[list[_Finding], dict[str, Any]]:
+def _look_at(read: Callable[[str, str], _Pixels], case: str, split: str) -> tuple[list[_Finding], dict[str, Any]]:
     """What is wrong with one case, and its row of `cases` with what finds its duplicates; none if unreadable."""
     try:
         image, values, full_scale = read(case, split)

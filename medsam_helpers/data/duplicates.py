@@ -9,13 +9,11 @@ from scipy import fft
 HASH_DISTANCE = 8  # of 64 bits
 NEAR_DUPLICATE = 0.99  # correlation of the thumbnails: the same picture, saved twice or a moment apart
 SAME_SCENE = 0.95  # the same lesion a little later; in images that are all alike it may be chance
-_THUMBNAIL = 32
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
     """The (32, 32) float32 gray values of a small copy of an image (H, W, 3) uint8 RGB."""
-    gray = Image.fromarray(image).convert("L")
-    small = gray.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS, reducing_gap=2)
+    small = Image.fromarray(image).convert("L").resize((32, 32), Image.Resampling.LANCZOS, reducing_gap=2)
     return np.asarray(small, np.float32)
 
 

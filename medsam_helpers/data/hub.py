@@ -69,7 +69,9 @@ def hub_dataset(name: str, selection: Selection) -> Dataset:
     if "train" not in parts:
         raise DataError(f"{source.repo}: has no split train, only {', '.join(parts)}")
     held_out = [part for part in ("validation", "val", "test") if part in parts]
-    official: dict[SplitName, str] = dict(zip(("train", "val"), ("train", *held_out), strict=False))
+    official: dict[SplitName, str] = {"train": "train"}
+    if held_out:
+        official["val"] = held_out[0]
     places: dict[str, _Place] = {}
     given: dict[SplitName, list[str]] = {}
     for split, part in official.items():
@@ -80,7 +82,7 @@ def hub_dataset(name: str, selection: Selection) -> Dataset:
             if case in places:
                 raise DataError(f"{source.repo}: {case!r} is the name of two cases")
             places[case] = rows, row, mask_column
-    unused = [part for part in parts if part not in official.values()]
+    unused = {part: len(rows) for part, rows in parts.items() if part not in official.values()}
     return build_dataset(
         name if name in HUB_SOURCES else Path(name).name,
         make_splits(list(places), selection.split_seed, given if "val" in given else None),
@@ -88,7 +90,7 @@ def hub_dataset(name: str, selection: Selection) -> Dataset:
         selection,
         licence=source.licence,
         citation=source.citation,
-        left_out=[f"split {part}: {len(parts[part])} cases, not used" for part in unused],
+        left_out=[f"split {part}: {count} cases, not used" for part, count in unused.items()],
     )
 
 
@@ -122,35 +124,28 @@ def _load_parts(repo: str) -> datasets.DatasetDict:
     import datasets
 
     local = Path(repo).expanduser()
-    answers = local.is_dir() or hub_answers(timeout_s=PROBE_SECONDS)
+    answers = local.is_dir() or hub_answers()
     before: Any = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = before or not answers  # look into the cache only: there is no argument for it
     try:
         return datasets.load_dataset(str(local) if local.is_dir() else repo)
     except (datasets.exceptions.DatasetsError, HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
-        if answers:
-            raise DataError(f"{repo}: cannot be loaded: {error}") from error
-        raise DataError(
-            f"{repo}: the hub ({constants.ENDPOINT}) does not answer, or HF_HUB_OFFLINE is set, and the data set "
-            "is not in the cache: connect to the network, or use a folder with images/ and masks/ (--data PATH)"
-        ) from error
+        silent = f"the hub ({constants.ENDPOINT}) does not answer, or HF_HUB_OFFLINE is set, and the data set is not "
+        silent += "in the cache: connect to the network, or use a folder with images/ and masks/ (--data PATH)"
+        raise DataError(f"{repo}: {f'cannot be loaded: {error}' if answers else silent}") from error
     finally:
         datasets.config.HF_HUB_OFFLINE = before
 
 
-def hub_answers(url: str | None = None, timeout_s: float = 5.0) -> bool:
-    """Whether the hub answers within seconds, whatever it says; False where `HF_HUB_OFFLINE` is set.
+def hub_answers() -> bool:
+    """Whether the hub answers within `PROBE_SECONDS`, whatever it says; False where `HF_HUB_OFFLINE` is set.
 
     The hub's own client retries for half a minute before it gives up.
-
-    Args:
-        url: what to ask for; None for the hub's endpoint.
-        timeout_s: longest wait, in seconds, for the connection and again for the answer.
     """
     if constants.HF_HUB_OFFLINE:
         return False
     try:
-        requests.head(url or constants.ENDPOINT, timeout=timeout_s)
+        requests.head(constants.ENDPOINT, timeout=PROBE_SECONDS)
     except requests.RequestException:
         return False
     return True

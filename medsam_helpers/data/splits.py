@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tqdm.auto import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset, SplitName
 from medsam_helpers.errors import ConfigError, DataError
@@ -18,21 +16,14 @@ from medsam_helpers.errors import ConfigError, DataError
 class Selection:
     """What to take from a source, as `load_data` explains; `ConfigError` if a limit is no whole number from 0 up."""
 
-    train_limit: int | None = None
-    dev_limit: int | None = None
-    val_limit: int | None = None
-    split_seed: int = 0
-    skip_bad: bool = False
+    limits: Mapping[SplitName, int | None]  # for each split how many cases to take; None for all
+    split_seed: int
+    skip_bad: bool
 
     def __post_init__(self) -> None:
         for split, limit in self.limits.items():
             if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
                 raise ConfigError(f"{split}_limit is {limit!r}: use a whole number from 0 up, or None for all cases")
-
-    @property
-    def limits(self) -> dict[SplitName, int | None]:
-        """How many cases to take from each split; None for all."""
-        return {"train": self.train_limit, "dev": self.dev_limit, "val": self.val_limit}
 
 
 def seeded_order(names: Sequence[str], seed: int) -> list[str]:
@@ -108,14 +99,14 @@ def build_dataset(
     for split in SPLITS:
         kept[split], found = _first_good(splits[split], selection.limits[split], load, bad, selection.skip_bad)
         bad |= found
+    reasons = list(bad.values())
     if bad and not selection.skip_bad:
         count = f"{len(bad)} bad case{'s' * (len(bad) > 1)}"
-        reasons = list(bad.values())
         raise DataError(listing(f"{name}: {count}; mend them, or leave them out with skip_bad (--skip-bad):", reasons))
     if not any(splits.values()) or (bad and not any(kept.values())):
-        raise DataError(listing(f"{name}: no usable case is left", list(bad.values())))
+        raise DataError(listing(f"{name}: no usable case is left", reasons))
     train, dev, val = (Cases(kept[split], load) for split in SPLITS)
-    return Dataset(name, train, dev, val, licence, citation, (*left_out, *bad.values()))
+    return Dataset(name, train, dev, val, licence, citation, (*left_out, *reasons))
 
 
 def listing(head: str, lines: Sequence[str]) -> str:
@@ -145,11 +136,10 @@ def _first_good(
 
     wanted = len(names) if limit is None else min(limit, len(names))
     reason_of: dict[str, str] = {}  # empty for a good case
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes outside the interpreter's lock
-        while batch := names[len(reason_of) :][: wanted - list(reason_of.values()).count("")]:
-            reasons = tqdm(pool.map(why_bad, batch), "check cases", len(batch), delay=2)
-            reason_of |= dict(zip(batch, reasons, strict=True))
-            if not skip_bad:
-                break
+    while batch := names[len(reason_of) :][: wanted - list(reason_of.values()).count("")]:
+        reasons = thread_map(why_bad, batch, desc="check cases", delay=2)  # Pillow decodes outside Python's global lock
+        reason_of |= dict(zip(batch, reasons, strict=True))
+        if not skip_bad:
+            break
     kept = [name for name, reason in reason_of.items() if not reason]
     return kept, {name: reason for name, reason in reason_of.items() if reason}

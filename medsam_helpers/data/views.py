@@ -38,10 +38,9 @@ def view_of(case: Case, view: str) -> Case:
     """
     if view == "as-is":
         return case
-    if view in LIGHTS:
-        return Case(f"{case.name} {view}", LIGHTS[view](case.image), case.mask)
-    image, mask = (np.ascontiguousarray(TURNS[view](pixels)) for pixels in (case.image, case.mask))
-    return Case(f"{case.name} {view}", image, mask)
+    image = VIEWS[view](case.image)
+    mask = case.mask if view in LIGHTS else VIEWS[view](case.mask)
+    return Case(f"{case.name} {view}", np.ascontiguousarray(image), np.ascontiguousarray(mask))
 
 
 def views_of(cases: Sequence[Case], views: Iterable[str]) -> Cases:

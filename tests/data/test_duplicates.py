@@ -2,18 +2,14 @@
 
 import numpy as np
 import pytest
+from helpers import patchwork
 
 from medsam_helpers.data.duplicates import HASH_DISTANCE, near_duplicates, perceptual_hash, thumbnail
 
 
-def scene(number: int) -> np.ndarray:
-    patches = np.random.default_rng(number).integers(0, 256, (8, 8, 3))
-    return np.kron(patches, np.ones((8, 8, 1))).astype(np.uint8)
-
-
 def test_vectorised_search_equals_two_plain_loops():
     rng = np.random.default_rng(0)
-    scenes = np.stack([thumbnail(scene(number)) for number in range(12)])
+    scenes = np.stack([thumbnail(patchwork(number)) for number in range(12)])
     thumbnails = np.concatenate([scenes, scenes[::-1] + rng.normal(0, 6, scenes.shape), scenes * 0, scenes * 0 + 9])
     expected = []
     hashes = perceptual_hash(thumbnails)

@@ -2,72 +2,63 @@
 
 import numpy as np
 import pytest
-from helpers import draw_discs
+from helpers import patchwork
 
 from medsam_helpers.data.case import Case, Cases, Dataset
-from medsam_helpers.data.folds import everything, make_folds, pooled, with_training_of
+from medsam_helpers.data.folds import everything, make_folds, with_training_of
 from medsam_helpers.errors import ConfigError, DataError
 
 
-def noise_cases(count, prefix="case", same=()):
+def dataset_of(count, prefix="case", same=(), turned=False):
     """Pictures that have nothing in common; those in `same` show the first of them, a little brighter."""
-    pictures = {}
-    for index in range(count):
-        rng = np.random.default_rng([index, len(prefix)])
-        pictures[f"{prefix}-{index}"] = np.kron(rng.integers(0, 200, (8, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
-    for index in same:
-        pictures[f"{prefix}-{index}"] = pictures[f"{prefix}-0"] + 20
-    mask = np.zeros((64, 64), bool)
-    mask[20:40, 20:40] = True
-    return Cases(list(pictures), lambda name: Case(name, pictures[name], mask))
 
+    def load(name):
+        number = int(name.split("-")[1])
+        image = patchwork(0) + np.uint8(20) if number in same else patchwork(number)
+        return Case(name, image, np.ones((64, 64), bool))
 
-def dataset_of(cases, name="set"):
-    return Dataset(name, cases[:-4], cases[-4:-2], cases[-2:], "licence", "citation")
+    cases = Cases([f"{prefix}-{number}" for number in range(count)][:: -1 if turned else 1], load)
+    return Dataset(prefix, cases[:-4], cases[-4:-2], cases[-2:], "licence", "citation")
 
 
 def test_every_case_is_scored_once_and_never_by_a_model_that_saw_it():
-    dataset = dataset_of(noise_cases(23))
+    dataset = dataset_of(23)
     folds = make_folds(dataset, 5)
-    scored = [name for fold in folds for name in fold.val.names]
-    assert sorted(scored) == sorted(everything(dataset).names)
+    assert sorted(name for fold in folds for name in fold.val.names) == sorted(everything(dataset).names)
     assert sorted(len(fold.val) for fold in folds) == [4, 4, 5, 5, 5]
     for fold in folds:
         parts = [set(cases.names) for cases in fold.splits.values()]
         assert sum(map(len, parts)) == len(set.union(*parts)) == 23
         assert len(fold.dev) == len(fold.train.names + fold.dev.names) // 10
-    assert folds[1].name == "set, fold 2 of 5"
+    assert folds[1].name == "case, fold 2 of 5"
 
 
 def test_folds_depend_neither_on_the_order_of_the_files_nor_on_the_splits():
-    cases = noise_cases(12)
-    turned = Cases(cases.names[::-1], cases.load)
-    first, second = (make_folds(dataset_of(each), 3) for each in (cases, turned))
+    first, second = (make_folds(dataset_of(12, turned=turned), 3) for turned in (False, True))
     assert [fold.digest for fold in first] == [fold.digest for fold in second]
-    assert [fold.val.names for fold in first] != [fold.val.names for fold in make_folds(dataset_of(cases), 3, seed=1)]
+    assert [fold.val.names for fold in first] != [fold.val.names for fold in make_folds(dataset_of(12), 3, seed=1)]
 
 
 def test_near_duplicates_stay_in_one_fold():
-    folds = make_folds(dataset_of(noise_cases(20, same=(7, 13))), 5)
+    folds = make_folds(dataset_of(20, same=(7, 13)), 5)
     alike = {"case-0", "case-7", "case-13"}
     assert [alike & set(fold.val.names) for fold in folds].count(alike) == 1
 
 
 def test_too_few_folds_or_cases_are_refused():
-    dataset = dataset_of(noise_cases(6))
     with pytest.raises(ConfigError, match="folds must be 2 or more, is 1"):
-        make_folds(dataset, 1)
+        make_folds(dataset_of(6), 1)
     with pytest.raises(DataError, match="6 cases are too few for 7 folds"):
-        make_folds(dataset, 7)
+        make_folds(dataset_of(6), 7)
 
 
 def test_training_cases_of_another_set_join_train_and_dev_only():
-    own, other = dataset_of(noise_cases(10)), dataset_of(noise_cases(9, "other"), "guest")
+    own, other = dataset_of(10), dataset_of(9, "guest")
     both = with_training_of(own, other)
     assert both.train.names == own.train.names + other.train.names
     assert both.dev.names == own.dev.names + other.dev.names
     assert both.val.names == own.val.names
     assert both.train[-1].digest == other.train[-1].digest
-    assert both.name == "set, with 5 training cases of guest"
-    with pytest.raises(DataError, match=r"disc-0.*in more than one of the data sets"):
-        pooled(draw_discs(2), draw_discs(2))
+    assert both.name == "case, with 5 training cases of guest"
+    with pytest.raises(DataError, match=r"case-0.*in more than one of the data sets"):
+        with_training_of(own, own)

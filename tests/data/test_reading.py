@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import patchwork
 from PIL import Image
 
-from medsam_helpers.data.reading import make_case, read_image, read_mask, read_mask_values
+from medsam_helpers.data.reading import make_case, read_image, read_mask
 from medsam_helpers.errors import DataError
 
 GRAY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
@@ -29,13 +30,12 @@ def painted(palette: list[int], indices: np.ndarray) -> Image.Image:
 
 
 def test_colour_gray_palette_and_bilevel_images_become_rgb(tmp_path):
-    gray3 = np.repeat(GRAY[..., None], 3, axis=2)
     assert np.array_equal(read_image(save(tmp_path / "rgb.bmp", RGB)), RGB)
-    assert np.array_equal(read_image(save(tmp_path / "palette.png", GRAY, "P")), gray3)
+    assert np.array_equal(read_image(save(tmp_path / "palette.png", GRAY, "P")), np.dstack([GRAY] * 3))
     assert np.array_equal(read_image(save(tmp_path / "bits.png", LESION))[..., 1], LESION * 255)
-    path = save(tmp_path / "a.jpg", np.kron(RGB, np.ones((16, 16, 1), np.uint8)), quality=90)
-    assert np.array_equal(read_image(path), np.asarray(Image.open(path).convert("RGB")))
-    assert np.array_equal(read_image(path.read_bytes()), read_image(path))
+    path = save(tmp_path / "a.jpg", patchwork(0), quality=90)
+    for source in (path, path.read_bytes()):
+        assert np.array_equal(read_image(source), np.asarray(Image.open(path)))
 
 
 def test_transparent_pixels_lie_on_black_and_half_transparent_ones_are_halved(tmp_path):
@@ -49,20 +49,17 @@ def test_transparent_pixels_lie_on_black_and_half_transparent_ones_are_halved(tm
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 def test_more_than_8_bits_are_stretched_from_minimum_to_maximum(tmp_path, dtype):
     read = read_image(save(tmp_path / "deep.tif", np.array([[1000, 2000], [3000, 4095]], dtype)))
-    assert read[..., 0].ravel().tolist() == [0, 82, 165, 255]  # 255 x 1000 / 3095, 255 x 2000 / 3095
-    assert (read[..., 0] == read[..., 2]).all()
+    assert read[..., 2].ravel().tolist() == [0, 82, 165, 255]  # 255 x 1000 / 3095, 255 x 2000 / 3095
     assert not read_image(save(tmp_path / "flat.tif", np.full((2, 2), 700, dtype))).any()
 
 
 def test_exif_rotation_is_applied(tmp_path):
-    turned = np.rot90(GRAY, k=-1)
-    assert np.array_equal(read_image(save(tmp_path / "a.png", GRAY, exif=EXIF))[..., 0], turned)
+    assert np.array_equal(read_image(save(tmp_path / "a.png", GRAY, exif=EXIF))[..., 0], np.rot90(GRAY, k=-1))
     assert np.array_equal(read_mask(save(tmp_path / "mask.png", LESION, exif=EXIF)), np.rot90(LESION, k=-1))
 
 
 def test_damaged_absent_stacked_and_not_finite_images_are_refused_by_name(tmp_path):
-    whole = save(tmp_path / "whole.png", np.kron(RGB, np.ones((30, 30, 1), np.uint8)))
-    (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:200])
+    (tmp_path / "cut.png").write_bytes(save(tmp_path / "whole.png", patchwork(0)).read_bytes()[:200])
     Image.fromarray(GRAY).save(tmp_path / "stack.tif", save_all=True, append_images=[Image.fromarray(GRAY)] * 2)
     save(tmp_path / "nan.tif", np.array([[0, np.nan]], np.float32))
     told = {"cut.png": "not a readable", "absent.png": "no such", "stack.tif": "3 frames", "nan.tif": "not finite"}
@@ -77,6 +74,7 @@ MASK_FILES = {
     "bits.png": LESION,
     "labels.png": LESION.astype(np.uint8),
     "gray-levels.png": np.where(LESION, 200, 90).astype(np.uint8),
+    "noisy.jpg": LESION.astype(np.uint8) * 255,
     "uint16-full.png": LESION.astype(np.uint16) * 65535,
     "float.tif": LESION.astype(np.float32) * 0.9,
     "blue.bmp": LESION[..., None] * np.array([0, 0, 255], np.uint8),
@@ -91,14 +89,6 @@ def test_one_rule_reads_every_kind_of_mask(tmp_path, name):
     read = read_mask(save(tmp_path / name, MASK_FILES[name]))
     assert read.dtype == bool
     assert np.array_equal(read, LESION)
-
-
-def test_jpeg_noise_falls_on_its_own_side(tmp_path):
-    lesion = np.kron(LESION, np.ones((21, 21), bool))  # edges inside the 8 x 8 blocks, so that JPEG rings
-    path = save(tmp_path / "noisy.jpg", lesion.astype(np.uint8) * 255, "RGB", quality=60)
-    values, _ = read_mask_values(path)
-    assert ((values > 0) & (values < 255)).any()
-    assert np.array_equal(read_mask(path), lesion)
 
 
 @pytest.mark.parametrize("values", [[[0, 1, 2, 3]], [[-1, 1]], [[0, 100_000]]])

@@ -1,20 +1,12 @@
-"""`load_data` finds phantoms, folders and hub data sets by name, and loads nothing heavy to do so."""
+"""`load_data` finds phantoms and folders by name, and loads nothing heavy to do so."""
 
 import subprocess
 import sys
 
 import pytest
-from helpers import draw_discs, save_images
 
 from medsam_helpers.data.sources import load_data
 from medsam_helpers.errors import ConfigError
-
-
-def test_a_folder_is_taken_and_the_choices_are_listed_otherwise(tmp_path):
-    save_images(draw_discs(10), tmp_path / "mine")
-    assert str(load_data(str(tmp_path / "mine"), train_limit=3)) == "mine: 3 train, 1 dev, 2 val"
-    with pytest.raises(ConfigError, match="'kvasr' is unknown: use phantom, phantom-ultrasound, kvasir, breast, or a"):
-        load_data("kvasr")
 
 
 @pytest.mark.parametrize("source", ["phantom", "phantom-ultrasound"])
@@ -24,6 +16,14 @@ def test_phantoms_are_cut_to_the_limits(source):
     cut = load_data(source, train_limit=3, dev_limit=0, val_limit=99)
     assert (cut.train.names, cut.dev.names, cut.val.names) == (whole.train.names[:3], [], whole.val.names)
     assert load_data(source, split_seed=1).train[0].digest != whole.train[0].digest == cut.train[0].digest
+
+
+def test_unknown_sources_and_limits_that_are_no_whole_numbers_are_refused():
+    with pytest.raises(ConfigError, match="'kvasr' is unknown: use phantom, phantom-ultrasound, kvasir, breast, or a"):
+        load_data("kvasr")
+    for limit in (-1, 1.5, True):
+        with pytest.raises(ConfigError, match=r"val_limit is .*whole number"):
+            load_data("phantom", val_limit=limit)
 
 
 def test_importing_the_sources_loads_neither_torch_nor_datasets():

@@ -1,11 +1,9 @@
 """Seeded splits: every case in one of them, of the promised sizes, whatever order the names come in."""
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medsam_helpers.data.splits import Selection, make_splits, seeded_order
-from medsam_helpers.errors import ConfigError
+from medsam_helpers.data.splits import make_splits, seeded_order
 
 
 @settings(max_examples=50)
@@ -20,9 +18,3 @@ def test_splits_part_the_cases_and_keep_the_order_of_the_others(cases, seed, dat
     assert make_splits(shuffled, seed) == splits
     fewer = shuffled[: len(shuffled) // 2]
     assert seeded_order(fewer, seed) == [name for name in seeded_order(shuffled, seed) if name in set(fewer)]
-
-
-@pytest.mark.parametrize("limit", [-1, 1.5, True])
-def test_a_limit_must_be_a_whole_number(limit):
-    with pytest.raises(ConfigError, match=r"val_limit is .*whole number"):
-        Selection(val_limit=limit)
