@@ -173,9 +173,7 @@ def test_a_data_set_comes_from_a_hub_and_stays_when_the_hub_is_gone(tmp_path, br
     """The real client against a hub on the loopback, in a process of its own: it reads its address when imported."""
 
     def load():
-        script = (
-            "from medsam_helpers.data.sources import load_data; data = load_data('breast'); print(data, data.digest)"
-        )
+        script = "from medsam_helpers import load_data; data = load_data('breast'); print(data, data.digest)"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
         return done.stdout
 
