@@ -5,11 +5,11 @@ A correlation does not show it: that is the same if every area is doubled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from medsam_helpers.errors import DataError, ShapeError
@@ -34,9 +34,7 @@ class Agreement(NamedTuple):
         return f"{self.bias:.2f}, limits {self.low:.2f} to {self.high:.2f}"
 
 
-def limits_of_agreement(
-    reference: Sequence[float] | np.ndarray, measured: Sequence[float] | np.ndarray, *, ratio: bool = False
-) -> Agreement:
+def limits_of_agreement(reference: ArrayLike, measured: ArrayLike, *, ratio: bool = False) -> Agreement:
     """Bland-Altman limits of agreement: `bias +- 1.96 s` of the differences.
 
     They take the differences for normal, with one spread over the whole range. Where it grows with the size, as with
@@ -66,12 +64,11 @@ def limits_of_agreement(
     of_bias, of_limit = t * spread / np.sqrt(count), t * spread * np.sqrt(1 / count + 1.96**2 / (2 * (count - 1)))
     halves = ((bias, of_bias), (bias - 1.96 * spread, of_limit), (bias + 1.96 * spread, of_limit))
     found = np.array([[middle, middle - half, middle + half] for middle, half in halves])
-    found = np.exp(found) if ratio else found
-    (bias, b0, b1), (low, l0, l1), (high, h0, h1) = found.tolist()
+    (bias, b0, b1), (low, l0, l1), (high, h0, h1) = (np.exp(found) if ratio else found).tolist()
     return Agreement(bias, low, high, (b0, b1), (l0, l1), (h0, h1))
 
 
-def _pairs(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> np.ndarray:
+def _pairs(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     """(2, N) float64."""
     one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if one.shape != other.shape or one.ndim != 1:
@@ -79,9 +76,7 @@ def _pairs(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.nda
     return np.stack([one, other])
 
 
-def calibration_table(
-    score: Sequence[float] | np.ndarray, truth: Sequence[float] | np.ndarray, groups: int = 5
-) -> pd.DataFrame:
+def calibration_table(score: ArrayLike, truth: ArrayLike, groups: int = 5) -> pd.DataFrame:
     """Calibration table: a model's own score beside the measured value, in groups of as many cases each.
 
     Args:

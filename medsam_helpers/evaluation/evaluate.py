@@ -53,7 +53,6 @@ def evaluate(
     prompts: Sequence[str] = ("exact", "j20", "j50"),
     seed: int = 0,
     box_mode: BoxMode = "union",
-    tolerance_1024: float = 2.0,
     show_progress: bool = True,
 ) -> pd.DataFrame:
     """Table of scores, one row a case, model and prompt, the baselines `box` and `ellipse` among the models.
@@ -68,7 +67,6 @@ def evaluate(
         seed: of the jitter.
         box_mode: "union": one box a case. "components": one a lesion; the union of the masks is scored, and the mean
             of the IoU scores is kept.
-        tolerance_1024: of the NSD, in pixels of a model space of 1024.
         show_progress: show the bar.
     Returns:
         The columns `COLUMNS`; areas in pixels, metrics in the original space, `iou_score` NaN for the baselines. Cases
@@ -92,7 +90,7 @@ def evaluate(
             for prompt, (mask, iou_score) in zip(jitters, predictions, strict=True):
                 key = {"case": case.name, "model": model, "prompt": prompt, "seed": seed}
                 areas = {"area_true": int(case.mask.sum()), "area_pred": int(mask.sum()), "iou_score": iou_score}
-                rows.append(key | score_mask(mask, case.mask, tolerance_1024) | areas)
+                rows.append(key | score_mask(mask, case.mask) | areas)
     if left_out:
         warnings.warn(f"left out, since an empty mask gives no box: {', '.join(left_out)}", stacklevel=2)
     if not rows:
@@ -121,4 +119,4 @@ def _predictions(
         raise ShapeError(f"{model} on {case.name}: {needed}, got {got}")
     for first in range(0, len(boxes), boxes_per_prompt):
         group = slice(first, first + boxes_per_prompt)
-        yield masks[group].any(axis=0), float(scores[group].mean())
+        yield np.logical_or.reduce(masks[group]), float(scores[group].mean())

@@ -86,9 +86,10 @@ def _surface_distances(pred: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, 
     # The time goes with the area looked at: cut both to where either has something, with a rim for the outline.
     rows, columns = np.flatnonzero(both.any(axis=1)), np.flatnonzero(both.any(axis=0))
     window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    masks = [torch.from_numpy(np.pad(mask[window], 1)) for mask in (pred, true)]
+    found, expected = (torch.from_numpy(np.pad(mask[window], 1)) for mask in (pred, true))
     with warnings.catch_warnings():
         # MONAI warns of an argument that it passes to itself.
         warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
-        _, distances, _ = get_edge_surface_distance(*masks, symmetric=True, warn_empty=False)
-    return distances[0].numpy(), distances[1].numpy()
+        _, distances, _ = get_edge_surface_distance(found, expected, symmetric=True, warn_empty=False)
+    there, back = (each.numpy() for each in distances)
+    return there, back

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.describe import describe_case
 from medsam_helpers.errors import DataError
-from medsam_helpers.evaluation.tables import METRICS, bootstrap_mean, check_name
+from medsam_helpers.evaluation.tables import bootstrap_mean, check_name
 
 
 def lesion_features(cases: Iterable[Case]) -> pd.DataFrame:
@@ -24,44 +24,31 @@ def with_contrast(described: pd.DataFrame) -> pd.DataFrame:
 
 
 def scores_by(
-    table: pd.DataFrame,
-    features: pd.DataFrame,
-    feature: str,
-    prompt: str,
-    *,
-    edges: Sequence[float] | None = None,
-    groups: int = 3,
-    metric: str = "dice",
+    table: pd.DataFrame, features: pd.DataFrame, feature: str, prompt: str, *, groups: int = 3
 ) -> pd.DataFrame:
-    """Table of mean scores by model and group of cases, the groups cut along one feature.
+    """Table of mean Dice by model and group of cases, the groups cut along one feature.
 
     Args:
         table: as `evaluate` gives it, any number of models.
         features: as `lesion_features` gives them, of all the table's cases; more cases do no harm.
         feature: one of their columns.
         prompt: one of the table's prompts.
-        edges: limits of the groups, each `[low, high)`; cases beyond them are left out.
-        groups: without edges, into how many groups of as many cases each, ties together.
-        metric: one of `METRICS`.
+        groups: into how many, of as many cases each, ties together.
     Returns:
         One row a group and model: `group` (its number from 0), `from`, `to` (least and largest value of the feature
         in it), `model`, `n` cases, `mean` and its 95 % bootstrap interval `low`, `high`.
     Raises:
-        ConfigError: no such feature, prompt or metric.
+        ConfigError: no such feature or prompt.
         DataError: a case of the table has no features.
     """
     check_name("feature", feature, [column for column in features if column != "case"])
     check_name("prompt", prompt, table["prompt"])
-    check_name("metric", metric, METRICS)
     rows = table[table["prompt"] == prompt]
-    by_case = rows.groupby(["model", "case"], sort=False)[metric].mean().unstack("model", sort=False)
+    by_case = rows.groupby(["model", "case"], sort=False)["dice"].mean().unstack("model", sort=False)
     value = features.set_index("case")[feature].reindex(by_case.index).astype(float)
     if missing := sorted(value.index[~value.index.isin(features["case"])]):
         raise DataError(f"no features of {', '.join(missing[:5])}: describe the cases that were scored")
-    if edges is None:
-        number = pd.qcut(value, groups, labels=False, duplicates="drop")
-    else:
-        number = pd.cut(value, list(edges), right=False, labels=False)
+    number = pd.qcut(value, groups, labels=False, duplicates="drop")
     found = []
     for group in sorted(number.dropna().unique()):
         values = value[number == group]

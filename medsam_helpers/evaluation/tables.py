@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from medsam_helpers.errors import ConfigError, DataError
@@ -32,16 +33,13 @@ class Interval(NamedTuple):
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def bootstrap_mean(
-    values: Sequence[float] | np.ndarray, *, seed: int = 0, n: int = 10_000, level: float = 0.95
-) -> Interval:
-    """Mean of `values` with its percentile bootstrap interval; of equal values, or a single one, without width.
+def bootstrap_mean(values: ArrayLike, *, seed: int = 0, n: int = 10_000) -> Interval:
+    """Mean of `values` with its 95 % percentile bootstrap interval; of equal values, or a single one, without width.
 
     Args:
         values: (N,) float, one a case.
         seed: of the resampling.
         n: number of resamples.
-        level: share of the resampled means inside the interval.
     Raises:
         DataError: no values, or one that is not finite.
     """
@@ -51,7 +49,7 @@ def bootstrap_mean(
     mean = float(values.mean())
     if np.ptp(values) == 0:
         return Interval(mean, mean, mean)
-    how = {"n_resamples": n, "batch": 1000, "confidence_level": level, "method": "percentile"}  # batch bounds memory
+    how = {"n_resamples": n, "batch": 1000, "method": "percentile"}  # batch bounds memory
     low, high = stats.bootstrap((values,), np.mean, **how, rng=np.random.default_rng(seed)).confidence_interval
     return Interval(mean, float(low), float(high))
 
@@ -73,8 +71,7 @@ def paired_gain(
     check_name("model", base, table["model"])
     check_name("metric", metric, METRICS)
     rows = table[(table["prompt"] == prompt) & table["model"].isin([model, base])]
-    by_case = rows.pivot_table(index="case", columns="model", values=metric, aggfunc="mean")
-    by_case = by_case.reindex(columns=[model, base])
+    by_case = rows.pivot_table(index="case", columns="model", values=metric).reindex(columns=[model, base])
     if alone := list(by_case.index[by_case.isna().any(axis=1)]):
         raise DataError(f"scored for one of {model} and {base} only: {', '.join(alone)}; evaluate both on these cases")
     return bootstrap_mean(by_case[model] - by_case[base])

@@ -12,11 +12,11 @@ from medsam_helpers.evaluation.strata import lesion_features, scores_by, with_co
 def make_table(dice):
     """{model: {case: Dice}} as a table of scores, prompt exact."""
     rows = [
-        {"case": case, "model": model, "prompt": "exact", "dice": value, "iou": value / (2 - value)}
+        {"case": case, "model": model, "prompt": "exact", "dice": value}
         for model, values in dice.items()
         for case, value in values.items()
     ]
-    return pd.DataFrame(rows).assign(seed=0, hd95_percent=1.0, nsd=0.5, area_true=1, area_pred=1, iou_score=0.9)
+    return pd.DataFrame(rows)
 
 
 SIZES = pd.DataFrame({"case": list("abcdef"), "lesion_share": [0.01, 0.02, 0.1, 0.2, 0.4, 0.5], "lesions": 1})
@@ -37,13 +37,6 @@ def test_groups_of_as_many_cases_by_hand():
     assert ((found["low"] <= found["mean"]) & (found["mean"] <= found["high"])).all()
 
 
-def test_edges_are_half_open_and_empty_groups_are_left_out():
-    found = scores_by(make_table(DICE), SIZES, "lesion_share", "exact", edges=[0, 0.02, 0.03, 0.05, 0.5])
-    tuned = found[found["model"] == "tuned"]
-    assert tuned["group"].tolist() == [0, 1, 3]  # nothing in [0.03, 0.05), and f lies beyond the last edge
-    np.testing.assert_allclose(tuned["mean"], [0.6, 0.8, 2.8 / 3])
-
-
 def test_several_seeds_of_a_case_count_as_one():
     table = make_table({"tuned": {"a": 0.4, "c": 0.9, "e": 1.0}})
     again = table.assign(seed=1, dice=table["dice"] - 0.2)
@@ -52,17 +45,11 @@ def test_several_seeds_of_a_case_count_as_one():
     np.testing.assert_allclose(found["mean"], [0.3, 0.8, 0.9])
 
 
-@pytest.mark.parametrize(
-    ("feature", "prompt", "metric", "match"),
-    [
-        ("case", "exact", "dice", "lesion_share"),
-        ("lesions", "j20", "dice", "exact"),
-        ("lesions", "exact", "accuracy", "hd95_percent"),
-    ],
-)
-def test_unknown_names_list_the_known_and_cases_without_features_are_named(feature, prompt, metric, match):
-    with pytest.raises(ConfigError, match=match):
-        scores_by(make_table(DICE), SIZES, feature, prompt, metric=metric)
+def test_unknown_names_list_the_known_and_cases_without_features_are_named():
+    with pytest.raises(ConfigError, match="lesion_share"):
+        scores_by(make_table(DICE), SIZES, "case", "exact")
+    with pytest.raises(ConfigError, match="exact"):
+        scores_by(make_table(DICE), SIZES, "lesions", "j20")
     with pytest.raises(DataError, match="f: describe"):
         scores_by(make_table(DICE), SIZES.iloc[:5], "lesion_share", "exact")
 

@@ -72,9 +72,9 @@ def test_the_curve_runs_through_the_means_in_order_of_the_jitter(ax):
 def test_group_means_stand_over_their_group_and_say_how_many_there_are(ax):
     table = make_table(models=("zero-shot", "tuned", "third"))
     sizes = pd.DataFrame({"case": CASES, "lesion_share": np.linspace(0.1, 0.8, 8)})
-    groups = scores_by(table, sizes, "lesion_share", "exact", edges=[0, 0.35, 0.36, 1])  # the second is empty
+    groups = scores_by(table, sizes, "lesion_share", "exact", groups=2)
     scores.group_means(ax, groups)
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.1 to 0.3\nn = 3", "0.4 to 0.8\nn = 5"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.1 to 0.4\nn = 4", "0.5 to 0.8\nn = 4"]
     for drawn in ax.containers:
         rows = groups[groups["model"] == drawn.get_label()]
         x, y = np.asarray(drawn.lines[0].get_data(), float)
