@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from functools import cache, lru_cache, partial
-from importlib import import_module
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,10 +15,11 @@ from tqdm.auto import tqdm
 from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.files import atomic_write, cache_dir
+from medsam_helpers.phantoms.endoscopy import draw_endoscopy
+from medsam_helpers.phantoms.ultrasound import draw_ultrasound
 
 Kind = Literal["endoscopy", "ultrasound"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Painter = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 
 def draw_phantom(kind: Kind, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -35,7 +33,8 @@ def draw_phantom(kind: Kind, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     Raises:
         ConfigError: unknown kind.
     """
-    return _painter(kind)(rng)
+    _check_kind(kind)
+    return draw_endoscopy(rng) if kind == "endoscopy" else draw_ultrasound(rng)
 
 
 def phantom_dataset(
@@ -52,33 +51,31 @@ def phantom_dataset(
     Raises:
         ConfigError: unknown kind, or a number is no whole number from 0 up.
     """
-    _painter(kind)
+    _check_kind(kind)
     for what, number in {"n_train": n_train, "n_dev": n_dev, "n_val": n_val, "seed": seed}.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise ConfigError(f"{what} is {number!r}: use a whole number from 0 up")
     train, dev, val = (
-        Cases([f"{kind}-{split}-{index:04d}" for index in range(count)], partial(_load_case, seed))
-        for split, count in zip(SPLITS, (n_train, n_dev, n_val), strict=True)
+        Cases([f"{kind}-{split}-{index:04d}" for index in range(count)], partial(_load_case, kind, seed, place))
+        for place, (split, count) in enumerate(zip(SPLITS, (n_train, n_dev, n_val), strict=True))
     )
     licence = "Apache-2.0, as the code that draws them; no patient is shown"
     return Dataset(f"{kind}-phantoms", train, dev, val, licence, "none: drawn by medsam_helpers")
 
 
-def _painter(kind: str) -> Painter:
+def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise ConfigError(f"phantom kind {kind!r} is unknown: use {' or '.join(map(repr, KINDS))}")
-    return getattr(import_module(f"medsam_helpers.phantoms.{kind}"), f"draw_{kind}")
 
 
 @lru_cache(maxsize=160)  # about 1 MB each
-def _load_case(seed: int, name: str) -> Case:
+def _load_case(kind: Kind, seed: int, place: int, name: str) -> Case:
     path = cache_dir() / "phantoms" / _drawing_digest() / str(seed) / f"{name}.png"
     try:
         drawing = np.array(Image.open(path))
     except OSError:  # not drawn yet, or damaged
-        kind, split, index = name.split("-")
-        rng = np.random.default_rng([seed, SPLITS.index(split), int(index)])  # type: ignore[arg-type]
-        image, mask = _painter(kind)(rng)
+        rng = np.random.default_rng([seed, place, int(name.rsplit("-", 1)[1])])
+        image, mask = draw_phantom(kind, rng)
         drawing = np.dstack([image, mask * np.uint8(255)])  # (H, W, 4): the mask is the fourth channel
         with atomic_write(path) as temporary:
             Image.fromarray(drawing).save(temporary, compress_level=1)
@@ -112,7 +109,7 @@ def save_folder(dataset: Dataset, folder: str | Path, *, show_progress: bool = T
         raise DataError(f"{folder}: is not an empty folder; name a new one, so that nothing is mixed up or overwritten")
     lists = {"train": [*dataset.train.names, *dataset.dev.names], "val": dataset.val.names}
     count = sum(map(len, lists.values()))
-    cases = chain(dataset.train, dataset.dev, dataset.val)
+    cases = (case for split in dataset.splits.values() for case in split)
     for case in tqdm(cases, "save", count, unit="case", disable=not show_progress):
         for part, pixels in {"images": case.image, "masks": case.mask}.items():
             with atomic_write(folder / part / f"{case.name}.png") as path:
