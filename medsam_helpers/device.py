@@ -95,11 +95,8 @@ def restart_peak() -> None:
 
 
 def peak_mb() -> int | None:
-    """The most memory that this process has held since `restart_peak`, in MB; None where the system does not say.
-
-    What `keep_freed_memory` keeps counts.
-    """
+    """The most memory in MB that this process held since `restart_peak`, kept blocks too; None where nothing tells."""
     with suppress(OSError):
-        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
-        return round(int(found.group(1)) * 1024 / 1e6) if found else None
+        if found := re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8")):
+            return round(int(found.group(1)) * 1024 / 1e6)
     return None

@@ -54,10 +54,10 @@ def give_ordinary_permissions(path: Path) -> None:
 
 
 def check_output_dir(folder: Path, mark: str, never: str = "") -> None:
-    """Let a folder pass that is new, empty, or holds earlier results of the same kind; hidden files do not count.
+    """Check that a folder is new, empty, or holds earlier results of the same kind; hidden files do not count.
 
     Args:
-        folder: where the results shall go. It is not made here.
+        folder: it is not made here.
         mark: the file by which earlier results are known.
         never: a file whose presence says that the folder is something else's.
     Raises:
@@ -71,11 +71,7 @@ def check_output_dir(folder: Path, mark: str, never: str = "") -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Let a folder pass that can be written to, or made.
-
-    Raises:
-        ConfigError: it, or what it would lie in, is a file or read-only.
-    """
+    """Check that a folder can be written to, or made; `ConfigError` if it, or its place, is a file or read-only."""
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not place.is_dir():
         raise ConfigError(f"{folder} cannot be a folder: {place} is a file")

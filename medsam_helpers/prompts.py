@@ -90,11 +90,7 @@ def prompt_name(jitter_1024: float) -> str:
 
 
 def jitter_of(prompt: str) -> float:
-    """The jitter of a prompt's name, in pixels of a model space of 1024: 0 for "exact", 20 for "j20".
-
-    Raises:
-        ConfigError: it is neither.
-    """
+    """Jitter of a prompt, in pixels of a model space of 1024: 0 for "exact", 20 for "j20"; else `ConfigError`."""
     found = re.fullmatch(r"exact|j(\d+(?:\.\d+)?)", prompt)
     if not found:
         raise ConfigError(f"prompt {prompt!r} is unknown: use 'exact', or 'jN' for a jitter of N, such as 'j20'")

@@ -75,11 +75,10 @@ def in_environment(settings: type[Settings], environment: Mapping[str, str]) -> 
 def _told(error: ValidationError, known: Mapping[str, Any]) -> str:
     """The first mistake in one line."""
     found = error.errors(include_url=False)
-    name = str(found[0]["loc"][0]) if found[0]["loc"] else ""
     # Of a choice that may also be a function, what was meant is the choice.
     of_name = [each for each in found if each["loc"][:1] == found[0]["loc"][:1]]
     first = next((each for each in of_name if each["type"] == "literal_error"), of_name[0])
-    value = first["input"]
+    name, value = str(next(iter(first["loc"]), "")), first["input"]
     say: dict[str, Callable[[], str]] = {
         "extra_forbidden": lambda: f"{name} is unknown: use {', '.join(known)}",
         "missing": lambda: f"{name} is missing",

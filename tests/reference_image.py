@@ -1,4 +1,4 @@
-"""A fixed picture by formula, for which the original implementations' answers are stored in `tests/data`."""
+"""A fixed picture by formula, for which the original implementations' answers are stored in `tests/sam`."""
 
 import numpy as np
 

@@ -70,13 +70,6 @@ def test_constraints_pin_exactly_what_all_brings_at_the_installed_versions():
     assert (change, remove) == ([], []), "constraints.txt: add or change the first list, remove the second"
 
 
-def test_extras_are_the_promised_ones_and_all_holds_the_rest():
-    assert EXTRAS.keys() == {"notebooks", "widget", "mlops", "dev", "all"}
-    (everything,) = map(Requirement, EXTRAS["all"])
-    assert everything.name == PROJECT["name"]
-    assert everything.extras == EXTRAS.keys() - {"all"}
-
-
 def imported_distributions(files):
     """Return {distribution: a file that imports it} for everything outside the standard library and the project."""
     owners = metadata.packages_distributions()
@@ -104,6 +97,8 @@ def test_core_imports_only_what_a_plain_install_brings():
 def test_all_brings_everything_that_any_file_imports():
     files = [f for folder in ("medsam_helpers", "tests", "benchmarks", "tools") for f in (ROOT / folder).rglob("*.py")]
     available = reachable()
+    (everything,) = map(Requirement, EXTRAS["all"])
+    assert (everything.name, everything.extras) == (PROJECT["name"], EXTRAS.keys() - {"all"})
     assert {name: file for name, file in imported_distributions(files).items() if name not in available} == {}
 
 
