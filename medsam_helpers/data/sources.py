@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from medsam_helpers.data.case import Dataset
-from medsam_helpers.data.splits import Selection
 from medsam_helpers.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medsam_helpers.data.case import Dataset
 
 SOURCES = ("phantom", "phantom-ultrasound", "kvasir", "breast")
 
@@ -35,6 +37,8 @@ def load_data(
         ConfigError: no source of that name and no such folder, or a limit is no whole number from 0 up.
         DataError: the source cannot be had, or holds bad cases.
     """
+    from medsam_helpers.data.splits import Selection
+
     selection = Selection({"train": train_limit, "dev": dev_limit, "val": val_limit}, split_seed, skip_bad)
     if source in ("phantom", "phantom-ultrasound"):
         from medsam_helpers.phantoms.dataset import phantom_dataset

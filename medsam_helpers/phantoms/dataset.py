@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cache, lru_cache, partial
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,8 +17,6 @@ from tqdm.auto import tqdm
 from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.files import atomic_write, cache_dir
-from medsam_helpers.phantoms.endoscopy import draw_endoscopy
-from medsam_helpers.phantoms.ultrasound import draw_ultrasound
 
 Kind = Literal["endoscopy", "ultrasound"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -33,8 +33,7 @@ def draw_phantom(kind: Kind, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     Raises:
         ConfigError: unknown kind.
     """
-    _check_kind(kind)
-    return draw_endoscopy(rng) if kind == "endoscopy" else draw_ultrasound(rng)
+    return _painter(kind)(rng)
 
 
 def phantom_dataset(
@@ -51,7 +50,7 @@ def phantom_dataset(
     Raises:
         ConfigError: unknown kind, or a number is no whole number from 0 up.
     """
-    _check_kind(kind)
+    _painter(kind)
     for what, number in {"n_train": n_train, "n_dev": n_dev, "n_val": n_val, "seed": seed}.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise ConfigError(f"{what} is {number!r}: use a whole number from 0 up")
@@ -63,9 +62,10 @@ def phantom_dataset(
     return Dataset(f"{kind}-phantoms", train, dev, val, licence, "none: drawn by medsam_helpers")
 
 
-def _check_kind(kind: str) -> None:
+def _painter(kind: Kind) -> Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]:
     if kind not in KINDS:
         raise ConfigError(f"phantom kind {kind!r} is unknown: use {' or '.join(map(repr, KINDS))}")
+    return getattr(import_module(f"medsam_helpers.phantoms.{kind}"), f"draw_{kind}")
 
 
 @lru_cache(maxsize=160)  # about 1 MB each
