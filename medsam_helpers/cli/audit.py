@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from medsam_helpers.cli.parser import Call, Command, Result
+from medsam_helpers.cli.parser import Command, Result
 from medsam_helpers.data.sources import SOURCES, load_data
 
 
@@ -17,8 +17,7 @@ class Audit(Command):
     data: str
     """A folder with images/ and masks/, or phantom, phantom-ultrasound, kvasir, breast."""
 
-    def run(self, call: Call) -> Result:
-        """Print the report."""
+    def run(self, line: str) -> Result:
         from medsam_helpers.data.audit import audit
 
         folder = Path(self.data).expanduser()
@@ -27,6 +26,3 @@ class Audit(Command):
         counts = report.table.groupby("severity").size()
         found = {f"{severity}s": int(counts.get(severity, 0)) for severity in ("error", "warning", "note")}
         return {"exit_status": report.exit_status, **found}
-
-
-COMMAND = Audit

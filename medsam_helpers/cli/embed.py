@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from medsam_helpers.cli.parser import Call, Command, Result
+from medsam_helpers.cli.parser import Command, Result
 from medsam_helpers.data.sources import load_data
 from medsam_helpers.runs.settings import DataSettings, check_names
 from medsam_helpers.training.recipes import Precision
@@ -21,8 +21,7 @@ class Embed(Command, DataSettings):
     precision: Precision = "auto"
     """Of the encoder."""
 
-    def run(self, call: Call) -> Result:
-        """Fill the model's store."""
+    def run(self, line: str) -> Result:
         check_names(model=self.model, data=self.data)
         dataset = load_data(self.data, **self.limits())
         from medsam_helpers.runs.finetune import embed_cases
@@ -31,16 +30,8 @@ class Embed(Command, DataSettings):
 
         segmenter = Segmenter.load(self.model, precision=self.precision)
         segmenter.store = store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
-        parts = [embed_cases(segmenter, split) for split in (dataset.train, dataset.dev, dataset.val)]
-        encoded, seconds = (sum(column) for column in zip(*parts, strict=True))
-        print(f"{dataset}; {encoded} images encoded in {seconds:.1f} s ({segmenter.precision}); {store.folder}")
-        return {
-            "encoded": encoded,
-            "in_store": len(store),
-            "seconds_encode": round(seconds, 1),
-            "precision": segmenter.precision,
-            "store": str(store.folder),
-        }
-
-
-COMMAND = Embed
+        counts, seconds = zip(*(embed_cases(segmenter, cases) for cases in dataset.splits.values()), strict=True)
+        encoded, took = sum(counts), round(sum(seconds), 1)
+        print(f"{dataset}; {encoded} images encoded in {took} s ({segmenter.precision}); {store.folder}")
+        told = {"encoded": encoded, "in_store": len(store), "seconds_encode": took, "store": str(store.folder)}
+        return told | {"precision": segmenter.precision}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
-from medsam_helpers.cli.parser import Call, Command, OfModel, Result, tell_left_out
+from medsam_helpers.cli.parser import Command, OfModel, Result, tell_left_out
 from medsam_helpers.data.case import SPLITS, SplitName
 from medsam_helpers.data.sources import load_data
 from medsam_helpers.errors import DataError
@@ -30,21 +31,21 @@ class Evaluate(Command, OfModel, DataSettings):
     output: Path = Path("runs/evaluate")
     """Folder for metrics.csv and run_card.json."""
 
-    def run(self, call: Call) -> Result:
-        """Score, write the table, print the means."""
+    def run(self, line: str) -> Result:
+        started = time.perf_counter()
         check_names(model=self.model, checkpoint=self.folder, data=self.data)
         output = self.output.expanduser()
         check_output_dir(output, mark="metrics.csv", never="decoder.safetensors")
         # Pixels of the other splits are of no use here: a limit of 0 leaves them unread.
         dataset = load_data(self.data, **self.limits() | {f"{name}_limit": 0 for name in SPLITS if name != self.split})
-        cases = getattr(dataset, self.split)
+        cases = dataset.splits[self.split]
         if not len(cases):
             raise DataError(f"{self.data}: the split {self.split} is empty: choose another --split, or raise its limit")
         segmenter = self.segmenter(with_store=True)
 
         from medsam_helpers.data.views import views_of
         from medsam_helpers.evaluation.evaluate import evaluate
-        from medsam_helpers.evaluation.tables import bootstrap_mean, write_table
+        from medsam_helpers.evaluation.tables import METRICS, bootstrap_mean, write_table
         from medsam_helpers.runs.card import write_run_card
         from medsam_helpers.runs.finetune import embed_cases
         from medsam_helpers.runs.folder import name_left_out, summary_text
@@ -55,20 +56,16 @@ class Evaluate(Command, OfModel, DataSettings):
         embed_cases(segmenter, views_of(cases, segmenter.views))
         table = evaluate(cases, {model: segmenter.predict_case}, prompts=[prompt], box_mode=box_mode)
         own = table[table["model"] == model]
-        mean, low, high = bootstrap_mean(own["dice"])
-        figures = {
-            "dice": round(mean, 6),
-            "dice_ci95": [round(low, 6), round(high, 6)],
-            **{name: round(own[name].mean(), 6) for name in ("iou", "hd95_percent", "nsd")},
-            "n": len(own),
-            "left_out": name_left_out(dataset, table, self.data),
-        }
+        _, low, high = bootstrap_mean(own["dice"])
+        figures: Result = {name: round(own[name].mean(), 6) for name in METRICS}
+        figures |= {"dice_ci95": [round(low, 6), round(high, 6)], "n": len(own)}
+        figures["left_out"] = name_left_out(dataset, table, self.data)
         write_table(table, output / "metrics.csv")
         write_run_card(
             output / "run_card.json",
-            command=call.line,
+            command=line,
             data_digest=cases.digest,
-            seconds=call.elapsed(),
+            seconds=time.perf_counter() - started,
             model=self.folder.resolve().name if self.folder else segmenter.info.name,
             split=self.split,
             prompt=prompt,
@@ -81,6 +78,3 @@ class Evaluate(Command, OfModel, DataSettings):
         about = f"{dataset.name}, {self.split}: {len(own)} cases"
         print(summary_text(table, f"{self.folder or self.model} on {self.data}", about))
         return figures
-
-
-COMMAND = Evaluate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medsam_helpers.cli.parser import Call, Command, OfModel, Result
+from medsam_helpers.cli.parser import Command, OfModel, Result
 from medsam_helpers.files import check_writable
 from medsam_helpers.runs.settings import check_names
 
@@ -17,8 +17,7 @@ class Export(Command, OfModel):
     push_to_hub: str | None = None
     """OWNER/NAME of a repository to send it to; needs HF_TOKEN in the environment."""
 
-    def run(self, call: Call) -> Result:
-        """Write with `save_pretrained`, and send it where asked."""
+    def run(self, line: str) -> Result:
         check_names(model=self.model, checkpoint=self.folder)
         output = self.output.expanduser()
         check_writable(output)
@@ -33,6 +32,3 @@ class Export(Command, OfModel):
             result["url"] = push_to_hub(folder, self.push_to_hub)
             print(f"sent to {result['url']}")
         return result
-
-
-COMMAND = Export

@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import ClassVar
 
-from medsam_helpers.cli.parser import Call, Command, Result, add_settings, tell_left_out
+from medsam_helpers.cli.parser import Command, Result, add_settings, tell_left_out
 from medsam_helpers.runs.settings import RunConfig, check_names
 from medsam_helpers.sam.checkpoints import SPECIALISTS
 from medsam_helpers.training.recipes import Recipe
@@ -27,14 +27,13 @@ class Finetune(Command, RunConfig):
         add_settings(parser, cls, but=("change",))
         add_settings(parser.add_argument_group("in place of the recipe's"), Recipe)
 
-    def run(self, call: Call) -> Result:
-        """Fine-tune, score, write everything."""
+    def run(self, line: str) -> Result:
         check_names(model=self.model, checkpoint=self.start_folder, data=self.data)
         from medsam_helpers.runs.finetune import finetune
         from medsam_helpers.runs.folder import summary_text
 
         config, output = self.config(), self.output
-        run = finetune(config, output.expanduser(), command=call.line)
+        run = finetune(config, output.expanduser(), command=line)
         figures = run.figures
         tell_left_out(figures["left_out"])
         print(summary_text(run.table, f"{config}", f"{run.dataset}; scored on val"))
@@ -47,6 +46,3 @@ class Finetune(Command, RunConfig):
             print(f"no epoch was better than {began} on dev, so the weights are those it began with")
         print(f"written to {output}: summary.md, before_after.png, metrics.csv, decoder.safetensors, run_card.json")
         return figures
-
-
-COMMAND = Finetune

@@ -8,17 +8,23 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib import import_module
 
 from medsam_helpers import __version__
-from medsam_helpers.cli.parser import Call, Command, Parser
+from medsam_helpers.cli.audit import Audit
+from medsam_helpers.cli.embed import Embed
+from medsam_helpers.cli.evaluate import Evaluate
+from medsam_helpers.cli.export import Export
+from medsam_helpers.cli.finetune import Finetune
+from medsam_helpers.cli.parser import Command, Parser
+from medsam_helpers.cli.phantoms import Phantoms
+from medsam_helpers.cli.predict import Predict
+from medsam_helpers.cli.reproduce import Reproduce
+from medsam_helpers.cli.weights import Weights
 from medsam_helpers.errors import MedsamError
 
-# Whatever takes seconds to import is imported when a command runs, after what a typo can spoil was looked at.
-COMMANDS: dict[str, type[Command]] = {
-    name: import_module(f"medsam_helpers.cli.{name}").COMMAND
-    for name in ("weights", "phantoms", "audit", "embed", "finetune", "evaluate", "reproduce", "predict", "export")
-}
+# Commands import what takes seconds to load only when they run, after a look at what is easily mistyped.
+_ALL: tuple[type[Command], ...] = (Weights, Phantoms, Audit, Embed, Finetune, Evaluate, Reproduce, Predict, Export)
+COMMANDS = {command.__name__.lower(): command for command in _ALL}
 
 
 def build_parser() -> Parser:
@@ -40,18 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit status: 0, 1 (audit found errors), 2 (one line said why), 130 (interrupted)."""
     given = vars(build_parser().parse_args(argv))
     command, as_json = COMMANDS[given.pop("command")], given.pop("json")
-    call = Call(shlex.join(["medsam", *(argv if argv is not None else sys.argv[1:])]))
+    line = shlex.join(["medsam", *(argv if argv is not None else sys.argv[1:])])
     # A scheduler that ends the job asks with SIGTERM: what was computed is kept as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: _tell(f"warning: {message}")
         try:
-            result = command(**given).run(call)
+            result = command(**given).run(line)
         except MedsamError as error:
             print(f"medsam: {error}", file=sys.stderr)
             return 2
-        except OSError as error:
-            # A full disk, a folder without permission: the system's own words name the file.
+        except OSError as error:  # a full disk, a folder without permission: the system's own words name the file
             _tell(error)
             return 2
         except KeyboardInterrupt:

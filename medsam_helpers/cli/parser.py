@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import time
 import types
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn, Union, get_args, get_origin
 
@@ -15,7 +13,6 @@ from pydantic import model_validator
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.files import find_checkpoint
-from medsam_helpers.runs.settings import check_names
 from medsam_helpers.settings import Settings
 from medsam_helpers.training.recipes import Precision, Recipe
 
@@ -28,18 +25,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
         self.exit(2, f"medsam: {message} (see `{self.prog} --help`)\n")
-
-
-@dataclass(frozen=True)
-class Call:
-    """How a command was called: its line, for cards, and when."""
-
-    line: str
-    started: float = field(default_factory=time.perf_counter)
-
-    def elapsed(self) -> float:
-        """Seconds since."""
-        return time.perf_counter() - self.started
 
 
 class Command(Settings):
@@ -55,8 +40,8 @@ class Command(Settings):
         add_settings(parser, cls)
 
     @abstractmethod
-    def run(self, call: Call) -> Result:
-        """The JSON line; prose is printed on the way."""
+    def run(self, line: str) -> Result:
+        """The JSON line, after prose was printed; `line` is the command line, for cards."""
 
 
 class OfModel(Settings):
@@ -89,13 +74,12 @@ class OfModel(Settings):
         return read_card(self.folder).get("recipe", {}) if self.folder else {}
 
     def segmenter(self, with_store: bool = False) -> Any:
-        """The model, ready to be prompted; its names are looked at first."""
-        check_names(model=self.model, checkpoint=self.folder)
+        """The model, ready to be prompted."""
         from medsam_helpers.sam.embeddings import EmbeddingStore
         from medsam_helpers.sam.segmenter import Segmenter
 
         precision = self.precision or self.trained_with().get("precision", "auto")
-        segmenter = Segmenter.load(self.folder or self.model, precision=precision, tta=self.tta)
+        segmenter = Segmenter.load(self.folder or str(self.model), precision=precision, tta=self.tta)
         if with_store:
             segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
         return segmenter
@@ -117,13 +101,13 @@ def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], b
         settings: whose declarations give type, choices, default and help.
         but: names that are left out.
     """
-    for name in (name for name in settings.model_fields if name not in (*settings.LABELS, *but)):
-        declared = settings.model_fields[name]
+    for name, declared in settings.model_fields.items():
         kinds = list(_kinds(declared.annotation))
-        options: dict[str, Any] = {"help": _help(settings, name), "default": argparse.SUPPRESS}
         choices = [kind for kind in kinds if isinstance(kind, str)] if tuple not in kinds else []
-        if len(choices) == 1:  # what only a function of one's own can take the place of
+        # A single choice is what only a function of one's own can take the place of.
+        if name in (*settings.LABELS, *but) or len(choices) == 1:
             continue
+        options: dict[str, Any] = {"help": _help(settings, name), "default": argparse.SUPPRESS}
         if choices:
             options |= {"choices": choices}
         elif bool in kinds:
@@ -131,7 +115,8 @@ def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], b
         else:
             options |= {"metavar": next((word for kind, word in _WORDS.items() if kind in kinds), name.upper())}
         if name in getattr(settings, "POSITIONAL", ()):
-            parser.add_argument(name, **options | ({} if declared.is_required() else {"nargs": "?"}))
+            many = {} if declared.is_required() else {"nargs": "*" if tuple in kinds else "?"}
+            parser.add_argument(name, **options | many | {"metavar": name.upper()})
         else:
             needed = declared.is_required() or name in getattr(settings, "REQUIRED", ())
             flag = "--" + name.removesuffix("_1024").replace("_", "-")
@@ -143,10 +128,11 @@ _WORDS = {int: "N", float: "F", tuple: "A,B", Path: "PATH"}
 
 def _help(settings: type[Settings], name: str) -> str:
     declared = settings.model_fields[name]
-    shown = ",".join(declared.default) if isinstance(declared.default, tuple) else declared.default
-    silent = name in getattr(settings, "REQUIRED", ()) or declared.is_required() or shown in (None, False, "", ())
-    silent = silent or settings is Recipe  # whose defaults are not those of the recipe that is asked for
     text = (declared.description or "").rstrip(".").replace("%", "%%").replace("\n", " ")
+    shown = ",".join(declared.default) if isinstance(declared.default, tuple) else declared.default
+    needed = name in getattr(settings, "REQUIRED", ()) or declared.is_required()
+    # A recipe's defaults are not those of the recipe that is asked for.
+    silent = needed or settings is Recipe or shown in (None, False, "", ())
     return text if silent else f"{text} (default: {shown})"
 
 

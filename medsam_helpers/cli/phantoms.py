@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from medsam_helpers.cli.parser import Call, Command, Result
+from medsam_helpers.cli.parser import Command, Result
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.files import check_writable
 
@@ -28,8 +28,7 @@ class Phantoms(Command):
     output: Path
     """A new folder."""
 
-    def run(self, call: Call) -> Result:
-        """Draw and write."""
+    def run(self, line: str) -> Result:
         from medsam_helpers.phantoms.dataset import phantom_dataset, save_folder
 
         if not self.train + self.dev + self.val:
@@ -40,6 +39,3 @@ class Phantoms(Command):
         save_folder(dataset, output)
         print(f"{dataset} in {output}")
         return {"folder": str(output), "n_train": self.train + self.dev, "n_val": self.val}
-
-
-COMMAND = Phantoms

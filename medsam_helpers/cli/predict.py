@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medsam_helpers.cli.parser import Call, Command, OfModel, Result, add_settings
+from medsam_helpers.cli.parser import Command, OfModel, Result, add_settings
 from medsam_helpers.data.reading import read_image
 from medsam_helpers.errors import ConfigError, PromptError
 from medsam_helpers.files import atomic_write, check_writable
@@ -37,11 +37,12 @@ class Predict(Command, OfModel):
         """Each prompt is several words, and may be given several times."""
         add_settings(parser, cls, but=tuple(_PROMPTS))
         for name, words in _PROMPTS.items():
-            options = {"metavar": words, "nargs": len(words), "action": "append", "default": SUPPRESS}
-            parser.add_argument(f"--{name}", help=cls.model_fields[name].description, **options)
+            about = cls.model_fields[name].description
+            parser.add_argument(
+                f"--{name}", metavar=words, nargs=len(words), action="append", default=SUPPRESS, help=about
+            )
 
-    def run(self, call: Call) -> Result:
-        """Write the mask."""
+    def run(self, line: str) -> Result:
         points = [*self.point, *self.background]
         if not self.box and not self.point:
             raise PromptError("no prompt: pass --box X0 Y0 X1 Y1, or --point X Y")
@@ -55,15 +56,8 @@ class Predict(Command, OfModel):
             raise ConfigError(f"{output} is the image itself, which the mask would overwrite: name another file")
         check_writable(output.parent)
         image = read_image(file)
-
-        from medsam_helpers.geometry import check_boxes, check_points
-
-        prompts = {}
-        if self.box:
-            check_boxes(np.array(self.box), image.shape[:2])
-            prompts["boxes"] = np.array(self.box)
+        prompts = {"boxes": np.array(self.box)} if self.box else {}
         if points:
-            check_points(np.array(points), image.shape[:2])
             labels = [1] * len(self.point) + [0] * len(self.background)
             prompts |= {"points": np.array(points), "labels": np.array(labels)}
         prediction = self.segmenter().predict(image, **prompts)
@@ -73,6 +67,3 @@ class Predict(Command, OfModel):
         scores = [round(float(score), 3) if np.isfinite(score) else None for score in prediction.scores[:, 0]]
         print(f"{output}: {int(mask.sum())} pixels ({mask.mean():.1%} of the image), model's own IoU guess {scores}")
         return {"mask": str(output), "area": int(mask.sum()), "iou_score": scores}
-
-
-COMMAND = Predict

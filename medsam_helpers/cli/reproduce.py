@@ -6,7 +6,7 @@ from argparse import SUPPRESS, ArgumentParser
 from pathlib import Path
 from typing import ClassVar
 
-from medsam_helpers.cli.parser import Call, Command, Result, add_settings
+from medsam_helpers.cli.parser import Command, Result, add_settings
 from medsam_helpers.runs.experiments import RESULTS, experiment_names, read_experiment, sources_of
 
 
@@ -31,11 +31,10 @@ class Reproduce(Command):
     def add_to(cls, parser: ArgumentParser) -> None:
         """`--data` may be given several times."""
         add_settings(parser, cls, but=("data",))
-        about = {"help": cls.model_fields["data"].description, "metavar": "[NAME=]SOURCE"}
-        parser.add_argument("--data", action="append", default=SUPPRESS, **about)
+        about = cls.model_fields["data"].description
+        parser.add_argument("--data", action="append", default=SUPPRESS, metavar="[NAME=]SOURCE", help=about)
 
-    def run(self, call: Call) -> Result:
-        """List, or run and say where the record is."""
+    def run(self, line: str) -> Result:
         if self.list or self.name is None:
             for name in experiment_names():
                 experiment = read_experiment(name)
@@ -46,10 +45,7 @@ class Reproduce(Command):
         from medsam_helpers.runs.reproduce import reproduce
 
         output = self.output.expanduser() if self.output else RESULTS / self.name
-        summary = reproduce(experiment, sources, output, command=call.line, only_missing=self.missing)
+        summary = reproduce(experiment, sources, output, command=line, only_missing=self.missing)
         print(summary[["run", "seed", "fold", "tested_on", "n_train", "dev_dice", "gain"]].to_string(index=False))
         print(f"written to {output}: metrics.csv, history.csv, summary.csv, run_card.json")
         return {"folder": str(output), "runs": len(summary)}
-
-
-COMMAND = Reproduce

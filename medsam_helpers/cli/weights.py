@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from typing import ClassVar
 
-from medsam_helpers.cli.parser import Call, Command, Result, add_settings
+from medsam_helpers.cli.parser import Command, Result
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.sam.checkpoints import WEIGHTS, PinnedFile, fetch
 from medsam_helpers.settings import Words
@@ -13,26 +13,23 @@ from medsam_helpers.settings import Words
 class Weights(Command):
     """Fetch the light checkpoints and check their hashes."""
 
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("names",)
+
     names: Words = ()
     """Those to fetch; default: mobile-sam lite-medsam."""
     list: bool = False
     """List all, with licences."""
 
-    @classmethod
-    def add_to(cls, parser: ArgumentParser) -> None:
-        """Several names may follow one another."""
-        parser.add_argument("names", nargs="*", metavar="NAME", help=cls.model_fields["names"].description)
-        add_settings(parser, cls, but=("names",))
-
-    def run(self, call: Call) -> Result:
-        """Print where each lies."""
+    def run(self, line: str) -> Result:
         for name in self.names:
             if name not in WEIGHTS:
                 raise ConfigError(f"no checkpoint {name!r}: there are {', '.join(WEIGHTS)}")
         if self.list:
             for name, entry in WEIGHTS.items():
-                pinned = isinstance(entry, PinnedFile)
-                where = f"{entry.size / 1e6:.0f} MB, sha256 {entry.sha256[:12]}" if pinned else entry.repository
+                if isinstance(entry, PinnedFile):
+                    where = f"{entry.size / 1e6:.0f} MB, sha256 {entry.sha256[:12]}"
+                else:
+                    where = entry.repository
                 print(f"{name:16} {entry.licence}  {where}  {entry.note}")
             return {"checkpoints": [*WEIGHTS]}
         paths = {}
@@ -47,6 +44,3 @@ class Weights(Command):
                 paths[name] = "in the hub's own cache"
             print(f"{name}: {paths[name]}")
         return paths
-
-
-COMMAND = Weights

@@ -16,7 +16,6 @@ def _optimiser_steps(answer: Any) -> str | None:
         510: "those are forward passes: with accumulation 2, two of them make one step",
         255: "an epoch ends with a step of its own: round up in each epoch, not once at the end",
         250: "the last, smaller batch of an epoch counts too: round up",
-        2030: "those are images: four of them make a batch, two batches a step",
     }
     otherwise = "batches an epoch, then steps an epoch (each rounded up), then times the epochs"
     return number_hint(answer, 260, 0.5, known, otherwise)
@@ -31,27 +30,21 @@ def _early_stopping(answer: Answer) -> str | None:
             stopped, kept = (int(epoch) for epoch in answer(list(curve), patience))
         except TypeError:
             return "give back two epochs: the last that runs, and the one whose weights are kept"
-        right_stop, right_kept = _stop(curve, patience)
+        best = 0
+        for epoch, score in enumerate(curve):
+            best = epoch if score > curve[best] else best
+            if epoch - best >= patience:
+                break
         situation = f"{', '.join(f'{score:g}' for score in curve[:7])}, ... with patience {patience}"
         if kept > stopped:
             return f"an epoch that never ran was kept, of {situation}: training had stopped"
-        if kept != right_kept:
+        if kept != best:
             why = "epoch 0, the zero-shot model, takes part, and of equal scores the earlier stays"
-            return f"of {situation} epoch {right_kept} is kept: {why}"
-        if stopped != right_stop:
+            return f"of {situation} epoch {best} is kept: {why}"
+        if stopped != epoch:
             why = "count the epochs since the best so far; a run that never gets there ends with its last epoch"
-            return f"of {situation} epoch {right_stop} is the last: {why}"
+            return f"of {situation} epoch {epoch} is the last: {why}"
     return None
-
-
-def _stop(curve: list[float], patience: int) -> tuple[int, int]:
-    """The last epoch that runs and the one that is kept; epoch 0 is the model before training."""
-    best = 0
-    for epoch, score in enumerate(curve):
-        best = epoch if score > curve[best] else best
-        if epoch - best >= patience:
-            break
-    return epoch, best
 
 
 @checker("04.3")

@@ -14,7 +14,6 @@ def _size_of_a_store(answer: Any) -> str | None:
     right = 880 * 256 * 64 * 64 * 2 / 2**30
     known = {
         2 * right: "that is float32: a float16 number takes two bytes",
-        right * 2**30 / 1e9: "that is in units of 1000: a GiB is 1024 x 1024 x 1024 bytes",
         right * 1024: "that is in MiB: divide by 1024 once more",
     }
     otherwise = "multiply images, channels, rows, columns and bytes a number, and divide by 1024 three times"

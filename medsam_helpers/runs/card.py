@@ -10,7 +10,7 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -30,25 +30,25 @@ def write_run_card(
     commit: str | None = None,
     **figures: Any,
 ) -> dict[str, Any]:
-    """Writes a run card as JSON, atomically, and gives its content back.
+    """The content of a run card that is now written to `path` as JSON.
 
     Args:
         path: where the card goes.
-        command: the command line; absolute and home paths in it are cut to their last two parts, so that a card
-            that is shared does not tell of somebody's folders.
+        command: the command line; absolute and home paths are cut to their last two parts, since cards are shared.
         data_digest: SHA-256 of the data that was used.
         seconds: duration of the run.
         commit: `git_commit()` when the run began: code may change while it runs. Default: now's.
-        figures: what else the card holds: recipe, sizes, results. Anything that JSON can hold.
+        figures: what else the card holds, such as recipe, sizes, results: anything that JSON can hold.
     """
+    words = shlex.split(command) if isinstance(command, str) else map(str, command)
     card = {
-        "command": _public_command(command),
+        "command": shlex.join(map(_public_word, words)),
         "commit": commit or git_commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "data_digest": data_digest,
         "seconds": round(seconds, 1),
         "machine": machine(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         **figures,
     }
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
@@ -58,10 +58,9 @@ def write_run_card(
 
 
 def git_commit(folder: str | Path = Path(__file__).parent) -> str:
-    """Commit of the code in `folder`, with "+dirty" where tracked files were changed since; "unknown" without git.
+    """Commit of the code in `folder`, with "+dirty" after changes of tracked files; "unknown" where git tracks none.
 
-    Changes under `notebooks/` do not count: runs write their results there. A folder that merely lies inside
-    somebody's repository (an installed package, say) is "unknown" too.
+    Changes under `notebooks/` do not count: runs write their results there.
     """
 
     def git(*arguments: str) -> str:
@@ -79,31 +78,12 @@ def git_commit(folder: str | Path = Path(__file__).parent) -> str:
 
 def machine() -> dict[str, Any]:
     """Processor, cores, torch threads and, where there is one, the CUDA device. No host name."""
-    found = {"cpu": _cpu_model(), "cores": os.cpu_count(), "torch_threads": torch.get_num_threads()}
-    if torch.cuda.is_available():
-        found["cuda_device"] = torch.cuda.get_device_name()
-    return found
-
-
-def _cpu_model() -> str:
-    try:  # `platform.processor()` is empty on most Linux machines
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        found = re.search(r"^model name\s*:\s*(.+)$", lines, re.MULTILINE)
-    except OSError:
-        found = None
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _public_command(command: str | Sequence[str]) -> str:
-    words = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
-    return shlex.join(_public_word(word) for word in words)
+    cpu, described = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if described.exists():  # `platform.processor()` is empty on most Linux machines
+        found = re.search(r"^model name\s*:\s*(.+)$", described.read_text(errors="replace"), re.MULTILINE)
+        cpu = found.group(1).strip() if found else cpu
+    cuda = {"cuda_device": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {"cpu": cpu, "cores": os.cpu_count(), "torch_threads": torch.get_num_threads()} | cuda
 
 
 def _public_word(word: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -15,7 +16,6 @@ from medsam_helpers.files import find_checkpoint
 from medsam_helpers.prompts import BoxMode, jitter_of
 from medsam_helpers.runs.settings import DataSettings, RunConfig
 from medsam_helpers.settings import Settings
-from medsam_helpers.training.recipes import Recipe
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 """Of the source checkout; an installed package has none."""
@@ -28,20 +28,13 @@ class Trial(RunConfig):
     # The digest of the cases stands for all that chooses them.
     LABELS: ClassVar[tuple[str, ...]] = (*DataSettings.model_fields, "name", "fold", "folds", "train_with", "also_on")
 
-    name: str
-    """For tables."""
+    name: str  # for tables
     kind: Literal["finetune", "zero-shot"] = "finetune"
-    """Whether anything is trained."""
-    checkpoint: str | None = None
-    """A fine-tuned decoder that is scored beside its base, in place of training one."""
-    folds: int | None = Field(None, ge=2, le=1000)
-    """Into how many parts all cases are divided, each of them val once. Default: the data set's own split."""
-    fold: int | None = None
-    """Which of them this is, from 1."""
-    train_with: dict[str, PositiveInt] = Field({})
-    """Further data sets to train with, and how many cases of each; a tenth as many join dev."""
-    also_on: dict[str, Literal["val", "all"]] = Field({})
-    """Further data sets to score on: their val, or all of them where none was trained on."""
+    checkpoint: str | None = None  # a fine-tuned decoder that is scored beside its base, in place of training one
+    folds: int | None = Field(None, ge=2, le=1000)  # each part of all cases is val once; default: the set's own split
+    fold: int | None = None  # which of them this is, from 1
+    train_with: dict[str, PositiveInt] = Field({})  # further sets, and how many train cases; a tenth as many join dev
+    also_on: dict[str, Literal["val", "all"]] = Field({})  # further sets to score on; all: where none was trained on
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
@@ -84,26 +77,14 @@ class Trial(RunConfig):
 class Experiment(Settings):
     """A file of `experiments/`."""
 
-    name: str
-    """Of the file."""
+    name: str  # of the file
     title: str = ""
-    """What it answers."""
-    data: str = "kvasir"
-    """The data set of the runs that name none."""
-    score: Literal["dev", "val"] = "val"
-    """The split that is scored: val once a run, or dev for a search, which never reads val."""
+    data: str = "kvasir"  # of the runs that name none
+    score: Literal["dev", "val"] = "val"  # val is scored once a run; a search scores dev, and never reads val
     prompts: tuple[str, ...] = ("exact", "j20", "j50")
-    """That every model is scored with."""
-    dev_jitter_1024: float | None = Field(None, ge=0)
-    """At which every trial is chosen and judged, whatever its own jitter; default: its own."""
-    dev_limit: int | None = Field(None, ge=0)
-    """At most so many dev cases."""
-    val_limit: int | None = Field(None, ge=0)
-    """At most so many val cases."""
-    box_mode: BoxMode | None = None
-    """Of the boxes that every trial is trained and judged with; default: its recipe's."""
+    dev_jitter_1024: float | None = Field(None, ge=0)  # at which every trial is chosen and judged; default: its own
+    box_mode: BoxMode | None = None  # with which every trial is trained and judged; default: its recipe's
     trials: tuple[Trial, ...] = Field(min_length=1)
-    """Its runs."""
 
     @field_validator("prompts")
     @classmethod
@@ -118,19 +99,11 @@ class Experiment(Settings):
         used = [name for trial in self.trials for name in (trial.data, *trial.train_with, *trial.also_on)]
         return list(dict.fromkeys([self.data, *used]))
 
-    def limits(self, trial: Trial) -> dict[str, int | None]:
+    def limits(self, trial: Trial) -> dict[str, Any]:
         """How many cases of each split a trial reads; none of those that it has no use for."""
-        limits = {"train_limit": trial.train_limit, "dev_limit": self.dev_limit, "val_limit": self.val_limit}
-        if not trial.is_trained and not trial.fold:
-            limits |= {"train_limit": 0} | ({"dev_limit": 0} if self.score == "val" else {})
-        return limits | ({"val_limit": 0} if self.score == "dev" else {})
-
-
-class _Grid(Settings):
-    """What makes several runs of one entry."""
-
-    train_limit: int | tuple[int, ...] | None = None
-    seeds: tuple[int, ...] = (0,)
+        used = {self.score, "train", "dev"} if trial.is_trained or trial.fold else {self.score}
+        unread = {f"{split}_limit": 0 for split in ("train", "dev", "val") if split not in used}
+        return {"train_limit": trial.train_limit} | unread
 
 
 def experiment_names(folder: Path = FOLDER) -> list[str]:
@@ -144,47 +117,42 @@ def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
     Raises:
         ConfigError: no such file, no TOML, or a value that cannot be: names file and key.
     """
-    path = folder / f"{name}.toml"
     if name not in experiment_names(folder):
         there = ", ".join(experiment_names(folder)) or "none here: they lie in the source checkout"
         raise ConfigError(f"no experiment {name!r}: there are {there}")
+    where = file = f"{name}.toml"
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path.name}: cannot be read as TOML: {error}") from error
-    runs, defaults, where = content.pop("runs", []), content.pop("defaults", {}), path.name
-    try:
+        content = tomllib.loads((folder / file).read_text(encoding="utf-8"))
+        runs, defaults = content.pop("runs", []), content.pop("defaults", {})
         if not isinstance(runs, list) or not all(isinstance(table, dict) for table in (defaults, *runs)):
             raise ConfigError("write defaults as one table, and one [[runs]] for each run")
         shared = {"data": content.get("data", "kvasir"), **defaults}
         trials: list[Trial] = []
         for index, run in enumerate(runs):
-            where = f"{path.name}: runs[{index}] ({run.get('name', 'no name')})"
+            where = f"{file}: runs[{index}] ({run.get('name', 'no name')})"
             change = shared.get("change", {}) | run.get("change", {})
             trials += _trials(shared | run | ({"change": change} if change else {}), content.get("box_mode"))
-        where = path.name
+        where = file
         labels = [(trial.name, trial.seed, trial.fold) for trial in trials]
         if twice := [label for label in labels if labels.count(label) > 1]:
             raise ConfigError(f"runs: {twice[0][0]!r} with seed {twice[0][1]} is there twice")
         return Experiment(**{"title": name} | content, name=name, trials=tuple(trials))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read as TOML: {error}") from error
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
 def _trials(entry: dict[str, Any], box_mode: BoxMode | None) -> Iterator[Trial]:
     """One trial for each training size, seed and fold of an entry."""
-    grid = _Grid(**{name: entry.pop(name) for name in _Grid.model_fields if name in entry})
-    known = [name for name in Recipe.model_fields if name not in Recipe.LABELS]
-    if unknown := set(entry.get("change", {})) - set(known):
-        raise ConfigError(f"change.{sorted(unknown)[0]} is unknown: use {', '.join(known)}")
-    for limit in grid.train_limit if (several := isinstance(grid.train_limit, tuple)) else [grid.train_limit]:
-        limited = {} if limit is None else {"train_limit": limit}
-        named = {"name": f"{entry.get('name')} {limit}"} if several else {}
-        for seed in grid.seeds:
-            trial = Trial(**entry | limited | named | {"seed": seed})
-            trial = trial.but(box_mode=box_mode) if trial.is_trained else trial
-            for fold in range(1, trial.folds + 1) if trial.folds else [None]:
-                yield trial.but(fold=fold)
+    limit = entry.pop("train_limit", None)
+    several = isinstance(limit, list)
+    for size, seed in product(limit if several else [limit], entry.pop("seeds", [0])):
+        named = {"name": f"{entry.get('name')} {size}"} if several else {}
+        trial = Trial(**entry | named | {"train_limit": size, "seed": seed})
+        trial = trial.but(box_mode=box_mode) if trial.is_trained else trial
+        for fold in range(1, trial.folds + 1) if trial.folds else [None]:
+            yield trial.but(fold=fold)
 
 
 def sources_of(experiment: Experiment, given: Sequence[str]) -> dict[str, str]:

@@ -8,12 +8,14 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 from accelerate import PartialState
 from filelock import FileLock
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from medsam_helpers.data.case import Case, Dataset
@@ -40,29 +42,25 @@ from medsam_helpers.training.state import STATE_FILE
 
 
 def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool = True) -> tuple[int, float]:
-    """Fill the segmenter's store with the cases' embeddings; each of several processes does its share.
+    """Number of images that were encoded into the segmenter's store, and the seconds of encoding, without reading.
 
-    Returns:
-        How many images this process encoded, and the seconds that encoding took (not reading).
+    Each of several processes does its share. The process keeps freed memory from then on, see `keep_freed_memory`.
     """
+    assert segmenter.store is not None, "the segmenter has no store to fill"
+    keep_freed_memory()
     state, seconds = PartialState(cpu=default_device().type == "cpu"), 0.0
 
-    def images():
+    def encode(case: Case) -> Tensor:
         nonlocal seconds
-        share = range(state.process_index, len(cases), state.num_processes)
-        for index in tqdm(share, desc=f"embed ({segmenter.precision})", unit="image", disable=not show_progress):
-            case = cases[index]
+        started = time.perf_counter()
+        features = segmenter.encode([case.image])[0]
+        seconds += time.perf_counter() - started
+        return features
 
-            def encode(case: Case = case):
-                nonlocal seconds
-                started = time.perf_counter()
-                features = segmenter.encode([case.image])[0]
-                seconds += time.perf_counter() - started
-                return features
-
-            yield case.image_digest, encode
-
-    encoded = segmenter.store.build(images())
+    share = range(state.process_index, len(cases), state.num_processes)
+    bar = tqdm(share, desc=f"embed ({segmenter.precision})", unit="image", disable=not show_progress)
+    mine = (cases[index] for index in bar)
+    encoded = segmenter.store.build((case.image_digest, partial(encode, case)) for case in mine)
     state.wait_for_everyone()
     return encoded, seconds
 
@@ -80,10 +78,10 @@ def finetune(
     prompts: Sequence[str] = ("exact",),
     dev_jitter_1024: float | None = None,
 ) -> Finetuned:
-    """Fine-tune, score once, and write everything to `output`.
+    """The finished run: trained, scored once, and written to `output`. One that was stopped goes on when called again.
 
     Writes `decoder.safetensors`, `run_card.json`, `README.md` (model card), `history.csv`, `metrics.csv` (an image a
-    row), `summary.md` and `before_after.png`. A run that was stopped goes on when called again.
+    row), `summary.md` and `before_after.png`.
 
     Args:
         config: what to run.
@@ -100,7 +98,6 @@ def finetune(
         MedsamError: any of its kinds; nothing is half-written, and nothing that is no run's is overwritten.
     """
     started, commit = time.perf_counter(), git_commit()
-    keep_freed_memory()
     recipe = recipe or config.full_recipe()
     check_output_dir(output, mark=STATE_FILE)
     start = config.start_folder
@@ -112,16 +109,13 @@ def finetune(
     check_parts(model, recipe.trainable)
     zero_shot = Segmenter(model, precision=recipe.precision)
     zero_shot.store = store = EmbeddingStore.for_model(zero_shot.info, zero_shot.precision)
-    encoded, seconds_encode = 0, 0.0
     tuned_model = copy.deepcopy(model)
     if start:
         load_checkpoint(start, base=tuned_model)
     tuned = Segmenter(tuned_model, precision=recipe.precision, store=store, tta=config.tta)
-    scored = getattr(dataset, split)
-    for cases in (views_of(dataset.train, recipe.views), dataset.dev, views_of(scored, tuned.views)):
-        count, seconds = embed_cases(zero_shot, cases, show_progress)
-        encoded, seconds_encode = encoded + count, seconds_encode + seconds
-
+    scored = dataset.splits[split]
+    seen = (views_of(dataset.train, recipe.views), dataset.dev, views_of(scored, tuned.views))
+    counts, seconds = zip(*(embed_cases(zero_shot, cases, show_progress) for cases in seen), strict=True)
     options = {"seed": config.seed, "log_with": log_with, "show_progress": show_progress}
     options |= {"dev_jitter_1024": dev_jitter_1024, "start": sha256_of(start / DECODER_FILE) if start else None}
     result = fit(tuned_model, dataset.train, dataset.dev, recipe, store, output, **options)
@@ -135,9 +129,9 @@ def finetune(
         "n_train": len(dataset.train),
         "n_dev": len(dataset.dev),
         f"n_{split}": table["case"].nunique(),
-        "seconds_encode": round(seconds_encode, 1),
+        "seconds_encode": round(sum(seconds), 1),
         "seconds_train": round(result.seconds, 1),
-        "encoded": encoded,
+        "encoded": sum(counts),
         "peak_memory_mb": peak_mb(),
         "precision": result.precision,
         "best_epoch": result.best_epoch,
@@ -146,14 +140,13 @@ def finetune(
     }
     finished = Finetuned(zero_shot, tuned, dataset, recipe, table, figures, output, split)
     if PartialState().is_main_process:
-        seconds = time.perf_counter() - started
-        write_run(finished, config, result, command or shlex.join(sys.argv), seconds, commit)
+        write_run(finished, config, result, command or shlex.join(sys.argv), time.perf_counter() - started, commit)
     return finished
 
 
-def _check_splits(dataset: Dataset, scored: str) -> None:
+def _check_splits(dataset: Dataset, scored: Literal["dev", "val"]) -> None:
     """Found out now, not after the images were embedded and the model was trained."""
-    if empty := [split for split in dict.fromkeys(("train", "dev", scored)) if not len(getattr(dataset, split))]:
+    if empty := [name for name, cases in dataset.splits.items() if name in ("train", "dev", scored) and not len(cases)]:
         advice = f"list some in {empty[0]}.txt, or raise the limit"
         raise DataError(f"{dataset}: fine-tuning needs cases in each split, {' and '.join(empty)} has none: {advice}")
 
@@ -169,7 +162,6 @@ def headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:
 def get_or_train(config: RunConfig | None = None, show_progress: bool = True) -> Path:
     """The folder of this run's decoder checkpoint in the cache; trained now where it is not there yet.
 
-    It depends on the settings, the recipe's values, the base's weights and the pixels, so a changed one trains anew.
     Of two notebooks that ask at the same time one trains, and the other waits for it.
 
     Args:
@@ -177,9 +169,7 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
         show_progress: show the bars.
     """
     config = config or config_from_environment()
-    data = load_data(config.data, **config.limits()).digest
-    weights = [weights_of(place) for place in (config.model, config.start) if place]
-    folder = run_folder_of([sorted(config.identity().items()), weights, data])
+    folder = run_folder(config, load_data(config.data, **config.limits()).digest)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / "README.md").exists():
@@ -187,12 +177,15 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
     return folder
 
 
-def weights_of(model: str) -> list[str]:
-    """SHA-256 of the files at a path or of a released decoder; none for a model's name, which is of pinned ones."""
-    base = find_checkpoint(model)
-    return [sha256_of(file) for file in sorted([base, *base.glob("*.safetensors")]) if file.is_file()]
-
-
-def run_folder_of(identity: Sequence[Any]) -> Path:
-    """The cache's folder for a run of that identity."""
+def run_folder(config: RunConfig, data_digest: str, *more: Any) -> Path:
+    """The cache's folder for a run of these settings, recipe, weights and pixels, and of what `more` names."""
+    places = (config.model, config.start, getattr(config, "checkpoint", None))
+    identity = [sorted(config.identity().items()), [_weights(place) for place in places if place], data_digest, *more]
     return cache_dir() / "runs" / hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
+
+
+def _weights(model: str) -> list[str]:
+    """SHA-256 of the weights at a path or of a released decoder; none for a model's name, which is of pinned ones."""
+    place = find_checkpoint(model)
+    files = [place, *sorted(place.glob("model*.safetensors")), place / DECODER_FILE]
+    return [sha256_of(file) for file in files if file.is_file()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -37,19 +37,13 @@ class Finetuned:
     table: pd.DataFrame
     figures: dict[str, Any]
     folder: Path
-    split: str = "val"
+    split: Literal["dev", "val"] = "val"
 
 
 def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str, seconds: float, commit: str) -> None:
     """Write all that `finetune` promises, the model card last: its presence says that the folder is complete.
 
-    Args:
-        run: scored, its folder made.
-        config: what was asked for.
-        result: of `fit`.
-        command: for the run card.
-        seconds: that the whole took.
-        commit: of the code when the run began.
+    `seconds` is what the whole took, `commit` the code's when it began.
     """
     output, dataset, recipe, info = run.folder, run.dataset, run.recipe, run.tuned.info
     start = config.start_folder
@@ -73,7 +67,7 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
         recipe=recipe.as_dict(),
         config=shown.as_dict(),
         data={"name": dataset.name, "licence": dataset.licence, "citation": dataset.citation},
-        sizes={"train": len(dataset.train), "dev": len(dataset.dev), "val": len(dataset.val)},
+        sizes={split: len(cases) for split, cases in dataset.splits.items()},
         split=run.split,
         precision=result.precision,
         best_epoch=result.best_epoch,
@@ -104,30 +98,23 @@ def name_left_out(dataset: Dataset, table: pd.DataFrame, source: str) -> list[st
 
 def summary_text(table: pd.DataFrame, title: str, about: str) -> str:
     """The means of a table as a Markdown page; `about` says over which cases they are."""
-    shown = summarise(table)
     head = f"# {title}\n\n{about}. Means at original resolution; interval: 95 %, bootstrap over images.\n\n"
-    columns = ("model", "prompt", "n", "Dice", "interval", "IoU", "HD95 (% of diagonal)", "NSD")
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for row in shown.itertuples():
-        lines.append(
-            f"| {row.model} | {row.prompt} | {row.n} | {row.dice:.3f} | {row.dice_low:.3f} to {row.dice_high:.3f} "
-            f"| {row.iou:.3f} | {row.hd95_percent:.2f} | {row.nsd:.3f} |"
-        )
-    return head + "\n".join(lines) + "\n"
+    head += "| model | prompt | n | Dice | interval | IoU | HD95 (% of diagonal) | NSD |\n" + "|---" * 8 + "|\n"
+    row = "| {model} | {prompt} | {n} | {dice:.3f} | {dice_low:.3f} to {dice_high:.3f} | {iou:.3f} | "
+    row += "{hd95_percent:.2f} | {nsd:.3f} |\n"
+    return head + "".join(row.format(**means) for means in summarise(table).to_dict("records"))
 
 
-def picture(run: Finetuned, rows: int = 3) -> Figure:
+def picture(run: Finetuned) -> Figure:
     """Before and after on the cases with the largest loss of Dice, the median and the largest gain: none picked."""
-    by_case = run.table[run.table["prompt"] == run.figures["prompt"]].pivot(
-        index="case", columns="model", values="dice"
-    )
+    rows_of_prompt = run.table[run.table["prompt"] == run.figures["prompt"]]
+    by_case = rows_of_prompt.pivot(index="case", columns="model", values="dice")
     order = (by_case["tuned"] - by_case["zero-shot"]).sort_values().index
-    ranks = np.unique(np.linspace(0, len(order) - 1, rows).round().astype(int))
-    scored = getattr(run.dataset, run.split)
-    cases = [scored[scored.names.index(order[rank])] for rank in ranks]
+    ranks = np.unique(np.linspace(0, len(order) - 1, 3).round().astype(int))
+    cases = run.dataset.splits[run.split].named(order[ranks].tolist())
     boxes = [case_boxes(case, run.recipe.box_mode, run.recipe.jitter_1024, seed=0) for case in cases]
     before, after = (
-        [model.predict_case(case, box)[0].any(axis=0) for case, box in zip(cases, boxes, strict=True)]
+        [np.logical_or.reduce(model.predict_case(case, box)[0]) for case, box in zip(cases, boxes, strict=True)]
         for model in (run.zero_shot, run.tuned)
     )
     note = f"{run.dataset.name}: largest loss, median and largest gain of {len(order)}, {run.figures['prompt']} boxes"

@@ -6,26 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData
-
 from medsam_helpers.files import atomic_write
 from medsam_helpers.sam.checkpoints import SPECIALISTS
 
 
-def write_model_card(path: Path, card: Mapping[str, Any]) -> None:
-    """Write `README.md` from a run card; every figure in it is the run card's.
+def write_model_card(
+    path: Path, card: Mapping[str, Any], checkpoint: str = "path/to/this/folder", limits: str = ""
+) -> None:
+    """Write the model card at `path`; every figure is that of `card`, a finished run's.
 
-    Args:
-        path: of the file.
-        card: with `base`, `recipe`, `data`, `sizes`, `metrics`, `precision` and the run card's own fields.
+    `checkpoint` is the name or folder by which it is loaded, `limits` a section on intended use.
     """
     data, metrics, sizes = card["data"], card["metrics"], card["sizes"]
-    header = ModelCardData(
-        license="apache-2.0",
-        library_name="transformers",
-        pipeline_tag="mask-generation",
-        tags=["segment-anything", "medical-imaging", "medsam"],
-    )
     low, high = metrics["gain_ci95"]
     split = card.get("split", "val")
     scored = f"scored once on {sizes['val']}" if split == "val" else "and scored on these, which flatters it"
@@ -42,7 +34,10 @@ def write_model_card(path: Path, card: Mapping[str, Any]) -> None:
     with_tta = card.get("config", {}).get("tta", False)
     tta, option = (", with test-time augmentation", ", tta=True") if with_tta else ("", "")
     text = f"""---
-{header.to_yaml()}
+license: apache-2.0
+library_name: transformers
+pipeline_tag: mask-generation
+tags: [segment-anything, medical-imaging, medsam]
 ---
 
 # {name} {data["name"]}
@@ -64,12 +59,12 @@ trained on {sizes["train"]} images, chosen on {sizes["dev"]}, {scored}.
 ```python
 from medsam_helpers.sam.segmenter import Segmenter
 
-masks = Segmenter.load("path/to/this/folder"{option}).predict(image, boxes=[x0, y0, x1, y1]).best()
+masks = Segmenter.load("{checkpoint}"{option}).predict(image, boxes=[x0, y0, x1, y1]).best()
 ```
 
 Boxes are pixels of the original image, half-open. **Not for clinical use**: research and teaching only. A box that
 misses the lesion still gives a mask, and the model's own IoU score is not calibrated after tuning.
-
+{limits}
 ## Data
 
 {data["name"]}: {data["citation"].rstrip(".")}. Terms: {data["licence"].rstrip(".")}. Content digest

@@ -26,40 +26,39 @@ _KEPT = ("commit", "date", "data_digest", "seconds", "machine", "precision", "re
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a record holds of one run: its rows of the three tables, and its entry in the run card."""
+    """What a record holds of one run: its rows of each table, by the table's file, and its entry in the run card."""
 
-    metrics: pd.DataFrame
-    history: pd.DataFrame
-    summary: pd.DataFrame
+    tables: dict[str, pd.DataFrame]
     entry: dict[str, Any]
 
     def serves(self, trial: Trial, data_digest: str) -> bool:
         """Whether it is this trial: name, seed, fold, start, recipe, pixels, and all of the data sets scored on."""
-        start = trial.start_folder
+        start, entry = trial.start_folder, self.entry
         asked = [trial.name, trial.seed, trial.fold, data_digest, start and start.name]
-        held = [*(self.entry.get(key) for key in ("run", "seed", "fold", "data_digest"))]
-        held += [(self.entry.get("start") or {}).get("name")]
-        recipe = Recipe(**self.entry["recipe"]).identity() if self.entry.get("recipe") else None
+        held = [entry["run"], entry["seed"], entry["fold"], entry["data_digest"], entry.get("start", {}).get("name")]
+        recipe = Recipe(**entry["recipe"]).identity() if entry["recipe"] else None
         same = recipe == (trial.full_recipe().identity() if trial.is_trained else None)
-        return same and held == asked and set(self.summary["tested_on"]) == {trial.data, *trial.also_on}
+        return same and held == asked and set(self.tables["summary.csv"]["tested_on"]) == {trial.data, *trial.also_on}
 
 
 def record_of_run(trial: Trial, folder: Path) -> RunRecord:
     """The record of a run that lies finished in its folder."""
     card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     names = {"run": trial.name, "seed": trial.seed, "fold": trial.fold}
-    history = pd.read_csv(folder / "history.csv").assign(**names) if trial.is_trained else pd.DataFrame()
+    history = pd.DataFrame(columns=["run", "seed", "fold"])
+    if trial.is_trained:
+        history = pd.read_csv(folder / "history.csv").assign(**names)
     base = trial.base + WITH_TTA * (trial.tta and not trial.is_trained and not trial.checkpoint)
     tables, rows = [], []
     for tested_on in (trial.data, *trial.also_on):
         file = "metrics.csv" if tested_on == trial.data else f"metrics-{tested_on}.csv"
-        table, place = read_table(folder / file), names | {"tested_on": tested_on}
-        whence = {"train_seed" if name == "seed" else name: value for name, value in place.items()}
+        table = read_table(folder / file)
+        whence = {"run": trial.name, "train_seed": trial.seed, "fold": trial.fold, "tested_on": tested_on}
         tables.append(table.assign(**whence, base=base))
-        rows.append(place | _summary_row(trial, card, table, history))
+        rows.append(names | {"tested_on": tested_on} | _summary_row(trial, card, table, history))
     entry = {**names, "folder": folder.name, **{key: card.get(key) for key in _KEPT}}
-    entry |= {"start": start} if (start := card.get("start")) else {}
-    return RunRecord(pd.concat(tables), history, pd.DataFrame(rows), entry)
+    entry |= {"start": card["start"]} if card.get("start") else {}
+    return RunRecord(dict(zip(_TABLES, (pd.concat(tables), history, pd.DataFrame(rows)), strict=True)), entry)
 
 
 def read_record(output: Path) -> list[RunRecord]:
@@ -72,8 +71,8 @@ def read_record(output: Path) -> list[RunRecord]:
         return []
     try:
         entries = json.loads((output / CARD_FILE).read_text(encoding="utf-8"))["runs"]
-        tables = [pd.read_csv(output / file, dtype={"fold": "Int64"}) for file in _TABLES]
-        return [RunRecord(*(_rows_of(table, entry) for table in tables), entry) for entry in entries]
+        tables = {file: pd.read_csv(output / file, dtype={"fold": "Int64"}) for file in _TABLES}
+        return [RunRecord({file: _rows_of(tables[file], entry) for file in _TABLES}, entry) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{output}: no whole record ({error!r}): mend it, or leave --missing out") from error
 
@@ -88,21 +87,21 @@ def _rows_of(table: pd.DataFrame, entry: dict[str, Any]) -> pd.DataFrame:
 def write_record(
     experiment: Experiment, runs: Sequence[RunRecord], output: Path, command: str, commit: str
 ) -> pd.DataFrame:
-    """The summary, a row for each run and data set; `metrics.csv`, `history.csv` and `run_card.json` beside its file.
+    """The summary, a row for each run and data set; the three tables and the run card are in `output` then.
 
     The scores of the fills and of each base model, which are the same in every run, stand once for each data set.
 
     Args:
         experiment: whose runs they are.
         runs: those there are so far, in its order.
-        output: for the four files.
-        command: for the run card.
-        commit: of the code when the experiment began.
+        output: folder for the four files.
+        command, commit: for the run card; commit of the code when the experiment began.
     """
-    metrics, summary = pd.concat([run.metrics for run in runs]), pd.concat([run.summary for run in runs])
-    histories = [run.history for run in runs if len(run.history)]
-    history = pd.concat(histories) if histories else pd.DataFrame(columns=["run", "seed", "fold"])
-    for file, table in zip(_TABLES, (_each_once(metrics), history, summary), strict=True):
+    tables = {}
+    for file in _TABLES:
+        parts = [run.tables[file] for run in runs]
+        tables[file] = pd.concat([part for part in parts if len(part)] or parts[:1])
+    for file, table in (tables | {"metrics.csv": _each_once(tables["metrics.csv"])}).items():
         with atomic_write(output / file) as temporary:
             table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
     entries = [run.entry for run in runs]
@@ -122,7 +121,7 @@ def write_record(
         complete=len(runs) == len(experiment.trials),
         runs=entries,
     )
-    return summary.reset_index(drop=True)
+    return tables["summary.csv"].reset_index(drop=True)
 
 
 def _each_once(table: pd.DataFrame) -> pd.DataFrame:
@@ -150,5 +149,5 @@ def _summary_row(trial: Trial, card: dict[str, Any], table: pd.DataFrame, histor
     compares = (trial.is_trained or trial.checkpoint) and trial.model not in SPECIALISTS
     gain = paired_gain(table, metrics["prompt"]) if compares else (None, None, None)
     row |= {"gain_prompt": metrics.get("prompt"), **dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))}
-    seconds = {"seconds_encode": metrics["seconds_encode"], "seconds_train": metrics.get("seconds_train", 0)}
-    return row | seconds | {"seconds": card["seconds"], "peak_memory_mb": metrics["peak_memory_mb"]}
+    row |= {"seconds_encode": metrics["seconds_encode"], "seconds_train": metrics.get("seconds_train", 0)}
+    return row | {"seconds": card["seconds"], "peak_memory_mb": metrics["peak_memory_mb"]}

@@ -1,4 +1,4 @@
-"""A finished run's decoder as one that ships: half precision, and a card that says what it is for and what not."""
+"""A finished run's decoder as a released one: half precision, and a card that states intended use and limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from medsam_helpers.data.hub import HUB_SOURCES
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.evaluation.tables import read_table
-from medsam_helpers.files import RELEASED, atomic_write
+from medsam_helpers.files import RELEASED
 from medsam_helpers.runs.finetune import headline
 from medsam_helpers.runs.model_card import write_model_card
 from medsam_helpers.sam.tuned import DECODER_FILE, read_card, save_decoder
@@ -28,13 +28,12 @@ The weights are stored in half precision and are computed with in float32.
 
 
 def release(run: Path, name: str, source: str | None = None, root: Path = RELEASED) -> Path:
-    """Write `root/NAME`: `decoder.safetensors` in fp16, `run_card.json` and `README.md`.
+    """The folder `root/NAME`, with `decoder.safetensors` in fp16, `run_card.json` and `README.md` written.
 
     Args:
         run: folder of a finished run, scored on val.
         name: by which it is found afterwards, `medsam predict --checkpoint NAME`.
-        source: a name of `data.hub.HUB_SOURCES`, where the run read the same images from a folder, which states no
-            terms.
+        source: a name of `data.hub.HUB_SOURCES` for its terms, where the run read the same images from a folder.
         root: where the folder is made.
     Raises:
         CheckpointError: no finished run, scored on dev only, or a weight that fp16 cannot hold.
@@ -56,9 +55,5 @@ def release(run: Path, name: str, source: str | None = None, root: Path = RELEAS
     if large := [key for key, weight in state.items() if not weight.isfinite().all()]:
         raise CheckpointError(f"{run / DECODER_FILE}: {large[0]} holds values that half precision cannot")
     folder = save_decoder(state, root / name, card)
-    write_model_card(folder / "README.md", card)
-    text = (folder / "README.md").read_text(encoding="utf-8").replace("path/to/this/folder", name)
-    before, data = text.split("\n## Data\n")
-    with atomic_write(folder / "README.md") as temporary:
-        temporary.write_text(f"{before}{_LIMITS}\n## Data\n{data}", encoding="utf-8")
+    write_model_card(folder / "README.md", card, name, _LIMITS)
     return folder

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from medsam_helpers.evaluation.tables import write_table
 from medsam_helpers.files import atomic_write, check_output_dir, find_checkpoint
 from medsam_helpers.runs.card import git_commit, write_run_card
 from medsam_helpers.runs.experiments import RESULTS, Experiment, Trial, sources_of
-from medsam_helpers.runs.finetune import embed_cases, finetune, run_folder_of, weights_of
-from medsam_helpers.runs.record import read_record, record_of_run, write_record
+from medsam_helpers.runs.finetune import embed_cases, finetune, run_folder
+from medsam_helpers.runs.record import RunRecord, read_record, record_of_run, write_record
 from medsam_helpers.runs.settings import check_names
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.segmenter import Segmenter
@@ -41,16 +42,14 @@ def reproduce(
 ) -> pd.DataFrame:
     """The summary of an experiment, a run and test set a row; what was not run yet is run, and all of it recorded.
 
-    What was run lies in the cache. A record that came from another machine is begun anew, or added to.
-
     Args:
         experiment: see `experiments.read_experiment`.
         sources: see `experiments.sources_of`.
         output: for `metrics.csv`, `history.csv`, `summary.csv` and `run_card.json`. Default: `notebooks/results/NAME`.
         show_progress: show the bars.
         command: for the run card; default: this process's command line.
-        only_missing: take the runs that the record at `output` holds already, of the same settings and pixels, as
-            they are there.
+        only_missing: keep the runs of the same settings and pixels that the record at `output` holds already; without
+            it the record is written anew, from the cache and what is run now.
     Raises:
         MedsamError: any of its kinds; the runs before it are recorded.
     """
@@ -62,7 +61,7 @@ def reproduce(
     for source in sources.values():
         check_names(data=source)
     runner, recorded = _Runner(experiment, sources, show_progress, command), read_record(output) if only_missing else []
-    runs = []
+    runs: list[RunRecord | None] = []
     for trial in experiment.trials:
         digest = runner.cases(trial).digest
         runs.append(next((run for run in recorded if run.serves(trial, digest)), None))
@@ -70,55 +69,52 @@ def reproduce(
         if show_progress:
             there = " (recorded)" if runs[index] else ""
             print(f"{experiment.name}, run {index + 1} of {len(runs)}: {trial}{there}", file=sys.stderr)
-        if not runs[index]:
-            runs[index] = record_of_run(trial, runner.finish(trial))
+        runs[index] = runs[index] or record_of_run(trial, runner.finish(trial))
         summary = write_record(experiment, [run for run in runs if run], output, command, commit)
     return summary
 
 
+@dataclass
 class _Runner:
     """Runs the trials of an experiment."""
 
-    def __init__(self, experiment: Experiment, sources: Mapping[str, str], show_progress: bool, command: str) -> None:
-        self.experiment, self.sources = experiment, sources
-        self.show_progress, self.command = show_progress, command
-        self._known: tuple[Any, Dataset] | None = None
+    experiment: Experiment
+    sources: Mapping[str, str]
+    show_progress: bool
+    command: str
+    known: tuple[Any, Dataset] | None = None
 
     def cases(self, trial: Trial) -> Dataset:
         """The data of a trial; the last one is kept, since reading a digest decodes every image."""
         limits = self.experiment.limits(trial)
         key = (trial.data, limits, trial.fold, trial.train_with)
-        if self._known is None or self._known[0] != key:
+        if self.known is None or self.known[0] != key:
             dataset = load_data(self.sources[trial.data], **limits)
             if trial.fold and trial.folds:
                 dataset = make_folds(dataset, trial.folds)[trial.fold - 1]
             for name, count in trial.train_with.items():
-                few = {"train_limit": count, "dev_limit": max(1, count // 10), "val_limit": 0}
-                dataset = with_training_of(dataset, load_data(self.sources[name], **few))
-            self._known = (key, dataset)
-        return self._known[1]
+                other = load_data(self.sources[name], train_limit=count, dev_limit=max(1, count // 10), val_limit=0)
+                dataset = with_training_of(dataset, other)
+            self.known = (key, dataset)
+        return self.known[1]
 
     def folder(self, trial: Trial) -> Path:
         """Where a trial is trained; the same for every experiment that asks for the same, whatever it calls it."""
-        judged = [self.experiment.score, self.experiment.prompts, self.experiment.dev_jitter_1024]
+        judged: list[Any] = [self.experiment.score, self.experiment.prompts, self.experiment.dev_jitter_1024]
         judged += [] if trial.is_trained else [self.experiment.box_mode]  # a recipe holds it
-        weights = [weights_of(place) for place in (trial.model, trial.start, trial.checkpoint) if place]
-        return run_folder_of([sorted(trial.identity().items()), weights, self.cases(trial).digest, judged])
+        return run_folder(trial, self.cases(trial).digest, judged)
 
     def finish(self, trial: Trial) -> Path:
         """Do what the trial's folder lacks: the run, and its scores on other data sets."""
         folder = self.folder(trial)
         if not (folder / "README.md").exists():
             (self._train if trial.is_trained else self._score_as_it_is)(trial, folder)
+        checkpoint = folder if trial.is_trained else trial.checkpoint
         for name, part in trial.also_on.items():
-            if not (folder / f"metrics-{name}.csv").exists():
-                if part == "all":
-                    cases = everything(load_data(self.sources[name]))
-                else:
-                    cases = load_data(self.sources[name], train_limit=0, dev_limit=0).val
-                checkpoint = folder if trial.is_trained else trial.checkpoint
-                _, table, *_ = self._score(trial, checkpoint, cases)
-                write_table(table, folder / f"metrics-{name}.csv")
+            path, limit = folder / f"metrics-{name}.csv", None if part == "all" else 0
+            if not path.exists():
+                cases = everything(load_data(self.sources[name], train_limit=limit, dev_limit=limit))
+                self._score(trial, checkpoint, cases, path)
         return folder
 
     def _train(self, trial: Trial, folder: Path) -> None:
@@ -127,8 +123,9 @@ class _Runner:
         if other.exists() and not (folder / STATE_FILE).exists():
             with atomic_write(folder / STATE_FILE) as temporary:
                 shutil.copy(other, temporary)
+        config = trial.config().but(data=self.sources[trial.data], **self.experiment.limits(trial))
         finetune(
-            trial.config().but(data=self.sources[trial.data], **self.experiment.limits(trial)),
+            config,
             folder,
             self.show_progress,
             self.command,
@@ -142,9 +139,9 @@ class _Runner:
         """Score the base model, and the trial's checkpoint where it has one."""
         started, commit = time.perf_counter(), git_commit()
         restart_peak()
-        cases = self.cases(trial)
-        base, table, encoded, seconds = self._score(trial, trial.checkpoint, getattr(cases, self.experiment.score))
-        write_table(table, folder / "metrics.csv")
+        dataset = self.cases(trial)
+        cases = dataset.splits[self.experiment.score]
+        precision, encoded, seconds = self._score(trial, trial.checkpoint, cases, folder / "metrics.csv")
         metrics = {"encoded": encoded, "seconds_encode": round(seconds, 1), "peak_memory_mb": peak_mb()}
         if trial.checkpoint:
             card = read_card(find_checkpoint(trial.checkpoint))
@@ -152,20 +149,18 @@ class _Runner:
         write_run_card(
             folder / CARD_FILE,
             command=self.command,
-            data_digest=cases.digest,
+            data_digest=dataset.digest,
             seconds=time.perf_counter() - started,
             commit=commit,
-            precision=base.precision,
+            precision=precision,
             metrics=metrics,
         )
         with atomic_write(folder / "README.md") as temporary:
             name = trial.checkpoint or trial.model
             temporary.write_text(f"{name}, scored as it is on {self.experiment.score}.\n", encoding="utf-8")
 
-    def _score(
-        self, trial: Trial, checkpoint: str | Path | None, cases: Cases
-    ) -> tuple[Segmenter, pd.DataFrame, int, float]:
-        """The base, the scores of it and of a checkpoint beside it, the images encoded for that, and the seconds."""
+    def _score(self, trial: Trial, checkpoint: str | Path | None, cases: Cases, path: Path) -> tuple[str, int, float]:
+        """The precision, images encoded and seconds of scoring the base, and a checkpoint beside it; writes `path`."""
         base = Segmenter.load(trial.base, tta=trial.tta and not checkpoint)
         base.store = EmbeddingStore.for_model(base.info, base.precision)
         models, views = {"zero-shot": base.predict_case}, base.views
@@ -173,12 +168,7 @@ class _Runner:
             tuned = Segmenter.load(checkpoint, store=base.store, tta=trial.tta)
             models, views = models | {"tuned": tuned.predict_case}, tuned.views
         encoded, seconds = embed_cases(base, views_of(cases, views), self.show_progress)
-        own = trial.full_recipe().box_mode if trial.is_trained else None
-        table = evaluate(
-            cases,
-            models,
-            prompts=self.experiment.prompts,
-            box_mode=own or self.experiment.box_mode or "union",
-            show_progress=self.show_progress,
-        )
-        return base, table, encoded, seconds
+        box_mode = trial.full_recipe().box_mode if trial.is_trained else self.experiment.box_mode or "union"
+        prompts, show = self.experiment.prompts, self.show_progress
+        write_table(evaluate(cases, models, prompts=prompts, box_mode=box_mode, show_progress=show), path)
+        return base.precision, encoded, seconds

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from medsam_helpers.data.sources import SOURCES
 from medsam_helpers.errors import CheckpointError, ConfigError
@@ -61,11 +61,6 @@ class RunConfig(DataSettings):
         change = {name: value for name, value in values.items() if name in names and value is not None}
         return own | {"change": own.get("change", {}) | change} if change else own
 
-    @field_validator("recipe")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        return get_recipe(name).name
-
     @model_validator(mode="after")
     def _can_be(self) -> Self:
         self.full_recipe()
@@ -115,7 +110,7 @@ def config_from_environment(environment: Mapping[str, str] = os.environ, **overr
     """The profile that `MEDSAM_PROFILE` names (default `laptop`), with `MEDSAM_MODEL`, `MEDSAM_EPOCHS`, ... laid over.
 
     Args:
-        environment: any mapping, for tests.
+        environment: default: the process's own.
         overrides: laid over both.
     Raises:
         ConfigError: an unknown profile, or a value that cannot be.

@@ -30,7 +30,7 @@ from safetensors import safe_open
 
 from medsam_helpers.cli.main import main
 from medsam_helpers.data.reading import read_image
-from medsam_helpers.evaluation.tables import COLUMNS
+from medsam_helpers.device import keep_freed_memory
 from medsam_helpers.runs import finetune as engine
 from medsam_helpers.runs.finetune import get_or_train
 from medsam_helpers.runs.settings import RunConfig
@@ -39,6 +39,7 @@ from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.state import STATE_FILE
 
 TRAINING = ["--precision", "fp32", "--epochs", "4", "--lr", "3e-3", "--batch", "2", "--jitter", "20"]
+FEW = {"train_limit": 2, "dev_limit": 1, "val_limit": 1}
 
 
 class Said(NamedTuple):
@@ -60,6 +61,13 @@ def medsam(*arguments: object) -> Said:
         except SystemExit as stop:  # argparse
             status = stop.code
     return Said(status, out.getvalue(), without_bars(err.getvalue()))
+
+
+def one_line(said: Said, expected: str) -> None:
+    """The command failed and said why, in one line."""
+    assert (said.status, len(said.err)) == (2, 1), said.err
+    assert said.err[0].startswith("medsam: ")
+    assert expected in said.err[0]
 
 
 def without_bars(err: str) -> list[str]:
@@ -103,26 +111,19 @@ def files_of(folder: Path) -> dict[Path, str]:
 # --- finetune ---
 
 
-def test_finetune_says_all_that_was_promised(tuned):
+def test_finetune_says_all_that_was_promised_and_its_headline_is_the_mean_of_the_table(tuned):
     figures = tuned.json
     # Recipe `best` shows four views of each training case, and each is encoded.
     assert (figures["n_train"], figures["n_dev"], figures["n_val"], figures["encoded"]) == (7, 1, 4, 4 * 7 + 1 + 4)
-    assert figures["left_out"] == []
-    assert figures["precision"] == "fp32"
+    assert (figures["left_out"], figures["precision"]) == ([], "fp32")
     low, high = figures["gain_ci95"]
     assert low <= figures["tuned_dice"] - figures["zero_shot_dice"] <= high
     assert figures["tuned_dice"] > figures["zero_shot_dice"], "four epochs on discs teach something"
-
-
-def test_the_headline_is_the_mean_of_the_table(tuned):
     table = pd.read_csv("run/metrics.csv")
-    assert list(table.columns) == COLUMNS
-    assert ",".join(COLUMNS) == "case,model,prompt,seed,dice,iou,hd95_percent,nsd,area_true,area_pred,iou_score"
-    assert set(table["model"]) == {"box", "ellipse", "zero-shot", "tuned"}
+    assert ",".join(table) == "case,model,prompt,seed,dice,iou,hd95_percent,nsd,area_true,area_pred,iou_score"
     assert set(table["prompt"]) == {"exact", "j20"}
     assert len(table) == 4 * 4 * 2
     means = table[table["prompt"] == "j20"].groupby("model")["dice"].mean()
-    figures = tuned.json
     said = [figures[name] for name in ("box_dice", "ellipse_dice", "zero_shot_dice", "tuned_dice")]
     assert said == pytest.approx(list(means[["box", "ellipse", "zero-shot", "tuned"]]), abs=1e-4)
 
@@ -137,24 +138,13 @@ def test_a_second_run_reuses_the_embeddings_and_gives_the_same(tuned):
 def test_a_specialist_gains_over_random_weights_not_over_a_zero_shot_model():
     arguments = ["--model", "unet-box", "--recipe", "unet", "--epochs", "1", "--precision", "fp32"]
     said = medsam("finetune", "--data", "data", *arguments, "--output", "run-unet")
-    assert said.status == 0, said.err
     assert "gain over random weights" in said.out
-    assert "gain over zero-shot" not in said.out
 
 
 def test_a_recipe_for_another_model_is_refused_before_anything_is_encoded(monkeypatch):
     monkeypatch.setattr(engine, "embed_cases", None)
     said = medsam("finetune", "--data", "data", "--model", "tiny", "--recipe", "last-stage", "--output", "run-refused")
-    assert said.status == 2
     assert said.err[-1].startswith("medsam: unknown part last_stage: this model has vision_encoder, prompt_encoder")
-    assert "mobile-sam-last-stage" in said.err[-1]
-
-
-def test_a_run_that_learns_nothing_says_so():
-    arguments = ["--epochs", "1", "--lr", "1e-30", "--precision", "fp32", "--jitter", "0", "--output", "run-nothing"]
-    said = medsam("finetune", "--data", "data", "--model", "tiny", *arguments, "--json")
-    assert "no epoch was better than zero-shot on dev" in said.out
-    assert (said.json["gain"], said.json["gain_ci95"], said.json["prompt"]) == (0, [0, 0], "exact")
 
 
 def test_training_goes_on_from_a_fine_tuned_decoder_and_is_measured_from_the_base(tuned):
@@ -176,25 +166,24 @@ def test_a_start_of_another_base_or_none_is_refused(tuned, monkeypatch):
     arguments = ["finetune", "--data", "data", "--output", "run-refused"]
     assert "checkpoint nowhere is no folder that exists" in medsam(*arguments, "--start", "nowhere").err[-1]
     make_tiny_sam(seed=1).save_pretrained("other")
-    said = medsam(*arguments, "--model", "other", "--start", "run")
-    assert said.status == 2
-    assert "trained on tiny with digest" in said.err[-1]
+    assert "trained on tiny with digest" in medsam(*arguments, "--model", "other", "--start", "run").err[-1]
 
 
 # --- evaluate ---
 
 
-def test_evaluating_the_checkpoint_reproduces_what_finetune_said(tuned):
+def test_evaluating_the_checkpoint_reproduces_what_finetune_said_and_keeps_freed_memory(tuned):
+    keep_freed_memory.cache_clear()
     said = medsam("evaluate", "--checkpoint", "run", "--data", "data", "--jitter", 20, "--output", "ev", "--json")
     assert (said.json["dice"], said.json["n"]) == (tuned.json["tuned_dice"], 4)
     low, high = said.json["dice_ci95"]
     assert low < said.json["dice"] < high
     table = pd.read_csv("ev/metrics.csv")
-    assert list(table.columns) == COLUMNS
     assert set(table["model"]) == {"box", "ellipse", "tuned"}
     own = table[table["model"] == "tuned"]
     for name in ("dice", "iou", "hd95_percent", "nsd"):
         assert said.json[name] == pytest.approx(own[name].mean(), abs=1e-4)
+    assert keep_freed_memory.cache_info().currsize == 1, "it was asked for"
 
 
 def test_tta_is_asked_for_by_name_and_told(tuned):
@@ -204,14 +193,11 @@ def test_tta_is_asked_for_by_name_and_told(tuned):
     assert said.json["tuned_dice"] != tuned.json["tuned_dice"]
     assert said.json["encoded"] == 4, "the mirror images of val; the rest lies in the store"
     assert "gain with tta over zero-shot" in said.out
-    card = Path("run-tta/README.md").read_text()
-    assert "with test-time augmentation" in card
-    assert ", tta=True)" in card
+    assert ", tta=True)" in Path("run-tta/README.md").read_text()
     assert "test-time" not in Path("run/README.md").read_text()
-
     arguments = ["--data", "data", "--jitter", 20, "--tta", "--output", "ev-tta", "--json"]
     again = medsam("evaluate", "--checkpoint", "run", *arguments)
-    assert again.json["dice"] == said.json["tuned_dice"], "the same training, looked at twice"
+    assert again.json["dice"] == said.json["tuned_dice"]
     assert json.loads(Path("ev-tta/run_card.json").read_text())["tta"] is True
 
 
@@ -234,9 +220,7 @@ def test_an_evaluation_may_replace_an_earlier_one_but_no_checkpoint(tuned):
     arguments = ["--checkpoint", "run", "--data", "data", "--output"]
     assert [medsam("evaluate", *arguments, "ev-twice").status for _ in range(2)] == [0, 0]
     before = files_of(Path("run"))
-    said = medsam("evaluate", *arguments, "run")
-    assert said.status == 2
-    assert "run holds other files" in said.err[0]
+    one_line(medsam("evaluate", *arguments, "run"), "run holds other files")
     assert files_of(Path("run")) == before
 
 
@@ -263,11 +247,8 @@ def test_points_prompt_alone_and_refine_a_box():
     box, point, background = ["--box", 2, 2, 50, 50], ["--point", 20, 20], ["--background", 45, 45]
     masks = [predicted(*prompt)[0] for prompt in (box, point, [*box, *point], [*box, *background])]
     assert len({mask.tobytes() for mask in masks}) == 4, "each prompt says something else"
-    labels = np.array([0])
-    image = read_image("image.png")
-    found = Segmenter.load("tiny").predict(
-        image, boxes=np.array([2, 2, 50, 50]), points=np.array([[45, 45]]), labels=labels
-    )
+    prompts = {"boxes": np.array(box[1:]), "points": np.array([[45, 45]]), "labels": np.array([0])}
+    found = Segmenter.load("tiny").predict(read_image("image.png"), **prompts)
     np.testing.assert_array_equal(masks[3], found.masks[0, 0])
 
 
@@ -310,9 +291,7 @@ def test_every_command_explains_itself(monkeypatch):
     overview = medsam("--help")
     commands = ("weights", "phantoms", "audit", "embed", "finetune", "evaluate", "reproduce", "predict", "export")
     for name in commands:
-        said = medsam(name, "--help")
-        assert said.status == 0
-        assert said.out.startswith(f"usage: medsam {name}")
+        assert medsam(name, "--help").out.startswith(f"usage: medsam {name}")
         assert name in overview.out
 
 
@@ -327,39 +306,25 @@ def test_a_warning_is_one_line_and_leaves_the_process_as_it_was():
     assert warnings.showwarning is before
 
 
-def test_get_or_train_trains_once_for_each_setting_and_each_pixel(place, tmp_path):
+def test_get_or_train_trains_once_until_a_pixel_changes(place, tmp_path):
     folder = shutil.copytree(place / "data", tmp_path / "data")
-    limits = {"train_limit": 2, "dev_limit": 1, "val_limit": 1}
-    config = RunConfig(model="tiny", data=str(folder), epochs=1, precision="fp32", **limits)
+    config = RunConfig(model="tiny", data=str(folder), epochs=1, precision="fp32", **FEW)
     first = get_or_train(config, show_progress=False)
     assert (first / "README.md").exists()
     before = {path: path.stat().st_mtime_ns for path in first.iterdir()}
     assert get_or_train(config, show_progress=False) == first
     assert {path: path.stat().st_mtime_ns for path in first.iterdir()} == before
-
-    def squares(logits, target):
-        return ((logits.sigmoid() - target) ** 2).mean()
-
-    own = get_or_train(config.but(loss=squares), show_progress=False)
-    assert get_or_train(config.but(loss=squares), show_progress=False) == own
-    base = shutil.copytree(place / "tiny", tmp_path / "tiny")
-    copied = get_or_train(config.but(model=str(base)), show_progress=False)
-    make_tiny_sam(seed=1).save_pretrained(base)  # another model at the same place
-    others = [get_or_train(config.but(lr=1e-3), show_progress=False), copied, own]
-    others.append(get_or_train(config.but(model=str(base)), show_progress=False))
     # Every image, as a limit leaves some unread.
     for path in (folder / "images").iterdir():
         image = np.array(Image.open(path))
         image[0, 0, 0] ^= 1
         Image.fromarray(image).save(path)
-    others.append(get_or_train(config, show_progress=False))
-    assert len({first, *others}) == 6
+    assert get_or_train(config, show_progress=False) != first
 
 
 def test_two_that_ask_for_the_same_run_at_once_train_it_once(place, monkeypatch):
     trained, asked, real = [], Semaphore(0), engine.finetune
-    limits = {"train_limit": 2, "dev_limit": 1, "val_limit": 1}
-    config = RunConfig(model="tiny", data=str(place / "data"), epochs=1, precision="fp32", **limits)
+    config = RunConfig(model="tiny", data=str(place / "data"), epochs=1, precision="fp32", **FEW)
 
     class Lock(FileLock):
         def acquire(self, *arguments, **options):
@@ -385,40 +350,25 @@ PREDICT = "predict --model tiny --image image.png "
 TRAIN = "finetune --data data --model tiny "
 
 WRONG = [
-    # commands and options
     ("", "the following arguments are required: COMMAND"),
-    ("finetun", "invalid choice: 'finetun'"),
     ("finetune --data data --epoch-count 3", "unrecognized arguments: --epoch-count 3"),
-    ("finetune --model tiny", "the following arguments are required: --data"),
     ("evaluate --data data", "pass either --model or --checkpoint"),
-    # names
     ("finetune --data nope --model tiny --output new", "no data source 'nope': use phantom"),
     ("finetune --data tiny --model tiny --output new", "it has no images/ and no masks/"),
     ("finetune --data data --model mobile --output new", "no model 'mobile': use mobile-sam"),
     ("finetune --data data --model file --output new", "no checkpoint known here"),
     (TRAIN + "--recipe better --output new", "recipe 'better' is unknown: use quick, best"),
-    (TRAIN + "--box-mode each --output new", "argument --box-mode: invalid choice: 'each'"),
     ("weights sam", "no checkpoint 'sam': there are mobile-sam"),
-    ("audit nope", "data source 'nope' is unknown"),
     ("reproduce nope", "no experiment 'nope': there are across, "),
-    ("reproduce busi-folds", "data set 'busi' cannot be fetched: pass its folder with --data busi=FOLDER"),
-    ("reproduce busi-folds --data isic=folder", "--data isic=folder: busi-folds uses busi, kvasir"),
-    # numbers
     (TRAIN + "--epochs -1 --output new", "epochs must be greater than or equal to 1, is '-1'"),
-    (TRAIN + "--epochs 99999999999999999999 --output new", "epochs must be"),
-    (TRAIN + "--lr nan --output new", "lr must be a finite number"),
     (TRAIN + "--train-limit 0 --output new", "train has none"),
-    ("evaluate --data data --model tiny --jitter 1e9 --output new", "jitter_1024 must be less than or equal to 1024"),
     ("evaluate --data data --model tiny --val-limit 0 --output new", "the split val is empty"),
     ("phantoms --train 0 --dev 0 --val 0 --output new", "nothing to draw"),
-    # prompts
     (PREDICT, "no prompt: pass --box"),
     (PREDICT + "--background 3 3", "no prompt: pass --box"),
-    (PREDICT + "--box 1 1 2", "argument --box: expected 4 arguments"),
     (PREDICT + "--box a 1 2 2", "box must be a valid number"),
     (PREDICT + "--box 5 5 900 20", "box 5 5 900 20 leaves the image"),
     (PREDICT + "--box 1 1 9 9 --box 5 5 20 20 --point 3 3", "points refine one box"),
-    # files and folders
     ("predict --model tiny --image nope.png --box 1 1 9 9", "nope.png: there is no such file"),
     (PREDICT + "--box 1 1 9 9 --output mask.jpg", "name a file that ends in .png"),
     (PREDICT + "--box 1 1 9 9 --output ./data/../image.png", "is the image itself"),
@@ -426,7 +376,6 @@ WRONG = [
     (TRAIN + "--output data", "data holds other files (images, masks, train.txt, ...)"),
     ("phantoms --output data", "data: is not an empty folder"),
     ("export --model tiny --output data", "data is not empty: export to a new folder"),
-    # checkpoints
     ("predict --checkpoint nope --image image.png --box 1 1 9 9", "checkpoint nope is no folder that exists"),
     ("export --checkpoint tiny --output new", "checkpoint tiny holds no run_card.json"),
 ]
@@ -436,57 +385,29 @@ WRONG = [
 def test_a_mistake_is_one_line_that_helps_and_leaves_nothing(place, arguments, expected):
     # The cache and earlier tests' results are none of the command's business.
     before = {path for path in place.rglob("*") if "cache" not in path.parts}
-    started = time.perf_counter()
-    said = medsam(*arguments.split())
-    assert said.status == 2
-    assert len(said.err) == 1, said.err
-    assert said.err[0].startswith("medsam: ")
-    assert expected in said.err[0]
-    assert time.perf_counter() - started < 10
+    one_line(medsam(*arguments.split()), expected)
     assert {path for path in place.rglob("*") if "cache" not in path.parts} == before
 
 
 def test_a_folder_of_another_run_is_refused_and_kept(tuned):
     before = files_of(Path("run"))
-    arguments = [*TRAINING, "--lr", "1e-3", "--output", "run"]
-    said = medsam("finetune", "--data", "data", "--model", "tiny", *arguments)
-    assert (said.status, len(said.err)) == (2, 1)
-    assert "run holds a run with other settings (lr is 0.003, asked for 0.001)" in said.err[0]
+    said = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--lr", "1e-3", "--output", "run")
+    one_line(said, "run holds a run with other settings (lr is 0.003, asked for 0.001)")
     assert files_of(Path("run")) == before
 
 
-def cut_decoder(folder):
-    path = folder / "decoder.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def lose_decoder(folder):
-    (folder / "decoder.safetensors").unlink()
-
-
-def break_card(folder):
-    (folder / "run_card.json").write_text('{"base": ')
-
-
 @pytest.mark.parametrize(
-    ("damage", "command", "expected"),
+    ("file", "command", "expected"),
     [
-        (cut_decoder, "predict", "missing or damaged"),
-        (lose_decoder, "evaluate", "missing or damaged"),
-        (break_card, "export", "not a decoder checkpoint"),
+        ("decoder.safetensors", "evaluate --data data", "missing or damaged"),
+        ("run_card.json", "export", "not a decoder checkpoint"),
     ],
 )
-def test_a_damaged_checkpoint_is_one_line(tuned, tmp_path, damage, expected, command):
+def test_a_damaged_checkpoint_is_one_line(tuned, tmp_path, file, command, expected):
     checkpoint = shutil.copytree("run", tmp_path / "damaged")
-    damage(checkpoint)
-    rest = {
-        "predict": ["--image", "image.png", "--box", 1, 1, 9, 9, "--output", tmp_path / "new.png"],
-        "evaluate": ["--data", "data", "--output", tmp_path / "new"],
-        "export": ["--output", tmp_path / "new"],
-    }
-    said = medsam(command, "--checkpoint", checkpoint, *rest[command])
-    assert (said.status, len(said.err)) == (2, 1), said.err
-    assert expected in said.err[0]
+    (checkpoint / file).write_bytes((checkpoint / file).read_bytes()[:-100])
+    said = medsam(*command.split(), "--checkpoint", checkpoint, "--output", tmp_path / "new")
+    one_line(said, expected)
     assert [path.name for path in tmp_path.iterdir()] == ["damaged"]
 
 
@@ -494,16 +415,8 @@ def test_a_read_only_place_is_one_line(tmp_path):
     # The superuser may write anywhere but where the kernel itself says no.
     folder = tmp_path if os.geteuid() else Path("/proc")
     folder.chmod(0o500) if os.geteuid() else None
-    for arguments in (
-        ["finetune", "--data", "data", "--model", "tiny", "--epochs", 1, "--output", folder / "new"],
-        ["evaluate", "--data", "data", "--model", "tiny", "--output", folder / "new"],
-        ["export", "--model", "tiny", "--output", folder / "new"],
-        ["predict", "--model", "tiny", "--image", "image.png", "--box", 1, 1, 9, 9, "--output", folder / "m.png"],
-        ["phantoms", "--train", 1, "--dev", 0, "--val", 0, "--output", folder / "new"],
-    ):
-        said = medsam(*arguments)
-        assert (said.status, len(said.err)) == (2, 1), said.err
-        assert str(folder) in said.err[0]
+    for arguments in (TRAIN, "evaluate --data data --model tiny", PREDICT + "--box 1 1 9 9", "phantoms --train 1"):
+        one_line(medsam(*arguments.split(), "--output", folder / "new.png"), str(folder))
 
 
 @pytest.fixture
@@ -517,7 +430,6 @@ def bad_folder(place, tmp_path):
 
 def test_bad_files_are_listed_before_anything_is_done(bad_folder, tmp_path):
     said = medsam("finetune", "--data", bad_folder, "--model", "tiny", "--output", tmp_path / "new")
-    assert said.status == 2
     assert said.err[0].startswith("medsam: bad: 3 bad cases; mend them, or leave them out with skip_bad (--skip-bad)")
     assert len(said.err) == 4, "a line a file below the first"
     for name in ("disc-2", "disc-3", "disc-9"):
@@ -528,7 +440,6 @@ def test_bad_files_are_listed_before_anything_is_done(bad_folder, tmp_path):
 def test_bad_files_can_be_left_out_counted_and_named(bad_folder, tmp_path):
     arguments = ["--epochs", 1, "--skip-bad", "--output", tmp_path / "new", "--json"]
     said = medsam("finetune", "--data", bad_folder, "--model", "tiny", *arguments)
-    assert said.status == 0, said.err
     left_out = said.json["left_out"]
     assert sorted(re.search(r"disc-\d", text)[0] for text in left_out) == ["disc-2", "disc-3", "disc-9"]
     assert "left out 3: " in said.out
@@ -567,8 +478,7 @@ def test_hub_names_without_a_network_fail_within_seconds(no_network, arguments, 
     started = time.perf_counter()
     said = medsam(*arguments.split())
     assert time.perf_counter() - started < 10
-    assert (said.status, len(said.err)) == (2, 1), said.err
-    assert expected in said.err[0]
+    one_line(said, expected)
     assert not Path("new").exists()
 
 

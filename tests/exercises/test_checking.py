@@ -14,16 +14,15 @@ def not_implemented(*args, **kwargs):
 
 
 @pytest.mark.parametrize("answer", [None, lambda *args, **kwargs: None, not_implemented])
-@pytest.mark.parametrize("exercise", ["00.1", "01.2", "02.3", "03.2", "04.3", "05.2", "06.3", "07.1"])
+@pytest.mark.parametrize("exercise", ["00.1", "01.2", "04.3", "07.1"])
 def test_nothing_and_a_stub_are_not_attempted(capsys, exercise, answer):
     check(exercise, answer)
     assert capsys.readouterr().out == f"{exercise}: not attempted yet\n"
 
 
-@pytest.mark.parametrize("number", ["99.1", "01.9", ""])
-def test_an_unknown_number_lists_the_known(number):
-    with pytest.raises(ConfigError, match=rf"'{number}' is unknown.*01\.1, 01\.2"):
-        check(number, 1)
+def test_an_unknown_number_lists_the_known():
+    with pytest.raises(ConfigError, match=r"'01.9' is unknown.*01\.1, 01\.2"):
+        check("01.9", 1)
 
 
 def test_an_error_in_the_answer_reaches_its_author():

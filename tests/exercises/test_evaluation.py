@@ -24,7 +24,6 @@ def by_ratio(reference, measured, width=1.96):
 test_what_is_said_of_an_answer = says(
     ("05.1", 0.67, "correct"),
     ("05.1", 8 / 9, "whose IoU is 0.8"),
-    ("05.1", 0.8, "what they share"),
     ("05.2", by_patient, "correct"),
     ("05.2", lambda *given: by_patient(*given, draw_images=True), "draw patients"),
     ("05.2", lambda *given: by_patient(*given, percentiles=(0.01, 99.99)), "too wide"),

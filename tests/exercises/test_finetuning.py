@@ -31,14 +31,12 @@ def only_summed(weight, batches, loss_of):
 
 
 def all_at_once(weight, batches, loss_of):
-    whole = tuple(torch.cat(part) for part in zip(*batches, strict=True))
-    return torch.autograd.grad(loss_of(weight, whole), weight)[0]
+    return only_summed(weight, [[torch.cat(part) for part in zip(*batches, strict=True)]], loss_of)
 
 
 test_what_is_said_of_an_answer = says(
     ("04.1", np.float32(260), "correct"),
     ("04.1", 255, "round up in each epoch"),
-    ("04.1", "many", "batches an epoch"),
     ("04.2", stop, "correct"),
     ("04.2", lambda *given: (stop(*given)[0], int(np.argmax(given[0]))), "never ran"),
     ("04.2", lambda *given: stop(*given, better=lambda new, old: new >= old), "the earlier stays"),

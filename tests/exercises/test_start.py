@@ -15,10 +15,6 @@ def got_worse(scores, prompt):
     return list(change.index[change < 0])
 
 
-def one_mask(masks):
-    return np.any([mask > 0 for mask in masks], axis=0)
-
-
 test_what_is_said_of_an_answer = says(
     ("00.1", to_box, "correct"),
     ("00.1", lambda x, y, width, height, *_: (x, y, x + width, y + height), "pixels of the original"),
@@ -30,7 +26,7 @@ test_what_is_said_of_an_answer = says(
     ("00.2", lambda *given: got_worse(*given)[::-1], "comes first"),
     ("00.2", lambda *given: [*got_worse(*given), "e"], "as good as it was"),
     ("00.2", lambda *given: list("edbac"), "below 0"),
-    ("00.3", one_mask, "correct"),
+    ("00.3", lambda masks: np.any([mask > 0 for mask in masks], axis=0), "correct"),
     ("00.3", lambda masks: np.stack(masks) > 0, "bool mask"),
     ("00.3", lambda masks: sum(masks) > 0, "255 + 1 is 0"),
     ("00.3", lambda masks: np.max(masks, axis=0) > 127, "full scale"),

@@ -18,12 +18,10 @@ def write(path, **changes):
 def test_card_says_what_ran_where_and_how_long(tmp_path):
     card = write(tmp_path / "run_card.json", tuned_dice=0.9, recipe={"lr": 1e-4})
     assert json.loads((tmp_path / "run_card.json").read_text()) == card
-    assert card["command"] == "medsam finetune"
-    assert (card["data_digest"], card["seconds"], card["tuned_dice"]) == ("ab12", 1.2, 0.9)
-    assert card["recipe"] == {"lr": 1e-4}
+    assert (card["command"], card["data_digest"], card["seconds"]) == ("medsam finetune", "ab12", 1.2)
+    assert (card["tuned_dice"], card["recipe"]) == (0.9, {"lr": 1e-4})
     assert set(card["versions"]) == {"python", "torch", "transformers", "monai", "accelerate", "numpy"}
     assert card["machine"]["cpu"]
-    assert card["machine"]["cores"] >= 1
     assert card["date"].endswith("+00:00")
 
 
@@ -31,10 +29,8 @@ def test_card_says_what_ran_where_and_how_long(tmp_path):
     ("given", "shown"),
     [
         (["python", "/home/ann/code/benchmarks/coordinate_space_bug.py"], "python benchmarks/coordinate_space_bug.py"),
-        (["medsam", "--data", "/srv/a/b/kvasir seg"], "medsam --data 'b/kvasir seg'"),
-        (["medsam", "--data=/srv/a/b/kvasir"], "medsam --data=b/kvasir"),
+        (["medsam", "--data=/srv/a/b/kvasir seg"], "medsam '--data=b/kvasir seg'"),
         ("medsam --data ~/sets/polyps --lr 1e-4", "medsam --data sets/polyps --lr 1e-4"),
-        (["medsam", "--data", "~/polyps"], "medsam --data polyps"),
         (["medsam", "--data", r"C:\Users\ann\sets\polyps"], "medsam --data sets/polyps"),
         ("medsam --data ../shared/data/polyps", "medsam --data ../shared/data/polyps"),
         ("medsam --hub http://127.0.0.1:80/x", "medsam --hub http://127.0.0.1:80/x"),
@@ -50,18 +46,10 @@ def test_card_names_neither_host_nor_home(tmp_path):
     assert socket.gethostname() not in [*card.values(), *card["machine"].values()]
 
 
-def test_a_card_json_cannot_hold_leaves_no_file(tmp_path):
-    with pytest.raises(TypeError):
-        write(tmp_path / "card.json", bad=object())
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_commit_is_marked_dirty_after_a_change_and_unknown_without_a_repository(tmp_path):
     def git(*arguments):
-        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-        return subprocess.run(
-            ["git", "-C", tmp_path, *identity, *arguments], check=True, capture_output=True, text=True
-        )
+        begin = ["git", "-C", tmp_path, "-c", "user.name=t", "-c", "user.email=t@example.org"]
+        return subprocess.run([*begin, *arguments], check=True, capture_output=True, text=True)
 
     assert git_commit(tmp_path) == "unknown"
     git("init")
