@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from medsam_helpers.evaluation.metrics import dice
 MAX_SHOWN = 2048
 """Longest side that is sent to the browser; masks and scores keep the original size."""
 _PNG_PIXELS = 2_000_000
-"""Larger pictures travel as JPEG: a PNG of them takes a second to write."""
+"""Larger pictures are sent as JPEG: writing a PNG of them takes a second."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Answer:
     @property
     def mask(self) -> np.ndarray:
         """(H, W) bool: the union of the masks."""
-        return np.any(self.masks, axis=0)
+        return self.masks.any(axis=0)
 
     def caption(self) -> str:
         """Scores and Dice in a line; the covered share of the image where there is neither."""
@@ -68,8 +68,7 @@ def read_answer(result: Any, size_hw: tuple[int, int], truth: np.ndarray | None,
         scores = np.asarray(scores, np.float64).reshape(-1)
         if len(scores) != len(masks):
             raise ShapeError(f"predict gave back {len(scores)} scores for {len(masks)} masks")
-    answer = Answer(masks, scores, None, seconds)
-    return answer if truth is None else replace(answer, dice=dice(answer.mask, truth))
+    return Answer(masks, scores, None if truth is None else dice(masks.any(axis=0), truth), seconds)
 
 
 def shown_size(size_hw: tuple[int, int]) -> tuple[int, int]:
@@ -88,13 +87,10 @@ def image_layer(image: np.ndarray) -> dict[str, Any]:
 
 def mask_layer(mask: np.ndarray) -> dict[str, Any] | None:
     """The part of a mask (H, W) bool that holds something, and its place in the picture shown; None if it is empty."""
-    height, width = shown_size(mask.shape)
-    shown = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
-    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
-    if not rows.size:
+    shown = Image.fromarray(mask).resize(shown_size(mask.shape)[::-1], Image.Resampling.NEAREST)
+    if (box := shown.getbbox()) is None:
         return None
-    picture = Image.fromarray(np.ascontiguousarray(shown[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]))
-    return {"x": int(columns[0]), "y": int(rows[0]), "bytes": _encoded(picture, "png")}
+    return {"x": box[0], "y": box[1], "bytes": _encoded(shown.crop(box), "png")}
 
 
 def _encoded(picture: Image.Image, kind: str) -> bytes:

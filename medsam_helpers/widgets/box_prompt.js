@@ -128,7 +128,7 @@ function render({ model, el }) {
   const stage = make("div", { className: "box-prompt-stage" });
   const status = make("div", { className: "box-prompt-status", role: "status", aria: { live: "polite" } });
   const help = make("div", { id: `box-prompt-help-${++widgets}`, textContent: HELP });
-  const bar = make("progress", { className: "box-prompt-progress", max: 1, aria: { label: "encoding the image" } });
+  const bar = make("progress", { className: "box-prompt-progress", aria: { label: "encoding the image" } });
 
   // Screen and image
 
@@ -327,8 +327,6 @@ function render({ model, el }) {
     clearTimeout(waiting);
     say(model.get("status"), model.get("state"));
     bar.hidden = model.get("state") !== "busy";
-    if (model.get("progress") > 0) bar.value = model.get("progress");
-    else bar.removeAttribute("value");
   }
 
   // A newer picture or answer may arrive while one is being decoded: the last to arrive stays.
@@ -717,7 +715,7 @@ function render({ model, el }) {
   listen("change:_models", () => (makePanes(), showAnswer()));
   listen("change:_answer", showAnswer);
   listen("change:_clipboard", copy);
-  for (const name of ["status", "state", "progress"]) listen(`change:${name}`, sayStatus);
+  for (const name of ["status", "state"]) listen(`change:${name}`, sayStatus);
   const observer = new ResizeObserver(() => layOut());
   observer.observe(stage);
   makePanes();

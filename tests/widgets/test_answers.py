@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from medsam_helpers.errors import ShapeError
-from medsam_helpers.widgets.answers import MAX_SHOWN, image_layer, mask_layer, read_answer, shown_size
+from medsam_helpers.widgets.answers import MAX_SHOWN, image_layer, mask_layer, read_answer
 
 
 def decoded(layer):
@@ -31,18 +31,14 @@ def test_the_caption_tells_scores_and_dice_or_else_the_share_of_the_image(truth)
     assert read_answer(truth, truth.shape, None, 0.0).caption() == "13.3 % of the image"
 
 
-def test_a_mask_travels_as_its_own_part_of_the_image(truth):
+def test_a_mask_travels_as_its_own_part_of_the_image_and_smaller_where_that_is_large(truth):
     layer = mask_layer(truth)
     assert (layer["x"], layer["y"]) == (20, 10)
     assert np.array_equal(decoded(layer), truth[10:30, 20:60])
     assert mask_layer(np.zeros((4, 4), bool)) is None
-
-
-def test_large_images_are_sent_smaller():
-    assert shown_size((5000, 2500)) == (MAX_SHOWN, MAX_SHOWN // 2)
-    mask = np.zeros((5000, 2500), bool)
-    mask[2500:, :1250] = True
-    layer = mask_layer(mask)
+    large = np.zeros((5000, 2500), bool)
+    large[2500:, :1250] = True
+    layer = mask_layer(large)
     assert (layer["x"], layer["y"]) == (0, MAX_SHOWN // 2)
     assert decoded(layer).shape == (MAX_SHOWN // 2, MAX_SHOWN // 4)
 
