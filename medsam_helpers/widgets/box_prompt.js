@@ -29,7 +29,7 @@ function make(tag, properties = {}, ...children) {
 
 // Pictures
 
-const decode = (bytes, type = "image/png") => createImageBitmap(new Blob([bytes], { type }));
+const decode = (bytes) => createImageBitmap(new Blob([bytes], { type: "image/png" }));
 
 // A mask as a picture in its colour and as the path of its outline, along the edges of the pixels shown.
 async function decodeLayer(layer, color) {
@@ -225,11 +225,10 @@ function render({ model, el }) {
     if (!image) return;
     toScreen(context);
     const [width, height] = size();
-    const { shownWidth, shownHeight } = model.get("_image");
     context.imageSmoothingEnabled = view.scale < 3; // further in, the pixels are what one wants to see
     context.drawImage(image, 0, 0, width, height);
-    context.scale(width / shownWidth, height / shownHeight);
-    const thin = shownWidth / (width * view.scale);
+    context.scale(width / image.width, height / image.height); // a large image is sent smaller
+    const thin = image.width / (width * view.scale);
     if (layer) {
       if (!model.get("outline")) {
         context.globalAlpha = model.get("opacity");
@@ -342,7 +341,7 @@ function render({ model, el }) {
   const showImage = latest(
     async () => {
       const sent = model.get("_image");
-      return Promise.all([decode(sent.bytes, sent.type), decodeLayer(sent.truth, COLORS.truth), sent.name]);
+      return Promise.all([decode(sent.bytes), decodeLayer(sent.truth, COLORS.truth), sent.name]);
     },
     ([picture, known, name]) => {
       [image, truth] = [picture, known];

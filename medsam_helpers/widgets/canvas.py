@@ -14,7 +14,7 @@ import traitlets as t
 from medsam_helpers.data.case import Case
 from medsam_helpers.errors import MedsamError, PromptError
 from medsam_helpers.geometry import check_boxes, check_points
-from medsam_helpers.widgets.answers import image_layer, mask_layer, shown_size
+from medsam_helpers.widgets.answers import image_png, mask_layer
 
 HINT = "drag a box over the lesion"
 _FOLDER = Path(__file__).parent
@@ -127,13 +127,6 @@ class Canvas(anywidget.AnyWidget):
         Case(name, image, np.zeros(image.shape[:2], bool) if truth is None else truth)
         image.flags.writeable = False
         self.image, self.truth, self.name = image, truth, name
-        height, width = shown_size(image.shape[:2])
-        self._image = {
-            **image_layer(image),
-            "name": name,
-            "width": image.shape[1],
-            "height": image.shape[0],
-            "shownWidth": width,
-            "shownHeight": height,
-            "truth": None if truth is None else mask_layer(truth),
-        }
+        height, width = image.shape[:2]
+        outline = None if truth is None else mask_layer(truth)
+        self._image = {"bytes": image_png(image), "name": name, "width": width, "height": height, "truth": outline}

@@ -1,6 +1,7 @@
 """The panel: pickers of image and model, uploads, folders, checkpoints, buttons."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -70,33 +71,52 @@ def test_an_upload_is_shown_and_kept_in_the_list(demo):
 
 def test_a_folder_is_opened_by_name_and_what_is_not_there_is_told(demo, tmp_path):
     save_folder(phantom_dataset(n_train=2, n_dev=0, n_val=1, seed=5), tmp_path / "mine", show_progress=False)
-    demo.folder.value = str(tmp_path / "mine" / "images")
-    assert demo.source.value == "folder images"
-    assert len(demo.image.options) == 3
-    demo.folder.value = str(tmp_path / "nowhere")
-    assert (demo.canvas.state, "nowhere" in demo.canvas.status) == ("error", True)
-    assert (demo.source.value, demo.model.value) == ("folder images", "fill")
+    (tmp_path / "empty").mkdir()
+    for folder, images, has_truth in (("mine", 1, True), ("mine/images", 3, False)):
+        demo.folder.value = str(tmp_path / folder)
+        assert demo.source.value == f"folder {folder.rpartition('/')[2]}"
+        assert (len(demo.image.options), demo.canvas.truth is not None) == (images, has_truth)
+        names = {}
+        exec(demo.picture.code, names)
+        assert np.array_equal(names["image"], demo.canvas.image)
+    for bad in ("nowhere", "empty"):
+        demo.folder.value = str(tmp_path / bad)
+        assert (demo.canvas.state, bad in demo.canvas.status) == ("error", True)
+        assert (demo.source.value, demo.model.value) == ("folder images", "fill")
+    with pytest.raises(ConfigError, match="unknown"):
+        box_prompt_demo(data=["phantoms"])
 
 
-def test_buttons(demo, tmp_path):
-    def press(text):
+def test_buttons(demo, fill, tmp_path):
+    def press(text, state="ready"):
         demo.buttons[text].click()
+        assert demo.canvas.state == state
 
-    press("Save mask")
-    assert (demo.canvas.state, "no mask" in demo.canvas.status) == ("error", True)
-    demo.canvas.prompt(boxes=[[10, 10, 90, 90]])
+    press("Save mask", "error")
+    press("Copy Python call", "error")
+    demo.canvas.prompt(boxes=[[10, 10, 90, 90]], points=[[3, 4, 1]])
     press("Clear")
     assert demo.canvas.boxes == []
     press("Undo")
     assert demo.canvas.boxes == [[10, 10, 90, 90]]
-    for _ in range(2):
-        press("Save mask")
-    press("Save prompts")
+    for button in ("Save mask", "Save mask", "Save prompts"):
+        press(button)
     names = sorted(path.name for path in (tmp_path / "saved").iterdir())
     assert names == [f"endoscopy-val-0000_{end}" for end in ("mask.png", "mask_2.png", "prompts.json")]
+    mask, _, prompts = (tmp_path / "saved" / name for name in names)
+    assert np.array_equal(Image.open(mask), np.where(demo.canvas.mask, 255, 0))
+    scores = [pytest.approx(demo.canvas.mask.mean(), abs=1e-4)]
+    height, width = demo.canvas.mask.shape
+    assert json.loads(prompts.read_text()) == {
+        **{"image": "endoscopy-val-0000", "width": width, "height": height},
+        **{"boxes": [[10, 10, 90, 90]], "points": [[3, 4, 1]]},
+        "answers": {"fill": {"scores": scores, "dice": demo.canvas.dice}},
+    }
     press("Copy Python call")
     assert demo.canvas._clipboard["text"] == demo.call.value
-    assert "load_data('phantom'" in demo.call.value
+    variables = {"fill": fill}
+    exec(demo.call.value, variables)
+    assert np.array_equal(variables["masks"][0], demo.canvas.answer.masks), "a model of one's own gets a call too"
 
 
 @pytest.mark.slow
