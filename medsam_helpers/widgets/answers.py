@@ -35,7 +35,7 @@ class Answer:
     @property
     def mask(self) -> np.ndarray:
         """(H, W) bool: the union of the masks."""
-        return self.masks.any(axis=0)
+        return np.any(self.masks, axis=0)
 
     def caption(self) -> str:
         """Scores and Dice in a line; the covered share of the image where there is neither."""
@@ -66,7 +66,7 @@ def read_answer(result: Any, size_hw: tuple[int, int], truth: np.ndarray | None,
         scores = np.asarray(scores, np.float64).reshape(-1)
         if len(scores) != len(masks):
             raise ShapeError(f"predict gave back {len(scores)} scores for {len(masks)} masks")
-    return Answer(masks, scores, None if truth is None else dice(masks.any(axis=0), truth), seconds)
+    return Answer(masks, scores, None if truth is None else dice(np.any(masks, axis=0), truth), seconds)
 
 
 def image_png(image: np.ndarray) -> bytes:

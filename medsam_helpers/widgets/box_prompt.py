@@ -39,7 +39,7 @@ class BoxPrompt(Canvas):
         super().__init__()
         self.predictors: dict[str, Predict] = by_name(predict)
         self._models = list(self.predictors)
-        self.on_msg(self._on_undo)
+        self.on_msg(self._on_message)
         self.set_image(image, truth, name)
 
     def set_image(self, image: np.ndarray, truth: np.ndarray | None = None, name: str = "image") -> None:
@@ -120,7 +120,7 @@ class BoxPrompt(Canvas):
         with self.lock:
             self._change(self.boxes, self.points)
 
-    def _on_undo(self, _: Any, content: Mapping[str, Any], __: Sequence[memoryview]) -> None:
+    def _on_message(self, _: Any, content: Mapping[str, Any], __: Sequence[memoryview]) -> None:
         if content.get("do") == "undo":  # Ctrl+Z on the canvas
             self.undo()
 

@@ -48,8 +48,8 @@ def by_name(predict: Models) -> dict[str, Predict]:
 def on_model_thread(work: Callable[..., _T], *arguments: Any) -> _T:
     """Result of work that is done on the one thread on which all models of the widgets run.
 
-    Widget callbacks and the notebook's cells run on different threads, and each thread that computes with torch gets
-    a team of OpenMP threads; with more of these than processors an answer took 65 ms in place of 37.
+    Each thread that computes with torch gets a team of OpenMP threads; with one for the widget's callbacks and one for
+    the notebook's cells an answer took 65 ms in place of 37.
     """
     return _MODEL_THREAD.submit(work, *arguments).result()
 
@@ -67,7 +67,7 @@ class EmbeddingCache:
         self._latest: tuple[np.ndarray, str] | None = None
 
     def get(self, segmenter: Segmenter, encoder: str, image: np.ndarray) -> Embedding:
-        """Embedding of an image (H, W, 3) uint8, encoded now where it is neither here nor in the segmenter's store.
+        """Embedding of an image (H, W, 3) uint8: from this cache, from the segmenter's store, or computed now.
 
         `encoder` is the digest of the encoder's weights.
         """
@@ -95,7 +95,6 @@ class SegmenterPredictor:
     """A `Segmenter` as a function `predict(image, boxes, points)` that the widget can call.
 
     Args:
-        segmenter: the model.
         source: what `Segmenter.load` would take to load it again, for the call that the widget writes out.
         cache: shared by default with every other predictor of the process.
     """

@@ -37,11 +37,7 @@ def save_prompts(widget: BoxPrompt, path: Path) -> None:
 
 
 def python_call(widget: BoxPrompt, image_code: str) -> str:
-    """Python that gives the first model's mask again; `image_code` are the lines in it that make `image`.
-
-    Raises:
-        PromptError: there is no prompt yet.
-    """
+    """Python that gives the first model's mask again; `image_code` makes `image`. `PromptError`: no prompt yet."""
     boxes, points = widget.prompts()
     if not len(boxes) and not len(points):
         raise PromptError(f"there is no prompt to write down yet: {HINT}")
