@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.patheffects as effects
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from medsam_helpers.data.case import Case
 from medsam_helpers.evaluation.metrics import dice
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
-
-    from medsam_helpers.data.case import Case
 
 # The palette of Okabe and Ito, which colour-blind readers tell apart; one colour for one thing all through.
 COLORS = {"truth": "#009E73", "prediction": "#F0E442", "prompt": "#56B4E9", "zero-shot": "#E69F00", "tuned": "#0072B2"}
@@ -42,10 +39,9 @@ def show_case(
         boxes: (N, 4) xyxy, original space.
     """
     ax.imshow(image)
-    if truth is not None:
-        draw_mask(ax, truth, COLORS["truth"], path_effects=HALO)
-    if prediction is not None:
-        draw_mask(ax, prediction, COLORS["prediction"], tint=0.25, path_effects=HALO)
+    for mask, role, tint in ((truth, "truth", 0), (prediction, "prediction", 0.25)):
+        if mask is not None:
+            draw_mask(ax, mask, COLORS[role], tint=tint, path_effects=HALO)
     if boxes is not None:
         draw_boxes(ax, boxes, path_effects=HALO)
     height, width = image.shape[:2]
@@ -104,12 +100,7 @@ def before_after(
 
 
 def training_curves(history: pd.DataFrame, axes: Sequence[Axes]) -> Sequence[Axes]:
-    """The two axes with training loss and dev Dice by epoch; the zero-shot model (epoch 0) is a line.
-
-    Args:
-        history: of `FitResult`.
-        axes: two of them.
-    """
+    """The two axes with training loss and dev Dice by epoch of a `FitResult`; the zero-shot model is a dashed line."""
     trained = history[history["epoch"] > 0]
     axes[1].axhline(history["dev_dice"].iloc[0], color=COLORS["zero-shot"], linestyle="--", label="zero-shot")
     for ax, column, label in zip(axes, ("loss", "dev_dice"), ("training loss", "dev Dice"), strict=True):

@@ -18,11 +18,7 @@ STRETCHED, AT_HAND, RECORDED = "#D55E00", "#666666", "#CC79A7"
 
 
 def case_grid(rows: Mapping[str, Sequence[Case]]) -> Figure:
-    """A figure with a row of cases a name, each with the outline of its reference and its size, width x height.
-
-    Args:
-        rows: what the row shows -> its cases.
-    """
+    """A figure with a titled row for each list of cases: their references outlined, their sizes as width x height."""
     columns = max(map(len, rows.values()))
     figure = Figure(figsize=(1.75 * columns, 1.85 * len(rows)), layout="constrained")
     parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
@@ -41,7 +37,6 @@ def three_spaces(case: Case, box: np.ndarray, transform: ImageTransform) -> Figu
     """A figure of one case in its original, model and mask space, with the same lesion and the same box in each.
 
     Args:
-        case: image and mask.
         box: (4,) xyxy, original space.
         transform: of the case's size.
     """

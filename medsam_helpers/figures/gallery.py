@@ -40,7 +40,7 @@ def qualitative_table(
     """A table of one row a case, worst first: pictures as arrays, and the scores beside them.
 
     Args:
-        cases: with their references; those without a lesion are left out, as in `evaluate`.
+        cases: those without a lesion are left out, as in `evaluate`.
         models: predictors by name. The last one's Dice decides the order.
         prompt: "exact", or "jN"; the boxes are those that `evaluate` draws with this `seed` and `box_mode`.
         side: of the pictures, in pixels of their long side.
@@ -100,14 +100,15 @@ def small_picture(
     scale = min(1, side / max(image.shape))
     size = [max(1, round(pixels * scale)) for pixels in image.shape[1::-1]]
     picture = np.array(Image.fromarray(image).resize(size, Image.Resampling.BOX))
-    for mask, role, grown in ((truth, "truth", 1), (prediction, "prediction", 0)):
+    for mask, role in ((truth, "truth"), (prediction, "prediction")):
         if mask is not None:
             small = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)) > 127
-            outside = ndimage.binary_dilation(small, iterations=grown) if grown else small
-            picture[outside & ~ndimage.binary_erosion(small)] = ImageColor.getrgb(COLORS[role])
+            outer = ndimage.binary_dilation(small) if role == "truth" else small
+            picture[outer & ~ndimage.binary_erosion(small)] = ImageColor.getrgb(COLORS[role])
     drawn = Image.fromarray(picture)
-    for x0, y0, x1, y1 in np.reshape(boxes if boxes is not None else [], (-1, 4)) * scale:
-        corners = [round(float(v)) for v in (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))]
+    for box in np.reshape([] if boxes is None else boxes, (-1, 4)) * scale:
+        x0, y0, x1, y1 = box.tolist()
+        corners = [round(side) for side in (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))]
         ImageDraw.Draw(drawn).rectangle(corners, outline=COLORS["prompt"], width=2)
     return np.array(drawn)
 
@@ -117,7 +118,7 @@ def qualitative_html(table: pd.DataFrame, note: str = "", max_height_px: int = 6
 
     Args:
         table: of `qualitative_table`, or any with arrays (h, w, 3) uint8, numbers and text in its columns.
-        note: over the table; phantoms are to be called phantoms.
+        note: over the table.
         max_height_px: what is longer scrolls under the headings.
     """
     pictures = [name for name in table if isinstance(next(iter(table[name]), None), np.ndarray)]

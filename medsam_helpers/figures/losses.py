@@ -27,12 +27,10 @@ LOSS_STYLES = {
 
 
 def wrong_guess(mask: np.ndarray) -> torch.Tensor:
-    """Logits, -6 to 6, of a model that is certain and wrong: the lesion, moved left by 0.3 of its width.
+    """Logits (1, 1, H, W), -6 to 6, of a model that is certain and wrong: the lesion, moved left by 0.3 of its width.
 
     Args:
-        mask: (H, W) bool, not empty.
-    Returns:
-        (1, 1, H, W) float32.
+        mask: (H, W) bool.
     Raises:
         DataError: the mask is empty.
     """

@@ -1,6 +1,7 @@
 """Pictures of how SAM works: prompts and answers, maps over an image, published results."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,9 +25,9 @@ def show_points(ax: Axes, points: np.ndarray, labels: Sequence[int] | None = Non
         labels: (K,) 1 or 0; all 1 when left out.
     """
     points = np.reshape(points, (-1, 2))
+    style: dict[str, Any] = {"color": COLORS["prompt"], "markersize": 11, "markeredgewidth": 2.2, "path_effects": HALO}
     for (x, y), label in zip(points, [1] * len(points) if labels is None else labels, strict=True):
-        click = ax.plot(x, y, marker="+" if label else "x", color=COLORS["prompt"], path_effects=HALO)[0]
-        click.set(markersize=11, markeredgewidth=2.2)
+        ax.plot(x, y, marker="+" if label else "x", **style)
     return ax
 
 
@@ -57,9 +58,8 @@ def answers(
     """A figure with one panel an answer, all with the same truth and prompts.
 
     Args:
-        case: image and reference.
         masks: title -> (H, W) bool.
-        boxes: (N, 4) xyxy, drawn in each panel; or None.
+        boxes: (N, 4) xyxy, drawn in each panel.
         points: (K, 2) xy, likewise.
         labels: (K,) of the points.
     """
@@ -78,7 +78,6 @@ def inside_sam(
     """A figure: prompts, principal components, cosine similarity to the clicked place; below them three answers.
 
     Args:
-        case: image and reference.
         box: (4,) xyxy.
         point: (2,) xy.
         components: (3, H, W) in [0, 1], shown as red, green and blue.

@@ -24,7 +24,10 @@ _STYLES: dict[str, dict[str, Any]] = {
     "zero-shot": {"color": COLORS["zero-shot"], "linestyle": "--", "marker": "o"},
     "tuned": {"color": COLORS["tuned"], "linestyle": "-", "marker": "^"},
 }
-_FURTHER = (("#CC79A7", "v"), ("#009E73", "P"), ("#D55E00", "X"), ("#56B4E9", "*"))
+_FURTHER = [
+    {"color": color, "linestyle": "-", "marker": marker}
+    for color, marker in (("#CC79A7", "v"), ("#009E73", "P"), ("#D55E00", "X"), ("#56B4E9", "*"))
+]
 
 
 def model_styles(models: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -36,18 +39,12 @@ def model_styles(models: Sequence[str]) -> dict[str, dict[str, Any]]:
     unknown = [model for model in models if model not in _STYLES]
     if len(unknown) > len(_FURTHER):
         raise ConfigError(f"{len(unknown)} models have no colour of their own: draw at most {len(_FURTHER)} at once")
-    further = [{"color": color, "linestyle": "-", "marker": marker} for color, marker in _FURTHER]
-    styles = _STYLES | dict(zip(unknown, further, strict=False))
+    styles = _STYLES | dict(zip(unknown, _FURTHER, strict=False))
     return {model: styles[model] for model in models}
 
 
 def before_after_scatter(ax: Axes, table: pd.DataFrame, prompt: str) -> Axes:
-    """The axes with a point a case: its Dice zero-shot and tuned. Above the diagonal the case has gained.
-
-    Args:
-        table: as `evaluate` gives it.
-        prompt: one of the table's prompts.
-    """
+    """The axes with a point a case: its Dice zero-shot and tuned, for one prompt of a table that `evaluate` gave."""
     by_case = table[table["prompt"] == prompt].pivot_table(index="case", columns="model", values="dice")
     gained = by_case["tuned"] > by_case["zero-shot"]
     for rows, model, said in ((by_case[gained], "tuned", "gained"), (by_case[~gained], "zero-shot", "did not gain")):
@@ -62,10 +59,9 @@ def before_after_scatter(ax: Axes, table: pd.DataFrame, prompt: str) -> Axes:
 
 
 def jitter_curve(ax: Axes, table: pd.DataFrame) -> Axes:
-    """The axes with the mean Dice by jitter of the box, a line a model; bands are bootstrap intervals, models' only.
+    """The axes with the mean Dice by jitter of the box, a line a model, of a table that `evaluate` gave.
 
-    Args:
-        table: as `evaluate` gives it, with several prompts.
+    The bands are bootstrap intervals; the baselines have none.
     """
     for model, style in model_styles(table["model"].unique()).items():
         prompts = table[table["model"] == model].groupby("prompt")["dice"]
@@ -80,11 +76,7 @@ def jitter_curve(ax: Axes, table: pd.DataFrame) -> Axes:
 
 
 def group_means(ax: Axes, groups: pd.DataFrame) -> Axes:
-    """The axes with mean and interval of each model in each group of cases, side by side; ticks say each group's range.
-
-    Args:
-        groups: as `scores_by` gives them.
-    """
+    """The axes with mean and interval of each model in each group of `scores_by`; ticks say each group's range."""
     styles = model_styles(groups["model"].unique())
     places, numbers = pd.factorize(groups["group"])
     for i, (model, style) in enumerate(styles.items()):
@@ -140,7 +132,7 @@ def reliability(ax: Axes, calibrations: Mapping[str, pd.DataFrame]) -> Axes:
     """The axes with measured IoU over promised IoU, a line a model; under the diagonal the promise is too high.
 
     Args:
-        calibrations: model -> as `calibration_table` gives it; the bars are its intervals.
+        calibrations: model -> its `calibration_table`; the bars are the intervals in it.
     """
     values = pd.concat(list(calibrations.values()))[["score", "low"]].to_numpy()
     low = values.min() - 0.03

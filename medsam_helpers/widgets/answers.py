@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,6 @@ from medsam_helpers.evaluation.metrics import dice
 
 MAX_SHOWN = 2048
 """Longest side that is sent to the browser; masks and scores keep the original size."""
-_PNG_PIXELS = 2_000_000
-"""Larger pictures travel as JPEG: a PNG of them takes a second to write."""
 
 
 @dataclass(frozen=True)
@@ -68,36 +66,26 @@ def read_answer(result: Any, size_hw: tuple[int, int], truth: np.ndarray | None,
         scores = np.asarray(scores, np.float64).reshape(-1)
         if len(scores) != len(masks):
             raise ShapeError(f"predict gave back {len(scores)} scores for {len(masks)} masks")
-    answer = Answer(masks, scores, None, seconds)
-    return answer if truth is None else replace(answer, dice=dice(answer.mask, truth))
+    return Answer(masks, scores, None if truth is None else dice(np.any(masks, axis=0), truth), seconds)
 
 
-def shown_size(size_hw: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the picture in the browser."""
-    scale = min(1.0, MAX_SHOWN / max(size_hw))
-    return max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale))
-
-
-def image_layer(image: np.ndarray) -> dict[str, Any]:
+def image_png(image: np.ndarray) -> bytes:
     """An image (H, W, 3) uint8 as the browser gets it."""
-    height, width = shown_size(image.shape[:2])
-    picture = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    kind = "png" if height * width <= _PNG_PIXELS else "jpeg"
-    return {"type": f"image/{kind}", "bytes": _encoded(picture, kind)}
+    shown = Image.fromarray(image)
+    shown.thumbnail((MAX_SHOWN, MAX_SHOWN), Image.Resampling.BILINEAR)
+    return _png(shown)
 
 
 def mask_layer(mask: np.ndarray) -> dict[str, Any] | None:
     """The part of a mask (H, W) bool that holds something, and its place in the picture shown; None if it is empty."""
-    height, width = shown_size(mask.shape)
-    shown = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
-    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
-    if not rows.size:
+    shown = Image.fromarray(mask)
+    shown.thumbnail((MAX_SHOWN, MAX_SHOWN), Image.Resampling.NEAREST)
+    if (box := shown.getbbox()) is None:
         return None
-    picture = Image.fromarray(np.ascontiguousarray(shown[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]))
-    return {"x": int(columns[0]), "y": int(rows[0]), "bytes": _encoded(picture, "png")}
+    return {"x": box[0], "y": box[1], "bytes": _png(shown.crop(box))}
 
 
-def _encoded(picture: Image.Image, kind: str) -> bytes:
+def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, compress_level=1, quality=92)  # each format takes its own of the two
+    picture.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

@@ -29,7 +29,7 @@ function make(tag, properties = {}, ...children) {
 
 // Pictures
 
-const decode = (bytes, type = "image/png") => createImageBitmap(new Blob([bytes], { type }));
+const decode = (bytes) => createImageBitmap(new Blob([bytes], { type: "image/png" }));
 
 // A mask as a picture in its colour and as the path of its outline, along the edges of the pixels shown.
 async function decodeLayer(layer, color) {
@@ -128,7 +128,7 @@ function render({ model, el }) {
   const stage = make("div", { className: "box-prompt-stage" });
   const status = make("div", { className: "box-prompt-status", role: "status", aria: { live: "polite" } });
   const help = make("div", { id: `box-prompt-help-${++widgets}`, textContent: HELP });
-  const bar = make("progress", { className: "box-prompt-progress", max: 1, aria: { label: "encoding the image" } });
+  const bar = make("progress", { className: "box-prompt-progress", aria: { label: "encoding the image" } });
 
   // Screen and image
 
@@ -225,11 +225,10 @@ function render({ model, el }) {
     if (!image) return;
     toScreen(context);
     const [width, height] = size();
-    const { shownWidth, shownHeight } = model.get("_image");
     context.imageSmoothingEnabled = view.scale < 3; // further in, the pixels are what one wants to see
     context.drawImage(image, 0, 0, width, height);
-    context.scale(width / shownWidth, height / shownHeight);
-    const thin = shownWidth / (width * view.scale);
+    context.scale(width / image.width, height / image.height); // a large image is sent smaller
+    const thin = image.width / (width * view.scale);
     if (layer) {
       if (!model.get("outline")) {
         context.globalAlpha = model.get("opacity");
@@ -327,8 +326,6 @@ function render({ model, el }) {
     clearTimeout(waiting);
     say(model.get("status"), model.get("state"));
     bar.hidden = model.get("state") !== "busy";
-    if (model.get("progress") > 0) bar.value = model.get("progress");
-    else bar.removeAttribute("value");
   }
 
   // A newer picture or answer may arrive while one is being decoded: the last to arrive stays.
@@ -344,7 +341,7 @@ function render({ model, el }) {
   const showImage = latest(
     async () => {
       const sent = model.get("_image");
-      return Promise.all([decode(sent.bytes, sent.type), decodeLayer(sent.truth, COLORS.truth), sent.name]);
+      return Promise.all([decode(sent.bytes), decodeLayer(sent.truth, COLORS.truth), sent.name]);
     },
     ([picture, known, name]) => {
       [image, truth] = [picture, known];
@@ -717,7 +714,7 @@ function render({ model, el }) {
   listen("change:_models", () => (makePanes(), showAnswer()));
   listen("change:_answer", showAnswer);
   listen("change:_clipboard", copy);
-  for (const name of ["status", "state", "progress"]) listen(`change:${name}`, sayStatus);
+  for (const name of ["status", "state"]) listen(`change:${name}`, sayStatus);
   const observer = new ResizeObserver(() => layOut());
   observer.observe(stage);
   makePanes();

@@ -10,8 +10,8 @@ import numpy as np
 import traitlets as t
 
 from medsam_helpers.widgets.answers import Answer, mask_layer, read_answer
-from medsam_helpers.widgets.canvas import HINT, Canvas
-from medsam_helpers.widgets.inputs import Models, Predict, as_boxes, as_points, by_name, check_image
+from medsam_helpers.widgets.canvas import HINT, Canvas, as_boxes, as_points
+from medsam_helpers.widgets.predictors import Models, Predict, by_name
 
 
 class BoxPrompt(Canvas):
@@ -23,9 +23,9 @@ class BoxPrompt(Canvas):
     Args:
         image: (H, W, 3) uint8 RGB.
         predict: a `Segmenter`, or any function `predict(image, boxes, points)` of the image, boxes (N, 4) xyxy and
-            points (K, 3) of x, y, label (1 foreground, 0 background), N or K possibly 0; it gives back a bool mask
-            (H, W), one a box (N, H, W), or a pair of masks and scores (N,). If it has a method
-            `prepare(image, report)`, this is called once an image. A dict of several by name shows them side by side.
+            points (K, 3) of x, y, label (1 foreground, 0 background), N or K possibly 0. It gives back a bool mask
+            (H, W), one a box (N, H, W), or a pair of masks and scores (N,). Its method `prepare(image)`, if there is
+            one, is called once an image. A dict of several by name shows them side by side.
         truth: (H, W) bool, if known: drawn as an outline, and the Dice is told.
         name: of the image.
     Raises:
@@ -38,31 +38,28 @@ class BoxPrompt(Canvas):
     ) -> None:
         super().__init__()
         self.predictors: dict[str, Predict] = by_name(predict)
-        self.answers: dict[str, Answer] = {}
         self._models = list(self.predictors)
-        self.on_msg(self._on_undo)
+        self.on_msg(self._on_message)
         self.set_image(image, truth, name)
 
     def set_image(self, image: np.ndarray, truth: np.ndarray | None = None, name: str = "image") -> None:
         """Show another image; boxes, points and history start anew. Arguments and errors as for the class."""
-        image = check_image(image, truth, name)
         with self.lock:
-            self._history: list[tuple[list, list]] = []
-            self.answers = {}
             with self.hold_sync():
-                self._show(image, truth, name)
+                self.show(image, truth, name)
+                self.answers: dict[str, Answer] = {}
+                self._history: list[tuple[list, list]] = []
                 self._place([], [])
-                self._send_answer()
+                self._send_answers()
             self._prepare_and_ask()
 
     def set_models(self, predict: Models) -> None:
         """Ask another model, or several, about the same image, boxes and points; `ConfigError`: there is none."""
         predictors = by_name(predict)
         with self.lock:
-            self.predictors, self.answers = predictors, {}
             with self.hold_sync():
-                self._models = list(predictors)
-                self._send_answer()
+                self.predictors, self._models, self.answers = predictors, list(predictors), {}
+                self._send_answers()
             self._prepare_and_ask()
 
     def prompt(self, boxes: Sequence = (), points: Sequence = ()) -> Answer | None:
@@ -123,7 +120,7 @@ class BoxPrompt(Canvas):
         with self.lock:
             self._change(self.boxes, self.points)
 
-    def _on_undo(self, _: Any, content: Mapping[str, Any], __: Sequence[memoryview]) -> None:
+    def _on_message(self, _: Any, content: Mapping[str, Any], __: Sequence[memoryview]) -> None:
         if content.get("do") == "undo":  # Ctrl+Z on the canvas
             self.undo()
 
@@ -144,24 +141,26 @@ class BoxPrompt(Canvas):
         """Let the models encode the image, then answer what is on the canvas."""
         for name, predict in self.predictors.items():
             if hasattr(predict, "prepare"):
-                with self.hold_sync():
-                    self.progress = 0
-                    self.say(f"{name}: encoding {self.name}...", "busy")
+                self.say(f"{name}: encoding {self.name}...", "busy")
                 try:
-                    predict.prepare(self.image, self._report)
+                    predict.prepare(self.image)
                 except Exception as error:
                     self.fail(error, f"{name}: encoding {self.name}")
                     return
         self._ask()
 
     def _ask(self) -> None:
-        """Ask each model about what is on the canvas, and send their masks."""
+        """Ask the models about what is on the canvas, and send their masks."""
         self.answers, self.error = {}, None
         boxes, points = self.prompts()
-        if not len(boxes) and not points[:, 2].any():
-            self._send_answer()
-            self.say("ready: click on the lesion too, or drag a box" if len(points) else f"ready: {HINT}")
-            return
+        with self.hold_sync():
+            if len(boxes) or points[:, 2].any():
+                self._ask_models(boxes, points)
+            else:
+                self.say("ready: click on the lesion too, or drag a box" if len(points) else f"ready: {HINT}")
+            self._send_answers()
+
+    def _ask_models(self, boxes: np.ndarray, points: np.ndarray) -> None:
         for name, predict in self.predictors.items():
             started = time.perf_counter()
             try:
@@ -169,24 +168,21 @@ class BoxPrompt(Canvas):
                 seconds = time.perf_counter() - started
                 self.answers[name] = read_answer(result, self.image.shape[:2], self.truth, seconds)
             except Exception as error:
-                self._send_answer()
                 self.fail(error, name)
                 return
-        with self.hold_sync():
-            ms = self._send_answer()
-            self.say(f"{_counts(boxes, points)}; answered in {ms:.0f} ms")
+        self.say(f"{_counts(boxes, points)}; answered in {self._milliseconds():.0f} ms")
 
-    def _send_answer(self) -> float:
-        """Milliseconds that all models together took for what is sent."""
+    def _milliseconds(self) -> float:
+        return 1000 * sum(answer.seconds for answer in self.answers.values())
+
+    def _send_answers(self) -> None:
         answers = [self.answers.get(name) for name in self._models]
-        ms = 1000 * sum(answer.seconds for answer in answers if answer)
         self._answer = {
             "request": self._request,
-            "ms": ms,
+            "ms": self._milliseconds(),
             "layers": [mask_layer(answer.mask) if answer else None for answer in answers],
             "captions": [answer.caption() if answer else "" for answer in answers],
         }
-        return ms
 
 
 def _counts(boxes: Sized, points: Sized) -> str:

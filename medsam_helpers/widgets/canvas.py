@@ -11,19 +11,47 @@ import anywidget
 import numpy as np
 import traitlets as t
 
-from medsam_helpers.errors import MedsamError
-from medsam_helpers.widgets.answers import image_layer, mask_layer, shown_size
-from medsam_helpers.widgets.inputs import Rows, as_boxes, as_points
+from medsam_helpers.data.case import Case
+from medsam_helpers.errors import MedsamError, PromptError
+from medsam_helpers.geometry import check_boxes, check_points
+from medsam_helpers.widgets.answers import image_png, mask_layer
 
 HINT = "drag a box over the lesion"
 _FOLDER = Path(__file__).parent
+
+
+def as_boxes(boxes: Any, image: np.ndarray) -> list[list[float]]:
+    """Boxes as the browser takes them; `PromptError`: one is no box of (4,) xyxy inside the image."""
+    return check_boxes(boxes, image.shape[:2]).astype(float).round(2).tolist() if len(boxes) else []
+
+
+def as_points(points: Any, image: np.ndarray) -> list[list[float]]:
+    """Points (K, 3) of x, y, label as the browser takes them; `PromptError`: likewise."""
+    if not len(points):
+        return []
+    values = np.asarray(points, np.float64)
+    if values.ndim != 2 or values.shape[1] != 3 or not np.isin(values[:, 2], (0, 1)).all():
+        raise PromptError(f"points must be (K, 3) of x, y and label 1 or 0, got shape {values.shape}")
+    check_points(values[:, :2], image.shape[:2])
+    return values.round(2).tolist()
+
+
+class Rows(t.List):
+    """A trait of boxes or points, as lists or as an array, checked against the `image` of its widget."""
+
+    def __init__(self, check: Callable[[Any, np.ndarray], list]) -> None:
+        super().__init__()
+        self._check = check
+
+    def validate(self, obj: Any, value: Any) -> list:
+        return self._check(value, obj.image) if len(value) else []
 
 
 class Canvas(anywidget.AnyWidget):
     """The Python side of `box_prompt.js`; `BoxPrompt` puts the models behind it.
 
     Browser events arrive on another thread (JupyterLab's subshell) than the notebook's cells: `lock` makes them take
-    turns. Nobody sees an exception there, so that each ends in the status line and in `error`.
+    turns. Nobody sees an exception there, so each ends in the status line and in `error`.
     """
 
     _esm = _FOLDER / "box_prompt.js"
@@ -37,7 +65,6 @@ class Canvas(anywidget.AnyWidget):
     show_truth = t.Bool(True).tag(sync=True)
     status = t.Unicode(HINT).tag(sync=True)
     state = t.Enum(("ready", "busy", "error"), "ready").tag(sync=True)
-    progress = t.Float(0, min=0, max=1).tag(sync=True)
     _image = t.Dict().tag(sync=True)
     _models = t.List(t.Unicode()).tag(sync=True)
     _answer = t.Dict().tag(sync=True)
@@ -90,19 +117,16 @@ class Canvas(anywidget.AnyWidget):
         kind = "" if isinstance(error, MedsamError) else type(error).__name__
         self.say(": ".join(filter(None, (doing, kind, str(error) or "no message"))), "error")
 
-    def _show(self, image: np.ndarray, truth: np.ndarray | None, name: str) -> None:
-        self.image, self.truth, self.name = image, truth, name
-        height, width = shown_size(image.shape[:2])
-        self._image = {
-            **image_layer(image),
-            "name": name,
-            "width": image.shape[1],
-            "height": image.shape[0],
-            "shownWidth": width,
-            "shownHeight": height,
-            "truth": None if truth is None else mask_layer(truth),
-        }
+    def show(self, image: np.ndarray, truth: np.ndarray | None, name: str) -> None:
+        """Keep a read-only copy of the image, so that its embedding stays true, and send it to the browser.
 
-    def _report(self, share: float) -> None:
-        if share >= 1 or share - self.progress > 0.04:
-            self.progress = share
+        Raises:
+            DataError: image or truth is of another kind.
+        """
+        image = np.array(image)
+        Case(name, image, np.zeros(image.shape[:2], bool) if truth is None else truth)
+        image.flags.writeable = False
+        self.image, self.truth, self.name = image, truth, name
+        height, width = image.shape[:2]
+        outline = None if truth is None else mask_layer(truth)
+        self._image = {"bytes": image_png(image), "name": name, "width": width, "height": height, "truth": outline}

@@ -10,56 +10,53 @@ from typing import Any
 
 import ipywidgets as w
 
+from medsam_helpers.data.reading import read_image
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.widgets.box_prompt import BoxPrompt
-from medsam_helpers.widgets.images import Picture, PictureSource, picture_source, read_upload
-from medsam_helpers.widgets.inputs import Model, as_predict
+from medsam_helpers.widgets.images import READ, Picture, PictureSource, picture_source
+from medsam_helpers.widgets.predictors import Model, as_predict
 from medsam_helpers.widgets.saving import python_call, save_mask, save_prompts
 
 NOTHING = "(nothing)"
 UPLOADS = "my uploads"
 
 
-def box_prompt_demo(
-    models: Mapping[str, Model] | None = None,
-    data: Sequence[str | Path] = ("phantom", "phantom-ultrasound"),
-    save_to: str | Path = "box_prompts",
-) -> BoxPromptDemo:
-    """The widget with pickers of image and model, upload, undo, clear and saving.
+class BoxPromptDemo(w.VBox):
+    """The widget with pickers of image and model, upload, undo, clear and saving; `canvas` is the `BoxPrompt` in it.
 
     Args:
         models: by name; each a name or folder that `Segmenter.load` takes, a `Segmenter`, or a function
-            `predict(image, boxes, points)`. Default: `mobile-sam` as it comes. Loaded when first picked.
+            `predict(image, boxes, points)`. Default: `mobile-sam` as released. Loaded when first picked.
         data: names of data sources, or folders; the first one is shown.
         save_to: folder for masks and prompts that are saved; made with the first of them.
     Raises:
         ConfigError: no data source, or an unknown one.
     """
-    return BoxPromptDemo(models or {"zero-shot": "mobile-sam"}, data, save_to)
 
-
-class BoxPromptDemo(w.VBox):
-    """The panel that `box_prompt_demo` gives; `canvas` is the `BoxPrompt` in it."""
-
-    def __init__(self, models: Mapping[str, Model], data: Sequence[str | Path], save_to: str | Path) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, Model] | None = None,
+        data: Sequence[str | Path] = ("phantom", "phantom-ultrasound"),
+        save_to: str | Path = "box_prompts",
+    ) -> None:
         self._sources = {source.title: source for source in map(picture_source, data)}
         if not self._sources:
             raise ConfigError("the demo needs at least one data source: a name such as 'phantom', or a folder")
-        self._models = dict(models)
+        self._models: dict[str, Model] = dict(models or {"zero-shot": "mobile-sam"})
         self._uploads: dict[str, Picture] = {}
         self._save_to = Path(save_to)
         self._quiet = False
-        source, name = next(iter(self._sources.values())), next(iter(models))
+        source, name = next(iter(self._sources.values())), next(iter(self._models))
         self.picture = source.load(source.names[0])
-        self._models[name] = as_predict(models[name])
-        self.canvas = BoxPrompt(self.picture.image, {name: self._models[name]}, self.picture.truth, self.picture.name)
+        predict = self._models[name] = as_predict(self._models[name])
+        self.canvas = BoxPrompt(self.picture.image, {name: predict}, self.picture.truth, self.picture.name)
 
         self.source = _picker("Images", self._sources, source.title, 230)
         self.image = _picker("Image", source.names, source.names[0], 260)
-        self.folder = _entry("a folder of images")
-        self.model = _picker("Model", models, name, 230)
-        self.beside = _picker("Beside it", [NOTHING, *models], NOTHING, 260)
-        self.checkpoint = _entry("folder of a fine-tuned decoder")
+        self.model = _picker("Model", self._models, name, 230)
+        self.beside = _picker("Beside it", [NOTHING, *self._models], NOTHING, 260)
+        hint = "a folder of images, or of a fine-tuned decoder, then Enter"
+        self.folder = w.Text(placeholder=hint, continuous_update=False, layout=w.Layout(width="400px"))
         self.call = w.Textarea(layout=w.Layout(width="100%", height="150px", display="none"))
         self.buttons = {}
         for text, tip, act in (
@@ -71,18 +68,17 @@ class BoxPromptDemo(w.VBox):
         ):
             self.buttons[text] = w.Button(description=text, tooltip=tip, layout=w.Layout(width="auto"))
             self.buttons[text].on_click(partial(self._run, text.lower(), act))
-        data, model = _row(self.source, self.image, self.folder), _row(self.model, self.beside, self.checkpoint)
-        super().__init__([data, model, self.canvas, _row(*self.buttons.values()), self.call])
+        pickers = _row(self.source, self.image, self.model, self.beside, self.folder)
+        super().__init__([pickers, self.canvas, _row(*self.buttons.values()), self.call])
         for field, doing, act in (
             (self.source, "images", lambda: self._open(self._sources[self.source.value])),
             (self.image, "reading the image", self._show_picture),
-            (self.folder, "opening the folder", self._open_folder),
             (self.model, "loading the model", self._show_models),
             (self.beside, "loading the model", self._show_models),
-            (self.checkpoint, "loading the checkpoint", self._open_checkpoint),
+            (self.folder, "opening the folder", self._open_folder),
         ):
             field.observe(partial(self._run, doing, act), "value")
-        self.canvas.accept_uploads(lambda *file: self._run("your file", lambda: self._open_upload(*file)))
+        self.canvas.accept_uploads(lambda *file: self._run(file[0], partial(self._open_upload, *file)))
 
     def __repr__(self) -> str:
         return f"BoxPromptDemo({', '.join(self._models)}; {self.canvas!r})"
@@ -115,12 +111,9 @@ class BoxPromptDemo(w.VBox):
         self.call.layout.display = "none"
         self.canvas.set_image(self.picture.image, self.picture.truth, self.picture.name)
 
-    def _open_folder(self) -> None:
-        if text := self.folder.value.strip():
-            self._open(picture_source(text))
-
     def _open_upload(self, name: str, content: bytes) -> None:
-        self._uploads[name] = read_upload(name, content)
+        code = READ.format(name) + "  # the file you uploaded"
+        self._uploads[name] = Picture(name, read_image(content), None, code)
         self._open(PictureSource(UPLOADS, list(self._uploads), self._uploads.__getitem__), name)
 
     def _show_models(self) -> None:
@@ -131,16 +124,16 @@ class BoxPromptDemo(w.VBox):
                 shown[name] = self._models[name] = as_predict(model)
         self.canvas.set_models(shown)
 
-    def _open_checkpoint(self) -> None:
-        if text := self.checkpoint.value.strip():
-            folder = Path(text).expanduser()
-            known = self._models.get(folder.name)
-            name = str(folder) if known and getattr(known, "source", "") != str(folder) else folder.name
-            self.canvas.say(f"loading {name}...", "busy")
-            self._models[name] = as_predict(folder)
+    def _open_folder(self) -> None:
+        folder = Path(self.folder.value.strip()).expanduser()
+        if (folder / "run_card.json").is_file():
+            self.canvas.say(f"loading {folder.name}...", "busy")
+            self._models[folder.name] = as_predict(folder)
             self._offer(self.beside, [NOTHING, *self._models], self.beside.value)
-            self._offer(self.model, self._models, name)
+            self._offer(self.model, self._models, folder.name)
             self._show_models()
+        elif self.folder.value.strip():
+            self._open(picture_source(folder))
 
     def _copy(self) -> None:
         self.call.value = python_call(self.canvas, self.picture.code)
@@ -148,12 +141,19 @@ class BoxPromptDemo(w.VBox):
         self.canvas.say("the call is on the clipboard, and below")
         self.canvas.copy_to_clipboard(self.call.value)
 
-    def _save(self, write: Callable[[BoxPrompt, Path], Path], what: str, suffix: str) -> None:
+    def _save(self, write: Callable[[BoxPrompt, Path], None], what: str, suffix: str) -> None:
         """Write to a file that is not there yet: nothing that was saved is overwritten."""
         stem = self._save_to / f"{Path(self.picture.name).stem}_{what}"
-        endings = itertools.chain([""], (f"_{count}" for count in itertools.count(2)))
-        free = next(path for ending in endings if not (path := Path(f"{stem}{ending}{suffix}")).exists())
-        self.canvas.say(f"saved {write(self.canvas, free)}")
+        path = Path(f"{stem}{suffix}")
+        for count in itertools.count(2):
+            if not path.exists():
+                break
+            path = Path(f"{stem}_{count}{suffix}")
+        write(self.canvas, path)
+        self.canvas.say(f"saved {path}")
+
+
+box_prompt_demo = BoxPromptDemo
 
 
 def _picker(label: str, options: Iterable[str], chosen: str, pixels: int) -> w.Dropdown:
@@ -162,8 +162,3 @@ def _picker(label: str, options: Iterable[str], chosen: str, pixels: int) -> w.D
 
 def _row(*children: w.Widget) -> w.HBox:
     return w.HBox(children, layout=w.Layout(flex_flow="row wrap"))
-
-
-def _entry(placeholder: str) -> w.Text:
-    hint = f"{placeholder}, then Enter"
-    return w.Text(placeholder=hint, continuous_update=False, layout=w.Layout(width="240px"))

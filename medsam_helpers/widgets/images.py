@@ -1,11 +1,10 @@
-"""Images for the demo: of a data source, of a folder of plain images, of an uploaded file."""
+"""Images for the demo: of a data source, or of a folder of plain images."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -14,15 +13,14 @@ from medsam_helpers.data.reading import read_image
 from medsam_helpers.data.sources import SOURCES, load_data
 from medsam_helpers.errors import DataError
 
-_READ = "from medsam_helpers.data.reading import read_image\n\nimage = read_image({!r})"
+READ = "from medsam_helpers.data.reading import read_image\n\nimage = read_image({!r})"
 _LOAD = """from medsam_helpers.data.sources import load_data
 
 cases = load_data({!r}, train_limit=0, dev_limit=0).val
 image = cases[cases.names.index({!r})].image"""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Picture:
+class Picture(NamedTuple):
     """Image (H, W, 3) uint8 to prompt on, its truth (H, W) bool where known, and Python `code` that makes `image`."""
 
     name: str
@@ -31,8 +29,7 @@ class Picture:
     code: str
 
 
-@dataclass(frozen=True)
-class PictureSource:
+class PictureSource(NamedTuple):
     """Pictures by name, read when asked for."""
 
     title: str
@@ -70,21 +67,6 @@ def _plain_folder(folder: Path) -> PictureSource:
         raise DataError(f"{inside}: holds no file of a format that Pillow reads (PNG, JPEG, TIFF, ...)")
 
     def load(name: str) -> Picture:
-        return Picture(name, read_image(files[name]), None, _READ.format(str(files[name])))
+        return Picture(name, read_image(files[name]), None, READ.format(str(files[name])))
 
     return PictureSource(f"folder {folder.name}", list(files), load)
-
-
-def read_upload(name: str, content: bytes) -> Picture:
-    """An uploaded file as a picture.
-
-    Raises:
-        DataError: not a readable image, or above Pillow's limit of 89 million pixels.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = read_image(bytes(content))
-    except DataError as error:
-        raise DataError(str(error).replace("image bytes", name, 1)) from error
-    return Picture(name, image, None, _READ.format(name) + "  # the file you uploaded")

@@ -1,33 +1,55 @@
-"""A `Segmenter` as the box widget's `predict(image, boxes, points)`: each image is encoded once and remembered."""
+"""Models as the box widget asks them, `predict(image, boxes, points)`; a `Segmenter` encodes each image once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from torch import nn
 
-from medsam_helpers.data.case import Case
+from medsam_helpers.data.case import array_digest
+from medsam_helpers.errors import ConfigError
 from medsam_helpers.sam.loading import state_digest
 from medsam_helpers.sam.segmenter import Embedding, Segmenter
 
-Report = Callable[[float], None]
-"""Is told the share that is done, from 0 to 1."""
+Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
+"""`predict(image, boxes, points)`: see `BoxPrompt`."""
+Model = str | Path | Segmenter | Predict
+"""A name or folder that `Segmenter.load` takes, a `Segmenter`, or a function `predict(image, boxes, points)`."""
+Models = Model | Mapping[str, Model]
 
 _T = TypeVar("_T")
 _MODEL_THREAD = ThreadPoolExecutor(1, thread_name_prefix="box-prompt-model")
 
 
+def as_predict(model: Model) -> Predict:
+    """The model as a function `predict(image, boxes, points)`, loaded if it is a name; `ConfigError`: it is none."""
+    if isinstance(model, str | Path):
+        return SegmenterPredictor(on_model_thread(Segmenter.load, model), source=model)
+    if isinstance(model, Segmenter):
+        return SegmenterPredictor(model)
+    if not callable(model):
+        raise ConfigError("predict must be a Segmenter, a function of (image, boxes, points), or a dict of them")
+    return model
+
+
+def by_name(predict: Models) -> dict[str, Predict]:
+    """One model or several by name, as `as_predict` gives them; a `ConfigError` where there is none."""
+    if not isinstance(predict, Mapping):
+        name = predict.info.name if isinstance(predict, Segmenter) else getattr(predict, "__name__", "model")
+        predict = {name: predict}
+    if not predict:
+        raise ConfigError("there is no model: the dict is empty")
+    return {name: as_predict(each) for name, each in predict.items()}
+
+
 def on_model_thread(work: Callable[..., _T], *arguments: Any) -> _T:
     """Result of work that is done on the one thread on which all models of the widgets run.
 
-    Widget callbacks run on another thread (JupyterLab's subshell) than the notebook's cells. Each thread that computes
-    with torch gets a team of OpenMP threads; with more of these than processors an answer took 65 ms in place of 37.
+    Each thread that computes with torch gets a team of OpenMP threads; with one for the widget's callbacks and one for
+    the notebook's cells an answer took 65 ms in place of 37.
     """
     return _MODEL_THREAD.submit(work, *arguments).result()
 
@@ -44,30 +66,26 @@ class EmbeddingCache:
         self._kept: dict[tuple, Embedding] = {}
         self._latest: tuple[np.ndarray, str] | None = None
 
-    def get(self, segmenter: Segmenter, encoder: str, image: np.ndarray, report: Report | None = None) -> Embedding:
-        """Embedding of an image (H, W, 3) uint8, encoded now where it is neither here nor in the segmenter's store.
+    def get(self, segmenter: Segmenter, encoder: str, image: np.ndarray) -> Embedding:
+        """Embedding of an image (H, W, 3) uint8: from this cache, from the segmenter's store, or computed now.
 
-        `encoder` is the digest of the encoder's weights; `report` is told how far the encoding is.
+        `encoder` is the digest of the encoder's weights.
         """
-        digest = self._digest(image)
+        # A large image takes longer to hash than its mask to decode; one that nobody can write to is hashed once.
+        if self._latest is None or self._latest[0] is not image or image.flags.writeable:
+            self._latest = (image, array_digest(image))
+        digest = self._latest[1]
         key = (encoder, segmenter.precision, segmenter.info.pixel_scaling, segmenter.views, digest)
         embedding = self._kept.pop(key, None)
         if embedding is None and segmenter.store is not None and not segmenter.tta and digest in segmenter.store:
             embedding = Embedding(segmenter.store[digest].float()[None], segmenter.info.transform(image.shape[:2]))
         if embedding is None:
-            with _reporting(segmenter.model.vision_encoder, report):
-                embedding = segmenter.embed(image)
+            embedding = segmenter.embed(image)
             self.encoded += 1
         self._kept[key] = embedding
         while len(self._kept) > self.size:
             del self._kept[next(iter(self._kept))]
         return embedding
-
-    def _digest(self, image: np.ndarray) -> str:
-        # A large image takes longer to hash than its mask to decode; one that nobody can write to is hashed once.
-        if self._latest is None or self._latest[0] is not image or image.flags.writeable:
-            self._latest = (image, Case("", image, np.zeros(image.shape[:2], bool)).image_digest)
-        return self._latest[1]
 
 
 SHARED_CACHE = EmbeddingCache()
@@ -77,7 +95,6 @@ class SegmenterPredictor:
     """A `Segmenter` as a function `predict(image, boxes, points)` that the widget can call.
 
     Args:
-        segmenter: the model.
         source: what `Segmenter.load` would take to load it again, for the call that the widget writes out.
         cache: shared by default with every other predictor of the process.
     """
@@ -88,9 +105,9 @@ class SegmenterPredictor:
         self.cache = cache
         self.encoder = on_model_thread(state_digest, segmenter.model.vision_encoder)
 
-    def prepare(self, image: np.ndarray, report: Report | None = None) -> None:
+    def prepare(self, image: np.ndarray) -> None:
         """Encode the image before the first prompt comes."""
-        on_model_thread(self.cache.get, self.segmenter, self.encoder, image, report)
+        on_model_thread(self.cache.get, self.segmenter, self.encoder, image)
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Masks (N, H, W) and scores (N,): one a box, or a single one for points alone."""
@@ -99,20 +116,8 @@ class SegmenterPredictor:
     def _predict(self, image: np.ndarray, boxes: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         embedding = self.cache.get(self.segmenter, self.encoder, image)
         answers = [self.segmenter.predict(embedding, **call) for call in prompt_calls(boxes, points)]
-        masks, scores = ([getattr(answer, part)[:, 0] for answer in answers] for part in ("masks", "scores"))
+        masks, scores = [answer.masks[:, 0] for answer in answers], [answer.scores[:, 0] for answer in answers]
         return np.concatenate(masks), np.concatenate(scores)
-
-    def code(self, boxes: np.ndarray, points: np.ndarray) -> str:
-        """Python that gives the same mask of an `image`."""
-        lines = ""
-        for call in prompt_calls(boxes, points):
-            values = (f"{key}=np.array({value.astype(float).round(2).tolist()})" for key, value in call.items())
-            lines += f"    segmenter.predict(embedding, {', '.join(values)}),\n"
-        return (
-            f'segmenter = Segmenter.load({self.source!r}, precision="{self.segmenter.precision}")\n'
-            f"embedding = segmenter.embed(image)\nanswers = [\n{lines}]\n"
-            "mask = np.concatenate([answer.masks[:, 0] for answer in answers]).any(axis=0)"
-        )
 
 
 def prompt_calls(boxes: np.ndarray, points: np.ndarray) -> list[dict[str, Any]]:
@@ -125,32 +130,15 @@ def prompt_calls(boxes: np.ndarray, points: np.ndarray) -> list[dict[str, Any]]:
         return [{"boxes": boxes}]
     if not len(boxes):
         return [_clicks(points)]
-    low, high, centres = boxes[:, :2], boxes[:, 2:], points[:, None, :2] + 0.5
-    outside = np.maximum(np.maximum(low - centres, centres - high), 0)  # (K, N, 2)
-    away, area = np.hypot(outside[..., 0], outside[..., 1]), np.prod(high - low, axis=1)
-    owners = np.lexsort((np.broadcast_to(area, away.shape), away), axis=1)[:, 0]
+    owners = np.array([min(range(len(boxes)), key=lambda index: _rank(boxes[index], point)) for point in points])
     return [{"boxes": box, **_clicks(points[owners == index])} for index, box in enumerate(boxes)]
+
+
+def _rank(box: np.ndarray, point: np.ndarray) -> tuple[float, float]:
+    """How far the point's pixel lies outside the box, and the area of the box."""
+    (x0, y0, x1, y1), (x, y) = box, point[:2] + 0.5
+    return np.hypot(max(x0 - x, 0, x - x1), max(y0 - y, 0, y - y1)), (x1 - x0) * (y1 - y0)
 
 
 def _clicks(points: np.ndarray) -> dict[str, np.ndarray]:
     return {"points": points[:, :2], "labels": points[:, 2]} if len(points) else {}
-
-
-@contextmanager
-def _reporting(encoder: nn.Module, report: Report | None) -> Iterator[None]:
-    """Tells `report` each time that one of the encoder's layers is done."""
-    layers = [
-        layer for stack in encoder.modules() if isinstance(stack, nn.ModuleList | nn.Sequential) for layer in stack
-    ]
-    done = count(1)
-
-    def tell(*_: Any) -> None:
-        if report:
-            report(min(1.0, next(done) / len(layers)))
-
-    hooks = [layer.register_forward_hook(tell) for layer in layers]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -37,8 +37,7 @@ _KERNEL = "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kerne
 
 def chromium_path() -> str | None:
     """Where Debian's Chromium is, or `MEDSAM_CHROMIUM`."""
-    names = ("chromium", "chromium-browser")
-    return os.environ.get("MEDSAM_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    return os.environ.get("MEDSAM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @contextlib.contextmanager
@@ -69,10 +68,7 @@ def jupyter_lab(folder: Path) -> Iterator[str]:
             yield f"http://{LOOPBACK}:{port}/lab/{{}}?token={token}&reset"
         finally:
             server.terminate()
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
+            server.wait(20)
 
 
 def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
@@ -121,38 +117,19 @@ class Notebook:
         self.page.wait_for_function("window.jupyterapp?.commands?.hasCommand('notebook:run-all-cells')", timeout=60_000)
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
 
-    def run(self, index: int) -> None:
-        """Start a cell, once the kernel is there; does not wait for it."""
+    def run(self, index: int, wait: bool = False) -> None:
+        """Start a cell, once the kernel is there, and wait for its end where told to."""
         self.page.wait_for_function(f"{_KERNEL} === 'idle'", timeout=60_000)
         self.page.evaluate("index => { jupyterapp.shell.currentWidget.content.activeCellIndex = index }", index)
-        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell') }")
+        ended = "jupyterapp.commands.execute('notebook:run-cell')"
+        self.page.evaluate(f"() => {ended}" if wait else f"() => {{ {ended} }}")
 
     def cell(self, index: int) -> Locator:
         return self.page.locator(".jp-Notebook .jp-CodeCell").nth(index)
 
-    def busy(self, index: int) -> bool:
-        return self.cell(index).locator(".jp-InputPrompt").inner_text() == "[*]:"
-
-    def wait(self, index: int) -> None:
-        """Until the cell is done."""
-        self.page.wait_for_function(
-            "index => /\\[\\d+\\]/.test(document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')[index].textContent)",
-            arg=index,
-            timeout=60_000,
-        )
-
     def output(self, index: int) -> str:
         """Run a cell and give the text that it prints."""
-        before = self.cell(index).locator(".jp-InputPrompt").inner_text()
-        self.run(index)
-        self.page.wait_for_function(
-            """([index, before]) => {
-                const now = document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')[index].textContent;
-                return now !== before && /\\d/.test(now);
-            }""",
-            arg=[index, before],
-            timeout=60_000,
-        )
+        self.run(index, wait=True)
         return self.cell(index).locator(".jp-OutputArea-output").inner_text().strip()
 
     def save(self) -> None:

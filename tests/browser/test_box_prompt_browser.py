@@ -61,21 +61,10 @@ class Canvas:
     def data(self, name):
         return self.notebook.widget.get_attribute(f"data-{name}")
 
-    @property
-    def boxes(self):
-        return json.loads(self.data("boxes"))
-
-    @property
-    def points(self):
-        return json.loads(self.data("points"))
-
-    @property
-    def status(self):
-        return self.notebook.widget.get_by_role("status").inner_text()
-
-    @property
-    def request(self):
-        return int(self.data("request") or 0)
+    boxes = property(lambda self: json.loads(self.data("boxes")))
+    points = property(lambda self: json.loads(self.data("points")))
+    request = property(lambda self: int(self.data("request") or 0))
+    caption = property(lambda self: self.notebook.widget.locator("figcaption").inner_text())
 
     def element(self, pane=0):
         return self.notebook.widget.locator("canvas").nth(pane)
@@ -101,20 +90,15 @@ class Canvas:
     def click(self, x, y, pane=0):
         self.page.mouse.click(*self.at(x, y, pane))
 
-    def press(self, key):
-        self.element().press(key)
-
     def tool(self, name):
         self.notebook.widget.locator(f"[data-tool={name}]").click()
 
-    def answered(self, timeout=30_000):
+    def answered(self):
         """Wait until the mask of the latest prompt is on the screen."""
-        self.page.wait_for_function(ANSWERED, arg=self.request, timeout=timeout)
+        self.page.wait_for_function(ANSWERED, arg=self.request, timeout=30_000)
 
-    def says(self, text, timeout=30_000):
-        self.page.wait_for_function(
-            "text => document.querySelector('.box-prompt-status').textContent.includes(text)", arg=text, timeout=timeout
-        )
+    def says(self, text):
+        expect(self.notebook.widget.get_by_role("status")).to_contain_text(text, timeout=30_000)
 
     def painted(self):
         """Wait until the browser has drawn what was changed so far."""
@@ -138,9 +122,8 @@ class Canvas:
     def upload(self, name, content):
         with self.page.expect_file_chooser() as chooser:
             self.page.get_by_role("button", name="Your own file").click()
-        chooser.value.set_files(
-            {"name": name, "mimeType": "application/octet-stream", "buffer": content}, timeout=120_000
-        )
+        file = {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+        chooser.value.set_files(file, timeout=120_000)
 
 
 @pytest.fixture(scope="module")
@@ -149,34 +132,23 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lab(folder):
-    with jupyter_lab(folder) as address:
-        yield address
+def open_notebook(folder):
+    """Opens a notebook, runs its first cell and gives its canvas; checks that no script failed and nothing went out."""
+    opened = []
+    with jupyter_lab(folder) as address, chromium() as browser:
 
+        def open_it(name, cells, **options):
+            context = browser.new_context(viewport={"width": 1300, "height": 1150}, **options)
+            context.grant_permissions(["clipboard-read", "clipboard-write"])
+            notebook = Notebook(context, address, folder, cells, name)
+            opened.append(notebook)
+            notebook.run(0)
+            notebook.page.locator(".box-prompt[data-image]").wait_for(timeout=120_000)
+            return Canvas(notebook)
 
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def open_notebook(browser, lab, folder):
-    """Opens a notebook, runs its first cell and gives its canvas."""
-    contexts = []
-
-    def open_it(name, cells, **options):
-        context = browser.new_context(viewport={"width": 1300, "height": 1150}, **options)
-        context.grant_permissions(["clipboard-read", "clipboard-write"])
-        contexts.append(context)
-        notebook = Notebook(context, lab, folder, cells, name)
-        notebook.run(0)
-        notebook.page.locator(".box-prompt[data-image]").wait_for(timeout=120_000)
-        return Canvas(notebook)
-
-    yield open_it
-    for context in contexts:
-        context.close()
+        yield open_it
+    assert [notebook.complaints + notebook.outside_requests() for notebook in opened] == [[]] * len(opened)
+    assert all(notebook.requests for notebook in opened)
 
 
 @pytest.fixture(scope="module")
@@ -185,16 +157,8 @@ def opened_demo(open_notebook):
 
 
 @pytest.fixture(scope="module")
-def opened_own(open_notebook):
+def own(open_notebook):
     return open_notebook("own.ipynb", OWN)
-
-
-def checked(canvas):
-    """The canvas for a test; afterwards: no script failed, and nothing left the machine."""
-    yield canvas
-    assert canvas.notebook.complaints == []
-    assert canvas.notebook.outside_requests() == []
-    assert canvas.notebook.requests
 
 
 @pytest.fixture
@@ -210,12 +174,7 @@ def demo(opened_demo):
         "() => ['boxes', 'points'].every((name) => document.querySelector('.box-prompt').dataset[name] === '[]')"
     )
     opened_demo.tool("box")
-    yield from checked(opened_demo)
-
-
-@pytest.fixture
-def own(opened_own):
-    yield from checked(opened_own)
+    return opened_demo
 
 
 @pytest.fixture(scope="module")
@@ -228,27 +187,31 @@ def box(case):
     return mask_to_boxes(case.mask)[0].astype(int).tolist()
 
 
-@pytest.fixture(scope="module")
-def segmenter():
-    return Segmenter.load("mobile-sam", precision="fp32")
+@pytest.fixture
+def boxed(demo, box):
+    """The demo with a box round the lesion, and its mask on the screen."""
+    demo.drag(box[:2], box[2:])
+    demo.answered()
+    return demo
 
 
-def test_a_drag_gives_mask_score_and_dice_and_the_mask_is_the_segmenters(demo, folder, case, box, segmenter):
-    inner = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    plain = demo.pixel(*inner)
+def middle(box):
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+def test_a_drag_gives_mask_score_and_dice_and_the_mask_is_the_segmenters(demo, folder, case, box):
+    plain = demo.pixel(*middle(box))
     demo.drag(box[:2], box[2:])
     demo.answered()
     assert np.abs(np.subtract(demo.boxes, [box])).max() <= 1
-    caption = demo.notebook.widget.locator("figcaption").inner_text()
-    assert "score 0." in caption
-    assert "Dice 0.9" in caption
-    assert np.abs(np.subtract(demo.pixel(*inner), plain)).sum() > 60, "the mask is tinted"
-
+    assert "score 0." in demo.caption
+    assert "Dice 0.9" in demo.caption
+    assert np.abs(np.subtract(demo.pixel(*middle(box)), plain)).sum() > 60, "the mask is tinted"
     demo.button("Save mask")
     demo.says("saved")
     mask = np.asarray(Image.open(folder / "box_prompts" / "endoscopy-val-0000_mask.png")) > 0
-    expected = segmenter.predict(case.image, boxes=np.array(demo.boxes)).masks[0, 0]
-    assert dice(mask, expected) > 0.999
+    segmenter = Segmenter.load("mobile-sam", precision="fp32")
+    assert dice(mask, segmenter.predict(case.image, boxes=np.array(demo.boxes)).masks[0, 0]) > 0.999
 
 
 def test_a_box_is_moved_by_its_inside_and_resized_by_edge_and_corner(demo):
@@ -268,99 +231,87 @@ def test_a_box_is_moved_by_its_inside_and_resized_by_edge_and_corner(demo):
     demo.answered()
 
 
-def test_several_boxes_also_inside_each_other(demo):
+def test_several_boxes_also_inside_each_other_and_escape_ends_a_drag(demo):
+    before = demo.request
+    demo.click(50, 50)
+    demo.drag((40, 40), (100, 100), hold=True)
+    demo.page.keyboard.press("Escape")
+    demo.page.mouse.up()
+    assert (demo.boxes, demo.request) == ([], before), "neither a click nor half a drag makes a box"
     demo.drag((20, 20), (120, 120))
     demo.drag((200, 200), (300, 300))
     demo.page.keyboard.down("Control")
     demo.drag((220, 220), (280, 280))
     demo.page.keyboard.up("Control")
     demo.answered()
-    assert len(demo.boxes) == 3
     assert demo.boxes[2] == pytest.approx([220, 220, 280, 280], abs=1)
-    assert "3 boxes" in demo.status
-    assert demo.notebook.widget.locator("figcaption").inner_text().count("0.") >= 3
-
-
-def test_a_click_and_a_drag_that_escape_ends_leave_no_box(demo):
-    before = demo.request
-    demo.click(50, 50)
-    demo.drag((40, 40), (100, 100), hold=True)
-    demo.page.keyboard.press("Escape")
-    demo.page.mouse.up()
-    assert (demo.boxes, demo.request) == ([], before)
-    demo.drag((40, 40), (100, 100))
+    demo.says("3 boxes")
+    assert demo.caption.count("0.") >= 3
     demo.drag((70, 70), (90, 90), hold=True)
     demo.page.keyboard.press("Escape")
     demo.page.mouse.up()
-    assert demo.boxes[0] == pytest.approx([40, 40, 100, 100], abs=1)
+    assert demo.boxes[0] == pytest.approx([20, 20, 120, 120], abs=1), "back where it was"
 
 
 def test_everything_can_be_done_by_keyboard_and_lab_keeps_its_hands_off(demo):
     cells = demo.page.locator(".jp-CodeCell").count()
     demo.element().focus()
-    demo.press("Enter")
+    demo.element().press("Enter")
     x0, y0, x1, y1 = demo.boxes[0]
     for key in ("ArrowRight", "ArrowDown", "Control+ArrowRight", "Shift+ArrowDown", "Shift+Control+ArrowLeft"):
-        demo.press(key)
+        demo.element().press(key)
     assert demo.boxes == [[x0 + 11, y0 + 1, x1 + 1, y1 + 2]]
     demo.answered()
-    assert "score" in demo.notebook.widget.locator("figcaption").inner_text()
     assert f"selected box 1: {x0 + 11} {y0 + 1} {x1 + 1} {y1 + 2}" in demo.element().get_attribute("aria-label")
-    demo.press("f")
-    demo.press("ArrowLeft")
-    demo.press("b")
+    demo.element().press("f")
+    demo.element().press("ArrowLeft")
+    demo.element().press("b")
     assert [label for *_, label in demo.points] == [1, 0]
-    demo.press("n")
-    demo.press("Delete")
+    demo.element().press("n")
+    demo.element().press("Delete")
     assert (demo.boxes, len(demo.points)) == ([], 2)
     demo.answered()
-    demo.press("Control+z")
+    demo.element().press("Control+z")
     demo.page.wait_for_function("document.querySelector('.box-prompt').dataset.boxes !== '[]'")
     for key in ("d", "d", "x", "a", "Escape"):  # Lab's: delete, cut and add a cell
-        demo.press(key)
+        demo.element().press(key)
     assert demo.page.locator(".jp-CodeCell").count() == cells
-    demo.press("Tab")
+    demo.element().press("Tab")
     assert demo.page.evaluate("document.activeElement.tagName") != "CANVAS", "the focus can leave"
 
 
-def test_clicks_refine_the_mask_and_a_second_click_takes_a_point_away(demo, box):
-    demo.drag(box[:2], box[2:])
-    demo.answered()
-    demo.tool("background")
-    demo.click(box[0] + 40, (box[1] + box[3]) / 2)
-    demo.answered()
-    demo.tool("foreground")
-    demo.click((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-    demo.answered()
-    assert [label for *_, label in demo.points] == [0, 1]
-    assert demo.status.startswith("1 box, 2 points")
-    demo.click(*demo.points[0][:2])
-    demo.answered()
-    assert [label for *_, label in demo.points] == [1]
+def test_clicks_refine_the_mask_and_a_second_click_takes_a_point_away(boxed, box):
+    boxed.tool("background")
+    boxed.click(box[0] + 40, middle(box)[1])
+    boxed.answered()
+    boxed.tool("foreground")
+    boxed.click(*middle(box))
+    boxed.answered()
+    assert [label for *_, label in boxed.points] == [0, 1]
+    boxed.says("1 box, 2 points")
+    boxed.click(*boxed.points[0][:2])
+    boxed.answered()
+    assert [label for *_, label in boxed.points] == [1]
 
 
-def test_opacity_outline_and_truth_are_drawn_at_once(demo, box):
-    demo.drag(box[:2], box[2:])
-    demo.answered()
-    inner = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+def test_opacity_outline_and_truth_are_drawn_at_once(boxed, box):
     shown = {}
     for opacity in (0, 0.5, 1):
-        demo.page.get_by_label("Opacity").fill(str(opacity))
-        demo.painted()
-        shown[opacity] = np.array(demo.pixel(*inner))
+        boxed.page.get_by_label("Opacity").fill(str(opacity))
+        boxed.painted()
+        shown[opacity] = np.array(boxed.pixel(*middle(box)))
     assert np.abs(shown[1] - [0xF0, 0xE4, 0x42]).max() <= 2, "opaque is the mask's colour"
-    middle = (shown[0] + shown[1]) / 2
-    assert np.abs(shown[0.5] - middle).max() <= 3
-    demo.page.get_by_label("Outline only").check()
-    demo.painted()
-    assert np.abs(demo.pixel(*inner) - shown[0]).max() <= 2
-    picture = demo.element().screenshot()
-    demo.page.get_by_label("Truth").uncheck()
-    demo.painted()
-    assert demo.element().screenshot() != picture
-    demo.page.get_by_label("Truth").check()
-    demo.page.get_by_label("Outline only").uncheck()
-    demo.page.get_by_label("Opacity").fill("0.45")
+    assert np.abs(shown[0.5] - (shown[0] + shown[1]) / 2).max() <= 3
+    boxed.page.get_by_label("Outline only").check()
+    boxed.painted()
+    assert np.abs(boxed.pixel(*middle(box)) - shown[0]).max() <= 2
+    picture = boxed.element().screenshot()
+    boxed.page.get_by_label("Truth").uncheck()
+    boxed.painted()
+    assert boxed.element().screenshot() != picture
+    boxed.page.get_by_label("Truth").check()
+    boxed.page.get_by_label("Outline only").uncheck()
+    boxed.page.get_by_label("Opacity").fill("0.45")
 
 
 def test_zoom_keeps_boxes_in_pixels_of_the_image(demo):
@@ -394,29 +345,25 @@ def test_zoom_keeps_boxes_in_pixels_of_the_image(demo):
     demo.page.get_by_role("button", name="show the whole image").click()
 
 
-def test_two_models_side_by_side_share_one_embedding(demo, box):
-    demo.drag(box[:2], box[2:])
-    demo.answered()
-    encoded = demo.notebook.output(2)
-    demo.choose("Beside it", "again")
-    demo.page.wait_for_function("document.querySelectorAll('.box-prompt canvas').length === 2")
-    expect(demo.notebook.widget.locator("figcaption strong")).to_have_text(["zero-shot", "again"])
-    expect(demo.notebook.widget.locator(".box-prompt-caption")).to_contain_text(["Dice", "Dice"])
-    demo.painted()
-    demo.drag((box[0], box[1]), (box[0] + 10, box[1] + 10), pane=1)
-    demo.answered()
-    assert demo.boxes[0][:2] == pytest.approx([box[0] + 10, box[1] + 10], abs=2), "a box is moved in either picture"
-    assert demo.notebook.output(2) == encoded, "no new encoding"
+def test_two_models_side_by_side_share_one_embedding(boxed, box):
+    encoded = boxed.notebook.output(2)
+    boxed.choose("Beside it", "again")
+    boxed.page.wait_for_function("document.querySelectorAll('.box-prompt canvas').length === 2")
+    expect(boxed.notebook.widget.locator("figcaption strong")).to_have_text(["zero-shot", "again"])
+    expect(boxed.notebook.widget.locator(".box-prompt-caption")).to_contain_text(["Dice", "Dice"])
+    boxed.painted()
+    boxed.drag((box[0], box[1]), (box[0] + 10, box[1] + 10), pane=1)
+    boxed.answered()
+    assert boxed.boxes[0][:2] == pytest.approx([box[0] + 10, box[1] + 10], abs=2), "a box is moved in either picture"
+    assert boxed.notebook.output(2) == encoded, "no new encoding"
 
 
-def test_the_call_is_copied_to_the_clipboard(demo, box):
-    demo.drag(box[:2], box[2:])
-    demo.answered()
-    demo.button("Copy Python call")
-    demo.says("clipboard")
-    code = demo.page.locator(".widget-textarea textarea").first.input_value()
+def test_the_call_is_copied_to_the_clipboard(boxed):
+    boxed.button("Copy Python call")
+    boxed.says("clipboard")
+    code = boxed.page.locator(".widget-textarea textarea").first.input_value()
     copied = "async (code) => (await navigator.clipboard.readText()) === code"
-    demo.page.wait_for_function(copied, arg=code)
+    boxed.page.wait_for_function(copied, arg=code)
 
 
 def test_a_large_upload_comes_through(demo):
@@ -429,8 +376,7 @@ def test_a_large_upload_comes_through(demo):
     demo.drag((1000, 1000), (2000, 2000))
     demo.answered()
     assert demo.boxes[0] == pytest.approx([1000, 1000, 2000, 2000], abs=5)
-    caption = demo.notebook.widget.locator("figcaption").inner_text()
-    assert ("score" in caption, "Dice" in caption) == (True, False), "the truth of an upload is not known"
+    assert ("score" in demo.caption, "Dice" in demo.caption) == (True, False), "the truth of an upload is not known"
 
 
 def test_a_busy_kernel_does_not_keep_the_canvas_from_answering(demo, folder, box):
@@ -439,24 +385,22 @@ def test_a_busy_kernel_does_not_keep_the_canvas_from_answering(demo, folder, box
     demo.drag(box[:2], (box[2] - 30, box[3] - 30))
     demo.drag((box[2] - 30, box[3] - 30), box[2:])
     demo.answered()
-    assert demo.notebook.busy(1), "the cell was still running"
+    prompt = demo.notebook.cell(1).locator(".jp-InputPrompt")
+    assert prompt.inner_text() == "[*]:", "the cell was still running"
     assert np.abs(np.subtract(demo.boxes, [box])).max() <= 1
     (folder / "go").touch()
-    demo.notebook.wait(1)
+    expect(prompt).not_to_have_text("[*]:")
 
 
-def test_after_a_reload_of_the_page_everything_is_there_again(demo, box):
-    demo.drag(box[:2], box[2:])
-    demo.answered()
-    boxes, caption = demo.boxes, demo.notebook.widget.locator("figcaption").inner_text()
-    demo.notebook.save()
-    demo.notebook.open()
-    demo.page.locator(".box-prompt[data-drawn]").wait_for(timeout=60_000)
-    assert demo.boxes == boxes
-    assert demo.notebook.widget.locator("figcaption").inner_text() == caption
-    demo.drag((box[0], box[1]), (box[0] + 20, box[1] + 20))
-    demo.answered()
-    assert demo.boxes[0][:2] == pytest.approx([box[0] + 20, box[1] + 20], abs=2)
+def test_after_a_reload_of_the_page_everything_is_there_again(boxed, box):
+    boxes, caption = boxed.boxes, boxed.caption
+    boxed.notebook.save()
+    boxed.notebook.open()
+    boxed.page.locator(".box-prompt[data-drawn]").wait_for(timeout=60_000)
+    assert (boxed.boxes, boxed.caption) == (boxes, caption)
+    boxed.drag((box[0], box[1]), (box[0] + 20, box[1] + 20))
+    boxed.answered()
+    assert boxed.boxes[0][:2] == pytest.approx([box[0] + 20, box[1] + 20], abs=2)
 
 
 def test_fast_drags_on_a_slow_model_leave_the_last_box_right(own, folder):
@@ -479,7 +423,7 @@ def test_a_kernel_that_died_is_noticed(own):
     own.page.locator(".jp-Dialog").wait_for(timeout=60_000)  # Lab says that the kernel will restart
     own.page.keyboard.press("Enter")
     own.drag((100, 200), (200, 280))
-    own.says("no answer from the kernel", timeout=20_000)
+    own.says("no answer from the kernel")
     assert own.data("state") == "error"
 
 
@@ -508,5 +452,3 @@ def test_touch_draws_pinches_and_the_screen_is_sharp(open_notebook):
     canvas.painted()
     assert canvas.element().screenshot() != before, "zoomed"
     assert len(canvas.boxes) == 1, "two fingers draw no box"
-    assert canvas.notebook.complaints == []
-    assert canvas.notebook.outside_requests() == []

@@ -1,6 +1,5 @@
-"""Pictures: what is drawn lies on the right pixels, nothing is shown, odd sizes and empty masks are drawn too."""
+"""Pictures of cases: what is drawn lies on the right pixels; odd sizes and empty masks are drawn too."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,32 +14,16 @@ ZOOM = 20
 """Pixels of the canvas to a pixel of the image."""
 STROKE = 5
 """Half of the halo's width on the canvas, and antialiasing: a line of 1.6 points with a 3-point halo at 100 dpi."""
+GRAY = np.full((10, 20, 3), 128, np.uint8)
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_left_with_pyplot():
-    yield
-    assert plt.get_fignums() == []
-
-
-def render(image, **drawn):
-    """Canvas (H, W, 3) of the image alone on its figure, each of its pixels ZOOM wide."""
-    height, width = image.shape[:2]
-    figure = Figure(figsize=(width * ZOOM / 100, height * ZOOM / 100), dpi=100)
+def render(**drawn):
+    """Canvas (H, W, 3) of the gray image alone on its figure, each of its pixels ZOOM wide."""
+    figure = Figure(figsize=(20 * ZOOM / 100, 10 * ZOOM / 100), dpi=100)
     canvas = FigureCanvasAgg(figure)
-    show_case(figure.add_axes([0, 0, 1, 1]), image, **drawn)
+    show_case(figure.add_axes([0, 0, 1, 1]), GRAY, **drawn)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
-
-
-def changed_box(image, **drawn):
-    """Half-open xyxy of the canvas that the drawing changed."""
-    y, x = np.nonzero((render(image, **drawn) != render(image)).any(axis=2))
-    return np.array([x.min(), y.min(), x.max() + 1, y.max() + 1])
-
-
-def gray_image(height=10, width=20):
-    return np.full((height, width, 3), 128, np.uint8)
 
 
 def mask_of(x0, y0, x1, y1, height=10, width=20):
@@ -58,16 +41,18 @@ def mask_of(x0, y0, x1, y1, height=10, width=20):
     ],
 )
 def test_boxes_and_outlines_run_round_the_pixels_they_hold(drawn, around):
-    np.testing.assert_allclose(changed_box(gray_image(), **drawn), ZOOM * np.array(around), atol=STROKE)
+    y, x = np.nonzero((render(**drawn) != render()).any(axis=2))
+    changed = [x.min(), y.min(), x.max() + 1, y.max() + 1]
+    np.testing.assert_allclose(changed, ZOOM * np.array(around), atol=STROKE)
 
 
 def test_what_fills_the_image_keeps_its_outline():
-    rim = render(gray_image(), truth=mask_of(0, 0, 20, 10))[[50, 50, 0, -1], [0, -1, 50, 50]]
+    rim = render(truth=mask_of(0, 0, 20, 10))[[50, 50, 0, -1], [0, -1, 50, 50]]
     np.testing.assert_allclose(rim, np.tile(np.multiply(to_rgb(COLORS["truth"]), 255), (4, 1)), atol=40)
 
 
 def test_a_prediction_is_tinted_inside_and_nowhere_else():
-    canvas, plain = (render(gray_image(), prediction=mask) for mask in (mask_of(4, 2, 12, 7), None))
+    canvas, plain = render(prediction=mask_of(4, 2, 12, 7)), render()
     inside, outside = np.s_[4 * ZOOM : 5 * ZOOM, 7 * ZOOM : 9 * ZOOM], np.s_[8 * ZOOM :, 15 * ZOOM :]
     assert (canvas[inside] != plain[inside]).any(axis=-1).all()
     assert (canvas[outside] == plain[outside]).all()
@@ -76,24 +61,22 @@ def test_a_prediction_is_tinted_inside_and_nowhere_else():
 @pytest.mark.filterwarnings("error")
 def test_an_empty_mask_draws_nothing_and_warns_of_nothing():
     empty = np.zeros((10, 20), bool)
-    np.testing.assert_array_equal(render(gray_image(), truth=empty, prediction=empty), render(gray_image()))
+    np.testing.assert_array_equal(render(truth=empty, prediction=empty), render())
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 20), (1, 1)])
 def test_the_view_is_the_image_and_nothing_more(height, width):
     full, box = np.ones((height, width), bool), np.array([0, 0, width, height])
-    ax = show_case(Figure().subplots(), gray_image(height, width), truth=full, prediction=full, boxes=box)
+    ax = show_case(Figure().subplots(), GRAY[:height, :width], truth=full, prediction=full, boxes=box)
     assert ax.get_xlim() == (-0.5, width - 0.5)
     assert ax.get_ylim() == (height - 0.5, -0.5), "row 0 is on top"
 
 
 def test_before_after_has_a_row_a_case_with_the_dice_of_each_mask():
-    half = mask_of(0, 0, 10, 10)
-    wide = Case("wide", gray_image(), mask_of(0, 0, 20, 10))
-    narrow = Case("narrow", gray_image(31, 3), mask_of(1, 5, 2, 6, 31, 3))
-    boxes = [np.array([[0, 0, 20, 10]], np.float32), np.array([[1, 5, 2, 6]], np.float32)]
-    empty = np.zeros((31, 3), bool)
-    figure = before_after([wide, narrow], boxes, [half, empty], [wide.mask, empty], note="phantoms")
+    wide = Case("wide", GRAY, mask_of(0, 0, 20, 10))
+    narrow = Case("narrow", np.zeros((31, 3, 3), np.uint8), mask_of(1, 5, 2, 6, 31, 3))
+    boxes, empty = [np.array([[0, 0, 20, 10]]), np.array([[1, 5, 2, 6]])], np.zeros((31, 3), bool)
+    figure = before_after([wide, narrow], boxes, [mask_of(0, 0, 10, 10), empty], [wide.mask, empty], note="phantoms")
     # Half of a full mask: 2 * 100 / (100 + 200).
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[:3] == ["wide", "zero-shot: Dice 0.67", "fine-tuned: Dice 1.00"]

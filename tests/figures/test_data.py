@@ -1,6 +1,5 @@
-"""Pictures of a data set: the box lies at its place in every space, padding is hatched, nothing is left with pyplot."""
+"""Pictures of a data set: the box lies at its place in every space, padding is hatched."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -12,10 +11,9 @@ from medsam_helpers.figures.data import STRETCHED, case_grid, show_masks, three_
 from medsam_helpers.geometry import ImageTransform
 
 
-def case(name, hw=(60, 120), box=(30, 10, 70, 40)):
-    x0, y0, x1, y1 = box
+def case(name, hw=(60, 120)):
     mask = np.zeros(hw, bool)
-    mask[y0:y1, x0:x1] = True
+    mask[10:40, 30:70] = True
     return Case(name, np.full((*hw, 3), 128, np.uint8), mask)
 
 
@@ -27,22 +25,18 @@ def prompts(ax):
 
 
 def paddings(ax):
-    """Half-open xyxy of the hatched areas that are not empty."""
+    """Left, top, width and height of the hatched areas that are not empty."""
     hatched = [p for p in ax.patches if p.get_hatch() and p.get_width() * p.get_height() > 0]
     return [(p.get_x() + 0.5, p.get_y() + 0.5, p.get_width(), p.get_height()) for p in hatched]
 
 
 def test_the_three_spaces_by_hand():
     transform = ImageTransform((60, 120), model_size=240, mask_size=60)
-    figure = three_spaces(case("a"), np.array([30.0, 10, 70, 40]), transform)
-    original, model, mask = figure.axes
+    original, model, mask = three_spaces(case("a"), np.array([30.0, 10, 70, 40]), transform).axes
     np.testing.assert_allclose(prompts(original), [[30, 10, 70, 40]])
     np.testing.assert_allclose(prompts(model), [[60, 20, 140, 80]])
     np.testing.assert_allclose(prompts(mask), [[15, 5, 35, 20]])
-    assert paddings(original) == []
-    assert paddings(model) == [(0, 120, 240, 120)]
-    assert paddings(mask) == [(0, 30, 60, 30)]
-    assert plt.get_fignums() == []
+    assert [paddings(ax) for ax in (original, model, mask)] == [[], [(0, 120, 240, 120)], [(0, 30, 60, 30)]]
 
 
 def test_the_padding_of_a_high_image_is_hatched_on_the_right_and_named():

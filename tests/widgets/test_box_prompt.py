@@ -71,14 +71,6 @@ def test_undo_goes_back_one_change_at_a_time_and_clear_can_be_undone(widget):
     assert (widget.boxes, widget.mask, widget.name) == ([], None, "other"), "another image starts anew"
 
 
-def test_models_stand_side_by_side_and_change_under_the_same_box(widget, fill):
-    widget.boxes = BOX
-    widget.set_models({"none": lambda image, boxes, points: np.zeros(image.shape[:2], bool), "fill": fill})
-    assert [answer.dice for answer in widget.answers.values()] == [0.0, 1.0]
-    assert [layer is None for layer in widget._answer["layers"]] == [True, False]
-    assert (widget.boxes, widget.dice) == (BOX, 0.0)
-
-
 def test_an_error_of_the_model_is_shown_kept_and_overcome(image, fill):
     def fails(image, boxes, points):
         if boxes[0, 0] < 10:
@@ -97,7 +89,7 @@ def test_an_error_of_the_model_is_shown_kept_and_overcome(image, fill):
 
 
 def test_an_error_while_encoding_is_shown(image, fill):
-    fill.prepare = lambda image, report: 1 / 0
+    fill.prepare = lambda image: 1 / 0
     widget = BoxPrompt(image, {"big": fill})
     assert widget.status == "big: encoding image: ZeroDivisionError: division by zero"
 
@@ -127,7 +119,7 @@ def test_changes_from_two_threads_take_turns_and_the_last_box_stays(image, fill)
     assert widget.mask.sum() == 41 * 50
 
 
-def test_what_is_no_image_no_truth_or_no_model_is_refused(image, fill):
+def test_what_is_no_image_or_no_model_is_refused(image, fill):
     with pytest.raises(DataError, match="uint8"):
         BoxPrompt(image / 255, fill)
     for none in ({}, {"a": 3}):

@@ -1,6 +1,7 @@
 """The panel: pickers of image and model, uploads, folders, checkpoints, buttons."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -55,52 +56,67 @@ def test_models_change_under_the_same_box_and_stand_side_by_side(demo):
 
 
 def test_an_upload_is_shown_and_kept_in_the_list(demo):
-    first, second = io.BytesIO(), io.BytesIO()
-    Image.new("L", (20, 10)).save(first, "PNG")
-    Image.new("L", (10, 20)).save(second, "PNG")
-    upload(demo, "mine.png", first.getvalue())
-    assert (demo.canvas.name, demo.source.value, demo.image.value) == ("mine.png", UPLOADS, "mine.png")
-    assert demo.canvas.truth is None
-    upload(demo, "mine.png", second.getvalue())
-    assert demo.canvas.image.shape == (20, 10, 3), "a new file of the same name replaces the old one"
+    for size in ((20, 10), (10, 20)):  # a new file of the same name replaces the old one
+        content = io.BytesIO()
+        Image.new("L", size).save(content, "PNG")
+        upload(demo, "mine.png", content.getvalue())
+        assert (demo.canvas.name, demo.source.value, demo.image.value) == ("mine.png", UPLOADS, "mine.png")
+        assert (demo.canvas.image.shape, demo.canvas.truth) == ((*size[::-1], 3), None)
     demo.source.value = "phantom"
     demo.source.value = UPLOADS
     upload(demo, "notes.txt", b"not an image")
-    assert demo.canvas.status.startswith("your file: notes.txt: not a readable image")
+    assert demo.canvas.status.startswith("notes.txt: image bytes: not a readable image")
     assert (demo.canvas.state, demo.canvas.name) == ("error", "mine.png")
 
 
 def test_a_folder_is_opened_by_name_and_what_is_not_there_is_told(demo, tmp_path):
     save_folder(phantom_dataset(n_train=2, n_dev=0, n_val=1, seed=5), tmp_path / "mine", show_progress=False)
-    demo.folder.value = str(tmp_path / "mine" / "images")
-    assert demo.source.value == "folder images"
-    assert len(demo.image.options) == 3
-    for field in (demo.folder, demo.checkpoint):
-        field.value = str(tmp_path / "nowhere")
-        assert (demo.canvas.state, "nowhere" in demo.canvas.status) == ("error", True)
-    assert (demo.source.value, demo.model.value) == ("folder images", "fill")
+    (tmp_path / "empty").mkdir()
+    for folder, images, has_truth in (("mine", 1, True), ("mine/images", 3, False)):
+        demo.folder.value = str(tmp_path / folder)
+        assert demo.source.value == f"folder {folder.rpartition('/')[2]}"
+        assert (len(demo.image.options), demo.canvas.truth is not None) == (images, has_truth)
+        names = {}
+        exec(demo.picture.code, names)
+        assert np.array_equal(names["image"], demo.canvas.image)
+    for bad in ("nowhere", "empty"):
+        demo.folder.value = str(tmp_path / bad)
+        assert (demo.canvas.state, bad in demo.canvas.status) == ("error", True)
+        assert (demo.source.value, demo.model.value) == ("folder images", "fill")
+    with pytest.raises(ConfigError, match="unknown"):
+        box_prompt_demo(data=["phantoms"])
 
 
-def test_buttons(demo, tmp_path):
-    def press(text):
+def test_buttons(demo, fill, tmp_path):
+    def press(text, state="ready"):
         demo.buttons[text].click()
+        assert demo.canvas.state == state
 
-    press("Save mask")
-    assert (demo.canvas.state, "no mask" in demo.canvas.status) == ("error", True)
-    demo.canvas.prompt(boxes=[[10, 10, 90, 90]])
+    press("Save mask", "error")
+    press("Copy Python call", "error")
+    demo.canvas.prompt(boxes=[[10, 10, 90, 90]], points=[[3, 4, 1]])
     press("Clear")
     assert demo.canvas.boxes == []
     press("Undo")
     assert demo.canvas.boxes == [[10, 10, 90, 90]]
-    for _ in range(2):
-        press("Save mask")
-        press("Save prompts")
+    for button in ("Save mask", "Save mask", "Save prompts"):
+        press(button)
     names = sorted(path.name for path in (tmp_path / "saved").iterdir())
-    stem = "endoscopy-val-0000"
-    assert names == [f"{stem}_mask.png", f"{stem}_mask_2.png", f"{stem}_prompts.json", f"{stem}_prompts_2.json"]
+    assert names == [f"endoscopy-val-0000_{end}" for end in ("mask.png", "mask_2.png", "prompts.json")]
+    mask, _, prompts = (tmp_path / "saved" / name for name in names)
+    assert np.array_equal(Image.open(mask), np.where(demo.canvas.mask, 255, 0))
+    scores = [pytest.approx(demo.canvas.mask.mean(), abs=1e-4)]
+    height, width = demo.canvas.mask.shape
+    assert json.loads(prompts.read_text()) == {
+        **{"image": "endoscopy-val-0000", "width": width, "height": height},
+        **{"boxes": [[10, 10, 90, 90]], "points": [[3, 4, 1]]},
+        "answers": {"fill": {"scores": scores, "dice": demo.canvas.dice}},
+    }
     press("Copy Python call")
     assert demo.canvas._clipboard["text"] == demo.call.value
-    assert "load_data('phantom'" in demo.call.value
+    variables = {"fill": fill}
+    exec(demo.call.value, variables)
+    assert np.array_equal(variables["masks"][0], demo.canvas.answer.masks), "a model of one's own gets a call too"
 
 
 @pytest.mark.slow
@@ -116,7 +132,7 @@ def test_the_real_model_with_a_decoder_from_a_folder(tmp_path):
     before = cache.encoded
     demo.beside.value = "released"
     assert np.array_equal(demo.canvas.answers["released"].mask, zero_shot), "loaded when it is picked"
-    demo.checkpoint.value = str(tmp_path / "mine")
+    demo.folder.value = str(tmp_path / "mine")
     assert (demo.model.value, demo.canvas.state) == ("mine", "ready")
     assert cache.encoded == before, "base and decoder share the embedding"
     assert not np.array_equal(zero_shot, demo.canvas.mask)

@@ -7,33 +7,34 @@ import pytest
 from helpers import make_tiny_sam
 from reference_image import BOX, reference_image
 
-from medsam_helpers.data.case import Case
+from medsam_helpers.data.case import array_digest
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.widgets import BoxPrompt
 from medsam_helpers.widgets.predictors import EmbeddingCache, SegmenterPredictor, prompt_calls
 
-NO_POINTS = np.zeros((0, 3), np.float32)
+IMAGE, NO_POINTS = reference_image(), np.zeros((0, 3), np.float32)
 
 
 @pytest.fixture
 def predictor(segmenter):
-    return SegmenterPredictor(segmenter, cache=EmbeddingCache())
+    return SegmenterPredictor(segmenter, cache=EmbeddingCache(size=2))
 
 
-def test_masks_and_scores_are_those_of_the_segmenter(segmenter):
-    widget = BoxPrompt(reference_image(), segmenter)
-    widget.boxes = BOX[None]
-    direct = segmenter.predict(reference_image(), boxes=BOX)
-    assert np.array_equal(widget.mask, direct.masks[0, 0])
-    np.testing.assert_allclose(widget.answer.scores, direct.scores[:, 0], rtol=1e-6)
+def test_masks_and_scores_are_those_of_the_segmenter_with_test_time_augmentation_too(predictor, segmenter, tiny_sam):
+    both_views = SegmenterPredictor(Segmenter(tiny_sam, "cpu", precision="fp32", tta=True), cache=predictor.cache)
+    for predict in (predictor, both_views):
+        masks, scores = predict(IMAGE, BOX[None], NO_POINTS)
+        direct = predict.segmenter.predict(IMAGE, boxes=BOX)
+        assert np.array_equal(masks[0], direct.masks[0, 0])
+        np.testing.assert_allclose(scores, direct.scores[:, 0], rtol=1e-6)
 
 
 def test_an_image_is_encoded_once_for_a_base_and_its_tuned_decoder(predictor):
     tuned, cache = make_tiny_sam(), predictor.cache
     tuned.mask_decoder.load_state_dict(make_tiny_sam(seed=1).mask_decoder.state_dict())
     models = {"base": predictor, "tuned": SegmenterPredictor(Segmenter(tuned, "cpu", precision="fp32"), cache=cache)}
-    widget = BoxPrompt(reference_image(), models)
+    widget = BoxPrompt(IMAGE, models)
     widget.boxes = BOX[None]
     widget.boxes = BOX[None] + 5
     assert cache.encoded == 1
@@ -43,49 +44,30 @@ def test_an_image_is_encoded_once_for_a_base_and_its_tuned_decoder(predictor):
     assert cache.encoded == 2
 
 
-def test_with_test_time_augmentation_an_image_has_an_embedding_of_its_own(predictor, tiny_sam):
-    both_views = Segmenter(tiny_sam, "cpu", precision="fp32", tta=True)
-    image = reference_image()
-    predictor(image, BOX[None], NO_POINTS)
-    masks, _ = SegmenterPredictor(both_views, cache=predictor.cache)(image, BOX[None], NO_POINTS)
-    assert np.array_equal(masks[0], both_views.predict(image, boxes=BOX).masks[0, 0])
-
-
-def test_the_least_recently_used_embedding_goes_first(segmenter):
-    cache = EmbeddingCache(size=2)
-    predictor = SegmenterPredictor(segmenter, cache=cache)
+def test_the_least_recently_used_embedding_goes_first(predictor):
     a, b, c = (np.full((20, 30, 3), value, np.uint8) for value in (10, 100, 200))
     encoded = []
     for image in (a, b, a, c, a, b):
         predictor.prepare(image)
-        encoded.append(cache.encoded)
+        encoded.append(predictor.cache.encoded)
     assert encoded == [1, 2, 2, 3, 3, 4]
 
 
 def test_an_embedding_that_lies_in_the_segmenters_store_is_taken_from_there(predictor, segmenter, tmp_path):
-    image = reference_image()
     segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision, tmp_path)
-    case = Case("x", image, np.ones(image.shape[:2], bool))
-    segmenter.store.build([(case.image_digest, lambda: segmenter.embed(image).features[0])])
-    masks, _ = predictor(image, BOX[None], NO_POINTS)
+    segmenter.store.build([(array_digest(IMAGE), lambda: segmenter.embed(IMAGE).features[0])])
+    masks, _ = predictor(IMAGE, BOX[None], NO_POINTS)
     assert predictor.cache.encoded == 0
-    assert (masks[0] != segmenter.predict(image, boxes=BOX).masks[0, 0]).mean() < 5e-3, "but for half precision"
-
-
-def test_progress_of_an_encoding_rises_to_one(predictor):
-    told = []
-    predictor.prepare(reference_image(), told.append)
-    assert told == sorted(told)
-    assert (len(told) >= 2, told[-1]) == (True, 1.0)
+    assert (masks[0] != segmenter.predict(IMAGE, boxes=BOX).masks[0, 0]).mean() < 5e-3, "but for half precision"
 
 
 def test_all_models_run_on_one_thread_whoever_asks(predictor, segmenter):
     threads = set()
     segmenter.model.mask_decoder.register_forward_hook(lambda *_: threads.add(threading.current_thread()))
-    ask = threading.Thread(target=predictor, args=(reference_image(), BOX[None], NO_POINTS))
+    ask = threading.Thread(target=predictor, args=(IMAGE, BOX[None], NO_POINTS))
     ask.start()
     ask.join()
-    predictor(reference_image(), BOX[None], NO_POINTS)
+    predictor(IMAGE, BOX[None], NO_POINTS)
     assert len(threads) == 1
     assert not threads & {threading.current_thread(), ask}
 
