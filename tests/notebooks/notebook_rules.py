@@ -1,29 +1,41 @@
 """What every notebook of the series keeps to: each rule returns its complaints, an empty list if there are none."""
 
 import ast
-import base64
 import html
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
+import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
+from medsam_helpers.exercises.checking import exercises
+
 ROOT = Path(__file__).parents[2]
 SERIES = tuple(sorted(path.name for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")))
-SOLUTIONS = tuple(f"solutions/{name[:2]}_solutions.ipynb" for name in SERIES)
-TAGS = {"nbval-ignore-output", "raises-exception"}
+WRITTEN = [ROOT / "notebooks" / name for name in SERIES]
+SOLVED = [ROOT / "notebooks" / "solutions" / f"{name[:2]}_solutions.ipynb" for name in SERIES]
+IGNORED = "nbval-ignore-output"  # the one tag there may be: nbval runs the cell and does not compare its output
 MAX_CELL_LINES = 25
-MAX_PNG_BYTES = 1_200_000
+MAX_PICTURES = 1_600_000  # characters of base64: 1.2 MB
 
 Complaints = list[str]
 
 
+def read(path: Path) -> NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def markdown(notebook: NotebookNode) -> list[str]:
+    return [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
 
 
 def syntax(cell: NotebookNode) -> ast.Module:
@@ -38,7 +50,7 @@ def name_of(cell: NotebookNode) -> str:
 
 def texts(cell: NotebookNode, *, stderr: bool = False) -> Iterator[str]:
     """What a cell shows as text: streams and results; of a table in two forms, the HTML without its tags."""
-    for output in cell.outputs:
+    for output in cell.get("outputs", []):
         if output.output_type == "stream" and (stderr or output.name == "stdout"):
             yield output.text
         if output.output_type == "error" and stderr:
@@ -50,87 +62,76 @@ def texts(cell: NotebookNode, *, stderr: bool = False) -> Iterator[str]:
                 yield html.unescape(re.sub(r"(?s)<style.*?</style>|<[^>]*>", " ", data))
 
 
-def pictures(cell: NotebookNode) -> list[bytes]:
-    found = [output.get("data", {}).get("image/png") for output in cell.get("outputs", [])]
-    return [base64.b64decode(data) for data in found if data]
+def pictures(cell: NotebookNode) -> str:
+    """What a cell draws, in base64."""
+    return "".join(output.get("data", {}).get("image/png", "") for output in cell.get("outputs", []))
 
 
-def tags(cell: NotebookNode) -> set[str]:
-    return set(cell.metadata.get("tags", []))
-
-
-def executed(notebook: NotebookNode) -> Complaints:
+def executed(notebook: NotebookNode, path: Path) -> Complaints:
     """Run from top to bottom in a fresh kernel. nbval compares nothing where the count is missing."""
     counts = [cell.execution_count for cell in code_cells(notebook)]
-    return [f"execution counts are {counts}"] if counts != [*range(1, len(counts) + 1)] else []
+    return [f"execution counts are {counts}"] * (counts != [*range(1, len(counts) + 1)])
 
 
-def short_cells(notebook: NotebookNode) -> Complaints:
+def short_cells(notebook: NotebookNode, path: Path) -> Complaints:
     lengths = {name_of(cell): len(cell.source.strip().splitlines()) for cell in code_cells(notebook)}
     return [f"{name} has {length} lines" for name, length in lengths.items() if length > MAX_CELL_LINES]
 
 
-def only_known_tags(notebook: NotebookNode) -> Complaints:
-    """Nothing but the two tags steers nbval: no comment, and no tag that skips a cell."""
+def only_known_tags(notebook: NotebookNode, path: Path) -> Complaints:
+    """Nothing but the one tag steers nbval: no comment, and no tag that skips a cell."""
     return [
         f"{name_of(cell)}: {what}"
         for cell in notebook.cells
-        for what in [*(tags(cell) - TAGS), *re.findall(r"(?i)#\s*(?:nbval|pytest_validate)\w*", cell.source)]
+        for what in cell.metadata.get("tags", []) + re.findall(r"(?i)#\s*(?:nbval|pytest_validate)\w*", cell.source)
+        if what != IGNORED
     ]
 
 
-def ignored_cells_are_asserted(notebook: NotebookNode) -> Complaints:
-    """At most a third of the outputs go uncompared; beside each of them stands an assert."""
+def ignored_cells_are_asserted(notebook: NotebookNode, path: Path) -> Complaints:
+    """At most a third of the outputs go uncompared; each has an assert in its cell or the next."""
     cells = code_cells(notebook)
-    ignored = [i for i, cell in enumerate(cells) if "nbval-ignore-output" in tags(cell)]
-    unwatched = [i for i in ignored if not any(re.search(r"\bassert", cell.source) for cell in cells[i : i + 2])]
-    complaints = [f"{name_of(cells[i])}: its output is ignored and no assert in it or after it" for i in unwatched]
-    if 3 * len(ignored) > len(cells):
-        complaints.append(f"the output of {len(ignored)} cells out of {len(cells)} is ignored")
-    return complaints
+    ignored = [i for i, cell in enumerate(cells) if IGNORED in cell.metadata.get("tags", [])]
+    unwatched = [cells[i] for i in ignored if not re.search(r"\bassert", "".join(c.source for c in cells[i : i + 2]))]
+    complaints = [f"{name_of(cell)}: its output is ignored and no assert in it or after it" for cell in unwatched]
+    return complaints + [f"{len(ignored)} of {len(cells)} outputs are ignored"] * (3 * len(ignored) > len(cells))
 
 
-def clean_outputs(notebook: NotebookNode) -> Complaints:
-    """No errors but those announced, no warnings, no walls of log lines, no widget state."""
-    complaints = ["widget state is stored"] if "widgets" in notebook.metadata else []
+def clean_outputs(notebook: NotebookNode, path: Path) -> Complaints:
+    """No errors, no warnings, no walls of log lines, no widget state."""
+    complaints = ["widget state is stored"] * ("widgets" in notebook.metadata)
     for cell in code_cells(notebook):
-        errors = [output.ename for output in cell.outputs if output.output_type == "error"]
-        if errors and "raises-exception" not in tags(cell):
-            complaints.append(f"{name_of(cell)}: {errors[0]}")
         for output in cell.outputs:
-            if output.get("name") == "stderr" and (output.text.count("\n") > 5 or "Warning" in output.text):
-                complaints.append(f"{name_of(cell)}: writes to stderr: {output.text[:60]!r}")
-            if output.get("name") == "stdout" and len(output.text.splitlines()) > 40:
-                complaints.append(f"{name_of(cell)}: prints {len(output.text.splitlines())} lines")
+            text, stream = output.get("text", ""), output.get("name")
+            most = {"stderr": 5, "stdout": 40}.get(stream, 0)
+            if output.output_type == "error" or (stream == "stderr" and "Warning" in text) or text.count("\n") > most:
+                complaints.append(f"{name_of(cell)}: {output.get('ename') or stream}, {text[:60]!r}")
     return complaints
 
 
-MACHINE = re.compile(
-    r"(?<!\w)/(?:home|Users|root|work|farm|tmp|mnt|opt|private|var)/[\w.-]+|[A-Z]:\\\w+|\b0x[0-9a-f]{6,}"
-)
+MACHINE = r"(?<!\w)/(?:home|Users|root|work|farm|tmp|mnt|opt|private|var)/[\w.-]+|[A-Z]:\\\w+|\b0x[0-9a-f]{6,}"
 
 
-def no_machine_in_it(notebook: NotebookNode) -> Complaints:
+def no_machine_in_it(notebook: NotebookNode, path: Path) -> Complaints:
     """No path of somebody's disk and no address in memory."""
     return [
         f"{name_of(cell)}: {hit}"
         for cell in notebook.cells
-        for text in [cell.source, *(texts(cell, stderr=True) if cell.cell_type == "code" else [])]
-        for hit in MACHINE.findall(text)
+        for text in [cell.source, *texts(cell, stderr=True)]
+        for hit in re.findall(MACHINE, text)
     ]
 
 
-def figures_print_their_number(notebook: NotebookNode) -> Complaints:
+def figures_print_their_number(notebook: NotebookNode, path: Path) -> Complaints:
     """nbval does not compare pictures, so a cell that draws says its key number; all together stay small."""
     drawing = [cell for cell in code_cells(notebook) if pictures(cell)]
     silent = [cell for cell in drawing if not any(re.search(r"\d", text) for text in texts(cell))]
     complaints = [f"{name_of(cell)}: draws and prints no number" for cell in silent]
-    size = sum(len(picture) for cell in drawing for picture in pictures(cell))
-    return complaints + ([f"pictures of {size:,} bytes"] if size > MAX_PNG_BYTES else [])
+    size = sum(len(pictures(cell)) for cell in drawing)
+    return complaints + [f"pictures of {size:,} characters"] * (size > MAX_PICTURES)
 
 
-NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?"
-PROSE_NUMBER = re.compile(r"(?<![\w.])(?<!\d,)" + NUMBER)  # not the 16 of fp16
+NUMBER = r"\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 NO_RESULT = re.compile(
     r"""(?smx)
     ^```.*?^```                                     # blocks of code
@@ -147,133 +148,109 @@ NO_RESULT = re.compile(
 )
 
 
-def numbers_are_printed(notebook: NotebookNode) -> Complaints:
+def numbers_are_printed(notebook: NotebookNode, path: Path) -> Complaints:
     """A decimal, or a number above 12, in the prose is the output of a cell, to the digit (0.9 is 0.90).
 
     Not looked at: what `NO_RESULT` lists, and the references.
     """
-    printed = {value for cell in code_cells(notebook) for text in texts(cell) for value in _output_values(text)}
-    prose = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    prose = re.sub(r"(?ms)^## References$.*?(?=^## |\Z)", "", prose)
-    found = [hit.group() for hit in PROSE_NUMBER.finditer(NO_RESULT.sub(" ", prose))]
-    claims = [text for text in found if "." in text or not _value(text).is_integer() or _value(text) > 12]
-    return [f"{text} is printed by no cell" for text in claims if _value(text) not in printed]
+    shown = " ".join(text for cell in code_cells(notebook) for text in texts(cell))
+    printed = {float(number) for number in re.findall(NUMBER, f"{shown} {_without_commas(shown)}")}
+    prose = re.sub(r"(?ms)^## References$.*?(?=^## |\Z)", "", "\n\n".join(markdown(notebook)))
+    stated = re.findall(r"(?<![\w.])" + NUMBER, _without_commas(NO_RESULT.sub(" ", prose)))  # not the 16 of fp16
+    results = [number for number in stated if float(number) > 12 or not number.isdigit()]
+    return [f"{number} is printed by no cell" for number in results if float(number) not in printed]
 
 
-def _output_values(text: str) -> set[float]:
-    found = {hit.group() for hit in re.finditer(NUMBER, text)}
-    return {_value(part) for number in found for part in (number, *number.split(","))}
+def _without_commas(text: str) -> str:
+    """1,090,486 as 1090486."""
+    return re.sub(r"(?<=\d),(?=\d{3})", "", text)
 
 
-def _value(number: str) -> float:
-    return float(number.replace(",", ""))
-
-
-DEFINES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-
-
-def definitions(notebook: NotebookNode) -> list[str]:
-    """Functions and classes that the notebook defines, in order."""
-    return [node.name for cell in code_cells(notebook) for node in syntax(cell).body if isinstance(node, DEFINES)]
+def _defines(trees: Iterable[ast.Module]) -> list[str]:
+    """Functions and classes, in order."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return [node.name for tree in trees for node in tree.body if isinstance(node, kinds)]
 
 
 @cache
-def package_definitions(package: Path) -> dict[str, str]:
-    """{function or class: the module of the package that defines it}."""
-    files = [(file, ast.parse(file.read_text(encoding="utf-8"))) for file in package.rglob("*.py")]
-    return {node.name: file.name for file, tree in files for node in tree.body if isinstance(node, DEFINES)}
+def _defined_in(path: Path) -> list[str]:
+    return _defines(map(syntax, code_cells(read(path))) if path.suffix == ".ipynb" else [ast.parse(path.read_bytes())])
 
 
-def defined_once(notebook: NotebookNode, elsewhere: dict[str, str]) -> Complaints:
-    """What is used twice lives in the package; so no name is defined in two places."""
-    own = definitions(notebook)
+def defined_once(notebook: NotebookNode, path: Path) -> Complaints:
+    """What is used twice lives in the package; a notebook and its own solutions may share the names of exercises."""
+    others = [other for other in WRITTEN + SOLVED if other.name[:2] != path.name[:2]]
+    others += (ROOT / "medsam_helpers").rglob("*.py")
+    elsewhere = {name: other.name for other in others for name in _defined_in(other)}
+    own = Counter(_defines(map(syntax, code_cells(notebook))))
     complaints = [f"{name} is defined in {elsewhere[name]} too" for name in own if name in elsewhere]
-    return complaints + [f"{name} is defined twice" for name in sorted({n for n in own if own.count(n) > 1})]
+    return complaints + [f"{name} is defined twice" for name, times in own.items() if times > 1]
 
 
-LINK = re.compile(r"\]\(([^)\s]+)\)|(?:href|src)=\"([^\"]+)\"")
-
-
-def links_resolve(notebook: NotebookNode, folder: Path) -> Complaints:
+def links_resolve(notebook: NotebookNode, path: Path) -> Complaints:
     """A link inside the project leads to a file that is there, seen from the notebook's folder."""
-    targets = [a or b for cell in notebook.cells if cell.cell_type == "markdown" for a, b in LINK.findall(cell.source)]
-    inside = [t.partition("#")[0] for t in targets if not re.match(r"https?://|mailto:|attachment:|data:|#", t)]
-    return [f"{t} leads nowhere" for t in inside if not (folder / t).exists()]
+    link = r"(?:\]\(|(?:href|src)=\")(?!https?://|mailto:|#)([^)\s\"#]+)"
+    targets = [target for source in markdown(notebook) for target in re.findall(link, source)]
+    return [f"{target} leads nowhere" for target in targets if not (path.parent / target).exists()]
 
 
 TEMPLATE = {
     "title": r"\A# \d\d \S",
-    "box": r"(?m)^> ",
-    "objectives": r"(?m)^## Objectives$",
-    "end result in one picture": None,
-    "set-up cell": None,
-    "first round": r"(?m)^## 1\. ",
-    "exercises": r"(?m)^## Exercises$",
-    "what you learned": r"(?m)^## What you learned$",
-    "quiz": r"(?m)^## Quiz$",
-    "references": r"(?m)^## References$",
+    "box": r"^> ",
+    "objectives": r"^## Objectives$",
+    "end result in one picture": r"^<picture>$|!\[",
+    "set-up cell": r"^<set-up>$",
+    "first round": r"^## 1\. ",
+    "exercises": r"^## Exercises$",
+    "what you learned": r"^## What you learned$",
+    "quiz": r"^## Quiz$",
+    "references": r"^## References$",
 }
 
 
-def template_order(notebook: NotebookNode) -> Complaints:
-    """The parts of a notebook, all of them and in this order."""
-    places: dict[str, tuple[int, int]] = {}
-    for i, cell in enumerate(notebook.cells):
-        if cell.cell_type == "markdown":
-            for part, pattern in TEMPLATE.items():
-                if pattern and (hit := re.search(pattern, cell.source)):
-                    places.setdefault(part, (i, hit.start()))
-        if pictures(cell) or (cell.cell_type == "markdown" and "![" in cell.source):
-            places.setdefault("end result in one picture", (i, 0))
-        if cell.cell_type == "code" and "config_from_environment(" in cell.source:
-            places.setdefault("set-up cell", (i, 0))
-    complaints = [f"no {part}" for part in TEMPLATE if part not in places]
-    ordered = [part for part in TEMPLATE if part in places]
-    complaints += [f"{b} before {a}" for a, b in pairwise(ordered) if places[a] >= places[b]]
-    return complaints
-
-
-def parts_are_whole(notebook: NotebookNode, name: str) -> Complaints:
-    """Neighbours linked at both ends, 3 to 5 rounds, a pitfall, as many lessons as objectives, three quiz questions."""
-    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    text = "\n\n".join(prose)
-    place = SERIES.index(name)
-    complaints = [] if prose[0].startswith(f"# {name[:2]} ") else [f"the title does not begin with {name[:2]}"]
-    neighbours = SERIES[max(place - 1, 0) : place] + SERIES[place + 1 : place + 2]
-    complaints += [f"no link to {n} at the top" for n in neighbours if f"]({n}" not in prose[0]]
-    complaints += [f"no link to {n} at the end" for n in SERIES[place + 1 : place + 2] if f"]({n}" not in prose[-1]]
-    rounds = [int(n) for n in re.findall(r"(?m)^## (\d+)\. ", text)]
-    if rounds != list(range(1, len(rounds) + 1)) or not 3 <= len(rounds) <= 5:
-        complaints.append(f"rounds are numbered {rounds}: three to five, from 1")
-    if "> **Pitfall" not in text.partition("## 1. ")[2].partition("## Exercises")[0]:
-        complaints.append("no pitfall box between the first round and the exercises")
-    box = "\n".join(line for line in text.partition("## Objectives")[0].splitlines() if line.startswith(">"))
-    if not all(word in box for word in ("CPU", "GPU", "clinical use")):
-        complaints.append("the box lacks the minutes on CPU, those on GPU, or 'not for clinical use'")
-    aims, lessons = _items(text, "Objectives"), _items(text, "What you learned")
-    if not 3 <= aims <= 5 or aims != lessons:
-        complaints.append(f"{aims} objectives and {lessons} lessons: three to five, one to one")
-    if (folded := text.partition("## Quiz")[2].count("<details>")) != 3:
-        complaints.append(f"{folded} folded answers in the quiz, not three")
+def template(notebook: NotebookNode, path: Path) -> Complaints:
+    """All parts of a notebook, whole and in order."""
     setups = [cell for cell in code_cells(notebook) if "config_from_environment(" in cell.source]
-    if [len("".join(texts(cell)).strip().splitlines()) for cell in setups] != [1]:
-        complaints.append("not one set-up cell that prints one line")
+    marks = ["<set-up>" * (cell in setups) or "<picture>" * bool(pictures(cell)) for cell in notebook.cells]
+    cells = zip(notebook.cells, marks, strict=True)
+    text = "\n\n".join(cell.source if cell.cell_type == "markdown" else mark for cell, mark in cells)
+    places = {part: hit.start() for part, form in TEMPLATE.items() if (hit := re.search(form, text, re.MULTILINE))}
+    complaints = [f"no {part}" for part in TEMPLATE if part not in places]
+    complaints += [f"{b} before {a}" for a, b in pairwise(places) if places[a] >= places[b]]
+
+    place, (first, *_, last) = SERIES.index(path.name), markdown(notebook)
+    following = SERIES[place + 1 : place + 2]
+    neighbours = SERIES[max(place - 1, 0) : place] + following
+    sections = dict(re.findall(r"(?ms)^## (.+?)$(.*?)(?=^## |\Z)", text))
+    rounds = [heading for heading in sections if heading[0].isdigit()]
+    aims = re.findall(r"(?m)^- \*\*[A-Z]\w+\*\*", sections.get("Objectives", ""))
+    lessons = re.findall(r"(?m)^- ", sections.get("What you learned", ""))
+    kept = {
+        "its number in the title": first.startswith(f"# {path.name[:2]} "),
+        "links to the neighbours at the top": all(f"]({name}" in first for name in neighbours),
+        "link to the next at the end": all(f"]({name}" in last for name in following),
+        "CPU and GPU minutes, 'not for clinical use' in the box": re.search(r"(?s)> .*CPU.*GPU.*clinical use", first),
+        "three to five rounds": 3 <= len(rounds) <= 5,
+        "rounds numbered from 1": [heading.partition(".")[0] for heading in rounds] == list("12345"[: len(rounds)]),
+        "pitfall box in a round": any("> **Pitfall" in sections[heading] for heading in rounds),
+        "three to five objectives that begin with a verb": 3 <= len(aims) <= 5,
+        "as many lessons as objectives": len(lessons) == len(aims),
+        "three folded answers in the quiz": sections.get("Quiz", "").count("<details>") == 3,
+        "one set-up cell, one line printed": [len("".join(texts(c)).splitlines()) for c in setups] == [1],
+    }
+    return complaints + [f"not kept: {part}" for part, holds in kept.items() if not holds]
+
+
+def exercises_say(notebook: NotebookNode, path: Path) -> Complaints:
+    """Two or three exercises, each checked: left to the reader in the notebook, correct in its solutions."""
+    shown = "\n".join(text for cell in code_cells(notebook) for text in texts(cell))
+    said = dict(re.findall(r"(?m)^(\d\d\.\d): (.*)$", shown))
+    known, verdict = set(exercises(path.name[:2])), "correct" if path in SOLVED else "not attempted yet"
+    complaints = [f"{number}: {told}" for number, told in said.items() if told != verdict]
+    if said.keys() != known or not 2 <= len(known) <= 3:
+        complaints.append(f"checks {sorted(said)}; the checkers there are for {sorted(known)}, and two or three it is")
     return complaints
 
 
-def _items(text: str, heading: str) -> int:
-    section = re.search(rf"(?ms)^## {heading}$(.*?)(?=^## |\Z)", text)
-    return len(re.findall(r"(?m)^(?:[-*]|\d\.) ", section[1])) if section else 0
-
-
-_VERDICT = re.compile(r"(?m)^(\d\d\.\d): (.*)$")
-
-
-def exercises_say(notebook: NotebookNode, number: str, verdict: str, known: set[str]) -> Complaints:
-    """Each exercise of the notebook is checked, and its checker says the verdict."""
-    said = {n: v for cell in code_cells(notebook) for text in texts(cell) for n, v in _VERDICT.findall(text)}
-    wanted = {exercise for exercise in known if exercise.startswith(f"{number}.")}
-    complaints = [] if 2 <= len(wanted) <= 3 else [f"{len(wanted)} exercises, not two or three"]
-    if said.keys() != wanted:
-        complaints.append(f"checks {sorted(said)}; the checkers there are for {sorted(wanted)}")
-    return complaints + [f"{n}: {v}" for n, v in said.items() if v != verdict]
+RULES = [executed, short_cells, only_known_tags, ignored_cells_are_asserted, clean_outputs, no_machine_in_it]
+RULES += [figures_print_their_number, numbers_are_printed, defined_once, links_resolve, exercises_say]
