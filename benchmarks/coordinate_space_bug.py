@@ -39,7 +39,7 @@ def stretch(mask: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(mask).resize((hw[1], hw[0]), Image.Resampling.NEAREST))
 
 
-def frame_bug(case: Case) -> dict[str, str | int | float]:
+def perfect_mask(case: Case) -> dict[str, str | int | float]:
     """One row: the perfect mask's Dice by each way."""
     transform = ImageTransform(case.size_hw)
     target = transform.mask_to_target(case.mask)
@@ -65,10 +65,10 @@ def main() -> None:
     start = time.perf_counter()
     try:
         cases = load_data(options.data, train_limit=0, dev_limit=0, val_limit=options.limit).val
-        table = pd.DataFrame([frame_bug(case) for case in tqdm(cases, unit="case")]).sort_values("case")
+        table = pd.DataFrame([perfect_mask(case) for case in tqdm(cases, unit="case")]).sort_values("case")
         digest = cases.digest
     except MedsamError as error:
-        sys.exit(f"frame_bug: {error}")
+        sys.exit(f"coordinate_space_bug: {error}")
     with atomic_write(options.output / "metrics.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
     means = {f"{way}_mean": round(table[way].mean(), 4) for way in WAYS}

@@ -5,7 +5,7 @@ measured, the total for 30 epochs follows from them, and both are printed. What 
 
 - `ratio_caching`: caching alone. Both sides compute in fp32, with the same encoder and decoder, and leave the memory
   allocator as it is, as the public notebooks do. Reading and writing embeddings counts.
-- `ratio_all`: the cached side also keeps freed memory (`memory.py`), and computes in bf16 where that is faster.
+- `ratio_all`: the cached side also keeps freed memory (`keep_freed_memory`), and computes in bf16 where that is faster.
 
 The re-encoding side is given the faster of the encodings with and without gradient tracking, a whole batch at once,
 our fused encoder and quick decoder, and no cost for its data loading: both ratios are lower bounds.

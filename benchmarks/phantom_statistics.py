@@ -35,14 +35,14 @@ def real_cases(folder: Path, count: int, seed: int) -> Iterator[Case]:
         yield index.load(stem)
 
 
-def measure(case: Case, has_black_frame: bool) -> dict[str, float]:
+def measure(case: Case, has_black_border: bool) -> dict[str, float]:
     """The figures of one case."""
     size = [round(side * LONG_SIDE / max(case.size_hw)) for side in reversed(case.size_hw)]
     rgb = np.asarray(Image.fromarray(case.image).resize(size, Image.Resampling.LANCZOS), np.float32)
     mask = Image.fromarray(case.mask).convert("L")
     lesion = np.asarray(mask.resize(size, Image.Resampling.BILINEAR)) > 127
     seen = np.ones(lesion.shape, bool)
-    if has_black_frame:
+    if has_black_border:
         seen = ndimage.binary_erosion(ndimage.binary_opening(rgb.max(axis=2) > BLACK, iterations=2), iterations=3)
 
     distance = ndimage.distance_transform_edt(lesion) - ndimage.distance_transform_edt(~lesion)
@@ -84,9 +84,9 @@ def measure(case: Case, has_black_frame: bool) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items()}
 
 
-def summary(cases: Iterator[Case], has_black_frame: bool) -> dict[str, list[float]]:
+def summary(cases: Iterator[Case], has_black_border: bool) -> dict[str, list[float]]:
     """Quartiles and mean of every figure; a lesion that fills the view has no ring, so no contrast, and counts not."""
-    rows = [measure(case, has_black_frame) for case in cases]
+    rows = [measure(case, has_black_border) for case in cases]
     table = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return {
         name: [float(f"{value:.3g}") for value in (*np.nanpercentile(column, (25, 50, 75)), np.nanmean(column))]
@@ -102,10 +102,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    has_black_frame = args.kind == "endoscopy"
-    real = summary(real_cases(args.real, args.count, args.seed), has_black_frame)
+    has_black_border = args.kind == "endoscopy"
+    real = summary(real_cases(args.real, args.count, args.seed), has_black_border)
     phantoms = phantom_dataset(args.kind, args.count, 0, 0, args.seed).train
-    phantom = summary(iter(phantoms), has_black_frame)
+    phantom = summary(iter(phantoms), has_black_border)
     print(json.dumps({name: {"real": real[name], "phantom": phantom[name]} for name in real}))
 
 

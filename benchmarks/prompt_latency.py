@@ -63,9 +63,9 @@ def enlarged_phantoms(folder: Path, count: int, side: int = 1024) -> list[tuple[
     boxes = []
     (folder / "images").mkdir()
     for case in load_data("phantom", train_limit=0, dev_limit=0, val_limit=count).val:
-        frame = ImageTransform(case.size_hw, model_size=side)
-        Image.fromarray(frame.image_to_model(case.image)).save(folder / "images" / f"{case.name}.png")
-        boxes.append(tuple(frame.to_model(mask_to_boxes(case.mask)[0]).tolist()))
+        transform = ImageTransform(case.size_hw, model_size=side)
+        Image.fromarray(transform.image_to_model(case.image)).save(folder / "images" / f"{case.name}.png")
+        boxes.append(tuple(transform.to_model(mask_to_boxes(case.mask)[0]).tolist()))
     return boxes
 
 
@@ -124,18 +124,18 @@ def main() -> None:
 def drag(page, box: tuple[int, int, int, int] | None) -> None:
     """Draw the box; or move the one that is there by a little."""
     canvas = page.locator(".box-prompt-canvas").first
-    frame = canvas.bounding_box()
+    place = canvas.bounding_box()
     words = canvas.get_attribute("aria-label").split(", ")[1].split()
-    scale = frame["width"] / int(words[0])
+    scale = place["width"] / int(words[0])
     if box is None:
         ((x0, y0, x1, y1),) = json.loads(page.locator(".box-prompt").get_attribute("data-boxes"))
         start = (x0 + x1) / 2, (y0 + y1) / 2
         end = start[0] + (12 if x0 < 20 else -12), start[1]
     else:
         start, end = box[:2], box[2:]
-    page.mouse.move(frame["x"] + start[0] * scale, frame["y"] + start[1] * scale)
+    page.mouse.move(place["x"] + start[0] * scale, place["y"] + start[1] * scale)
     page.mouse.down()
-    page.mouse.move(frame["x"] + end[0] * scale, frame["y"] + end[1] * scale, steps=5)
+    page.mouse.move(place["x"] + end[0] * scale, place["y"] + end[1] * scale, steps=5)
     page.mouse.up()
 
 

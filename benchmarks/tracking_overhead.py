@@ -1,7 +1,7 @@
 """What tracking costs: seconds of a fine-tuning run with MLflow over those without, the rest being equal.
 
 The server runs beside it, on the same processors. Runs with and without take turns, in the order A B B A, so that a
-machine that slows down slows both. Prints one JSON line; `overhead` is the claim: below 0.03.
+machine that slows down slows both. Prints one JSON line; `overhead` should stay below 0.03.
 """
 
 # make bench: --pairs 2

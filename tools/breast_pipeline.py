@@ -95,7 +95,9 @@ def main() -> None:
         seconds_sweep = time.perf_counter() - began
         recipe = best_recipe(study)
         config = RunConfig(model=args.model, data=data, epochs=args.epochs)
-        recipe = recipe.but(name="sweep-winner", source="24 trials on dev", epochs=args.epochs, precision="fp32")
+        recipe = recipe.but(
+            name="sweep-winner", source=f"{len(study.trials)} trials on dev", epochs=args.epochs, precision="fp32"
+        )
         tracked = train_tracked(config, output / "winner", recipe=recipe, uri=server.uri, pictures=False)
         client = MlflowClient(server.uri)
         version = register(client, "medsam-breast", tracked.run_id, output / "winner")
