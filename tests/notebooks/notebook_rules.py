@@ -53,8 +53,6 @@ def texts(cell: NotebookNode, *, stderr: bool = False) -> Iterator[str]:
     for output in cell.get("outputs", []):
         if output.output_type == "stream" and (stderr or output.name == "stdout"):
             yield output.text
-        if output.output_type == "error" and stderr:
-            yield "\n".join(output.traceback)
         for kind, data in output.get("data", {}).items():
             if kind == "text/plain" and not re.match(r"<\w*(Figure|Axes|Styler)\b", data):
                 yield data

@@ -85,12 +85,11 @@ def test_strict_nbval_fails_on_a_doctored_output(tmp_path):
     """With this project's conftest and settings: two right outputs, then the same two with one digit changed."""
     cells = []
     for digits in ("0.67", "0.68"):
-        cells += [
-            new_code_cell("print(f'Dice {2 / 3:.2f}')", outputs=[printed(f"Dice {digits}\n")]),
-            new_code_cell("round(2 / 3, 2)", outputs=[new_output("execute_result", {"text/plain": digits})]),
-        ]
-    for count, one in enumerate(cells, 1):
-        one.execution_count = count
+        value = new_output("execute_result", {"text/plain": digits})
+        cells.append(
+            new_code_cell("print(f'Dice {2 / 3:.2f}')", outputs=[printed(f"Dice {digits}\n")], execution_count=1)
+        )
+        cells.append(new_code_cell("round(2 / 3, 2)", outputs=[value], execution_count=2))
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path / "small.ipynb")
     settings = ["-p", "conftest", "-p", "no:cacheprovider", "-c", "pyproject.toml", "-v", "--nbval"]

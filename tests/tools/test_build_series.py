@@ -38,54 +38,52 @@ SERIES = {
 
 
 @pytest.fixture(scope="module")
-def series(tmp_path_factory):
-    """The folder of a tiny series, before it was run: three notebooks, the second of which fails."""
+def built(tmp_path_factory):
+    """A folder with three notebooks, the second of which fails; what the script printed there; the pages by name."""
     folder = tmp_path_factory.mktemp("series")
     for part in ("notebooks/solutions", "mine/images", "mine/masks"):
         (folder / part).mkdir(parents=True)
     for name, cells in SERIES.items():
         nbformat.write(new_notebook(cells=cells), folder / "notebooks" / f"{name}.ipynb")
     (folder / "notebooks" / "notes.txt").write_text("hello")
-    return folder
+    stored = {path: path.read_bytes() for path in folder.rglob("*.*")}
 
-
-@pytest.fixture(scope="module")
-def built(series):
-    """What the script printed, and the pages by name; the notebooks themselves are left as they were."""
-    stored = {path: path.read_bytes() for path in (series / "notebooks").rglob("*.*")}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MEDSAM_")}
     command = [sys.executable, ROOT / "tools" / "build_series.py", "--notebooks", "notebooks", "--output", "pages"]
-    options = {"cwd": series, "env": environment | {"MPLBACKEND": "Agg"}, "capture_output": True, "text": True}
+    options = {"cwd": folder, "env": environment | {"MPLBACKEND": "Agg"}, "capture_output": True, "text": True}
     done = subprocess.run([*command, "--data", "mine", "--model", "lite-medsam"], **options, check=False)
-    assert {path: path.read_bytes() for path in (series / "notebooks").rglob("*.*")} == stored
-    pages = series / "pages"
-    return done, {page.relative_to(pages).as_posix(): page.read_text() for page in pages.rglob("*.html")}
+    assert {path: path.read_bytes() for path in stored} == stored, "the notebooks are left as they were"
+    pages = {page.relative_to(folder / "pages").as_posix(): page.read_text() for page in folder.rglob("*.html")}
+    return folder, done, pages
 
 
 def links(page):
     return dict(re.findall(r'<a\b[^>]*?href="([^"]*)"[^>]*>([^<]*)', page))
 
 
-def test_cells_run_anew_in_the_notebooks_folder_on_the_data_and_model_asked_for(built, series):
-    page, solved = built[1]["00_begin.html"], built[1]["solutions/00_solutions.html"]
-    assert f"hello {(series / 'mine').resolve()} lite-medsam" in page
+def test_cells_run_anew_in_the_notebooks_folder_on_the_data_and_model_asked_for(built):
+    folder, _, pages = built
+    page = pages["00_begin.html"]
+    assert f"hello {(folder / 'mine').resolve()} lite-medsam" in page
     assert not re.search("as it is stored|a stored bar|a living bar:", page)
     assert 'src="data:image/png;base64,' in page, "MPLBACKEND=Agg would have kept the picture out"
-    assert re.search(r"name .*unseen.* is not defined", built[1]["01_fail.html"]), "each kernel is fresh"
-    assert "as it is stored" in solved, "solutions are not run"
+    assert re.search(r"name .*unseen.* is not defined", pages["01_fail.html"]), "each kernel is fresh"
+    assert "as it is stored" in pages["solutions/00_solutions.html"], "solutions are not run"
 
 
-def test_links_between_the_pages_work(built, series):
-    assert links(built[1]["00_begin.html"]).keys() >= {"#there", "01_fail.html#a-place", "https://example.org/a.ipynb"}
-    for name, page in built[1].items():
-        folder = (series / "pages" / name).parent
+def test_links_between_the_pages_work(built):
+    folder, _, pages = built
+    assert links(pages["00_begin.html"]).keys() >= {"#there", "01_fail.html#a-place", "https://example.org/a.ipynb"}
+    for name, page in pages.items():
         inside = [link for link in links(page) if not re.match("https?:|#", link)]
-        lost = [link for link in inside if not (folder / link.partition("#")[0]).exists()]
+        lost = [
+            link for link in inside if not (folder / "pages" / name).parent.joinpath(link.partition("#")[0]).exists()
+        ]
         assert lost == (["09_later.ipynb"] if name == "00_begin.html" else [])
 
 
 def test_a_failing_cell_is_told_in_one_line_and_the_others_go_on(built):
-    done, pages = built
+    _, done, pages = built
     assert done.returncode == 1
     assert done.stderr == "build_series: 01_fail.ipynb, cell [2] '# the second cell': ValueError: no such thing\n"
     assert "no such thing" in pages["01_fail.html"]
@@ -94,7 +92,7 @@ def test_a_failing_cell_is_told_in_one_line_and_the_others_go_on(built):
 
 
 def test_the_front_page_stands_alone_and_says_what_happened(built):
-    page = built[1]["index.html"]
+    page = built[2]["index.html"]
     assert not re.search(r"<link|<script|(src|href)=\"(https?:|//)|url\(", page), "loads something"
     titles = {"00_begin.html": "Begin &amp; go", "01_fail.html": "Fail", "02_end.html": "End"}
     assert links(page).items() >= (titles | {"solutions/00_solutions.html": "solutions"}).items()
@@ -106,10 +104,9 @@ def test_the_front_page_stands_alone_and_says_what_happened(built):
 
 @pytest.mark.parametrize(
     ("option", "value", "why"),
-    [("--data", "kvsir", "no data source 'kvsir'"), ("--notebooks", "mine", "mine holds no notebook")],
+    [("--data", "kvsir", "no data source 'kvsir'"), ("--notebooks", "tests", "tests holds no notebook")],
 )
-def test_a_slip_is_told_before_anything_runs(series, option, value, why, monkeypatch, capsys):
-    monkeypatch.chdir(series)
+def test_a_slip_is_told_before_anything_runs(option, value, why, capsys):
     assert main([option, value]) == 2
     told = capsys.readouterr()
     assert why in told.err
