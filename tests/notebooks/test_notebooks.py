@@ -6,7 +6,10 @@ import sys
 
 import nbformat
 import notebook_rules as rules
+import pandas as pd
 import pytest
+import yaml
+from IPython.core.inputtransformer2 import TransformerManager
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 
@@ -85,11 +88,11 @@ def test_strict_nbval_fails_on_a_doctored_output(tmp_path):
     """With this project's conftest and settings: two right outputs, then the same two with one digit changed."""
     cells = []
     for digits in ("0.67", "0.68"):
-        value = new_output("execute_result", {"text/plain": digits})
-        cells.append(
-            new_code_cell("print(f'Dice {2 / 3:.2f}')", outputs=[printed(f"Dice {digits}\n")], execution_count=1)
-        )
-        cells.append(new_code_cell("round(2 / 3, 2)", outputs=[value], execution_count=2))
+        shown = printed(f"Dice {digits}\n"), new_output("execute_result", {"text/plain": digits})
+        sources = "print(f'Dice {2 / 3:.2f}')", "round(2 / 3, 2)"
+        cells += [new_code_cell(source, outputs=[out]) for source, out in zip(sources, shown, strict=True)]
+    for count, cell in enumerate(cells, 1):
+        cell.execution_count = count
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path / "small.ipynb")
     settings = ["-p", "conftest", "-p", "no:cacheprovider", "-c", "pyproject.toml", "-v", "--nbval"]
@@ -97,3 +100,42 @@ def test_strict_nbval_fails_on_a_doctored_output(tmp_path):
     result = subprocess.run(command, cwd=rules.ROOT, capture_output=True, text=True, check=False)
     verdicts = re.findall(r"::Cell \d (PASSED|FAILED)", result.stdout)
     assert verdicts == ["PASSED", "PASSED", "FAILED", "FAILED"], result.stdout
+
+
+# What others published, as the notebooks show it.
+PUBLISHED = rules.ROOT / "notebooks" / "results" / "published"
+
+
+@pytest.mark.parametrize("path", sorted(PUBLISHED.glob("medsam_*.csv")), ids=lambda path: path.stem)
+def test_every_row_names_its_source(path):
+    sources = pd.read_csv(path, dtype=str)["source"]
+    assert len(sources) > 0
+    assert sources.str.contains(r"doi:10\.|arXiv:\d{4}\.\d{5}|model card").all()
+
+
+def test_derived_scores_are_the_stated_one_less_the_stated_difference():
+    table = pd.read_csv(PUBLISHED / "medsam_dice.csv")
+    assert table["derived"].any()
+    for row in table[table["derived"]].itertuples():
+        (stated,) = table[(table["task"] == row.task) & ~table["derived"]]["dice"]
+        assert row.dice == pytest.approx(stated - float(re.search(r"(\d+\.\d) below", row.source)[1]))
+
+
+# The first cell of notebook 00, for hosted notebooks.
+CELL = rules.code_cells(rules.read(rules.WRITTEN[0]))[0].source
+ADDRESS = CELL.partition('REPOSITORY = "')[2].partition('"')[0]
+
+
+def test_a_hosted_notebook_without_an_address_asks_for_one(monkeypatch):
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    absent = CELL.replace('find_spec("medsam_helpers")', 'find_spec("not_installed")')
+    plain = TransformerManager().transform_cell(absent)  # a magic or shell line would be an error here
+    with pytest.raises(AssertionError, match="repository's address"):
+        exec(plain.replace(ADDRESS, "https://github.com/OWNER/NAME"), {})
+    with pytest.raises(NameError, match="get_ipython"):  # the shell is called once there is an address
+        exec(plain.replace(ADDRESS, "https://example.org/a/b"), {})
+
+
+def test_the_cell_has_the_address_that_the_citation_has():
+    known = yaml.safe_load((rules.ROOT / "CITATION.cff").read_text()).get("repository-code")
+    assert (known or "https://github.com/OWNER/NAME") == ADDRESS
