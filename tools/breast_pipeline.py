@@ -44,7 +44,8 @@ def draw_split(dataset: Dataset, seed: int = 0) -> dict[str, str]:
     for first, second, _ in near_duplicates(np.array([thumbnail(case.image) for case in cases])):
         low, high = sorted((group[first], group[second]))
         group = [low if member == high else member for member in group]
-    rng, split = np.random.default_rng(seed), {}
+    rng = np.random.default_rng(seed)
+    split: dict[str, str] = {}
     for kind in ("benign", "malignant"):
         members = [index for index, case in enumerate(cases) if case.name.startswith(kind)]
         order = [g for g in rng.permutation(members) if group[g] == g]

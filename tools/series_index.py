@@ -62,7 +62,7 @@ def minutes(seconds: float) -> str:
 def index_page(entries: Sequence[Entry], what: str) -> str:
     """The page, for notebooks that ran, failed or wait still; `what` says on which model and data."""
     done = [entry for entry in entries if entry.seconds is not None]
-    total = minutes(sum(entry.seconds for entry in done))
+    total = minutes(sum(entry.seconds or 0 for entry in done))
     return PAGE.format(
         what=html.escape(what),
         day=date.today().isoformat(),
@@ -84,7 +84,7 @@ def _row(entry: Entry) -> str:
         promise=entry.promise,
         kind="ran" if ran else "failed" if built else "waiting",
         status=html.escape(entry.status),
-        time=minutes(entry.seconds) if built else "",
+        time=minutes(entry.seconds) if entry.seconds is not None else "",
         solution=solution,
     )
 
