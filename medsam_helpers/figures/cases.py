@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.patheffects as effects
 import numpy as np
@@ -13,8 +13,10 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from medsam_helpers.data.case import Case
 from medsam_helpers.evaluation.metrics import dice
+
+if TYPE_CHECKING:
+    from medsam_helpers.data.case import Case
 
 # The palette of Okabe and Ito, which colour-blind readers tell apart; one colour for one thing all through.
 COLORS = {"truth": "#009E73", "prediction": "#F0E442", "prompt": "#56B4E9", "zero-shot": "#E69F00", "tuned": "#0072B2"}
