@@ -2,7 +2,7 @@
 
 import os
 
-# No telemetry; and a server that is gone is noticed within seconds, since the journal tries again by itself.
+# No telemetry; a server that is gone is noticed within seconds, since the journal tries again by itself.
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",

@@ -1,7 +1,5 @@
 """What a run does to the machine: MLflow's monitors, and each process's own share."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time
@@ -22,7 +20,7 @@ class HardwareMonitor(threading.Thread):
     """
 
     def __init__(self, journal: Journal, process_number: int, interval_s: float) -> None:
-        super().__init__(name="hardware monitor", daemon=True)
+        super().__init__(daemon=True)
         self._journal, self._interval, self._stopped = journal, interval_s, threading.Event()
         self._own, self._process = f"system/process_{process_number}", psutil.Process()
         self._process.cpu_percent()  # measured from the call before

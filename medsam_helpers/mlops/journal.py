@@ -4,8 +4,6 @@ Training never waits for the server and never dies of it: what the server misses
 later, by the same process or by another. Delivering twice changes nothing: MLflow keeps equal points of a metric once.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import threading
@@ -26,47 +24,36 @@ from medsam_helpers.files import atomic_write
 
 _LOG = logging.getLogger(__name__)
 MAIN_JOURNAL, _SENT, _KEY_TAG = "journal-0.jsonl", "sent.json", "medsam.key"
-
 Record = dict[str, Any]
 
 
 class Journal:
-    """An append-only file of JSON lines, one a record, each on disk before `write` returns.
-
-    Args:
-        folder: of the run; each process of a distributed run has its own file in it.
-        process: its number.
-    """
+    """A file of JSON lines in a run's folder, one a record; each process of a distributed run has its own."""
 
     def __init__(self, folder: Path, process: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path, self._lock = folder / f"journal-{process}.jsonl", threading.Lock()
-        content = self.path.read_bytes() if self.path.exists() else b""
-        self._file = self.path.open("a", encoding="utf-8")
-        if content and not content.endswith(b"\n"):  # a process that was killed left half a line
-            self._file.write("\n")
+        if self.path.exists():
+            self._append("")  # ends the half line that a killed process may have left
 
     def write(self, kind: str, **content: Any) -> None:
-        """Append a record with the time, in milliseconds since 1970."""
-        line = json.dumps({"kind": kind, "time": round(time.time() * 1000), **content})
-        with self._lock:
-            self._file.write(line + "\n")
-            self._file.flush()
+        """Append a record with the time, in milliseconds since 1970; on return it is in the file."""
+        self._append(json.dumps({"kind": kind, "time": round(time.time() * 1000), **content}))
 
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
+    def _append(self, line: str) -> None:
+        with self._lock, self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
 
 def start_record(folder: Path) -> Record | None:
     """The record that says which run a folder holds; None where none was begun."""
-    path = folder / MAIN_JOURNAL
-    records = read_records(path) if path.exists() else iter(())
-    return next((record for record, _ in records if record["kind"] == "start"), None)
+    return next((record for record, _ in read_records(folder / MAIN_JOURNAL) if record["kind"] == "start"), None)
 
 
 def read_records(path: Path, place: int = 0) -> Iterator[tuple[Record, int]]:
     """Records from a place in a journal, each with the place after it; half a line at the end is left for later."""
+    if not path.exists():
+        return
     with open(path, "rb") as file:
         file.seek(place)
         for line in file:
@@ -75,7 +62,7 @@ def read_records(path: Path, place: int = 0) -> Iterator[tuple[Record, int]]:
                 return
             try:
                 yield json.loads(line), place
-            except json.JSONDecodeError:  # torn by a kill, and nobody was told that it was written
+            except json.JSONDecodeError:  # torn by a kill, or the empty line after it
                 continue
 
 
@@ -101,10 +88,8 @@ class Delivery:
         """
         if not self.run_id:
             self._find_or_create_run()
-        sent = False
-        for path in sorted(
-            self.folder.glob("journal-*.jsonl"), reverse=True
-        ):  # the main one last: its end is the run's
+        sent, journals = False, sorted(self.folder.glob("journal-*.jsonl"), reverse=True)
+        for path in journals:  # the main one last: its end is the run's
             new = read_records(path, self._places.get(path.name, 0))
             # Neighbouring metrics go in one request, all else by itself.
             for _, pairs in groupby(new, lambda pair: pair[0]["kind"] == "metrics" or pair[1]):
@@ -163,8 +148,8 @@ class Delivery:
         first, run_id, client = records[0], self.run_id, self.client
         match first["kind"]:
             case "metrics":
-                every = [(name, value, r["time"], r["step"]) for r in records for name, value in r["values"].items()]
-                client.log_batch(run_id, metrics=[Metric(*point) for point in every])
+                points = [Metric(k, v, r["time"], r["step"]) for r in records for k, v in r["values"].items()]
+                client.log_batch(run_id, metrics=points)
             case "params":
                 client.log_batch(run_id, params=[Param(k, v) for k, v in first["values"].items()])
             case "tags":

@@ -1,7 +1,5 @@
 """A run on a queue: a process of this machine, or a SLURM cluster, by one word."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

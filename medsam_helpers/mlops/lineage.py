@@ -1,11 +1,8 @@
 """Where a model comes from and where a data set went: recorded with each run, asked both ways."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -13,8 +10,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from medsam_helpers.data.case import SPLITS, Cases, Dataset
-from medsam_helpers.files import atomic_write
+from medsam_helpers.data.case import Cases, Dataset
 
 CASES_FILE, TRAINED_BY_TAG = "cases.json", "medsam.trained_by"
 
@@ -24,7 +20,7 @@ def split_digest(cases: Cases) -> str:
     return cases.digest[:36]
 
 
-def dataset_records(dataset: Dataset, splits: tuple[str, ...] = SPLITS) -> Iterator[dict[str, Any]]:
+def dataset_records(dataset: Dataset, splits: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """Journal records of the splits that have cases: name, digest, number of cases, terms, and what each is for."""
     for split in splits:
         if len(cases := getattr(dataset, split)):
@@ -37,14 +33,6 @@ def dataset_records(dataset: Dataset, splits: tuple[str, ...] = SPLITS) -> Itera
                 "profile": json.dumps(about),
             }
             yield {"dataset": described, "tags": {MLFLOW_DATASET_CONTEXT: split}}
-
-
-def write_cases(dataset: Dataset, path: Path) -> None:
-    """Write each case's image digest by split and name, as JSON: what shows whether two runs shared an image."""
-    splits = {split: getattr(dataset, split) for split in SPLITS}
-    known = {split: {case.name: case.image_digest for case in cases} for split, cases in splits.items()}
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(known, indent=1) + "\n")
 
 
 @dataclass(frozen=True)
@@ -68,7 +56,7 @@ def trace_back(client: MlflowClient, name: str, alias: str = "champion") -> Orig
         MlflowException: no such model or alias.
     """
     model = client.get_model_version_by_alias(name, alias)
-    run = client.get_run(model.run_id)
+    run = client.get_run(str(model.run_id))
     scored = client.search_runs([run.info.experiment_id], f"tags.`{TRAINED_BY_TAG}` = '{model.run_id}'")
     return Origin(model, run, list(scored), run.data.tags["medsam.commit"], datasets_of(run))
 
@@ -76,10 +64,10 @@ def trace_back(client: MlflowClient, name: str, alias: str = "champion") -> Orig
 def datasets_of(run: Run) -> dict[str, dict[str, Any]]:
     """What a run used, by its purpose ("train", ...): name, digest, cases, licence, citation."""
     found = {}
-    for used in run.inputs.dataset_inputs:
+    for used in run.inputs.dataset_inputs if run.inputs else []:
         purpose = next(tag.value for tag in used.tags if tag.key == MLFLOW_DATASET_CONTEXT)
         known = {"name": used.dataset.name, "digest": used.dataset.digest}
-        found[purpose] = known | json.loads(used.dataset.profile)
+        found[purpose] = known | json.loads(used.dataset.profile or "{}")
     return found
 
 

@@ -1,7 +1,5 @@
 """The pipeline drawn: where a model comes from, and what a sweep found. Returns Axes, shows nothing."""
 
-from __future__ import annotations
-
 import warnings
 
 import optuna

@@ -1,7 +1,5 @@
 """One run through all stations: data, training, checkpoint and evaluation, each told to MLflow."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from medsam_helpers.data.sources import load_data
 from medsam_helpers.evaluation.evaluate import Predictor, evaluate
 from medsam_helpers.evaluation.tables import METRICS, paired_gain, summarise, write_table
 from medsam_helpers.figures.gallery import qualitative_table
-from medsam_helpers.mlops.lineage import TRAINED_BY_TAG, dataset_records
+from medsam_helpers.mlops.lineage import TRAINED_BY_TAG
 from medsam_helpers.mlops.registry import CHECKPOINT, CHECKPOINT_FILES
 from medsam_helpers.mlops.tracking import RunTracker
 from medsam_helpers.prompts import BoxMode
@@ -93,16 +91,19 @@ def track_evaluation(
     """
     with RunTracker(folder, experiment, f"evaluate {folder.name}", uri=uri, hardware_s=0) as tracker:
         tracker.set_tags({TRAINED_BY_TAG: trained_by, "medsam.kind": "evaluation"})
-        for record in dataset_records(dataset, ("val",)):
-            tracker.tracker.write("dataset", **record)
+        tracker.log_data(dataset, ("val",))
         table = evaluate(dataset.val, models, prompts=("exact", "j20"), box_mode=box_mode, show_progress=False)
         write_table(table, folder / "metrics.csv")
         tracker.log_artifact("metrics.csv")
         tracker.log(headline(table))
         run_id = tracker.run_id()
         if pictures:
-            rows = qualitative_table(dataset.val, models, "j20", box_mode=box_mode)
-            log_pictures(tracker.uri, run_id, rows)
+            rows = qualitative_table(dataset.val, models, "j20", box_mode=box_mode).round(4)
+            shown = rows.map(lambda cell: mlflow.Image(cell) if isinstance(cell, np.ndarray) else cell)
+            columns = {str(name): list(column) for name, column in shown.items()}
+            with warnings.catch_warnings():  # MLflow asks pandas 3 in a way of pandas 2
+                warnings.simplefilter("ignore")
+                MlflowClient(tracker.uri).log_table(run_id, columns, QUALITATIVE_FILE)
     return table, run_id
 
 
@@ -115,12 +116,3 @@ def headline(table: pd.DataFrame) -> dict[str, float]:
             gain = paired_gain(table, prompt)
             means |= {f"gain/{prompt}/{name}": value for name, value in gain._asdict().items()}
     return means
-
-
-def log_pictures(uri: str, run_id: str, rows: pd.DataFrame) -> None:
-    """Keep the table of `qualitative_table`, worst first, with its pictures: `qualitative.json` of an MLflow run."""
-    pictures = rows.map(lambda cell: mlflow.Image(cell) if isinstance(cell, np.ndarray) else cell).round(4)
-    columns = {str(name): list(column) for name, column in pictures.items()}
-    with warnings.catch_warnings():  # MLflow asks pandas 3 in a way of pandas 2
-        warnings.simplefilter("ignore")
-        MlflowClient(uri).log_table(run_id, columns, QUALITATIVE_FILE)

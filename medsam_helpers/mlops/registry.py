@@ -1,7 +1,5 @@
 """The registry: models with their card, `challenger` and `champion`, and the gate between the two."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import tempfile
@@ -22,10 +20,10 @@ from medsam_helpers.runs.finetune import embed_cases
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.segmenter import Segmenter
-from medsam_helpers.sam.tuned import DECODER_FILE, load_checkpoint, read_card
+from medsam_helpers.sam.tuned import CARD_FILE, DECODER_FILE, load_checkpoint, read_card
 
 CHALLENGER, CHAMPION, CHECKPOINT = "challenger", "champion", "checkpoint"
-CHECKPOINT_FILES = (DECODER_FILE, "run_card.json", "README.md")
+CHECKPOINT_FILES = (DECODER_FILE, CARD_FILE, "README.md")
 
 
 class RegistryError(MedsamError):
@@ -65,7 +63,7 @@ def register(client: MlflowClient, name: str, run_id: str, folder: Path) -> Mode
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     card, text = read_card(folder), (folder / "README.md").read_text(encoding="utf-8")
-    tags = {key: str(card[key]) for key in ("base", "base_digest", "data_digest", "commit") if key in card}
+    tags = {str(key): str(card[key]) for key in ("base", "base_digest", "data_digest", "commit") if key in card}
     source = f"runs:/{run_id}/{CHECKPOINT}"
     # The files are there already: MLflow need not wait for them, nor say that it does.
     version = client.create_model_version(name, source, run_id, tags, description=text, await_creation_for=0)
@@ -83,10 +81,12 @@ def load_model(
     """
     find = client.get_model_version if alias_or_version.isdigit() else client.get_model_version_by_alias
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(client.download_artifacts(find(name, alias_or_version).run_id, CHECKPOINT, folder))
+        path = Path(client.download_artifacts(str(find(name, alias_or_version).run_id), CHECKPOINT, folder))
         card = read_card(path)
-        base = load_sam(card.get("base_path") or card["base"], show_progress=False)
-        return Segmenter(base if zero_shot else load_checkpoint(path, base), precision=card.get("precision", "auto"))
+        model = load_sam(card.get("base_path") or card["base"], show_progress=False)
+        if not zero_shot:
+            load_checkpoint(path, model)
+    return Segmenter(model, precision=card.get("precision", "auto"))
 
 
 def version_of(client: MlflowClient, name: str, alias: str) -> str | None:
@@ -137,7 +137,7 @@ def judge(
 
 
 def _check_new_images(client: MlflowClient, name: str, version: str, dataset: Dataset) -> None:
-    run_id = client.get_model_version(name, version).run_id
+    run_id = str(client.get_model_version(name, version).run_id)
     with tempfile.TemporaryDirectory() as folder:
         known = json.loads(Path(client.download_artifacts(run_id, CASES_FILE, folder)).read_text())
     seen = {digest for split in ("train", "dev") for digest in known[split].values()}

@@ -1,7 +1,5 @@
 """A tracking server on the loopback, with all of its data under one folder: what `make mlops` starts."""
 
-from __future__ import annotations
-
 import argparse
 import atexit
 import contextlib
@@ -13,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import platformdirs
 import requests
@@ -46,7 +45,7 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 300) -> bool:
 class Server:
     """An MLflow server with its data in a folder, reachable from this machine alone; a context manager.
 
-    Stopping and starting it again, at another port too, loses nothing.
+    Stopping and starting it again loses nothing, at another port too.
 
     Args:
         folder: made where missing.
@@ -60,7 +59,7 @@ class Server:
         self.uri = f"http://{HOST}:{self.port}"
         self._process: subprocess.Popen | None = None
 
-    def start(self, timeout_s: float = 300) -> Server:
+    def start(self, timeout_s: float = 300) -> Self:
         """This server, once it answers.
 
         Raises:
@@ -82,8 +81,7 @@ class Server:
             process = subprocess.Popen(command, env=self.environment(), stdout=out, stderr=out, start_new_session=True)
         self._process = process
         atexit.register(self.stop)  # for whoever ends without
-        wait_until(lambda: self._answers() or process.poll() is not None, timeout_s)
-        if process.poll() is None and self._answers():
+        if wait_until(lambda: self._answers() or process.poll() is not None, timeout_s) and process.poll() is None:
             return self
         self.stop()
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
@@ -100,7 +98,7 @@ class Server:
                     process.wait(timeout=15)
 
     def environment(self) -> dict[str, str]:
-        """Its environment: no telemetry, no job runners (1.5 GB), hooks to this machine, from the first on."""
+        """Its environment: this process's (no telemetry), no job runners (1.5 GB), hooks to this machine allowed."""
         key = self.folder / "webhook.key"  # kept: with a new one MLflow would send no hook any more
         if not key.exists():
             with atomic_write(key) as temporary:
@@ -110,8 +108,6 @@ class Server:
             "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": key.read_text(),
             "MLFLOW_WEBHOOK_CACHE_TTL": "0",
             **os.environ,
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "DO_NOT_TRACK": "true",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
             "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
@@ -122,7 +118,7 @@ class Server:
             return requests.get(f"{self.uri}/health", timeout=10).ok
         return False
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:

@@ -3,14 +3,11 @@
 Each trial trains in a folder of its own name, so that one whose worker was killed goes on where it stopped.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,8 @@ from medsam_helpers.runs.finetune import embed_cases
 from medsam_helpers.training.loop import fit
 from medsam_helpers.training.recipes import get_recipe
 
+DEV_JITTER_1024 = 20.0  # of the boxes on dev: the same for all trials, whatever they train with
+
 
 def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: bool = True) -> optuna.Study:
     """The study after a search with several workers. One that was stopped goes on when called again.
@@ -41,29 +40,26 @@ def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: 
         show_progress: of the embedding.
     Raises:
         DataError: the folder holds another plan's sweep.
+        MedsamError: the MLflow server does not answer.
         TrainingError: workers die again and again; with the end of the log of one.
     """
     folder = Path(folder).absolute()
     plan = keep_plan(folder, plan)
-    study = open_study(folder, plan)
-    with (
-        RunTracker(folder / "mlflow", plan.experiment, folder.name, uri=plan.uri) if plan.uri else nullcontext() as run
-    ):
-        dataset, segmenter = plan.prepare()
+    study = open_study(folder)
+    with RunTracker(folder / "mlflow", plan.experiment, folder.name, uri=plan.uri) as run:
+        dataset, segmenter, _ = plan.prepare()
         for cases in (views_of(dataset.train, get_recipe(plan.recipe).views), dataset.dev):  # once, for all trials
             embed_cases(segmenter, cases, show_progress)
-        if run:
-            run.store_init_configuration({name: value for name, value in asdict(plan).items() if name != "uri"})
-            run.log_data(dataset)
-            run.run_id()  # the trials want their whole to be there
-        _supervise(folder, plan, study, workers, run.key if run else None)
-        if run:
-            run.log({"best_dev_dice": study.best_value})
+        run.store_init_configuration({name: value for name, value in asdict(plan).items() if name != "uri"})
+        run.log_data(dataset)
+        run.run_id()  # a trial's run can only be made inside one that is there
+        _supervise(folder, plan, study, workers, run.key)
+        run.log({"best_dev_dice": study.best_value})
     trials_table(study).to_csv(folder / "trials.csv", index=False)
     return study
 
 
-def _supervise(folder: Path, plan: SweepPlan, study: optuna.Study, workers: int, parent: str | None) -> None:
+def _supervise(folder: Path, plan: SweepPlan, study: optuna.Study, workers: int, parent: str) -> None:
     """Keep the workers at work until the study has enough trials."""
     _ask_again(study, set())  # what an earlier call left behind
     # Workers with all threads each would wait for one another at every step.
@@ -75,11 +71,11 @@ def _supervise(folder: Path, plan: SweepPlan, study: optuna.Study, workers: int,
                 if number >= 3 * workers:
                     end = (folder / f"worker-{number - 1}.log").read_text(errors="replace")[-800:]
                     raise TrainingError(f"{folder}: {number} workers died; the log of the last ends so:\n{end}")
-                command = [sys.executable, "-m", __name__, str(folder), str(number), parent or ""]
+                command = [sys.executable, "-m", __name__, str(folder), str(number), parent]
                 with open(folder / f"worker-{number}.log", "ab") as log:
                     running[number] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
                 number += 1
-            wait_until(lambda: not running or any(process.poll() is not None for process in running.values()))
+            wait_until(lambda: any(process.poll() is not None for process in running.values()))
             for ended in [each for each, process in running.items() if process.poll() is not None]:
                 del running[ended]
             _ask_again(study, set(running))
@@ -122,26 +118,24 @@ class Pruner(GeneralTracker):
                 raise optuna.TrialPruned
 
 
-def _work(folder: Path, worker: int, whole: str) -> None:
-    """Train trials, as parts of the run `whole`, until the study has enough or who started this process is gone."""
+def _work(folder: Path, worker: int, parent: str) -> None:
+    """Train trials, each a part of the run `parent`, until the study has enough or the supervisor is gone."""
     plan, supervisor = SweepPlan(**json.loads((folder / PLAN_FILE).read_text())), os.getppid()
-    dataset, segmenter = plan.prepare()
-    cases = dataset.train, dataset.dev
-    same: dict[str, Any] = {"seed": plan.seed, "dev_jitter_1024": plan.dev_jitter_1024, "show_progress": False}
+    dataset, segmenter, store = plan.prepare()
 
     def dev_dice(trial: Trial) -> float:
         recipe = get_recipe(plan.recipe).but(epochs=plan.epochs, precision=plan.precision, **trial.params)
-        # By what it tries: asked for again, a trial finds its own state there.
+        # Named by what it tries: asked for again, a trial finds its own state there.
         values = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.params.values())
         place, name = folder / "trials" / "-".join(values), f"trial {trial.number}"
-        options: dict[str, Any] = {"parent": whole, "uri": plan.uri, "hardware_s": 0}
-        with RunTracker(place, plan.experiment, name, **options) if plan.uri else nullcontext() as run:
-            if run:
-                run.set_tags({"medsam.trial": str(trial.number), "medsam.kind": "trial"})
-            model, trackers = copy.deepcopy(segmenter.model), [*filter(None, [run]), Pruner(trial)]
-            return fit(model, *cases, recipe, segmenter.store, place, log_with=trackers, **same).best_dev_dice
+        with RunTracker(place, plan.experiment, name, parent=parent, uri=plan.uri, hardware_s=0) as run:
+            run.set_tags({"medsam.trial": str(trial.number), "medsam.kind": "trial"})
+            model, trackers = copy.deepcopy(segmenter.model), [run, Pruner(trial)]
+            options: dict[str, Any] = {"dev_jitter_1024": DEV_JITTER_1024, "show_progress": False}
+            result = fit(model, dataset.train, dataset.dev, recipe, store, place, log_with=trackers, **options)
+            return result.best_dev_dice
 
-    study = open_study(folder, plan, worker)
+    study = open_study(folder, worker)
     while len(finished(study)) < plan.trials and os.getppid() == supervisor:
         trial = study.ask(SPACE)
         trial.set_user_attr("worker", worker)

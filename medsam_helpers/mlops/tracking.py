@@ -1,7 +1,6 @@
 """`RunTracker`: a run in MLflow, through accelerate's tracker interface and a journal that survives the server."""
 
-from __future__ import annotations
-
+import json
 import logging
 import math
 import os
@@ -11,16 +10,17 @@ import uuid
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from accelerate.tracking import GeneralTracker, on_main_process
 from optuna import TrialPruned
 
-from medsam_helpers.data.case import Dataset
+from medsam_helpers.data.case import SPLITS, Dataset
 from medsam_helpers.errors import DataError, MedsamError
+from medsam_helpers.files import atomic_write
 from medsam_helpers.mlops.hardware import HardwareMonitor
 from medsam_helpers.mlops.journal import MAIN_JOURNAL, Delivery, Journal, start_record
-from medsam_helpers.mlops.lineage import CASES_FILE, dataset_records, write_cases
+from medsam_helpers.mlops.lineage import CASES_FILE, dataset_records
 from medsam_helpers.mlops.server import tracking_uri, wait_until
 from medsam_helpers.runs.card import git_commit
 
@@ -29,7 +29,7 @@ _LIBRARIES = ("torch", "transformers", "accelerate", "monai", "numpy", "mlflow")
 
 
 class RunTracker(GeneralTracker):
-    """A run; pass it as `fit(..., log_with=tracker)`, best inside a `with` block that says how the run ended.
+    """A run; pass it as `fit(..., log_with=tracker)`, inside a `with` block that says how the run ended.
 
     All goes to the journal in `folder`, and a thread delivers it from there. What was not delivered when the run ends
     is delivered by `deliver(folder)`, or by the next tracker on the folder, which goes on with the run that is there.
@@ -82,26 +82,28 @@ class RunTracker(GeneralTracker):
 
     @on_main_process
     def store_init_configuration(self, values: dict) -> None:
-        """Tell the run's parameters: once, before the first step."""
+        """Record the run's parameters: once, before the first step."""
         self.tracker.write("params", values={name: str(value)[:6000] for name, value in values.items()})
 
     @on_main_process
     def log(self, values: dict, step: int | None = None, **_: Any) -> None:
-        """Tell points of curves; what is no number yet (the loss before the first epoch) is left out."""
+        """Record points of curves; what is no number yet (the loss before the first epoch) is left out."""
         numbers = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         self.tracker.write("metrics", values=numbers, step=step or 0)
 
     @on_main_process
-    def log_data(self, dataset: Dataset) -> None:
-        """Tell the three splits with digest, terms and source, and each case's digest as a file."""
-        for record in dataset_records(dataset):
+    def log_data(self, dataset: Dataset, splits: tuple[str, ...] = SPLITS) -> None:
+        """Record splits with digest, terms and source, and as a file what shows whether two runs shared an image."""
+        for record in dataset_records(dataset, splits):
             self.tracker.write("dataset", **record)
-        write_cases(dataset, self.folder / CASES_FILE)
+        known = {split: {case.name: case.image_digest for case in getattr(dataset, split)} for split in splits}
+        with atomic_write(self.folder / CASES_FILE) as temporary:
+            temporary.write_text(json.dumps(known, indent=1) + "\n")
         self.log_artifact(CASES_FILE)
 
     @on_main_process
     def log_artifact(self, path: str | Path, to: str | None = None) -> None:
-        """Tell a file, or a folder with all in it, by its path inside the run's folder; it has to stay there.
+        """Record a file, or a folder with all in it, by its path inside the run's folder; it has to stay there.
 
         Raises:
             DataError: there is no such file.
@@ -112,7 +114,7 @@ class RunTracker(GeneralTracker):
 
     @on_main_process
     def set_tags(self, values: Mapping[str, str]) -> None:
-        """Tell tags of the run; a tag that is there is overwritten."""
+        """Record tags of the run; a tag that is there is overwritten."""
         self.tracker.write("tags", values=dict(values))
 
     def run_id(self, timeout_s: float = 300) -> str:
@@ -136,9 +138,8 @@ class RunTracker(GeneralTracker):
             self.tracker.write("end", status=status)
             if not wait_until(self._delivery.try_to_send, self._patience):
                 _LOG.warning("%s is away; deliver %s later (see `deliver`)", self.uri, self.folder)
-        self.tracker.close()
 
-    def __enter__(self) -> RunTracker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

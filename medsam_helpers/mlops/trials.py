@@ -1,7 +1,5 @@
 """What a sweep searches and what came of it: plan and search space, the study, the table of its trials."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +21,7 @@ from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.recipes import Recipe, get_recipe
 
-BASE_RECIPE, PLAN_FILE = "medsam", "plan.json"
+PLAN_FILE = "plan.json"
 SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-5, 1e-3, log=True),
     "loss": CategoricalDistribution(("dice_ce", "dice_bce", "sam")),
@@ -45,10 +43,8 @@ class SweepPlan:
         epochs: of each trial.
         trials: finished or pruned ones at the end, at least.
         recipe: which the trials vary. One without a warm-up: they take few steps.
-        dev_jitter_1024: of the boxes on dev, the same for all trials.
         precision: of embeddings and trials; "auto" is decided once, since two workers may measure it differently.
-        seed: of the sampler (plus the worker's number) and of every training.
-        experiment: of MLflow at `uri`, where each trial becomes a run inside the sweep's; no uri, no MLflow.
+        experiment: of MLflow at `uri`, where each trial becomes a run inside the sweep's; default: see `tracking_uri`.
     """
 
     model: str = "mobile-sam"
@@ -57,19 +53,17 @@ class SweepPlan:
     dev_limit: int | None = None
     epochs: int = 3
     trials: int = 24
-    recipe: str = BASE_RECIPE
-    dev_jitter_1024: float = 20.0
+    recipe: str = "medsam"
     precision: str = "auto"
-    seed: int = 0
     experiment: str = "medsam-sweep"
     uri: str | None = None
 
-    def prepare(self) -> tuple[Dataset, Segmenter]:
-        """The data, and the base model with its store, which all trials share."""
+    def prepare(self) -> tuple[Dataset, Segmenter, EmbeddingStore]:
+        """The data, the base model, and its store of embeddings, which all trials share."""
         dataset = load_data(self.data, train_limit=self.train_limit, dev_limit=self.dev_limit, val_limit=0)
         segmenter = Segmenter(load_sam(self.model, show_progress=False), precision=self.precision)
-        segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
-        return dataset, segmenter
+        segmenter.store = store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
+        return dataset, segmenter, store
 
 
 def keep_plan(folder: Path, plan: SweepPlan) -> SweepPlan:
@@ -77,8 +71,7 @@ def keep_plan(folder: Path, plan: SweepPlan) -> SweepPlan:
     path = folder / PLAN_FILE
     known = SweepPlan(**json.loads(path.read_text())) if path.exists() else None
     if plan.precision == "auto":
-        decided = known.precision if known else effective_precision("auto", default_device())
-        plan = replace(plan, precision=decided)
+        plan = replace(plan, precision=known.precision if known else effective_precision("auto", default_device()))
     if known and replace(known, uri=plan.uri, trials=plan.trials) != plan:
         raise DataError(f"{folder}: holds a sweep with another plan; name a new folder")
     with atomic_write(path) as temporary:
@@ -86,10 +79,10 @@ def keep_plan(folder: Path, plan: SweepPlan) -> SweepPlan:
     return plan
 
 
-def open_study(folder: Path, plan: SweepPlan, worker: int = 0) -> optuna.Study:
+def open_study(folder: Path, worker: int = 0) -> optuna.Study:
     """The study in a sweep's folder, made where missing; a file, since sqlite loses workers that start together."""
     storage = JournalStorage(JournalFileBackend(str(folder / "study.jsonl")))
-    sampler = optuna.samplers.TPESampler(seed=plan.seed + worker, n_startup_trials=8, constant_liar=True)
+    sampler = optuna.samplers.TPESampler(seed=worker, n_startup_trials=8, constant_liar=True)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
     return optuna.create_study(
         study_name="sweep", storage=storage, sampler=sampler, pruner=pruner, direction="maximize", load_if_exists=True
@@ -101,7 +94,7 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
-def best_recipe(study: optuna.Study, recipe: str = BASE_RECIPE) -> Recipe:
+def best_recipe(study: optuna.Study, recipe: str = "medsam") -> Recipe:
     """The recipe of the trial with the highest dev Dice; `recipe` is what the trials varied."""
     return get_recipe(recipe).but(**study.best_params)
 
@@ -112,10 +105,10 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
         {
             "trial": trial.number,
             "state": trial.state.name.lower(),
-            "dev_dice": trial.value if trial.value is not None else float("nan"),
-            "first_dice": trial.intermediate_values.get(1, float("nan")),
+            "dev_dice": trial.value,
+            "first_dice": trial.intermediate_values.get(1),
             "epochs": max(trial.intermediate_values, default=0),
-            "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else float("nan"),
+            "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else None,
             **trial.params,
         }
         for trial in study.trials

@@ -3,8 +3,6 @@
 MLflow signs its hooks but cannot log in anywhere; GitHub wants a token, and a `repository_dispatch`.
 """
 
-from __future__ import annotations
-
 import argparse
 import base64
 import hashlib
@@ -17,7 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import requests
 import uvicorn
@@ -25,7 +23,6 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from mlflow import MlflowClient
-from mlflow.entities.webhook import Webhook
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.mlops.registry import CHALLENGER
@@ -55,7 +52,7 @@ class Settings:
     tolerance_s: int = 300
 
     @classmethod
-    def from_environment(cls, log: Path) -> Settings:
+    def from_environment(cls, log: Path) -> Self:
         """Settings of `MEDSAM_WEBHOOK_SECRET`, `MEDSAM_DISPATCH_TOKEN`, `MEDSAM_DISPATCH_REPOSITORY`, `GITHUB_API_URL`.
 
         Raises:
@@ -64,7 +61,8 @@ class Settings:
         names = ("MEDSAM_WEBHOOK_SECRET", "MEDSAM_DISPATCH_TOKEN", "MEDSAM_DISPATCH_REPOSITORY")
         if missing := [name for name in names if not os.environ.get(name)]:
             raise ConfigError(f"set {' and '.join(missing)} in the environment; see the docstring of Settings")
-        return cls(*(os.environ[name] for name in names), log, os.environ.get("GITHUB_API_URL", cls.api))
+        secret, token, repository = (os.environ[name] for name in names)
+        return cls(secret, token, repository, log, os.environ.get("GITHUB_API_URL", cls.api))
 
 
 def sign(secret: str, delivery: str, timestamp: str, body: bytes) -> str:
@@ -87,12 +85,8 @@ def read_decisions(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def read_hook(headers: Mapping[str, str], body: bytes, settings: Settings) -> dict[str, Any]:
-    """A hook's entity, action and data.
-
-    Raises:
-        HTTPException: 401, it is forged or stale; 400, it is no hook of MLflow.
-    """
+def _read_hook(headers: Mapping[str, str], body: bytes, settings: Settings) -> dict[str, Any]:
+    """A hook's entity and action, and its data beside them; 401 if it is forged or stale, 400 if it is no hook."""
     delivery, timestamp = (headers.get(f"x-mlflow-{name}", "") for name in ("delivery-id", "timestamp"))
     expected = sign(settings.secret, delivery, timestamp, body)
     if not hmac.compare_digest(expected.encode(), headers.get("x-mlflow-signature", "").encode()):
@@ -101,29 +95,24 @@ def read_hook(headers: Mapping[str, str], body: bytes, settings: Settings) -> di
         raise HTTPException(401, "the time is too far from now")
     try:
         content = json.loads(body)
-        return {"entity": content["entity"], "action": content["action"], "data": dict(content["data"])}
+        return {**content["data"], "entity": content["entity"], "action": content["action"]}
     except (ValueError, KeyError, TypeError) as error:
         raise HTTPException(400, "the body is no hook of MLflow") from error
 
 
-def pass_on(content: Mapping[str, Any], settings: Settings) -> str:
-    """What was done: GitHub was asked for a `repository_dispatch` if an alias `challenger` was set.
-
-    Raises:
-        HTTPException: 502, GitHub does not answer or refuses.
-    """
-    data = content["data"]
-    if (content["entity"], content["action"]) != ("model_version_alias", "created") or data.get("alias") != CHALLENGER:
-        return f"{content['entity']} {content['action']}: nothing to do"
-    model = {"name": str(data["name"]), "version": str(data["version"])}
+def _pass_on(hook: Mapping[str, Any], settings: Settings) -> str:
+    """What was done: for a new challenger GitHub was asked for a `repository_dispatch`; 502 if it did not take that."""
+    if (hook["entity"], hook["action"], hook.get("alias")) != ("model_version_alias", "created", CHALLENGER):
+        return f"{hook['entity']} {hook['action']}: nothing to do"
     address = f"{settings.api}/repos/{settings.repository}/dispatches"
     headers = {"Authorization": f"Bearer {settings.token}", "Accept": "application/vnd.github+json"}
-    asked = {"event_type": EVENT, "client_payload": model}
+    payload = {key: str(hook[key]) for key in ("name", "version")}
+    asked: dict[str, Any] = {"event_type": EVENT, "client_payload": payload}
     try:
         requests.post(address, json=asked, headers=headers, timeout=20).raise_for_status()
     except requests.RequestException as error:
         raise HTTPException(502, f"GitHub did not take the dispatch: {type(error).__name__}") from error
-    return f"dispatched {EVENT} for {model['name']} version {model['version']}"
+    return f"dispatched {EVENT} for {payload['name']} version {payload['version']}"
 
 
 def make_relay(settings: Settings) -> FastAPI:
@@ -131,10 +120,7 @@ def make_relay(settings: Settings) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     seen = {known["delivery"] for known in read_decisions(settings.log) if known["accepted"]}
     settings.log.parent.mkdir(parents=True, exist_ok=True)
-
-    @app.get("/health")
-    def health() -> dict[str, str]:
-        return {"status": "ok"}
+    app.get("/health")(lambda: {"status": "ok"})
 
     @app.post(PATH)
     async def hook(request: Request) -> JSONResponse:
@@ -142,11 +128,11 @@ def make_relay(settings: Settings) -> FastAPI:
         try:
             if int(request.headers.get("content-length") or _MAX_BODY + 1) > _MAX_BODY:
                 raise HTTPException(413, "the body is too long, or its length is not said")
-            content = read_hook(request.headers, await request.body(), settings)
+            content = _read_hook(request.headers, await request.body(), settings)
             if delivery in seen:
                 raise HTTPException(409, "this delivery was seen before")
             seen.add(delivery)  # before GitHub is asked: the same may come meanwhile
-            what = await run_in_threadpool(pass_on, content, settings)
+            what = await run_in_threadpool(_pass_on, content, settings)
         except HTTPException as error:
             what, status = error.detail, error.status_code
         if status == 502:  # not passed on: it may come again
@@ -159,30 +145,20 @@ def make_relay(settings: Settings) -> FastAPI:
     return app
 
 
-def connect(client: MlflowClient, relay: str, secret: str) -> Webhook:
-    """MLflow's webhook to a relay at an address (without the path); one that goes there already is replaced."""
-    for known in [known for known in client.list_webhooks() if known.url == relay + PATH]:
-        client.delete_webhook(known.webhook_id)
-    events: list[Any] = ["model_version_alias.created"]
-    return client.create_webhook("relay", relay + PATH, events, secret=secret)
+def connect(client: MlflowClient, relay: str, secret: str) -> None:
+    """Have MLflow send hooks to a relay at an address (without the path), in place of one that goes there already."""
+    for known in client.list_webhooks():
+        if known.url == relay + PATH:
+            client.delete_webhook(known.webhook_id)
+    client.create_webhook("relay", relay + PATH, ["model_version_alias.created"], secret=secret)
 
 
-class InThread:
-    """An application that answers on a free port of the loopback, as a context manager until the block ends."""
-
-    def __init__(self, app: FastAPI) -> None:
-        listening = socket.create_server((HOST, 0))  # from now on requests wait until they are answered
-        self.uri = f"http://{HOST}:{listening.getsockname()[1]}"
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        self._thread = threading.Thread(target=self._server.run, args=([listening],), daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> InThread:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join()
+def serve_in_thread(app: FastAPI) -> str:
+    """The address of an application on a free port of the loopback; it answers as long as this process lives."""
+    listening = socket.create_server((HOST, 0))  # from now on requests wait until they are answered
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    threading.Thread(target=server.run, args=([listening],), daemon=True).start()
+    return f"http://{HOST}:{listening.getsockname()[1]}"
 
 
 def main() -> None:
