@@ -1,4 +1,4 @@
-"""What a run does to the machine: MLflow's monitors, and each process's own share."""
+"""Processor, memory and GPU during a run, as metrics: of the machine, by MLflow's monitors, and of each process."""
 
 import contextlib
 import threading
@@ -16,7 +16,7 @@ from medsam_helpers.mlops.journal import Journal
 class HardwareMonitor(threading.Thread):
     """Writes `system/...` metrics to a journal every `interval_s` seconds and when it is stopped.
 
-    Each process of a distributed run tells its own share (percent of one core, megabytes), process 0 the machine too.
+    Each process of a distributed run measures itself (percent of one core, megabytes), process 0 the machine too.
     """
 
     def __init__(self, journal: Journal, process_number: int, interval_s: float) -> None:

@@ -1,4 +1,4 @@
-"""A run on a queue: a process of this machine, or a SLURM cluster, by one word."""
+"""A run as a job for a queue: a process of this machine, or a SLURM cluster."""
 
 import json
 from dataclasses import dataclass

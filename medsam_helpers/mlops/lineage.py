@@ -25,13 +25,9 @@ def dataset_records(dataset: Dataset, splits: tuple[str, ...]) -> Iterator[dict[
     for split in splits:
         if len(cases := getattr(dataset, split)):
             about = {"cases": len(cases), "licence": dataset.licence, "citation": dataset.citation}
-            described = {
-                "name": f"{dataset.name}/{split}",
-                "digest": split_digest(cases),
-                "source_type": "medsam_helpers",
-                "source": json.dumps({"data": dataset.name, "split": split, "sha256": cases.digest}),
-                "profile": json.dumps(about),
-            }
+            source = {"data": dataset.name, "split": split, "sha256": cases.digest}
+            described = {"name": f"{dataset.name}/{split}", "digest": split_digest(cases)}
+            described |= {"source_type": "medsam_helpers", "source": json.dumps(source), "profile": json.dumps(about)}
             yield {"dataset": described, "tags": {MLFLOW_DATASET_CONTEXT: split}}
 
 

@@ -21,7 +21,8 @@ def draw_lineage(ax: Axes, origin: Origin) -> Axes:
     left = [
         ("data", f"{purpose}: {about['cases']} cases\n{about['name']}\n{about['digest'][:12]}")
         for purpose, about in origin.datasets.items()
-    ] + [("code", f"code\n{origin.commit[:12]}")]
+    ]
+    left += [("code", f"code\n{origin.commit[:12]}")]
     aliases = ", ".join(f"@{alias}" for alias in origin.model.aliases)
     right = [("model", f"{origin.model.name}\nversion {origin.model.version}\n{aliases}")]
     right += [("run", f"evaluation\n{scored.info.run_id[:12]}") for scored in origin.evaluations]
@@ -74,10 +75,9 @@ def draw_parallel_coordinates(table: pd.DataFrame) -> Axes:
     """Optuna's parallel coordinates of `trials_table`, a line a trial, dark where dev Dice is high after one epoch."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # experimental, and a setting that all trials share
-        ax = optuna.visualization.matplotlib.plot_parallel_coordinate(
-            study_of(table), list(SPACE), target=lambda t: t.value, target_name="dev Dice, epoch 1"
-        )
-    for lines in ax.collections:  # Optuna draws a target of one's own as if less were better
+        plot = optuna.visualization.matplotlib.plot_parallel_coordinate
+        ax = plot(study_of(table), list(SPACE), target_name="dev Dice, epoch 1")
+    for lines in ax.collections:  # Optuna's own colours are too pale where Dice is low
         lines.set_cmap("viridis_r")
     for each in ax.figure.axes:
         each.yaxis.set_minor_formatter(NullFormatter())  # on a log scale they would cover one another

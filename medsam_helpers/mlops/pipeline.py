@@ -1,4 +1,4 @@
-"""One run through all stations: data, training, checkpoint and evaluation, each told to MLflow."""
+"""One run through all stations: data, training, checkpoint and evaluation, each recorded in MLflow."""
 
 import warnings
 from collections.abc import Mapping

@@ -127,24 +127,18 @@ class RunTracker(GeneralTracker):
             raise MedsamError(f"{self.uri} did not take the run within {timeout_s:.0f} s; it waits in {self.folder}")
         return self._delivery.run_id
 
-    def end(self, status: str = "FINISHED") -> None:
-        """End the run, once, as "FINISHED", "FAILED" or "KILLED"."""
-        if self._end.is_set():
-            return
-        if self._monitor:
-            self._monitor.stop()
-        self._end.set()
-        if self._delivery:
-            self.tracker.write("end", status=status)
-            if not wait_until(self._delivery.try_to_send, self._patience):
-                _LOG.warning("%s is away; deliver %s later (see `deliver`)", self.uri, self.folder)
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         stopped = kind and issubclass(kind, (KeyboardInterrupt, SystemExit, TrialPruned))
-        self.end("KILLED" if stopped else "FAILED" if kind else "FINISHED")
+        if self._monitor:
+            self._monitor.stop()
+        self._end.set()
+        if self._delivery:
+            self.tracker.write("end", status="KILLED" if stopped else "FAILED" if kind else "FINISHED")
+            if not wait_until(self._delivery.try_to_send, self._patience):
+                _LOG.warning("%s is away; deliver %s later (see `deliver`)", self.uri, self.folder)
 
     def _keep_delivering(self, delivery: Delivery) -> None:
         """Deliver until the end; a server that is away is tried again after ever longer pauses, up to 10 s."""

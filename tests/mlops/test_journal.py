@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from mlflow import MlflowClient
 
-from medsam_helpers.errors import DataError
+from medsam_helpers.errors import DataError, MedsamError
 from medsam_helpers.mlops.journal import Delivery, Journal, read_records
 from medsam_helpers.mlops.tracking import RunTracker, deliver
 
@@ -74,13 +74,16 @@ def test_artifacts_go_along_and_a_missing_one_is_said_at_once(tmp_path, mlflow_s
         assert file.read() == bytes(range(256))
 
 
-def test_a_part_waits_for_its_whole(tmp_path, mlflow_server):
-    with RunTracker(tmp_path / "whole", "nested", uri="http://127.0.0.1:1", hardware_s=0, patience_s=0) as whole:
+def test_a_run_without_a_server_is_delivered_later_and_its_part_waits_for_it(tmp_path, mlflow_server):
+    options = {"hardware_s": 0, "patience_s": 0}
+    with RunTracker(tmp_path / "whole", "nested", uri="http://127.0.0.1:1", **options) as whole:
+        whole.log({"x": 3}, 1)
+        with pytest.raises(MedsamError, match="did not take the run"):
+            whole.run_id(timeout_s=0)
+    with RunTracker(tmp_path / "part", "nested", parent=whole.key, uri=mlflow_server.uri, **options):
         pass
-    options = {"uri": mlflow_server.uri, "hardware_s": 0, "patience_s": 0}
-    with RunTracker(tmp_path / "part", "nested", parent=whole.key, **options) as part:
-        assert part.key != whole.key
-    deliver(tmp_path / "whole", mlflow_server.uri)
-    deliver(tmp_path / "part", mlflow_server.uri)
+    for name in ("whole", "part"):
+        assert deliver(tmp_path / name, mlflow_server.uri) == [tmp_path / name]
     by_name = {run.info.run_name: run for run in runs_of(mlflow_server, "nested")}
+    assert (by_name["whole"].info.status, by_name["whole"].data.metrics) == ("FINISHED", {"x": 3})
     assert by_name["part"].data.tags["mlflow.parentRunId"] == by_name["whole"].info.run_id

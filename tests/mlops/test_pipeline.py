@@ -1,6 +1,7 @@
 """Evaluation as a run of its own: tied to the training, with scores, intervals and pictures, worst case first."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from PIL import Image
 
-from medsam_helpers.data.case import Dataset
+from medsam_helpers.data.case import Cases, Dataset
 from medsam_helpers.evaluation.evaluate import fill_box
 from medsam_helpers.evaluation.tables import paired_gain, read_table
 from medsam_helpers.mlops.lineage import runs_using, trace_back
@@ -33,18 +34,15 @@ def scored(tmp_path_factory, mlflow_server):
     """A training run, an evaluation that belongs to it, and a model version registered from it."""
     root, cases = tmp_path_factory.mktemp("scored"), draw_discs(9, seed=5)
     dataset = Dataset("discs", cases[:3], cases[3:5], cases[5:], licence="nobody's", citation="none")
-    with RunTracker(root / "trained", "scored", uri=mlflow_server.uri, hardware_s=0) as tracker:
+    place = {"experiment": "scored", "uri": mlflow_server.uri}
+    with RunTracker(root / "trained", hardware_s=0, **place) as tracker:
         tracker.log_data(dataset)
-        (root / "trained" / "model.txt").write_text("weights")
-        tracker.log_artifact("model.txt", "checkpoint")
         trained_by = tracker.run_id()
     models = {"zero-shot": grown(6), "tuned": grown(0)}
-    table, run_id = track_evaluation(
-        root / "val", dataset, models, trained_by, experiment="scored", uri=mlflow_server.uri
-    )
+    table, run_id = track_evaluation(root / "val", dataset, models, trained_by, **place)
     client = MlflowClient(mlflow_server.uri)
     client.create_registered_model("discs")
-    client.create_model_version("discs", f"runs:/{trained_by}/checkpoint", trained_by)
+    client.create_model_version("discs", f"runs:/{trained_by}/checkpoint", trained_by, await_creation_for=0)
     client.set_registered_model_alias("discs", "champion", "1")
     return client, root, dataset, trained_by, table, run_id
 
@@ -52,8 +50,7 @@ def scored(tmp_path_factory, mlflow_server):
 def test_an_evaluation_is_a_run_that_knows_its_training_and_its_data(scored):
     client, root, _, trained_by, table, run_id = scored
     run = client.get_run(run_id)
-    assert run.info.status == "FINISHED"
-    assert run.data.tags["medsam.trained_by"] == trained_by
+    assert (run.info.status, run.data.tags["medsam.trained_by"]) == ("FINISHED", trained_by)
     means = run.data.metrics
     gain = paired_gain(table, "j20")
     assert means["tuned/j20/dice"] == pytest.approx(table.query("model == 'tuned' and prompt == 'j20'")["dice"].mean())
@@ -85,6 +82,10 @@ def test_lineage_is_known_both_ways_and_drawn(scored):
     assert [run.info.run_id for run in origin.evaluations] == [run_id]
     assert [run.info.run_id for run in runs_using(client, dataset.train)] == [trained_by]
     assert [run.info.run_id for run in runs_using(client, dataset.val)] == [trained_by, run_id]
+    case = dataset.train[0]
+    altered = {name: dataset.train[at] for at, name in enumerate(dataset.train.names)}
+    altered[case.name] = replace(case, image=case.image ^ (np.indices(case.image.shape).sum(axis=0) == 0))
+    assert runs_using(client, Cases(dataset.train.names, altered.get)) == [], "one bit of one pixel was changed"
     shown = " ".join(text.get_text() for text in draw_lineage(Figure().subplots(), origin).texts)
     for word in ("train: 3 cases", "val: 4 cases", "version 1", "@champion", "evaluation"):
         assert word in shown

@@ -1,8 +1,6 @@
 """Sweeps: two workers share a study, none of its trials gets lost, and each is a run inside the sweep's run."""
 
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -18,7 +16,7 @@ from medsam_helpers.data.case import Dataset
 from medsam_helpers.errors import DataError, TrainingError
 from medsam_helpers.mlops.server import wait_until
 from medsam_helpers.mlops.sweeps import Pruner, sweep
-from medsam_helpers.mlops.trials import SPACE, SweepPlan, finished, open_study
+from medsam_helpers.mlops.trials import SPACE, SweepPlan, finished
 from medsam_helpers.phantoms.dataset import save_folder
 from medsam_helpers.training.state import STATE_FILE
 
@@ -70,7 +68,7 @@ def test_two_workers_lose_no_trial_though_one_is_killed(plan, tmp_path, mlflow_s
 
 
 def test_a_sweep_that_was_stopped_goes_on_and_another_plan_is_refused(plan, tmp_path):
-    small = replace(plan, uri=None, trials=1)
+    small = replace(plan, trials=1)
     first = sweep(tmp_path / "sweep", small, workers=1, show_progress=False)
     more = sweep(tmp_path / "sweep", replace(small, trials=2), workers=1, show_progress=False)
     assert more.trials[0].value == first.trials[0].value
@@ -84,24 +82,7 @@ def test_workers_that_die_again_and_again_end_the_sweep_with_their_log(plan, tmp
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "trials").write_text("no folder")
     with pytest.raises(TrainingError, match=r"3 workers died; the log of the last ends so:[\s\S]*NotADirectoryError"):
-        sweep(tmp_path / "sweep", replace(plan, uri=None), workers=1, show_progress=False)
-
-
-SHARE = """
-import sys
-from pathlib import Path
-from medsam_helpers.mlops.trials import SweepPlan, open_study
-study = open_study(Path(sys.argv[1]), SweepPlan(), int(sys.argv[2]))
-study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=8)
-"""
-
-
-def test_workers_that_start_together_on_a_new_study_lose_nothing(tmp_path):
-    workers = [subprocess.Popen([sys.executable, "-c", SHARE, str(tmp_path), str(n)]) for n in range(3)]
-    assert [worker.wait() for worker in workers] == [0, 0, 0]
-    trials = open_study(tmp_path, SweepPlan()).trials
-    assert sorted(trial.number for trial in trials) == list(range(24))
-    assert len({trial.params["x"] for trial in trials}) == 24, "no two workers drew the same"
+        sweep(tmp_path / "sweep", plan, workers=1, show_progress=False)
 
 
 def test_a_trial_far_below_the_others_is_pruned_and_a_good_one_is_not():

@@ -12,7 +12,6 @@ from helpers import draw_discs, make_tiny_sam
 from mlflow import MlflowClient
 
 from medsam_helpers.data.case import Dataset
-from medsam_helpers.errors import MedsamError
 from medsam_helpers.mlops.lineage import datasets_of, split_digest
 from medsam_helpers.mlops.tracking import RunTracker, deliver
 from medsam_helpers.runs.finetune import embed_cases
@@ -22,34 +21,32 @@ from medsam_helpers.training.loop import fit
 from medsam_helpers.training.recipes import Recipe
 
 RECIPE = Recipe(name="test", lr=1e-3, epochs=3, batch=2, precision="fp32")
+DISCS = draw_discs(10)
+DATA = Dataset("discs", DISCS[:5], DISCS[5:8], DISCS[8:], licence="nobody's", citation="none")
 
 
-@pytest.fixture
-def setting(tmp_path):
-    """A tiny model, a data set of 5 training, 3 dev and 2 val cases, and their embeddings."""
-    model, cases = make_tiny_sam(), draw_discs(10)
-    segmenter = Segmenter(model, "cpu", precision="fp32")
-    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path / "embeddings")
-    embed_cases(segmenter, cases, show_progress=False)
-    dataset = Dataset("discs", cases[:5], cases[5:8], cases[8:], licence="nobody's", citation="none")
-    return model, dataset, segmenter.store
+@pytest.fixture(scope="module")
+def train(tmp_path_factory):
+    """Train a tiny model on `DATA` into a folder, with a tracker."""
+    segmenter = Segmenter(make_tiny_sam(), "cpu", precision="fp32")
+    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path_factory.mktemp("embeddings"))
+    embed_cases(segmenter, DISCS, show_progress=False)
 
+    def train(folder, tracker):
+        model, options = copy.deepcopy(segmenter.model), {"log_with": tracker, "show_progress": False}
+        return fit(model, DATA.train, DATA.dev, RECIPE, segmenter.store, folder, **options)
 
-def train(setting, folder, tracker, recipe=RECIPE):
-    model, dataset, store = setting
-    return fit(
-        copy.deepcopy(model), dataset.train, dataset.dev, recipe, store, folder, log_with=tracker, show_progress=False
-    )
+    return train
 
 
 def curve(client, run_id, name):
     return [(point.step, point.value) for point in client.get_metric_history(run_id, name)]
 
 
-def test_a_run_tells_its_curves_recipe_versions_and_commit(setting, tmp_path, mlflow_server):
+def test_a_run_tells_its_curves_recipe_versions_and_commit(train, tmp_path, mlflow_server):
     with RunTracker(tmp_path / "run", "curves", uri=mlflow_server.uri) as tracker:
-        tracker.log_data(setting[1])
-        result = train(setting, tmp_path / "run", tracker)
+        tracker.log_data(DATA)
+        result = train(tmp_path / "run", tracker)
         run_id = tracker.run_id()
     client = MlflowClient(mlflow_server.uri)
     run = client.get_run(run_id)
@@ -70,14 +67,14 @@ def test_a_run_tells_its_curves_recipe_versions_and_commit(setting, tmp_path, ml
     used = datasets_of(run)
     assert {purpose: about["cases"] for purpose, about in used.items()} == {"train": 5, "dev": 3, "val": 2}
     assert {about["licence"] for about in used.values()} == {"nobody's"}
-    assert used["train"]["digest"] == split_digest(setting[1].train)
+    assert used["train"]["digest"] == split_digest(DATA.train)
 
 
-def test_another_tracker_is_one_word(setting, tmp_path, monkeypatch, capfd):
+def test_another_tracker_is_one_word(train, tmp_path, monkeypatch, capfd):
     """W&B without an account or a network writes a file; in it are the curves, each of its steps in order."""
     for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
-    train(setting, tmp_path / "run", "wandb")
+    train(tmp_path / "run", "wandb")
     assert "less than" not in capfd.readouterr().err, "W&B drops a step that comes after a later one"
     (written,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     content = written.read_bytes()
@@ -85,7 +82,7 @@ def test_another_tracker_is_one_word(setting, tmp_path, monkeypatch, capfd):
     assert content.count(b"dev_iou") >= 4
 
 
-def test_the_server_killed_in_the_middle_of_a_run_loses_nothing(setting, tmp_path, mlflow_server):
+def test_the_server_killed_in_the_middle_of_a_run_loses_nothing(train, tmp_path, mlflow_server):
     folder, client, killed = tmp_path / "run", MlflowClient(mlflow_server.uri), []
 
     class KillAtStep5(RunTracker):
@@ -97,8 +94,7 @@ def test_the_server_killed_in_the_middle_of_a_run_loses_nothing(setting, tmp_pat
 
     try:
         with KillAtStep5(folder, "killed", uri=mlflow_server.uri, hardware_s=0, patience_s=0) as tracker:
-            tracker.log_data(setting[1])
-            result = train(setting, folder, tracker)
+            result = train(folder, tracker)
     finally:
         mlflow_server.start()
     (run_id,) = killed
@@ -114,17 +110,6 @@ def test_the_server_killed_in_the_middle_of_a_run_loses_nothing(setting, tmp_pat
     assert after.info.status == "FINISHED"
     ended = json.loads((folder / "journal-0.jsonl").read_text().splitlines()[-1])
     assert after.info.end_time == ended["time"], "when the run ended, not when that was delivered"
-
-
-def test_a_run_that_begins_without_a_server_is_delivered_whole_later(tmp_path, mlflow_server):
-    with RunTracker(tmp_path / "run", "late", uri="http://127.0.0.1:1", hardware_s=0, patience_s=0) as tracker:
-        tracker.log({"x": 3}, 1)
-        with pytest.raises(MedsamError, match="did not take the run"):
-            tracker.run_id(timeout_s=0)
-    assert deliver(tmp_path, mlflow_server.uri) == [tmp_path / "run"]
-    client = MlflowClient(mlflow_server.uri)
-    (run,) = client.search_runs([client.get_experiment_by_name("late").experiment_id])
-    assert (run.info.status, run.data.metrics) == ("FINISHED", {"x": 3})
 
 
 SCRIPT = """
