@@ -33,10 +33,10 @@ def principal_components(embedding: Embedding, count: int = 3) -> tuple[np.ndarr
     largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
     directions = directions * largest.sign()
     maps = torch.einsum("kc,chw->khw", directions, features - mean[:, None, None])
-    maps = embedding.transform.logits_to_original(maps[None])[0].numpy()
-    low, high = np.percentile(maps, [2, 98], axis=(1, 2), keepdims=True)
+    enlarged = embedding.transform.logits_to_original(maps[None])[0].numpy()
+    low, high = np.percentile(enlarged, [2, 98], axis=(1, 2), keepdims=True)
     shares = strengths**2 / (strengths**2).sum()
-    return np.clip((maps - low) / np.maximum(high - low, 1e-12), 0, 1), shares[:count].numpy()
+    return np.clip((enlarged - low) / np.maximum(high - low, 1e-12), 0, 1), shares[:count].numpy()
 
 
 def cosine_similarity_map(embedding: Embedding, point_xy: np.ndarray) -> np.ndarray:

@@ -116,5 +116,5 @@ class EmbeddingStore:
 
     def _checksum(self, embedding: Tensor) -> str:
         sha = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode())
-        sha.update(embedding.numpy())
+        sha.update(embedding.numpy().data)
         return sha.hexdigest()

@@ -18,7 +18,7 @@ from transformers.models.sam.processing_sam import SamProcessor
 from medsam_helpers.errors import CheckpointError, ConfigError, one_line
 from medsam_helpers.files import give_ordinary_permissions
 from medsam_helpers.sam.checkpoints import check_hub
-from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.loading import load_sam, model_info
 from medsam_helpers.sam.model import PartiallyUnfrozenSam, is_light
 from medsam_helpers.sam.tuned import CARD_FILE, load_checkpoint, read_card
 
@@ -68,12 +68,13 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
 
 
 def _save(model: SamModel, folder: Path) -> None:
-    model.to(memory_format=torch.contiguous_format).save_pretrained(folder)
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-arg]  # its wrapper hides `self`
+    model.save_pretrained(folder)
     config = SamConfig.from_pretrained(folder)
     config.architectures = ["SamModel"]  # the class that others have
     config.save_pretrained(folder)
     if not is_light(config):
-        size = config.vision_config.image_size
+        size = model_info(model).model_size
         pixels = SamImageProcessorPil(size={"longest_edge": size}, pad_size={"height": size, "width": size})
         SamProcessor(pixels).save_pretrained(folder)
 

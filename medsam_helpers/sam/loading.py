@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,16 +12,13 @@ import torch.nn.functional as F
 from huggingface_hub import try_to_load_from_cache
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoConfig, SamConfig, SamModel
+from transformers import AutoConfig, SamConfig, SamPromptEncoderConfig, SamVisionConfig
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from medsam_helpers.errors import CheckpointError, ConfigError, one_line
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.sam import checkpoints as weights
-from medsam_helpers.sam.model import PartiallyUnfrozenSam, Sam, is_light
-
-if TYPE_CHECKING:
-    from medsam_helpers.specialists.unet import PromptedUNet
+from medsam_helpers.sam.model import PartiallyUnfrozenSam, Promptable, Sam, is_light
 
 _TIED = "prompt_encoder.shared_embedding.positional_embedding"
 
@@ -39,10 +35,10 @@ class ModelInfo:
 
     def transform(self, original_hw: tuple[int, int]) -> ImageTransform:
         """The three coordinate spaces of an image of this size under this model."""
-        return ImageTransform(tuple(original_hw), self.model_size, self.mask_size)
+        return ImageTransform(original_hw, self.model_size, self.mask_size)
 
 
-def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | PromptedUNet:
+def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Promptable:
     """A SAM in eval mode, on the CPU, in float32.
 
     Args:
@@ -60,7 +56,9 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | Prom
 
         return PromptedUNet(name).eval()
     if name in weights.LAST_STAGE:
-        model = PartiallyUnfrozenSam(load_sam(weights.LAST_STAGE[name], show_progress)).eval()
+        whole = load_sam(weights.LAST_STAGE[name], show_progress)
+        assert isinstance(whole, Sam)
+        model = PartiallyUnfrozenSam(whole).eval()
         model.config.base_name = name
         return model
     entry, path = weights.WEIGHTS.get(name), Path(name_or_path).expanduser()
@@ -108,7 +106,7 @@ def _label(model: Sam, name: str, digest: str) -> Sam:
     return model
 
 
-def state_digest(model: SamModel) -> str:
+def state_digest(model: Promptable) -> str:
     """SHA-256 over names and values of all weights."""
     sha = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -117,14 +115,18 @@ def state_digest(model: SamModel) -> str:
     return sha.hexdigest()
 
 
-def model_info(model: SamModel) -> ModelInfo:
+def model_info(model: Promptable) -> ModelInfo:
     """Sizes, scaling and origin of a model, from its configuration."""
     config = model.config
+    vision, prompts = config.vision_config, config.prompt_encoder_config
+    assert isinstance(vision, SamVisionConfig)
+    assert isinstance(prompts, SamPromptEncoderConfig)
+    assert isinstance(vision.image_size, int)
     return ModelInfo(
         name=getattr(config, "base_name", "unnamed"),
         base_digest=getattr(config, "base_digest", None) or state_digest(model),
-        model_size=config.vision_config.image_size,
-        mask_size=4 * config.prompt_encoder_config.image_embedding_size,  # the decoder enlarges twice by 2
+        model_size=vision.image_size,
+        mask_size=4 * prompts.image_embedding_size,  # the decoder enlarges twice by 2
         pixel_scaling=getattr(config, "pixel_scaling", "imagenet"),
     )
 
@@ -142,7 +144,8 @@ def pixel_values(image: np.ndarray, info: ModelInfo) -> Tensor:
     if info.pixel_scaling == "minmax":
         scaled = (resized - resized.min()) / max(np.ptp(resized), 1e-8)
     else:
-        scaled = (resized / 255 - np.float32(IMAGENET_DEFAULT_MEAN)) / np.float32(IMAGENET_DEFAULT_STD)
+        mean, deviation = np.array([IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD], np.float32)
+        scaled = (resized / 255 - mean) / deviation
     height, width = scaled.shape[:2]
     padding = (0, info.model_size - width, 0, info.model_size - height)
     return F.pad(torch.from_numpy(scaled).permute(2, 0, 1)[None], padding)

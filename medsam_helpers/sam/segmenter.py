@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import SamModel
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import TURNS, view_of
@@ -20,6 +19,7 @@ from medsam_helpers.files import find_checkpoint
 from medsam_helpers.geometry import ImageTransform, check_boxes, check_points, mirror
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam, model_info, pixel_values
+from medsam_helpers.sam.model import Promptable
 from medsam_helpers.sam.tuned import load_checkpoint
 
 _Prompt = np.ndarray | None
@@ -61,7 +61,7 @@ class Segmenter:
 
     def __init__(
         self,
-        model: SamModel,
+        model: Promptable,
         device: str | torch.device | None = None,
         precision: str = "auto",
         store: EmbeddingStore | None = None,
@@ -69,7 +69,7 @@ class Segmenter:
     ) -> None:
         self.device = torch.device(device) if device else default_device()
         self.precision = effective_precision(precision, self.device)
-        self.model = model.to(self.device).eval()
+        self.model = model.to(self.device).eval()  # type: ignore[arg-type]  # the wrapper of SamModel.to hides `self`
         self.info = model_info(model)
         self.store, self.tta = store, tta
         self.views = ("as-is", "mirrored") if tta else ("as-is",)
@@ -132,8 +132,8 @@ class Segmenter:
         large: Iterable[Tensor] = map(transform.logits_to_original, logits.split(1))
         if embedding.mirrored is not None:
             width = transform.original_hw[1]
-            turned = [None if prompt is None else mirror(prompt, width) for prompt in (boxes, points)]
-            prompts = self._prompt_inputs(transform, *turned, labels, None)
+            boxes, points = (None if prompt is None else mirror(prompt, width) for prompt in (boxes, points))
+            prompts = self._prompt_inputs(transform, boxes, points, labels, None)
             others, other_scores = self._decode(embedding.mirrored, prompts, multimask)
             scores = (scores + other_scores) / 2
             # Added up at the original size: in the mask space the padding lies on the right of both.

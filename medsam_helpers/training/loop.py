@@ -15,13 +15,13 @@ from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataPara
 from accelerate.tracking import GeneralTracker
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import SamModel
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.device import default_device, effective_precision
 from medsam_helpers.errors import DataError, TrainingError
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import model_info
+from medsam_helpers.sam.model import Promptable
 from medsam_helpers.sam.parts import freeze_all_but
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import part_state
@@ -48,7 +48,7 @@ class FitResult:
 
 
 def fit(
-    model: SamModel,
+    model: Promptable,
     train: Sequence[Case],
     dev: Sequence[Case],
     recipe: Recipe,
