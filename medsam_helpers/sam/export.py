@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import tempfile
 from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from transformers import SamConfig, SamModel
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 from transformers.models.sam.processing_sam import SamProcessor
@@ -86,12 +85,8 @@ def check_hub_access(repository: str) -> None:
         ConfigError: not OWNER/NAME, or there is no token.
         CheckpointError: the hub cannot be reached.
     """
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        raise ConfigError(f"cannot push to {repository!r}: {one_line(error)}") from error
-    if repository.count("/") != 1:
-        raise ConfigError(f"cannot push to {repository!r}: a repository is named OWNER/NAME")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ConfigError(f"cannot push to {repository!r}: a repository is named OWNER/NAME, of letters, digits, _ . -")
     if not get_token():
         raise ConfigError(f"cannot push to {repository}: no token; set HF_TOKEN, or log in with `hf auth login`")
     check_hub(f"push to {repository}", "connect, or export without --push-to-hub")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from huggingface_hub import try_to_load_from_cache
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoConfig, SamConfig, SamPromptEncoderConfig, SamVisionConfig
+from transformers import AutoConfig, SamConfig
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from medsam_helpers.errors import CheckpointError, ConfigError, one_line
@@ -42,9 +42,8 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Promptable
     """A SAM in eval mode, on the CPU, in float32.
 
     Args:
-        name_or_path: one of `checkpoints.NAMES` (`-last-stage`: partially unfrozen; `unet`, `unet-box`: random weights,
-            behind the same interface); or an original file of `mobile-sam` or `lite-medsam`, known by its hash; or a
-            folder in `save_pretrained`'s layout with safetensors weights.
+        name_or_path: one of `checkpoints.NAMES` (`-last-stage`: partially unfrozen; `unet`, `unet-box`: random
+            weights); an original file of `mobile-sam` or `lite-medsam`; or a folder that `save_pretrained` wrote.
         show_progress: show the bar of a download.
     Raises:
         ConfigError: no such name or path.
@@ -77,7 +76,7 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Promptable
         return _load_pretrained(path, path.name)
     if (path / "decoder.safetensors").is_file():
         raise ConfigError(f"{path} holds a fine-tuned decoder, not a base model: pass it as the checkpoint")
-    advice = "an original checkpoint file, or a folder saved with save_pretrained (config.json and model.safetensors)"
+    advice = "an original checkpoint file, or a folder saved with save_pretrained"
     raise ConfigError(f"no model {name!r}: use {', '.join(weights.WEIGHTS)}, {advice}")
 
 
@@ -101,7 +100,7 @@ def _load_pretrained(source: str | Path, name: str) -> Sam:
 
 
 def _label(model: Sam, name: str, digest: str) -> Sam:
-    # In the configuration they travel with save_pretrained.
+    # In the configuration, so that `save_pretrained` keeps them.
     model.config.base_name, model.config.base_digest = name, digest
     return model
 
@@ -117,17 +116,13 @@ def state_digest(model: Promptable) -> str:
 
 def model_info(model: Promptable) -> ModelInfo:
     """Sizes, scaling and origin of a model, from its configuration."""
-    config = model.config
-    vision, prompts = config.vision_config, config.prompt_encoder_config
-    assert isinstance(vision, SamVisionConfig)
-    assert isinstance(prompts, SamPromptEncoderConfig)
-    assert isinstance(vision.image_size, int)
+    config = model.config.to_dict()
     return ModelInfo(
-        name=getattr(config, "base_name", "unnamed"),
-        base_digest=getattr(config, "base_digest", None) or state_digest(model),
-        model_size=vision.image_size,
-        mask_size=4 * prompts.image_embedding_size,  # the decoder enlarges twice by 2
-        pixel_scaling=getattr(config, "pixel_scaling", "imagenet"),
+        name=config.get("base_name", "unnamed"),
+        base_digest=config.get("base_digest") or state_digest(model),
+        model_size=config["vision_config"]["image_size"],
+        mask_size=4 * config["prompt_encoder_config"]["image_embedding_size"],  # the decoder enlarges it
+        pixel_scaling=config.get("pixel_scaling", "imagenet"),
     )
 
 

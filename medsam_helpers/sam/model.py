@@ -26,9 +26,9 @@ def is_light(config: SamConfig) -> bool:
 class QuickMaskDecoder(SamMaskDecoder):
     """The mask decoder of `transformers` without transposed convolutions: same weights, same masks.
 
-    Both enlarging layers have a kernel as large as their stride: each pixel becomes 2 x 2 without its neighbours. All
-    after the transformer is therefore a matrix product on rows of channels, and only the finished mask, one channel in
-    place of 32, is put in order on the 256 x 256 grid. On a CPU a training step takes two thirds of the time.
+    Both enlarging layers have a kernel as large as their stride: each pixel becomes 2 x 2 without its neighbours. So
+    both are matrix products on rows of channels, and only the finished mask is put in order on the 256 x 256 grid.
+    On a CPU a training step takes two thirds of the time.
     """
 
     def forward(
@@ -106,8 +106,8 @@ class Sam(SamModel):
 class PartiallyUnfrozenSam(Sam):
     """A light SAM whose encoder is frozen but for its last stage, which may train.
 
-    Its "embedding" is what the last stage is given: that never changes, so the same store serves. The stage and the
-    neck behind it are the part `last_stage`. A step costs several times that of the decoder alone.
+    Its "embedding" is what the last stage is given, which never changes and can be stored. The stage and the neck
+    behind it are the part `last_stage`. A step costs several times that of the decoder alone.
 
     Args:
         whole: the model whose weights are copied; its encoder is a fused TinyViT.

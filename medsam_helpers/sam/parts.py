@@ -53,7 +53,7 @@ def changed_parts(model: Promptable, base: Promptable) -> list[str]:
 def parameter_table(model: Promptable) -> pd.DataFrame:
     """One row a part and a total: parameters, how many of them train, share of the whole.
 
-    The positional embedding, a fixed random matrix that image and prompts share, counts with the prompt encoder.
+    The positional embedding, which image and prompts share, counts with the prompt encoder.
     """
     named = [(part, p) for part in _parts_of(model) for p in model.get_submodule(part).parameters()]
     rows = [(part, p.numel(), p.numel() * p.requires_grad) for part, p in named]
@@ -64,13 +64,12 @@ def parameter_table(model: Promptable) -> pd.DataFrame:
 
 
 def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
-    """Bytes of the results that autograd holds on to after a forward pass.
+    """Bytes of the results that autograd holds on to after a forward pass: they grow with the batch.
 
-    They grow with the batch. Weights and buffers are not counted, and what several layers keep is counted once. A model
-    on torch's `meta` device takes no memory; as attention kernels differ, the number is good to some 10 %.
+    On torch's `meta` device it takes no memory; as attention kernels differ, the number is good to some 10 %.
 
     Args:
-        model: whose weights and buffers are left out.
+        model: whose weights and buffers are not counted.
         forward: runs it; the result is what `backward` would be called on.
 
     >>> layer = nn.Linear(3, 2)

@@ -73,7 +73,7 @@ class Segmenter:
         self.info = model_info(model)
         self.store, self.tta = store, tta
         self.views = ("as-is", "mirrored") if tta else ("as-is",)
-        """The views of an image that are embedded: names of `data.views.TURNS`."""
+        """The views of an image that are embedded, see `data.views`."""
 
     @classmethod
     def load(cls, name_or_checkpoint: str | Path, **options: Any) -> Segmenter:
@@ -83,17 +83,12 @@ class Segmenter:
 
     def embed(self, image: np.ndarray) -> Embedding:
         """The embedding of an image (H, W, 3) uint8 RGB: the slow part, once an image."""
-        return self.embed_batch([image])[0]
-
-    def embed_batch(self, images: Sequence[np.ndarray]) -> list[Embedding]:
-        """The embeddings of several images, encoded at once; their sizes may differ."""
-        features = [self.encode([TURNS[view](image) for image in images]).split(1) for view in self.views]
-        transforms = [self.info.transform(image.shape[:2]) for image in images]
-        return [Embedding(first, *rest) for first, *rest in zip(features[0], transforms, *features[1:], strict=True)]
+        first, *mirrored = (self.encode([TURNS[view](image)]) for view in self.views)
+        return Embedding(first, self.info.transform(image.shape[:2]), *mirrored)
 
     @torch.inference_mode()
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
-        """(B, 256, 64, 64) float32 features of B images as they are."""
+        """(B, 256, 64, 64) float32 features of B images, of any sizes."""
         pixels = torch.cat([pixel_values(image, self.info) for image in images]).to(self.device)
         with autocast(self.device, self.precision):
             return self.model.get_image_embeddings(pixels).float()
@@ -187,7 +182,7 @@ class Segmenter:
             if mask_logits.shape[1:] != (1, size, size):
                 raise ShapeError(f"mask_logits must be (N, 1, {size}, {size}), is {tuple(mask_logits.shape)}")
             inputs["input_masks"] = mask_logits.float()
-        counts = {name: len(value) for name, value in inputs.items()}
-        if len(set(counts.values())) > 1:
+        if len({len(value) for value in inputs.values()}) > 1:
+            counts = {name: len(value) for name, value in inputs.items()}
             raise ShapeError(f"each prompt needs one of each kind, got {counts}")
         return {name: value.to(self.device) for name, value in inputs.items()}

@@ -27,12 +27,12 @@ def part_state(model: Promptable, parts: Iterable[str]) -> dict[str, Tensor]:
 
 
 def save_decoder(state: dict[str, Tensor], folder: Path, card: Mapping[str, Any]) -> Path:
-    """The folder, with `decoder.safetensors` and then `run_card.json` written, each whole or not at all.
+    """The folder, made where missing, with `decoder.safetensors` and `run_card.json` written.
 
     Args:
         state: see `part_state`; in half precision the file is half as large.
-        folder: made where missing.
-        card: JSON-able; must hold `base` (name) and `base_digest`, so that the decoder finds its base again.
+        folder: where to.
+        card: JSON-able; holds the base's `base` (name) and `base_digest`.
     """
     with atomic_write(folder / DECODER_FILE) as temporary:
         save_file(state, temporary, metadata={"base": card["base"], "base_digest": card["base_digest"]})

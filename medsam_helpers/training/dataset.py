@@ -32,7 +32,7 @@ class PromptedCases(Dataset):
         cases: decoded once, here; only boxes and small targets are kept.
         store: holds the embeddings of all their views.
         transform_of: gives an image size's `ImageTransform`.
-        recipe: its jitter, box mode, views, augmentation, oversampling and size of the loss.
+        recipe: says what is drawn.
         seed: of order, view, lesion and jitter.
         show_progress: show a bar while the cases are read.
     Raises:
