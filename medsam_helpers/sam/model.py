@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from transformers import SamConfig, SamModel, SamVisionConfig
 from transformers.models.sam.modeling_sam import SamImageSegmentationOutput, SamMaskDecoder
 
-from medsam_helpers.sam.tiny_vit import TinyViT
-
 if TYPE_CHECKING:
+    from medsam_helpers.sam.tiny_vit import TinyViT
     from medsam_helpers.specialists.unet import PromptedUNet
 
 Promptable: TypeAlias = "SamModel | PromptedUNet"
@@ -99,6 +98,8 @@ class Sam(SamModel):
         self.config = config
         self.mask_decoder = QuickMaskDecoder(self.mask_decoder.config)
         if light:
+            from medsam_helpers.sam.tiny_vit import TinyViT
+
             assert isinstance(config.vision_config, SamVisionConfig)
             self.vision_encoder = TinyViT(config.vision_config)
 
