@@ -72,8 +72,7 @@ class Segmenter:
         self.model = model.to(self.device).eval()  # type: ignore[arg-type]  # the wrapper of SamModel.to hides `self`
         self.info = model_info(model)
         self.store, self.tta = store, tta
-        self.views = ("as-is", "mirrored") if tta else ("as-is",)
-        """The views of an image that are embedded, see `data.views`."""
+        self.views = ("as-is", "mirrored") if tta else ("as-is",)  # those of an image that are embedded
 
     @classmethod
     def load(cls, name_or_checkpoint: str | Path, **options: Any) -> Segmenter:
