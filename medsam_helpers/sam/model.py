@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, TypeAlias
+
 import torch
 from torch import Tensor, nn
-from transformers import SamConfig, SamModel
+from transformers import SamConfig, SamModel, SamVisionConfig
 from transformers.models.sam.modeling_sam import SamImageSegmentationOutput, SamMaskDecoder
+
+if TYPE_CHECKING:
+    from medsam_helpers.sam.tiny_vit import TinyViT
+    from medsam_helpers.specialists.unet import PromptedUNet
+
+Promptable: TypeAlias = "SamModel | PromptedUNet"
+"""A model that takes an embedding and prompts: what `load_sam` returns, `fit` trains and a `Segmenter` asks."""
 
 
 def is_light(config: SamConfig) -> bool:
@@ -16,9 +25,9 @@ def is_light(config: SamConfig) -> bool:
 class QuickMaskDecoder(SamMaskDecoder):
     """The mask decoder of `transformers` without transposed convolutions: same weights, same masks.
 
-    Both enlarging layers have a kernel as large as their stride: each pixel becomes 2 x 2 without its neighbours. All
-    after the transformer is therefore a matrix product on rows of channels, and only the finished mask, one channel in
-    place of 32, is put in order on the 256 x 256 grid. On a CPU a training step takes two thirds of the time.
+    Both enlarging layers have a kernel as large as their stride: each pixel becomes 2 x 2 without its neighbours. So
+    both are matrix products on rows of channels, and only the finished mask is put in order on the 256 x 256 grid.
+    On a CPU a training step takes two thirds of the time.
     """
 
     def forward(
@@ -65,6 +74,7 @@ class QuickMaskDecoder(SamMaskDecoder):
 def _children(pixels: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
     """(B, P, C) -> (B, 4 P, O): the transposed convolution as a matrix product; four rows in place of each."""
     weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (C, O, 2, 2) -> (4 O, C)
+    assert layer.bias is not None
     children = nn.functional.linear(pixels, weight, layer.bias.repeat(4))
     return children.reshape(len(pixels), -1, layer.out_channels)
 
@@ -76,25 +86,29 @@ class Sam(SamModel):
         config: of the model. With `encoder="tiny_vit"` the encoder is a TinyViT, otherwise SAM's own ViT.
     """
 
+    vision_encoder: Any  # SAM's own, or a TinyViT
+
     def __init__(self, config: SamConfig) -> None:
         light, first = is_light(config), config
         if light:  # SamModel builds a ViT: the smallest there is, since TinyViT takes its place
-            first = SamConfig.from_dict(config.to_dict())
-            first.vision_config.num_hidden_layers = 0
+            settings = config.to_dict()
+            settings["vision_config"]["num_hidden_layers"] = 0
+            first = SamConfig.from_dict(settings)
         super().__init__(first)
         self.config = config
         self.mask_decoder = QuickMaskDecoder(self.mask_decoder.config)
         if light:
             from medsam_helpers.sam.tiny_vit import TinyViT
 
+            assert isinstance(config.vision_config, SamVisionConfig)
             self.vision_encoder = TinyViT(config.vision_config)
 
 
 class PartiallyUnfrozenSam(Sam):
     """A light SAM whose encoder is frozen but for its last stage, which may train.
 
-    Its "embedding" is what the last stage is given: that never changes, so the same store serves. The stage and the
-    neck behind it are the part `last_stage`. A step costs several times that of the decoder alone.
+    Its "embedding" is what the last stage is given, which never changes and can be stored. The stage and the neck
+    behind it are the part `last_stage`. A step costs several times that of the decoder alone.
 
     Args:
         whole: the model whose weights are copied; its encoder is a fused TinyViT.
@@ -102,10 +116,11 @@ class PartiallyUnfrozenSam(Sam):
 
     def __init__(self, whole: Sam) -> None:
         super().__init__(whole.config)
-        encoder = self.vision_encoder.fuse()
+        encoder: TinyViT = self.vision_encoder.fuse()
         self.load_state_dict(whole.state_dict())
         # Weights that train are saved, and safetensors wants them as they are written, not channels_last.
-        self.last_stage = nn.Sequential(encoder.layers[-1], encoder.neck).to(memory_format=torch.contiguous_format)
+        self.last_stage = nn.Sequential(encoder.layers[-1], encoder.neck)
+        self.last_stage.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         encoder.layers, encoder.neck = encoder.layers[:-1], nn.Identity()
 
     def forward(self, image_embeddings: Tensor, **others: Tensor | bool) -> SamImageSegmentationOutput:
@@ -118,7 +133,7 @@ class PartiallyUnfrozenSam(Sam):
     def joined(self) -> Sam:
         """A copy in one piece, with the usual embedding."""
         whole = Sam(self.config)
-        encoder = whole.vision_encoder.fuse()
+        encoder: TinyViT = whole.vision_encoder.fuse()
         whole.load_state_dict(self.state_dict(), strict=False)
         encoder.layers[-1].load_state_dict(self.last_stage[0].state_dict())
         encoder.neck.load_state_dict(self.last_stage[1].state_dict())

@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterable
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from transformers import SamModel
 
 from medsam_helpers.errors import ConfigError
+from medsam_helpers.sam.model import Promptable
 
 PARTS = ("vision_encoder", "last_stage", "prompt_encoder", "mask_decoder")
 """`last_stage` is a part of partially unfrozen models (`sam.model`); in others it belongs to the encoder."""
 
 
-def _parts_of(model: SamModel) -> list[str]:
+def _parts_of(model: Promptable) -> list[str]:
     return [part for part in PARTS if hasattr(model, part)]
 
 
-def check_parts(model: SamModel, trainable: Iterable[str]) -> None:
+def check_parts(model: Promptable, trainable: Iterable[str]) -> None:
     """Raise `ConfigError` where the model lacks one of the parts that shall train."""
     there = _parts_of(model)
     if unknown := set(trainable) - set(there):
@@ -27,7 +27,7 @@ def check_parts(model: SamModel, trainable: Iterable[str]) -> None:
         raise ConfigError(f"unknown part {', '.join(sorted(unknown))}: this model has {', '.join(there)}{advice}")
 
 
-def freeze_all_but(model: SamModel, trainable: Iterable[str]) -> list[nn.Parameter]:
+def freeze_all_but(model: Promptable, trainable: Iterable[str]) -> list[nn.Parameter]:
     """The parameters of the named parts, which train; every other one gets no gradient from now on.
 
     Raises:
@@ -43,17 +43,17 @@ def freeze_all_but(model: SamModel, trainable: Iterable[str]) -> list[nn.Paramet
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def changed_parts(model: SamModel, base: SamModel) -> list[str]:
+def changed_parts(model: Promptable, base: Promptable) -> list[str]:
     """The parts whose weights differ from the base's, and the decoder in any case: a checkpoint needs it."""
     weights = base.state_dict()
     changed = {name.split(".")[0] for name, weight in model.state_dict().items() if not weight.equal(weights[name])}
     return [part for part in _parts_of(model) if part == "mask_decoder" or part in changed]
 
 
-def parameter_table(model: SamModel) -> pd.DataFrame:
+def parameter_table(model: Promptable) -> pd.DataFrame:
     """One row a part and a total: parameters, how many of them train, share of the whole.
 
-    The positional embedding, a fixed random matrix that image and prompts share, counts with the prompt encoder.
+    The positional embedding, which image and prompts share, counts with the prompt encoder.
     """
     named = [(part, p) for part in _parts_of(model) for p in model.get_submodule(part).parameters()]
     rows = [(part, p.numel(), p.numel() * p.requires_grad) for part, p in named]
@@ -64,13 +64,12 @@ def parameter_table(model: SamModel) -> pd.DataFrame:
 
 
 def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
-    """Bytes of the results that autograd holds on to after a forward pass.
+    """Bytes of the results that autograd holds on to after a forward pass: they grow with the batch.
 
-    They grow with the batch. Weights and buffers are not counted, and what several layers keep is counted once. A model
-    on torch's `meta` device takes no memory; as attention kernels differ, the number is good to some 10 %.
+    On torch's `meta` device it takes no memory; as attention kernels differ, the number is good to some 10 %.
 
     Args:
-        model: whose weights and buffers are left out.
+        model: whose weights and buffers are not counted.
         forward: runs it; the result is what `backward` would be called on.
 
     >>> layer = nn.Linear(3, 2)

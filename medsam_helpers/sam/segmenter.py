@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import SamModel
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import TURNS, view_of
@@ -20,6 +19,7 @@ from medsam_helpers.files import find_checkpoint
 from medsam_helpers.geometry import ImageTransform, check_boxes, check_points, mirror
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam, model_info, pixel_values
+from medsam_helpers.sam.model import Promptable
 from medsam_helpers.sam.tuned import load_checkpoint
 
 _Prompt = np.ndarray | None
@@ -61,7 +61,7 @@ class Segmenter:
 
     def __init__(
         self,
-        model: SamModel,
+        model: Promptable,
         device: str | torch.device | None = None,
         precision: str = "auto",
         store: EmbeddingStore | None = None,
@@ -69,11 +69,10 @@ class Segmenter:
     ) -> None:
         self.device = torch.device(device) if device else default_device()
         self.precision = effective_precision(precision, self.device)
-        self.model = model.to(self.device).eval()
+        self.model = model.to(self.device).eval()  # type: ignore[arg-type]  # the wrapper of SamModel.to hides `self`
         self.info = model_info(model)
         self.store, self.tta = store, tta
-        self.views = ("as-is", "mirrored") if tta else ("as-is",)
-        """The views of an image that are embedded: names of `data.views.TURNS`."""
+        self.views = ("as-is", "mirrored") if tta else ("as-is",)  # those of an image that are embedded
 
     @classmethod
     def load(cls, name_or_checkpoint: str | Path, **options: Any) -> Segmenter:
@@ -83,17 +82,12 @@ class Segmenter:
 
     def embed(self, image: np.ndarray) -> Embedding:
         """The embedding of an image (H, W, 3) uint8 RGB: the slow part, once an image."""
-        return self.embed_batch([image])[0]
-
-    def embed_batch(self, images: Sequence[np.ndarray]) -> list[Embedding]:
-        """The embeddings of several images, encoded at once; their sizes may differ."""
-        features = [self.encode([TURNS[view](image) for image in images]).split(1) for view in self.views]
-        transforms = [self.info.transform(image.shape[:2]) for image in images]
-        return [Embedding(first, *rest) for first, *rest in zip(features[0], transforms, *features[1:], strict=True)]
+        first, *mirrored = (self.encode([TURNS[view](image)]) for view in self.views)
+        return Embedding(first, self.info.transform(image.shape[:2]), *mirrored)
 
     @torch.inference_mode()
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
-        """(B, 256, 64, 64) float32 features of B images as they are."""
+        """(B, 256, 64, 64) float32 features of B images, of any sizes."""
         pixels = torch.cat([pixel_values(image, self.info) for image in images]).to(self.device)
         with autocast(self.device, self.precision):
             return self.model.get_image_embeddings(pixels).float()
@@ -132,8 +126,8 @@ class Segmenter:
         large: Iterable[Tensor] = map(transform.logits_to_original, logits.split(1))
         if embedding.mirrored is not None:
             width = transform.original_hw[1]
-            turned = [None if prompt is None else mirror(prompt, width) for prompt in (boxes, points)]
-            prompts = self._prompt_inputs(transform, *turned, labels, None)
+            boxes, points = (None if prompt is None else mirror(prompt, width) for prompt in (boxes, points))
+            prompts = self._prompt_inputs(transform, boxes, points, labels, None)
             others, other_scores = self._decode(embedding.mirrored, prompts, multimask)
             scores = (scores + other_scores) / 2
             # Added up at the original size: in the mask space the padding lies on the right of both.
@@ -187,7 +181,7 @@ class Segmenter:
             if mask_logits.shape[1:] != (1, size, size):
                 raise ShapeError(f"mask_logits must be (N, 1, {size}, {size}), is {tuple(mask_logits.shape)}")
             inputs["input_masks"] = mask_logits.float()
-        counts = {name: len(value) for name, value in inputs.items()}
-        if len(set(counts.values())) > 1:
+        if len({len(value) for value in inputs.values()}) > 1:
+            counts = {name: len(value) for name, value in inputs.items()}
             raise ShapeError(f"each prompt needs one of each kind, got {counts}")
         return {name: value.to(self.device) for name, value in inputs.items()}

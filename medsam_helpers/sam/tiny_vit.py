@@ -26,7 +26,7 @@ class ConvNorm(nn.Sequential):
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
         self.c = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(outputs)
+        self.bn: nn.Module = nn.BatchNorm2d(outputs)
 
     def fuse(self) -> None:
         """Fold the normalisation into the convolution: the same function in inference, in one pass over memory."""
@@ -51,6 +51,8 @@ class Bottleneck(nn.Module):
 
 class WindowAttention(nn.Module):
     """Self-attention inside one window, with a learned bias for each relative offset |dy|, |dx|."""
+
+    offsets: Tensor
 
     def __init__(self, width: int, heads: int, window: int) -> None:
         super().__init__()
@@ -135,13 +137,14 @@ class TinyViT(nn.Module):
         super().__init__()
         self.config = config
         channels = config.output_channels
+        assert isinstance(config.image_size, int)
         # A quarter of the grid from a 1024 input, the full grid from a 256 input.
         kernel, stride = (3, 2) if config.image_size > 256 else (1, 1)
         wide, half = STAGES[0][0], STAGES[0][0] // 2
         seq = nn.Sequential(ConvNorm(3, half, kernel, stride), nn.GELU(), ConvNorm(half, wide, kernel, stride))
         self.patch_embed = nn.Sequential(OrderedDict(seq=seq))
         self.layers = nn.ModuleList(Stage(index) for index in range(4))
-        self.neck = nn.Sequential(
+        self.neck: nn.Module = nn.Sequential(
             nn.Conv2d(STAGES[-1][0], channels, 1, bias=False),
             SamLayerNorm(channels, data_format="channels_first"),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
@@ -153,7 +156,7 @@ class TinyViT(nn.Module):
         for module in self.modules():
             if isinstance(module, ConvNorm):
                 module.fuse()
-        return self.to(memory_format=torch.channels_last)
+        return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, pixel_values: Tensor, **_: object) -> SamVisionEncoderOutput:
         """(B, 3, S, S) float pixels -> `last_hidden_state` (B, 256, 64, 64)."""

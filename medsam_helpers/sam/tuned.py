@@ -10,29 +10,29 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import SamModel
 
 from medsam_helpers.errors import CheckpointError
 from medsam_helpers.files import atomic_write, find_checkpoint
 from medsam_helpers.sam.loading import load_sam, model_info
+from medsam_helpers.sam.model import Promptable
 from medsam_helpers.sam.parts import PARTS
 
 DECODER_FILE, CARD_FILE = "decoder.safetensors", "run_card.json"
 
 
-def part_state(model: SamModel, parts: Iterable[str]) -> dict[str, Tensor]:
+def part_state(model: Promptable, parts: Iterable[str]) -> dict[str, Tensor]:
     """Weights of the named parts under their full names; detached, on the CPU, copied."""
     prefixes, state = tuple(f"{part}." for part in parts), model.state_dict()
     return {k: v.detach().cpu().contiguous().clone() for k, v in state.items() if k.startswith(prefixes)}
 
 
 def save_decoder(state: dict[str, Tensor], folder: Path, card: Mapping[str, Any]) -> Path:
-    """The folder, with `decoder.safetensors` and then `run_card.json` written, each whole or not at all.
+    """The folder, made where missing, with `decoder.safetensors` and `run_card.json` written.
 
     Args:
         state: see `part_state`; in half precision the file is half as large.
-        folder: made where missing.
-        card: JSON-able; must hold `base` (name) and `base_digest`, so that the decoder finds its base again.
+        folder: where to.
+        card: JSON-able; holds the base's `base` (name) and `base_digest`.
     """
     with atomic_write(folder / DECODER_FILE) as temporary:
         save_file(state, temporary, metadata={"base": card["base"], "base_digest": card["base_digest"]})
@@ -60,19 +60,20 @@ def read_card(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def load_checkpoint(folder: str | Path, base: SamModel | str | Path | None = None) -> SamModel:
+def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = None) -> Promptable:
     """The base model with the checkpoint's decoder in it, in eval mode.
 
     Args:
         folder: written by `save_decoder`, or the name of a released one in `checkpoints/`.
-        base: where the base lies, if not where its name says; a `SamModel` is changed in place.
+        base: where the base lies, if not where its name says; a model is changed in place.
     Raises:
         CheckpointError: damaged, or the base is not the one that the decoder was trained on.
     """
     folder = find_checkpoint(folder)
     card = read_card(folder)
-    model = base if isinstance(base, SamModel) else load_sam(base or card.get("base_path") or card["base"])
-    found = model_info(model).base_digest
+    if base is None or isinstance(base, str | Path):
+        base = load_sam(base or card.get("base_path") or card["base"])
+    found = model_info(base).base_digest
     if found != (wanted := card["base_digest"]):
         was = f"trained on {card['base']} with digest {wanted[:12]}..."
         raise CheckpointError(f"{folder}: {was}, this base has {found[:12]}...: pass the right base")
@@ -80,7 +81,7 @@ def load_checkpoint(folder: str | Path, base: SamModel | str | Path | None = Non
         state = load_file(folder / DECODER_FILE)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / DECODER_FILE}: missing or damaged ({error})") from error
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    shapes = {name: tensor.shape for name, tensor in base.state_dict().items()}
     missing = sum(name.startswith("mask_decoder.") and name not in state for name in shapes)
     unknown = sum(not name.startswith(PARTS) or shapes.get(name) != state[name].shape for name in state)
     if missing or unknown:
@@ -88,5 +89,5 @@ def load_checkpoint(folder: str | Path, base: SamModel | str | Path | None = Non
             f"{folder / DECODER_FILE}: {missing} decoder weights missing, {unknown} unknown or of another shape; it "
             f"was trained on {card['base']}"
         )
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
-    return model.eval()
+    base.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
+    return base.eval()

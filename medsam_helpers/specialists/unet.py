@@ -34,7 +34,7 @@ class PromptedUNet(nn.Module):
         super().__init__()
         self.sees_box = name == "unet-box"
         sides = {"image_size": SIDE, "patch_size": SIDE // 64}
-        self.config = SamConfig(vision_config=sides, prompt_encoder_config=sides, pixel_scaling="imagenet")
+        self.config = SamConfig(vision_config=sides, prompt_encoder_config=sides)
         # No weights came from elsewhere: the architecture stands for their digest.
         self.config.base_name, self.config.base_digest = name, f"{name}-{SIDE}-" + "-".join(map(str, WIDTHS))
         self.vision_encoder, self.prompt_encoder, self.shared_image_embedding = (nn.Identity() for _ in range(3))

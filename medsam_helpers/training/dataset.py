@@ -17,7 +17,7 @@ from medsam_helpers.evaluation.evaluate import fill_box
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.prompts import jitter_boxes, mask_to_boxes
 from medsam_helpers.sam.embeddings import EmbeddingStore
-from medsam_helpers.training.recipes import Recipe
+from medsam_helpers.training.recipes import Part, Recipe
 
 _View = tuple[str, ImageTransform, np.ndarray, list[Tensor]]
 """Of a view of a case: digest of its image, transform, boxes (N, 4), and a target (h, w) bool for each box."""
@@ -32,7 +32,7 @@ class PromptedCases(Dataset):
         cases: decoded once, here; only boxes and small targets are kept.
         store: holds the embeddings of all their views.
         transform_of: gives an image size's `ImageTransform`.
-        recipe: its jitter, box mode, views, augmentation, oversampling and size of the loss.
+        recipe: says what is drawn.
         seed: of order, view, lesion and jitter.
         show_progress: show a bar while the cases are read.
     Raises:
@@ -50,7 +50,7 @@ class PromptedCases(Dataset):
         show_progress: bool = False,
     ) -> None:
         self.store, self.recipe, self.seed, self.epoch = store, recipe, seed, 0
-        self.augment = recipe.augment or None
+        self.augment: Part | None = recipe.augment if callable(recipe.augment) else None
         if recipe.augment is True:
             from medsam_helpers.training.augmentation import augmented  # MONAI takes seconds to import
 

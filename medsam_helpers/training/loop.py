@@ -15,13 +15,13 @@ from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataPara
 from accelerate.tracking import GeneralTracker
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import SamModel
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.device import default_device, effective_precision
 from medsam_helpers.errors import DataError, TrainingError
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import model_info
+from medsam_helpers.sam.model import Promptable
 from medsam_helpers.sam.parts import freeze_all_but
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import part_state
@@ -48,7 +48,7 @@ class FitResult:
 
 
 def fit(
-    model: SamModel,
+    model: Promptable,
     train: Sequence[Case],
     dev: Sequence[Case],
     recipe: Recipe,
@@ -69,15 +69,14 @@ def fit(
 
     Args:
         model: changed in place.
-        train: cases; the embeddings of all views of them are in the store.
-        dev: likewise; scored after each epoch at original size, with the recipe's jitter, one fixed draw a case.
+        train: cases; the store holds the embeddings of all their views.
+        dev: likewise; scored after each epoch in the original space, one fixed draw of the jitter a case.
         recipe: see `recipes`, and `own_parts` for a loss or another part of your own.
         store: of this model's encoder.
         output: folder for the state.
         seed: of order and jitter.
-        log_with: an `accelerate` tracker, or its name ("mlflow", "wandb", "tensorboard"), for loss and rate of each
-            step and the scores of each epoch.
-        dev_jitter_1024: of the boxes that dev is scored with. Default: the recipe's; a search for the best jitter needs
+        log_with: `accelerate` trackers, or their names ("mlflow", "wandb", "tensorboard").
+        dev_jitter_1024: of the boxes that dev is scored with; default: the recipe's. A search for the best jitter needs
             one of its own, or the smallest would always win.
         start: the digest of what the model begins with, where that is not its base; part of the run's identity.
         show_progress: show the bar.
@@ -110,10 +109,9 @@ def fit(
         "base_digest": info.base_digest,
         "train": hashlib.sha256("".join(examples.digests).encode()).hexdigest(),
         "dev": hashlib.sha256("".join(case.digest for case in dev).encode()).hexdigest(),
-        "dev_jitter_1024": dev_jitter_1024,
-        "start": start,
     }
-    identity = {name: value for name, value in identity.items() if value is not None}
+    optional = {"dev_jitter_1024": dev_jitter_1024, "start": start}
+    identity |= {name: value for name, value in optional.items() if value is not None}
     state = TrainingState.open(output / STATE_FILE, identity, judge)
 
     wrapped, loader = accelerator.prepare(model, DataLoader(examples, recipe.batch, sampler=EpochOrder(examples)))
@@ -154,10 +152,9 @@ def fit(
             rates = ((step + 1, rate_of(step, total, recipe)) for step in range(state.epoch * steps_per_epoch, total))
             loss = train_epoch(learner, loader, rates, bar)
             if not math.isfinite(loss):
-                raise TrainingError(
-                    f"epoch {state.epoch + 1}: the loss is {loss}; try a lower learning rate, or precision fp32 "
-                    f"(now {precision}). Epoch {state.epoch} is kept in {output}"
-                )
+                advice = f"try a lower learning rate, or precision fp32 (now {precision})"
+                kept = f"epoch {state.epoch} is kept in {output}"
+                raise TrainingError(f"epoch {state.epoch + 1}: the loss is {loss}; {advice}; {kept}")
             rate = optimizer.param_groups[0]["lr"]
             finish_epoch({"loss": loss, "lr": rate, "seconds": round(time.perf_counter() - started, 2)})
             bar.set_postfix(loss=f"{loss:.3f}", dev_dice=f"{state.history[-1]['dev_dice']:.3f}")

@@ -30,9 +30,8 @@ def source_identity(part: Any) -> Any:
     """The source of a callable and the values that it works with, as JSON holds them.
 
     Of a function: its source, its defaults, what it closes over, and global numbers and texts that it reads. Of a
-    `functools.partial`: function and arguments. Of an object: the methods of its class (of those in underscores
-    `__call__` only) and its attributes, arrays and weights by digest. Callables among these values are taken in alike.
-    An attribute `version` stands for it all.
+    `functools.partial`: function and arguments. Of an object: the methods of its class (`__call__` and those without
+    underscores) and its attributes, arrays and weights by digest. An attribute `version` stands for it all.
 
     Functions that a function calls are NOT followed: when one of them changes, the identity stays. Give the caller a
     `version`, or close over them.
@@ -56,8 +55,7 @@ def source_identity(part: Any) -> Any:
         name = getattr(part, "__qualname__", type(part).__qualname__)
         raise ConfigError(
             f"{name} has no source that can be read, or no form that lasts ({error}). Give your part an attribute "
-            "`version`, such as '1', and change it whenever the code changes (wrap what takes no attributes in a "
-            "function)"
+            "`version`, such as '1', and change it with the code (wrap what takes no attributes in a function)"
         ) from error
 
 

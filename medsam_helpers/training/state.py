@@ -22,10 +22,10 @@ _GROUPS = ("current", "best", "average", "optimizer")
 
 @dataclass
 class TrainingState:
-    """Where a run stands after its last whole epoch.
+    """Where a run stands after its last whole epoch; epoch 0 is the model before training.
 
-    `identity` says which run this is (recipe, seed, data, base). Epoch 0 is the model before training; `epoch` is -1
-    until it was scored. Epochs are judged by `judge`, a column of the history, higher is better.
+    `identity` says which run this is (recipe, seed, data, base); `judge` is the column of the history by which the
+    best epoch is chosen, higher is better.
     """
 
     path: Path
@@ -68,7 +68,7 @@ class TrainingState:
 
     @property
     def epoch(self) -> int:
-        """The last whole epoch."""
+        """The last whole epoch; -1 before epoch 0 is scored."""
         return len(self.history) - 1
 
     @property
@@ -114,8 +114,9 @@ class TrainingState:
 def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """In words; a setting that is in one of the two only has its default in the other."""
     one, other = ({**side.get("recipe", {}), **side} for side in (stored, asked))
-    told = {k: [_short(side.get(k, "the default")) for side in (one, other)] for k in one | other if k != "recipe"}
-    return [f"{k} is {was}, asked for {now}" for k, (was, now) in told.items() if one.get(k) != other.get(k)]
+    names = [name for name in one | other if name != "recipe" and one.get(name) != other.get(name)]
+    told = {name: [_short(side.get(name, "the default")) for side in (one, other)] for name in names}
+    return [f"{name} is {was}, asked for {now}" for name, (was, now) in told.items()]
 
 
 def _short(value: Any) -> str:

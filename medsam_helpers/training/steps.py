@@ -40,7 +40,7 @@ class Learner:
 def train_epoch(learner: Learner, loader: DataLoader, rates: Iterator[tuple[int, float]], bar: tqdm) -> float:
     """Mean loss of one pass over the examples; `rates` gives number and learning rate of each optimiser step.
 
-    Where the first loss is not finite, that one alone, without a step.
+    A first loss that is not finite comes back alone, without a step.
 
     Raises:
         TrainingError: an own loss returned no scalar, or one without a gradient.

@@ -1,14 +1,11 @@
 """`export`, and its `--push-to-hub` against a hub of our own on the loopback: what arrives, what is sent along."""
 
 import base64
-import contextlib
 import hashlib
-import io
 import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,23 +99,22 @@ def hub(monkeypatch):
         server.shutdown()
 
 
-def export(checkpoint, output, *more):
-    """Status, the line of JSON where there is one, and what was said on the way."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(["export", "--checkpoint", str(checkpoint), "--output", str(output), *more, "--json"])
-    return status, json.loads(out.getvalue().splitlines()[-1]) if status == 0 else None, out.getvalue() + err.getvalue()
+@pytest.fixture
+def push(capsys):
+    """`medsam export --push-to-hub`: gives status, the line of JSON where there is one, and all that was said."""
 
+    def run(checkpoint, output, repository=REPOSITORY):
+        where = ["--checkpoint", str(checkpoint), "--output", str(output)]
+        capsys.readouterr()  # what was said before
+        status = main(["export", *where, "--push-to-hub", repository, "--json"])
+        out, err = capsys.readouterr()
+        return status, json.loads(out.splitlines()[-1]) if status == 0 else None, out + err
 
-def push(checkpoint, output, repository=REPOSITORY):
-    return export(checkpoint, output, "--push-to-hub", repository)
+    return run
 
 
 def test_an_export_is_whole_for_plain_transformers_and_for_us(tuned, tmp_path):
-    folder = tmp_path / "full"
-    status, figures, said = export(tuned, folder)
-    assert status == 0, said
-    assert figures == {"folder": str(folder)}
+    folder = export_model(tuned, tmp_path / "full")
     files = {path.name: path for path in folder.iterdir()}
     assert {*files} == {"config.json", "model.safetensors", "processor_config.json", "README.md", "finetune_card.json"}
     assert len({path.stat().st_mode for path in files.values()}) == 1, "who reads one reads all"
@@ -129,17 +125,16 @@ def test_an_export_is_whole_for_plain_transformers_and_for_us(tuned, tmp_path):
 
     image = np.random.default_rng(0).integers(0, 255, (60, 90, 3)).astype(np.uint8)
     box = np.array([10, 8, 50, 55])
-    ours = Segmenter.load(tuned, device="cpu", precision="fp32").predict(image, boxes=box)
-    again = Segmenter.load(tmp_path / "full", device="cpu", precision="fp32").predict(image, boxes=box)
+    ours, again = (Segmenter.load(f, device="cpu", precision="fp32").predict(image, boxes=box) for f in (tuned, folder))
     np.testing.assert_array_equal(again.masks, ours.masks)
 
-    model, processor = SamModel.from_pretrained(tmp_path / "full"), SamProcessor.from_pretrained(tmp_path / "full")
+    model, processor = SamModel.from_pretrained(folder), SamProcessor.from_pretrained(folder)
     inputs = processor(images=image, input_boxes=[[box.tolist()]], return_tensors="pt")
     inputs["input_boxes"] = inputs["input_boxes"].float()
+    sizes = [inputs.pop(name) for name in ("original_sizes", "reshaped_input_sizes")]
     with torch.inference_mode():
-        sizes = {name: inputs.pop(name) for name in ("original_sizes", "reshaped_input_sizes")}
         logits = model(**inputs, multimask_output=False).pred_masks
-    plain = processor.post_process_masks(logits, sizes["original_sizes"], sizes["reshaped_input_sizes"])[0][0, 0]
+    plain = processor.post_process_masks(logits, *sizes)[0][0, 0]
     assert 0.01 < plain.float().mean() < 0.99
     assert (plain.numpy() != ours.masks[0, 0]).mean() < 0.01, "but for rounding of the resized image"
 
@@ -151,7 +146,7 @@ def test_a_failed_export_leaves_nothing(tuned, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny", "tuned"]
 
 
-def test_every_file_arrives_whole_in_a_private_repository_and_the_token_nowhere_but_in_its_header(hub, tuned, tmp_path):
+def test_every_file_arrives_in_a_private_repository_and_the_token_only_in_its_header(hub, push, tuned, tmp_path):
     status, figures, said = push(tuned, tmp_path / "full")
     assert status == 0, said
     assert figures["url"] == f"{hub.address}/{REPOSITORY}"
@@ -160,27 +155,23 @@ def test_every_file_arrives_whole_in_a_private_repository_and_the_token_nowhere_
     sent = {path.name: path.read_bytes() for path in (tmp_path / "full").iterdir()}
     assert hub.files == sent
     assert hub.blobs.keys() == {hashlib.sha256(sent["model.safetensors"]).hexdigest()}, "the weights went as LFS"
-    plain = SamModel.from_pretrained(tmp_path / "full")
-    assert state_digest(plain) == state_digest(Segmenter.load(tuned).model)
-    assert plain.config.architectures == ["SamModel"]
+    assert json.loads(sent["config.json"])["architectures"] == ["SamModel"]
     bearers = set()
     for path, headers, body in hub.requests:
-        bearers |= {(path.split("/")[-1], name.lower()) for name, value in headers.items() if TOKEN in value}
+        bearers |= {name.lower() for name, value in headers.items() if TOKEN in value}
         assert TOKEN not in path
         assert TOKEN.encode() not in body
-    assert {("create", "authorization"), ("main", "authorization")} <= bearers
-    assert {name for _, name in bearers} == {"authorization"}
+    assert bearers == {"authorization"}
     assert TOKEN not in said
-    assert not any(TOKEN.encode() in content for content in sent.values())
 
 
 @pytest.mark.parametrize("part", ["/api/repos/create", "/store"])
-def test_a_refusal_is_one_line_with_the_hubs_reason_and_the_way_on(hub, tuned, tmp_path, part):
+def test_a_refusal_is_one_line_with_the_hubs_reason_and_the_way_on(hub, push, tuned, tmp_path, part):
     hub.refused = part
     status, _, said = push(tuned, tmp_path / "full")
     line = re.split(r"[\r\n]+", said.strip())[-1]
     assert (status, hub.files) == (2, {})
-    assert re.match(f"medsam: cannot push to {REPOSITORY}: .*403.*{REASON}", line)
+    assert re.search(f"medsam: cannot push to {REPOSITORY}: .*403.*{REASON}", line)
     assert f"`hf upload {REPOSITORY} {tmp_path / 'full'} --private` sends it" in line
     assert "Traceback" not in said
     assert TOKEN not in said
@@ -191,11 +182,13 @@ def test_a_refusal_is_one_line_with_the_hubs_reason_and_the_way_on(hub, tuned, t
     ("repository", "message"),
     [
         ("polyp-sam", "'polyp-sam': a repository is named OWNER/NAME"),
-        ("me/a model", "cannot push to 'me/a model'"),
+        ("me/a model", "'me/a model': a repository is named OWNER/NAME"),
         (REPOSITORY, "no token; set HF_TOKEN, or log in"),
     ],
 )
-def test_without_a_good_name_and_a_token_nothing_is_written_or_asked(hub, tuned, monkeypatch, repository, message):
+def test_without_a_good_name_and_a_token_nothing_is_written_or_asked(
+    hub, push, tuned, monkeypatch, repository, message
+):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tuned / "no-token"))
     status, _, said = push(tuned, tuned / "full", repository)
@@ -216,7 +209,7 @@ def test_a_hub_that_breaks_off_or_does_not_answer_is_one_error(hub, tuned, tmp_p
 
 
 def test_a_weights_folder_is_exported_with_a_readme_of_its_own(tuned, tmp_path):
-    base = Path(json.loads((tuned / "run_card.json").read_text())["base_path"])
+    base = tuned.parent / "tiny"
     folder = export_model(base, tmp_path / "base")
     assert (folder / "README.md").read_text().startswith("# tiny\n")
     assert not (folder / "finetune_card.json").exists()

@@ -56,10 +56,9 @@ def test_a_light_model_survives_its_export(mobile_sam, tmp_path):
 def test_folding_the_normalisation_changes_nothing_but_the_number_of_layers():
     torch.manual_seed(0)
     encoder = TinyViT(SamVisionConfig(image_size=256, patch_size=4)).eval()
-    for module in encoder.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    for norm in (module for module in encoder.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        torch.nn.init.uniform_(norm.running_mean, -0.2, 0.2)
+        torch.nn.init.uniform_(norm.running_var, 0.5, 1.5)
     pixels = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         before = encoder(pixels).last_hidden_state

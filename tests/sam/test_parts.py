@@ -39,17 +39,14 @@ def test_the_decoder_and_what_else_differs_from_the_base_has_changed(tiny_sam):
     assert changed_parts(model, tiny_sam) == ["prompt_encoder", "mask_decoder"]
 
 
-FLOAT = 4
-
-
 def test_a_small_network_by_hand():
     network = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 1))
     x = torch.ones(3, 10)
     # Each linear layer keeps its input, the ReLU its result, which is the second layer's input: counted once.
-    assert kept_for_backward(network, lambda: network(x)) == (3 * 10 + 3 * 20) * FLOAT
+    assert kept_for_backward(network, lambda: network(x)) == (3 * 10 + 3 * 20) * 4
     # A normalisation keeps its input, and weights and buffers, which are not counted.
     norm = nn.BatchNorm1d(10, eps=0).eval()
-    assert kept_for_backward(norm, lambda: norm(x)) == 3 * 10 * FLOAT
+    assert kept_for_backward(norm, lambda: norm(x)) == 3 * 10 * 4
 
 
 def decoder_bytes(model, batch, device):

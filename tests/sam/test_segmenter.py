@@ -24,6 +24,11 @@ def segmenter(tiny_sam):
 
 
 @pytest.fixture
+def with_tta(tiny_sam):
+    return Segmenter(tiny_sam, "cpu", precision="fp32", tta=True)
+
+
+@pytest.fixture
 def image():
     return reference_image()
 
@@ -51,28 +56,22 @@ def test_several_prompts_at_once_answer_as_each_alone(segmenter, image, with_mas
     masks = torch.linspace(-5, 5, 37)[:, None, None, None].expand(-1, 1, 64, 64) if with_masks else None
     embedding = segmenter.embed(image)
     together = segmenter.predict(embedding, boxes=boxes, mask_logits=masks)
-    for index in (0, 1, 36):
+    for index in (0, 36):
         alone = segmenter.predict(embedding, boxes=boxes[index], mask_logits=masks[[index]] if with_masks else None)
         torch.testing.assert_close(together.logits[index], alone.logits[0], atol=1e-4, rtol=1e-4)
         assert (together.masks[index] != alone.masks[0]).mean() < 1e-3
 
 
 def test_images_of_different_sizes_go_through_the_encoder_together(segmenter, image):
-    others = [image, image[:200, :100], image[::2, ::3]]
-    together = segmenter.embed_batch(others)
-    for embedding, one in zip(together, others, strict=True):
-        torch.testing.assert_close(embedding.features, segmenter.embed(one).features, atol=1e-4, rtol=1e-3)
-        assert embedding.transform.original_hw == one.shape[:2]
-
-
-def test_one_point_may_come_without_brackets(segmenter, image):
-    embedding = segmenter.embed(image)
-    first, *others = (segmenter.predict(embedding, points=p).logits for p in ([40, 30], [[40, 30]], [[[40, 30]]]))
-    assert all(torch.equal(first, other) for other in others)
+    images = [image, image[:200, :100], image[::2, ::3]]
+    each = torch.cat([segmenter.embed(one).features for one in images])
+    torch.testing.assert_close(segmenter.encode(images), each, atol=1e-4, rtol=1e-3)
 
 
 def test_points_boxes_and_masks_each_change_the_answer(segmenter, image):
     embedding = segmenter.embed(image)
+    bare, full = (segmenter.predict(embedding, points=point).logits for point in ([40, 30], [[[40, 30]]]))
+    assert torch.equal(bare, full), "one point may come without brackets"
     point, background = np.array([[240, 175]]), np.array([[240, 175], [20, 20]])
     box = segmenter.predict(embedding, boxes=BOX)
     answers = [
@@ -83,17 +82,14 @@ def test_points_boxes_and_masks_each_change_the_answer(segmenter, image):
         segmenter.predict(embedding, boxes=BOX, points=point).logits,
         segmenter.predict(embedding, boxes=BOX, mask_logits=box.logits).logits,
     ]
-    for first, second in combinations(answers, 2):
-        assert (first - second).abs().max() > 1e-5
+    assert all((first - second).abs().max() > 1e-5 for first, second in combinations(answers, 2))
 
 
 @pytest.mark.parametrize(
     ("prompts", "error", "message"),
     [
         ({}, PromptError, "no prompt: pass boxes, or points"),
-        ({"boxes": [[5, 5, 5, 9]]}, PromptError, "box 5 5 5 9 is empty"),
         ({"boxes": [[5, 5, 700, 9]]}, PromptError, "leaves the image, which is 600 wide and 400 high"),
-        ({"points": [[600, 5]]}, PromptError, "point 600 5 lies outside"),
         ({"points": [[6, 5]], "labels": [2]}, PromptError, "labels must be 0 or 1"),
         ({"boxes": [5, 5, 9, 9], "labels": [1]}, PromptError, "labels without points"),
         ({"boxes": [[5, 5, 9, 9]] * 2, "points": [[6, 5]]}, ShapeError, "each prompt needs one of each kind"),
@@ -102,12 +98,7 @@ def test_points_boxes_and_masks_each_change_the_answer(segmenter, image):
 )
 def test_a_wrong_prompt_is_one_clear_error(segmenter, image, prompts, error, message):
     with pytest.raises(error, match=message):
-        segmenter.predict(image, **{k: np.array(v) if k != "mask_logits" else v for k, v in prompts.items()})
-
-
-@pytest.fixture
-def with_tta(tiny_sam):
-    return Segmenter(tiny_sam, "cpu", precision="fp32", tta=True)
+        segmenter.predict(image, **prompts)
 
 
 def test_with_tta_the_answer_is_the_mean_of_both_views(segmenter, with_tta, image):

@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from helpers import draw_discs, make_tiny_sam
+from helpers import draw_discs, embedded, make_tiny_sam
 
-from medsam_helpers.data.case import Case, Cases
+from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import VIEWS, view_of, views_of
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.runs.finetune import embed_cases
-from medsam_helpers.sam.embeddings import EmbeddingStore
-from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.dataset import EpochOrder, PromptedCases
 from medsam_helpers.training.recipes import Recipe
 
@@ -20,10 +18,7 @@ RECIPE = Recipe(name="test")
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory):
     """A tiny model with the embeddings of `draw_discs(4)` in its store."""
-    segmenter = Segmenter(make_tiny_sam(), "cpu", precision="fp32")
-    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path_factory.mktemp("embeddings"))
-    embed_cases(segmenter, draw_discs(4), show_progress=False)
-    return segmenter
+    return embedded(make_tiny_sam(), draw_discs(4), tmp_path_factory.mktemp("embeddings"))
 
 
 def examples_of(segmenter, cases, **changes):
@@ -44,19 +39,22 @@ def test_a_box_moves_each_epoch_and_the_target_is_what_it_asks_for(segmenter):
     assert list(EpochOrder(examples)) != order
 
 
+def around(mask):
+    """(4,) the box round a mask, half-open."""
+    rows, columns = np.nonzero(np.asarray(mask))
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+
+
 def test_components_show_each_lesion_with_its_own_target(segmenter):
     image = draw_discs(1)[0].image
     mask = np.zeros(image.shape[:2], bool)
     mask[5:20, 5:20] = mask[30:50, 30:55] = True
-    two = Cases(["two"], lambda name: Case(name, image, mask))
-    examples = examples_of(segmenter, two, jitter_1024=0, box_mode="components")
+    examples = examples_of(segmenter, [Case("two", image, mask)], jitter_1024=0, box_mode="components")
     seen = set()
     for examples.epoch in range(20):
         example = examples[0]
         box = tuple(example["input_boxes"][0].tolist())
-        rows, columns = np.nonzero(example["target"][0].numpy())
-        around = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-        assert box == pytest.approx(2 * np.array(around), abs=2), "the target has half the model's side"
+        assert box == pytest.approx(2 * around(example["target"][0]), abs=2), "the target has half the model's side"
         seen.add(box)
     assert len(seen) == 2
 
@@ -83,11 +81,10 @@ def test_views_show_each_case_in_every_view_with_its_own_embedding_and_target(se
     for examples.epoch in range(80):
         for index in range(len(cases)):
             example = examples[index]
-            stored = [segmenter.store[one.image_digest].float() for one in shown[index]]
-            (which,) = (k for k, features in enumerate(stored) if torch.equal(features, example["image_embeddings"]))
-            case = shown[index][which]
+            features = example["image_embeddings"]
+            (case,) = (c for c in shown[index] if torch.equal(segmenter.store[c.image_digest].float(), features))
             assert torch.equal(example["target"][0], segmenter.info.transform(case.size_hw).mask_to_target(case.mask))
-            seen.add((index, which))
+            seen.add(case.name)
     assert len(seen) == len(views) * len(cases)
 
 
@@ -101,6 +98,5 @@ def test_the_augmentation_here_needs_pixels_and_an_own_one_may_change_embeddings
     plain = examples_of(segmenter, draw_discs(2), jitter_1024=0)[1]
     example = examples_of(segmenter, draw_discs(2), jitter_1024=0, augment=mirrored)[1]
     assert torch.equal(example["image_embeddings"], plain["image_embeddings"].flip(-1))
-    rows, columns = torch.where(plain["target"][0].flip(-1) > 0)
-    around = torch.tensor([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]])
-    assert torch.equal(example["input_boxes"], around * 2.0), "in the model space, 128 wide; the target has 64"
+    box = 2 * around(plain["target"][0].flip(-1))
+    assert example["input_boxes"][0].tolist() == box.tolist(), "in the model space, 128 wide; the target has 64"

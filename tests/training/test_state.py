@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
 
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.training.state import STATE_FILE, TrainingState
@@ -12,30 +11,19 @@ IDENTITY = {"recipe": {"lr": 0.001, "views": ("as-is",)}, "seed": 0, "train": "a
 
 @pytest.fixture
 def saved(tmp_path):
-    """A state of two epochs, the first the better one, and the network and optimiser it is of."""
-    network = nn.Linear(2, 1)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
+    """The file of a state of three epochs, the first two the best ones."""
+    weights = [torch.zeros(2, requires_grad=True)]
     state = TrainingState.open(tmp_path / STATE_FILE, IDENTITY)
-    for score in (0.8, 0.7):
-        network(torch.ones(1, 2)).sum().backward()
-        optimizer.step()
-        weights = {name: weight.clone() for name, weight in network.state_dict().items()}
-        state.record({"dev_dice": score}, weights, weights)
-    state.save(optimizer, torch.amp.GradScaler("cpu", enabled=False))
-    return tmp_path / STATE_FILE, network, optimizer
+    for number, score in enumerate((0.8, 0.8, 0.7)):
+        state.record({"dev_dice": score}, *[{"weight": torch.full((2,), float(number))}] * 2)
+    state.save(torch.optim.AdamW(weights), torch.amp.GradScaler("cpu", enabled=False))
+    return tmp_path / STATE_FILE
 
 
-def test_it_comes_back_as_it_was(saved):
-    path, network, optimizer = saved
-    state = TrainingState.open(path, IDENTITY)
-    assert (state.epoch, state.best_epoch) == (1, 0)
-    assert not torch.equal(state.best["weight"], state.current["weight"])
-    other = nn.Linear(2, 1)
-    again = torch.optim.AdamW(other.parameters(), lr=0.1)
-    state.restore(other, again, torch.amp.GradScaler("cpu", enabled=False))
-    assert torch.equal(other.weight, network.weight)
-    for one, two in zip(optimizer.state.values(), again.state.values(), strict=True):
-        assert all(torch.equal(one[name], two[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
+def test_of_two_equal_epochs_the_earlier_is_the_best(saved):
+    state = TrainingState.open(saved, IDENTITY)
+    assert (state.epoch, state.best_epoch) == (2, 0)
+    assert (state.best["weight"].tolist(), state.current["weight"].tolist()) == ([0, 0], [2, 2])
 
 
 @pytest.mark.parametrize(
@@ -48,10 +36,10 @@ def test_it_comes_back_as_it_was(saved):
 )
 def test_another_runs_is_refused_and_says_what_differs(saved, change, told):
     with pytest.raises(ConfigError, match=f"holds a run with other settings.*{told}"):
-        TrainingState.open(saved[0], IDENTITY | change)
+        TrainingState.open(saved, IDENTITY | change)
 
 
 def test_a_damaged_one_is_named(saved):
-    saved[0].write_bytes(saved[0].read_bytes()[:-10])
+    saved.write_bytes(saved.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match=r"damaged training state .* delete it to start anew"):
-        TrainingState.open(saved[0], IDENTITY)
+        TrainingState.open(saved, IDENTITY)
