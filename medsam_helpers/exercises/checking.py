@@ -1,15 +1,16 @@
 """What is said of an answer to an exercise: it is correct, gets a hint, or was not attempted yet."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
 from medsam_helpers.errors import ConfigError
 
-Answer = Callable[..., Any]
-"""The reader's function, where an exercise asks for one."""
-Checker = Callable[[Any], str | None]
-"""Takes an answer; returns a hint, or None if the answer is right."""
+Answer = Any
+"""The reader's: a number, or a function where the exercise asks for one."""
+Hints = Iterator[str]
+"""What a checker yields: hints, of which the first is shown; none for a right answer."""
+Checker = Callable[[Answer], Hints]
 _MODULES = ("start", "losses", "dataset", "how_sam_works", "finetuning", "evaluation", "prompting", "mlops")
 _CHECKERS: dict[str, Checker] = {}
 
@@ -30,7 +31,7 @@ def check(exercise: str, answer: Any) -> None:
     if exercise not in exercises(exercise[:2]):
         raise ConfigError(f"exercise {exercise!r} is unknown: use one of {', '.join(exercises())}")
     try:
-        hint = _CHECKERS[exercise](_attempted(answer))
+        hint = next(_CHECKERS[exercise](_attempted(answer)), None)
     except NotImplementedError:
         print(f"{exercise}: not attempted yet")
     else:
@@ -65,9 +66,9 @@ def near(answer: Any, value: float, tolerance: float) -> bool:
         return False
 
 
-def number_hint(answer: Any, right: float, tolerance: float, known: Mapping[Any, str], otherwise: str) -> str | None:
-    """None for the right number; the hint of the known wrong number that it is near to; else the last one."""
-    if near(answer, right, tolerance):
-        return None
-    # A much larger number than the right one is allowed its rounding too.
-    return next((hint for wrong, hint in known.items() if near(answer, wrong, max(tolerance, wrong / 1000))), otherwise)
+def number_hint(answer: Any, right: float, tolerance: float, known: Mapping[Any, str], otherwise: str) -> Hints:
+    """Nothing for the right number; the hint of the known wrong number that it is near to; else the last one."""
+    if not near(answer, right, tolerance):
+        # A much larger number than the right one is allowed its rounding too.
+        hints = (hint for wrong, hint in known.items() if near(answer, wrong, max(tolerance, wrong / 1000)))
+        yield next(hints, otherwise)

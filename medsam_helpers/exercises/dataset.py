@@ -1,49 +1,45 @@
 """Checkers of notebook 02, explore the dataset."""
 
-from typing import Any
-
 import numpy as np
 
-from medsam_helpers.exercises.checking import Answer, checker, number_hint
+from medsam_helpers.exercises.checking import Answer, Hints, checker, number_hint
 from medsam_helpers.geometry import ImageTransform
 
 
 @checker("02.1")
-def _rows_of_padding(answer: Any) -> str | None:
+def _rows_of_padding(answer: Answer) -> Hints:
     known = {
         144: "those are the rows that the image takes: the others are padding",
         448: "that is in the model space: a row of the mask space stands for four of those",
     }
     otherwise = "scale the long side to 1024, see how high the image gets, then divide by four"
-    return number_hint(answer, 112, 0.5, known, otherwise)
+    yield from number_hint(answer, 112, 0.5, known, otherwise)
 
 
 @checker("02.2")
-def _back_to_the_original(answer: Answer) -> str | None:
+def _back_to_the_original(answer: Answer) -> Hints:
     for height, width in ((1080, 1920), (1000, 500)):
         found = np.asarray(answer(40, 100, height, width), float)
         right = ImageTransform((height, width)).to_original(np.array([(100 + 0.5) * 4, (40 + 0.5) * 4]))
         pixel = max(height, width) / 1024
         if np.abs(found - right[::-1]).max() <= pixel:
-            return "x comes from the column and y from the row"
+            yield "x comes from the column and y from the row"
         if np.abs(found - right + 2 * pixel).max() <= pixel:
-            return "that is the cell's upper left corner: its centre lies half a cell further"
+            yield "that is the cell's upper left corner: its centre lies half a cell further"
         if np.abs(found - right).max() > pixel:
-            return "both directions share one scale, 1024 over the long side: one each is the coordinate-space bug"
-    return None
+            yield "both directions share one scale, 1024 over the long side: one each is the coordinate-space bug"
 
 
 @checker("02.3")
-def _split_by_patient(answer: Answer) -> str | None:
+def _split_by_patient(answer: Answer) -> Hints:
     for seed, count in enumerate((5, 30, 200)):
         rng = np.random.default_rng(seed)
         images = rng.permutation(np.repeat(np.arange(count), rng.integers(1, 9, count)))
         patients = np.array([f"patient-{number}" for number in images])
         held_out = np.asarray(answer(patients.tolist(), np.random.default_rng(seed)))
         if held_out.shape != patients.shape or held_out.dtype != np.bool_:
-            return f"give back {len(patients)} booleans, one an image in the order they came: True means validation"
+            yield f"give back {len(patients)} booleans, one an image in the order they came: True means validation"
         if both := set(patients[held_out]) & set(patients[~held_out]):
-            return f"{len(both)} of {count} patients are on both sides: draw patients, then look up their images"
+            yield f"{len(both)} of {count} patients are on both sides: draw patients, then look up their images"
         if not 0.05 <= held_out.mean() <= 0.5:
-            return f"{held_out.mean():.0%} of the images are held out: take about a fifth of the patients, at least one"
-    return None
+            yield f"{held_out.mean():.0%} of the images are held out: take about a fifth of the patients, at least one"

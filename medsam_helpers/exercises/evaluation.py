@@ -1,22 +1,20 @@
 """Checkers of notebook 05, evaluate the model."""
 
-from typing import Any
-
 import numpy as np
 
 from medsam_helpers.evaluation.agreement import limits_of_agreement
-from medsam_helpers.exercises.checking import Answer, checker, number_hint
+from medsam_helpers.exercises.checking import Answer, Hints, checker, number_hint
 
 
 @checker("05.1")
-def _iou_of_a_dice(answer: Any) -> str | None:
+def _iou_of_a_dice(answer: Answer) -> Hints:
     known = {8 / 9: "that is the Dice of a mask whose IoU is 0.8: solve for the other one"}
     otherwise = "say that both masks have an area of 1: from the Dice follows what they share, from that their union"
-    return number_hint(answer, 2 / 3, 0.01, known, otherwise)
+    yield from number_hint(answer, 2 / 3, 0.01, known, otherwise)
 
 
 @checker("05.2")
-def _interval_by_patient(answer: Answer) -> str | None:
+def _interval_by_patient(answer: Answer) -> Hints:
     for seed, (people, images) in enumerate([(12, 10), (40, 5)]):
         rng = np.random.default_rng(seed)
         per_patient = rng.normal(0.02, 0.05, people)
@@ -27,16 +25,15 @@ def _interval_by_patient(answer: Answer) -> str | None:
         # The bootstrap's variance of a mean is that of the drawn units over their number.
         wide = 2 * 1.96 * per_patient.std() / np.sqrt(people)
         if not low < gains.mean() < high:
-            return f"the interval {low:.3f} to {high:.3f} does not hold the mean gain, {gains.mean():.3f}"
+            yield f"the interval {low:.3f} to {high:.3f} does not hold the mean gain, {gains.mean():.3f}"
         if high - low < 0.7 * wide:
-            return "too narrow: draw patients, and take all images of each patient that was drawn"
+            yield "too narrow: draw patients, and take all images of each patient that was drawn"
         if high - low > 1.3 * wide:
-            return "too wide for 95 %: take the 2.5th and the 97.5th percentile of some thousand resampled means"
-    return None
+            yield "too wide for 95 %: take the 2.5th and the 97.5th percentile of some thousand resampled means"
 
 
 @checker("05.3")
-def _ratio_limits(answer: Answer) -> str | None:
+def _ratio_limits(answer: Answer) -> Hints:
     rng = np.random.default_rng(5)
     for bias, spread, count in ((1.5, 0.2, 40), (0.9, 0.4, 15)):
         reference = rng.lognormal(2, 1, count)
@@ -44,13 +41,12 @@ def _ratio_limits(answer: Answer) -> str | None:
         given = np.array([float(value) for value in answer(reference, measured)])
         right = np.array(limits_of_agreement(reference, measured, ratio=True)[:3])
         if given.shape != (3,):
-            return "give back three numbers: bias, lower and upper limit"
+            yield "give back three numbers: bias, lower and upper limit"
         if np.allclose(given, np.log(right), rtol=0.02, atol=0.01):
-            return "those are logarithms still: take them back with exp"
+            yield "those are logarithms still: take them back with exp"
         if not np.isclose(given[0], right[0], rtol=0.02):
-            return "the bias is exp of the mean of log(measured / reference), about 1 where nothing is wrong"
+            yield "the bias is exp of the mean of log(measured / reference), about 1 where nothing is wrong"
         if given[2] / given[0] < (right[2] / right[0]) ** 0.5:
-            return "too close: the limits are for one case, so no division by the root of n"
+            yield "too close: the limits are for one case, so no division by the root of n"
         if not np.allclose(given, right, rtol=0.05):
-            return "the limits lie 1.96 standard deviations of the logarithms below and above, then exp"
-    return None
+            yield "the limits lie 1.96 standard deviations of the logarithms below and above, then exp"

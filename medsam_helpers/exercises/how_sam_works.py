@@ -1,27 +1,26 @@
 """Checkers of notebook 03, how SAM works."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from scipy import ndimage
 
-from medsam_helpers.exercises.checking import Answer, checker, near, number_hint
+from medsam_helpers.exercises.checking import Answer, Hints, checker, near, number_hint
 
 
 @checker("03.1")
-def _size_of_a_store(answer: Any) -> str | None:
+def _size_of_a_store(answer: Answer) -> Hints:
     right = 880 * 256 * 64 * 64 * 2 / 2**30
     known = {
         2 * right: "that is float32: a float16 number takes two bytes",
+        right * 2**30 / 1e9: "that is in units of 1000: a GiB is 1024 x 1024 x 1024 bytes",
         right * 1024: "that is in MiB: divide by 1024 once more",
     }
     otherwise = "multiply images, channels, rows, columns and bytes a number, and divide by 1024 three times"
-    return number_hint(answer, right, 0.01, known, otherwise)
+    yield from number_hint(answer, right, 0.01, known, otherwise)
 
 
 @checker("03.2")
-def _stability(answer: Answer) -> str | None:
+def _stability(answer: Answer) -> Hints:
     logits = torch.tensor([[3.0, 0.5, -0.5], [-2.0, 1.5, 0.2]])
     # Above 1: two. Above -1: five, above 0 four of them.
     known = {
@@ -29,13 +28,13 @@ def _stability(answer: Answer) -> str | None:
         5 / 2: "the smaller mask goes above the line: the ratio is 1 at most",
     }
     otherwise = "count the pixels with a logit above +offset, and divide by those above -offset"
-    if hint := number_hint(answer(logits, 1.0), 2 / 5, 1e-4, known, otherwise):
-        return hint
-    return None if near(answer(logits, 2.5), 1 / 6, 1e-4) else "the offset is the second argument"
+    yield from number_hint(answer(logits, 1.0), 2 / 5, 1e-4, known, otherwise)
+    if not near(answer(logits, 2.5), 1 / 6, 1e-4):
+        yield "the offset is the second argument"
 
 
 @checker("03.3")
-def _next_click(answer: Answer) -> str | None:
+def _next_click(answer: Answer) -> Hints:
     truth = np.zeros((40, 60), bool)
     truth[5:35, 10:40] = True
     missed, spilled = truth.copy(), truth.copy()
@@ -46,16 +45,15 @@ def _next_click(answer: Answer) -> str | None:
     for prediction, label, kind in ((missed, 1, "missed lesion"), (spilled, 0, "a false alarm")):
         x, y, said = map(int, answer(prediction, truth))
         if not (0 <= x < 60 and 0 <= y < 40):
-            return "the click lies outside the image: give x, the column, then y, the row"
+            yield "the click lies outside the image: give x, the column, then y, the row"
         wrong, _ = ndimage.label(prediction != truth)
         region = wrong[y, x]
         if not region:
-            return "the click lies where the prediction is right: click into the difference of the two masks"
+            yield "the click lies where the prediction is right: click into the difference of the two masks"
         if region != np.bincount(wrong.ravel())[1:].argmax() + 1:
-            return "there is a larger mistake: label the connected regions of the difference, take the largest"
+            yield "there is a larger mistake: label the connected regions of the difference, take the largest"
         depth = ndimage.distance_transform_edt(np.pad(wrong == region, 1))[1:-1, 1:-1]
         if depth[y, x] < 0.5 * depth.max():
-            return "the click lies at the rim of the mistake: click where it is deepest"
+            yield "the click lies at the rim of the mistake: click where it is deepest"
         if said != label:
-            return f"the click lies in {kind}, so its label is {label}: 1 says lesion, 0 says not lesion"
-    return None
+            yield f"the click lies in {kind}, so its label is {label}: 1 says lesion, 0 says not lesion"

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from medsam_helpers.data.case import Case
-from medsam_helpers.exercises.checking import Answer, checker
+from medsam_helpers.exercises.checking import Answer, Hints, checker
 
 
 @checker("07.1")
-def _digest_of_a_split(answer: Answer) -> str | None:
+def _digest_of_a_split(answer: Answer) -> Hints:
     rng = np.random.default_rng(7)
     cases = [Case(f"case-{i}", rng.integers(0, 256, (9, 7, 3), np.uint8), rng.random((9, 7)) < 0.4) for i in range(3)]
     image, mask = cases[1].image.copy(), cases[1].mask.copy()
@@ -26,37 +26,35 @@ def _digest_of_a_split(answer: Answer) -> str | None:
     }
     digest = answer(list(cases))
     if not isinstance(digest, str) or not 16 <= len(digest) <= 64:
-        return "give back a text of 16 to 64 characters, such as `hexdigest` does"
+        yield "give back a text of 16 to 64 characters, such as `hexdigest` does"
     if answer([replace(case) for case in cases]) != digest:
-        return "equal cases have another digest when they are loaded anew: hash the pixels, not the objects"
+        yield "equal cases have another digest when they are loaded anew: hash the pixels, not the objects"
     for what, other in changed.items():
         if answer(other) == digest:
-            return f"{what} does not change the digest"
+            yield f"{what} does not change the digest"
     if answer(cases[::-1]) != digest:
-        return "the same cases in another order are the same data set: sort before you hash"
-    return None
+        yield "the same cases in another order are the same data set: sort before you hash"
 
 
 @checker("07.2")
-def _gate(answer: Answer) -> str | None:
+def _gate(answer: Answer) -> Hints:
     rng = np.random.default_rng(3)
     champion = rng.uniform(0.4, 0.95, 60)  # cases differ far more than models do
     lucky = champion + np.where(np.arange(60) == 0, 0.5, rng.normal(0, 0.02, 60))
     steady = champion + rng.normal(0.02, 0.01, 60)
     if not answer(steady, champion):
-        return "0.02 better on nearly every case is not promoted: take differences case by case, then resample"
+        yield "0.02 better on nearly every case is not promoted: take differences case by case, then resample"
     for challenger, hint in (
         (lucky, "a gain that one case of 60 makes is promoted: ask for an interval above zero, not for a mean"),
         (champion - 0.02, "a model that is worse on every case is promoted"),
         (champion.copy(), "a model that is equal on every case is promoted: not worse is not better"),
     ):
         if answer(challenger, champion):
-            return hint
-    return None
+            yield hint
 
 
 @checker("07.3")
-def _genuine_hook(answer: Answer) -> str | None:
+def _genuine_hook(answer: Answer) -> Hints:
     secret, body, now = "of this exercise", b'{"entity": "model_version_alias"}', 1_800_000_000
 
     def hook(delivery: str = "d", at: int = now, key: str = secret, signed: bytes = body) -> dict[str, str]:
@@ -73,11 +71,10 @@ def _genuine_hook(answer: Answer) -> str | None:
         (hook("early", at=now + 301), "a hook from more than 300 seconds in the future passes"),
     ):
         if answer(secret, headers, body, now, seen):
-            return hint
+            yield hint
     if not answer(secret, hook(), body, now, seen):
-        return "a genuine hook is refused: sign delivery id, timestamp and body, joined by dots"
+        yield "a genuine hook is refused: sign delivery id, timestamp and body, joined by dots"
     if answer(secret, hook(), body, now + 5, seen):
-        return "the same hook passes twice: remember its delivery id in `seen`"
+        yield "the same hook passes twice: remember its delivery id in `seen`"
     if not answer(secret, hook("d2", at=now - 299), body, now, seen):
-        return "a genuine hook of 299 seconds ago is refused"
-    return None
+        yield "a genuine hook of 299 seconds ago is refused"

@@ -1,41 +1,38 @@
 """Checkers of notebook 06, the box prompt."""
 
-from typing import Any
-
 import numpy as np
 
 from medsam_helpers.evaluation.evaluate import fill_ellipse
-from medsam_helpers.exercises.checking import Answer, checker, near, number_hint
+from medsam_helpers.exercises.checking import Answer, Hints, checker, near, number_hint
 
 
 @checker("06.1")
-def _generous_box(answer: Any) -> str | None:
+def _generous_box(answer: Answer) -> Hints:
     known = {
         0.8: "that is the Dice: 2 |P & T| / (|P| + |T|). The IoU divides by the union",
         8000 / 9900: "every side moves outward by 10, so width and height grow by 20 each",
     }
     otherwise = "the exact box lies inside the drawn one: the intersection is the smaller area, the union the larger"
-    return number_hint(answer, 8000 / 12000, 5e-3, known, otherwise)
+    yield from number_hint(answer, 8000 / 12000, 5e-3, known, otherwise)
 
 
 @checker("06.2")
-def _ellipse_model(answer: Answer) -> str | None:
+def _ellipse_model(answer: Answer) -> Hints:
     image = np.zeros((60, 90, 3), np.uint8)
     boxes, points = np.array([[10, 5, 50, 45], [40, 20, 88, 59.5]], np.float32), np.zeros((0, 3), np.float32)
     found = np.asarray(answer(image, boxes, points))
     if found.shape != (2, 60, 90) or found.dtype != np.bool_:
-        return f"give back one bool mask a box, (2, 60, 90) here; this is {found.dtype} {found.shape}"
+        yield f"give back one bool mask a box, (2, 60, 90) here; this is {found.dtype} {found.shape}"
     expected = np.array([fill_ellipse(box, (60, 90)) for box in boxes])
     wrong = ((found != expected).sum(axis=(1, 2)) / expected.sum(axis=(1, 2))).max()
     if wrong > 0.25:
-        return "the ellipse touches the middle of each side: ((x - cx) / (w / 2))^2 + ((y - cy) / (h / 2))^2 <= 1"
+        yield "the ellipse touches the middle of each side: ((x - cx) / (w / 2))^2 + ((y - cy) / (h / 2))^2 <= 1"
     if wrong > 0.08:
-        return "nearly: look at the centre and the half axes again, and at x1 and y1 being half-open"
-    return None
+        yield "nearly: look at the centre and the half axes again, and at x1 and y1 being half-open"
 
 
 @checker("06.3")
-def _agreement(answer: Answer) -> str | None:
+def _agreement(answer: Answer) -> Hints:
     masks = np.zeros((3, 4, 5), bool)
     masks[0, :2], masks[1, :3], masks[2, 1:3] = True, True, True  # all three: 5 pixels; any of them: 15
     known = {
@@ -43,10 +40,8 @@ def _agreement(answer: Answer) -> str | None:
         5 / 20: "divide by the area that any mask calls lesion, not by the whole image",
     }
     otherwise = "count the pixels that all masks call lesion, and divide by those that any of them does"
-    if hint := number_hint(answer(masks), 5 / 15, 1e-6, known, otherwise):
-        return hint
+    yield from number_hint(answer(masks), 5 / 15, 1e-6, known, otherwise)
     if not near(answer(masks[:1]), 1, 1e-6):
-        return "one mask agrees with itself: 1"
+        yield "one mask agrees with itself: 1"
     if not near(answer(np.zeros((2, 3, 3), bool)), 1, 1e-6):
-        return "masks that are all empty agree too: give back 1, do not divide by 0"
-    return None
+        yield "masks that are all empty agree too: give back 1, do not divide by 0"

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from medsam_helpers.exercises.checking import Answer, checker
+from medsam_helpers.exercises.checking import Answer, Hints, checker
 
 
 @checker("00.1")
-def _box_of_a_tool(answer: Answer) -> str | None:
+def _box_of_a_tool(answer: Answer) -> Hints:
     for x, y, width, height, shown, original in ((10, 20, 30, 45, 300, 600), (7, 0, 50, 12, 800, 500)):
         scale = original / shown
         hints = {
@@ -17,15 +17,14 @@ def _box_of_a_tool(answer: Answer) -> str | None:
         }
         found = np.asarray(answer(x, y, width, height, shown, original), float)
         if found.shape != (4,):
-            return f"give back four numbers, x0, y0, x1, y1: these have the shape {found.shape}"
+            yield f"give back four numbers, x0, y0, x1, y1: these have the shape {found.shape}"
         if not np.allclose(found, np.multiply((x, y, x + width, y + height), scale)):
-            named = (hint for wrong, hint in hints.items() if np.allclose(found, wrong))
-            return next(named, "x1 is x0 plus the width, with no pixel added or taken: boxes are half-open")
-    return None
+            yield from (hint for wrong, hint in hints.items() if np.allclose(found, wrong))
+            yield "x1 is x0 plus the width, with no pixel added or taken: boxes are half-open"
 
 
 @checker("00.2")
-def _who_got_worse(answer: Answer) -> str | None:
+def _who_got_worse(answer: Answer) -> Hints:
     dice = {"b": (0.80, 0.70), "a": (0.90, 0.85), "d": (0.60, 0.30), "c": (0.50, 0.95), "e": (0.70, 0.70)}
     rows = [
         {"case": case, "model": model, "prompt": prompt, "dice": value}
@@ -33,25 +32,24 @@ def _who_got_worse(answer: Answer) -> str | None:
         for prompt, values in (("exact", pair), ("j20", pair[::-1]))
         for model, value in zip(("zero-shot", "tuned", "box"), (*values, 0.1), strict=True)
     ]
-    found = list(answer(pd.DataFrame(rows).sample(frac=1, random_state=0), "exact"))
-    if set(found) == set("dba"):
-        return None if found == list("dba") else "the largest loss comes first"
-    hints = {("c",): "these gained", ("d", "b", "a", "e"): "e is as good as it was"}
-    return hints.get(tuple(found), "for one prompt, take tuned minus zero-shot of each case, and keep what is below 0")
+    found = "".join(map(str, answer(pd.DataFrame(rows).sample(frac=1, random_state=0), "exact")))
+    if found != "dba":
+        hints = {"abd": "the largest loss comes first", "c": "these gained", "abde": "e is as good as it was"}
+        otherwise = "for one prompt, take tuned minus zero-shot of each case, and keep what is below 0"
+        yield hints.get("".join(sorted(found)), otherwise)
 
 
 @checker("00.3")
-def _one_mask_of_several(answer: Answer) -> str | None:
+def _one_mask_of_several(answer: Answer) -> Hints:
     masks = np.zeros((3, 4, 6), np.uint8)
     masks[0, 1:3, 1:4] = masks[1, 2:4, 3:5] = 255
     masks[2, 2, 3:6] = 1  # saved by another tool, and over both others
     expected, found = masks.any(axis=0), np.asarray(answer(list(masks)))
     if found.shape != expected.shape or found.dtype != np.bool_:
-        return f"give back one bool mask of shape {expected.shape}, this is {found.dtype} {found.shape}"
+        yield f"give back one bool mask of shape {expected.shape}, this is {found.dtype} {found.shape}"
     if np.array_equal(found, masks.sum(axis=0, dtype=np.uint8) > 0):
-        return "where 255 and 1 meet there is a hole: 255 + 1 is 0 in eight bits"
+        yield "where 255 and 1 meet there is a hole: 255 + 1 is 0 in eight bits"
     if np.array_equal(found, masks.max(axis=0) > 127):
-        return "the third mask was saved as 0 and 1: what exceeds half of the file's own full scale is lesion"
+        yield "the third mask was saved as 0 and 1: what exceeds half of the file's own full scale is lesion"
     if not np.array_equal(found, expected):
-        return "a pixel is lesion if it is lesion in one of the masks at least"
-    return None
+        yield "a pixel is lesion if it is lesion in one of the masks at least"
