@@ -32,6 +32,8 @@ class Command(Settings):
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ()
     REQUIRED: ClassVar[tuple[str, ...]] = ()
+    REPEATED: ClassVar[dict[str, str | tuple[str, ...]]] = {}
+    """Options that may be given several times, and the word or words that follow each."""
     RESUMES: ClassVar[bool] = False
 
     @classmethod
@@ -108,7 +110,11 @@ def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], b
         if name in (*settings.LABELS, *but) or len(choices) == 1:
             continue
         options: dict[str, Any] = {"help": _help(settings, name), "default": argparse.SUPPRESS}
-        if choices:
+        repeated = getattr(settings, "REPEATED", {}).get(name)
+        if repeated:
+            options |= {"action": "append", "metavar": repeated}
+            options |= {"nargs": len(repeated)} if isinstance(repeated, tuple) else {}
+        elif choices:
             options |= {"choices": choices}
         elif bool in kinds:
             options |= {"action": argparse.BooleanOptionalAction if settings is Recipe else "store_true"}

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from argparse import SUPPRESS, ArgumentParser
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 
-from medsam_helpers.cli.parser import Command, OfModel, Result, add_settings
+from medsam_helpers.cli.parser import Command, OfModel, Result
 from medsam_helpers.data.reading import read_image
 from medsam_helpers.errors import ConfigError, PromptError
 from medsam_helpers.files import atomic_write, check_writable
 from medsam_helpers.runs.settings import check_names
 
 Point = tuple[float, float]
-_PROMPTS = {"box": ("X0", "Y0", "X1", "Y1"), "point": ("X", "Y"), "background": ("X", "Y")}
 
 
 class Predict(Command, OfModel):
     """One mask for one image."""
+
+    REPEATED: ClassVar = {"box": ("X0", "Y0", "X1", "Y1"), "point": ("X", "Y"), "background": ("X", "Y")}
 
     image: Path
     """The image's file."""
@@ -31,16 +32,6 @@ class Predict(Command, OfModel):
     """Beside the lesion."""
     output: Path = Path("mask.png")
     """A PNG file for the mask."""
-
-    @classmethod
-    def add_to(cls, parser: ArgumentParser) -> None:
-        """Each prompt is several words, and may be given several times."""
-        add_settings(parser, cls, but=tuple(_PROMPTS))
-        for name, words in _PROMPTS.items():
-            about = cls.model_fields[name].description
-            parser.add_argument(
-                f"--{name}", metavar=words, nargs=len(words), action="append", default=SUPPRESS, help=about
-            )
 
     def run(self, line: str) -> Result:
         points = [*self.point, *self.background]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import SUPPRESS, ArgumentParser
 from pathlib import Path
 from typing import ClassVar
 
-from medsam_helpers.cli.parser import Command, Result, add_settings
+from medsam_helpers.cli.parser import Command, Result
 from medsam_helpers.runs.experiments import RESULTS, experiment_names, read_experiment, sources_of
 
 
@@ -14,6 +13,7 @@ class Reproduce(Command):
     """Run an experiment of experiments/ and record it; goes on after a stop."""
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ("name",)
+    REPEATED: ClassVar = {"data": "[NAME=]SOURCE"}
     RESUMES: ClassVar[bool] = True
 
     name: str | None = None
@@ -26,13 +26,6 @@ class Reproduce(Command):
     """Keep the runs that the record there holds, add the others."""
     list: bool = False
     """List the experiments there are."""
-
-    @classmethod
-    def add_to(cls, parser: ArgumentParser) -> None:
-        """`--data` may be given several times."""
-        add_settings(parser, cls, but=("data",))
-        about = cls.model_fields["data"].description
-        parser.add_argument("--data", action="append", default=SUPPRESS, metavar="[NAME=]SOURCE", help=about)
 
     def run(self, line: str) -> Result:
         if self.list or self.name is None:

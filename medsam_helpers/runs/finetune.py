@@ -104,7 +104,9 @@ def finetune(
     check_names(checkpoint=start)
     restart_peak()
     dataset = dataset or load_data(config.data, **(config.limits() | ({"val_limit": 0} if split == "dev" else {})))
-    _check_splits(dataset, split)
+    if empty := [name for name in ("train", "dev", split) if not len(dataset.splits[name])]:
+        advice = f"list some in {empty[0]}.txt, or raise the limit"
+        raise DataError(f"{dataset}: fine-tuning needs cases in each split, {' and '.join(empty)} has none: {advice}")
     model = load_sam(config.model, show_progress)
     check_parts(model, recipe.trainable)
     zero_shot = Segmenter(model, precision=recipe.precision)
@@ -144,13 +146,6 @@ def finetune(
     return finished
 
 
-def _check_splits(dataset: Dataset, scored: Literal["dev", "val"]) -> None:
-    """Found out now, not after the images were embedded and the model was trained."""
-    if empty := [name for name, cases in dataset.splits.items() if name in ("train", "dev", scored) and not len(cases)]:
-        advice = f"list some in {empty[0]}.txt, or raise the limit"
-        raise DataError(f"{dataset}: fine-tuning needs cases in each split, {' and '.join(empty)} has none: {advice}")
-
-
 def headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:
     """The figures that a run is known by: mean Dice of each model, and the paired gain, six digits of each."""
     means = table[table["prompt"] == prompt].groupby("model")["dice"].mean()
@@ -180,12 +175,12 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
 def run_folder(config: RunConfig, data_digest: str, *more: Any) -> Path:
     """The cache's folder for a run of these settings, recipe, weights and pixels, and of what `more` names."""
     places = (config.model, config.start, getattr(config, "checkpoint", None))
-    identity = [sorted(config.identity().items()), [_weights(place) for place in places if place], data_digest, *more]
+    weights = [_weights(find_checkpoint(place)) for place in places if place]
+    identity = [sorted(config.identity().items()), weights, data_digest, *more]
     return cache_dir() / "runs" / hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
 
 
-def _weights(model: str) -> list[str]:
+def _weights(place: Path) -> list[str]:
     """SHA-256 of the weights at a path or of a released decoder; none for a model's name, which is of pinned ones."""
-    place = find_checkpoint(model)
     files = [place, *sorted(place.glob("model*.safetensors")), place / DECODER_FILE]
     return [sha256_of(file) for file in files if file.is_file()]

@@ -17,6 +17,7 @@ from medsam_helpers.evaluation.tables import summarise, write_table
 from medsam_helpers.figures import cases as plotting
 from medsam_helpers.files import atomic_write
 from medsam_helpers.runs.card import write_run_card
+from medsam_helpers.runs.model_card import write_model_card
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.checkpoints import NAMES, sha256_of
 from medsam_helpers.sam.parts import changed_parts
@@ -76,8 +77,6 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
     save_decoder(part_state(run.tuned.model, changed_parts(run.tuned.model, run.zero_shot.model)), output, card)
     with atomic_write(output / "before_after.png") as temporary:
         picture(run).savefig(temporary, dpi=110)
-    from medsam_helpers.runs.model_card import write_model_card
-
     write_model_card(output / "README.md", card)
 
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from medsam_helpers.data.sources import SOURCES
 from medsam_helpers.errors import CheckpointError, ConfigError
+from medsam_helpers.files import find_checkpoint
 from medsam_helpers.settings import Settings, in_environment
 from medsam_helpers.training.recipes import Recipe, get_recipe
 
@@ -83,8 +84,6 @@ class RunConfig(DataSettings):
     @property
     def start_folder(self) -> Path | None:
         """Where the decoder lies that training begins with, if not with the base's own."""
-        from medsam_helpers.files import find_checkpoint
-
         return find_checkpoint(self.start) if self.start else None
 
     def config(self) -> RunConfig:
