@@ -73,11 +73,13 @@ def embedded(model, cases: Cases, folder: Path) -> Segmenter:
     return segmenter
 
 
-def save_images(cases: Cases, folder: Path) -> Cases:
-    """Write `images/` and `masks/`, without lists: readers draw the splits."""
+def save_images(cases: Cases, folder: Path, n_train: int | None = None) -> Cases:
+    """Write `images/` and `masks/`; lists too where the first so many cases are train, else readers draw the splits."""
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
     for case in cases:
         Image.fromarray(case.image).save(folder / "images" / f"{case.name}.png")
         Image.fromarray(case.mask).save(folder / "masks" / f"{case.name}.png")
+    for split, names in {"train": cases.names[:n_train], "val": cases.names[n_train:]}.items() if n_train else ():
+        (folder / f"{split}.txt").write_text("\n".join(names))
     return cases

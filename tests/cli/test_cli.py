@@ -161,14 +161,6 @@ def test_training_goes_on_from_a_fine_tuned_decoder_and_is_measured_from_the_bas
     assert again.json["dice"] == learnt.json["tuned_dice"] != tuned.json["tuned_dice"]
 
 
-def test_a_start_of_another_base_or_none_is_refused(tuned, monkeypatch):
-    monkeypatch.setattr(engine, "embed_cases", None)
-    arguments = ["finetune", "--data", "data", "--output", "run-refused"]
-    assert "checkpoint nowhere is no folder that exists" in medsam(*arguments, "--start", "nowhere").err[-1]
-    make_tiny_sam(seed=1).save_pretrained("other")
-    assert "trained on tiny with digest" in medsam(*arguments, "--model", "other", "--start", "run").err[-1]
-
-
 # --- evaluate ---
 
 
@@ -250,13 +242,6 @@ def test_points_prompt_alone_and_refine_a_box():
     prompts = {"boxes": np.array(box[1:]), "points": np.array([[45, 45]]), "labels": np.array([0])}
     found = Segmenter.load("tiny").predict(read_image("image.png"), **prompts)
     np.testing.assert_array_equal(masks[3], found.masks[0, 0])
-
-
-def test_predict_takes_the_fine_tuned_decoder(tuned):
-    box = ["--box", 2, 2, 50, 50]
-    base, _ = predicted(*box)
-    fine, _ = predicted(*box, model=("--checkpoint", "run"))
-    assert (base != fine).any()
 
 
 # --- the other commands ---

@@ -22,6 +22,7 @@ def test_card_says_what_ran_where_and_how_long(tmp_path):
     assert (card["tuned_dice"], card["recipe"]) == (0.9, {"lr": 1e-4})
     assert set(card["versions"]) == {"python", "torch", "transformers", "monai", "accelerate", "numpy"}
     assert card["machine"]["cpu"]
+    assert socket.gethostname() not in [*card.values(), *card["machine"].values()]
     assert card["date"].endswith("+00:00")
 
 
@@ -30,20 +31,14 @@ def test_card_says_what_ran_where_and_how_long(tmp_path):
     [
         (["python", "/home/ann/code/benchmarks/coordinate_space_bug.py"], "python benchmarks/coordinate_space_bug.py"),
         (["medsam", "--data=/srv/a/b/kvasir seg"], "medsam '--data=b/kvasir seg'"),
-        ("medsam --data ~/sets/polyps --lr 1e-4", "medsam --data sets/polyps --lr 1e-4"),
+        (f"medsam --data {Path.home()}/sets/polyps --lr 1e-4", "medsam --data sets/polyps --lr 1e-4"),
+        ("medsam --data ~/sets/polyps", "medsam --data sets/polyps"),
         (["medsam", "--data", r"C:\Users\ann\sets\polyps"], "medsam --data sets/polyps"),
-        ("medsam --data ../shared/data/polyps", "medsam --data ../shared/data/polyps"),
         ("medsam --hub http://127.0.0.1:80/x", "medsam --hub http://127.0.0.1:80/x"),
     ],
 )
 def test_command_tells_of_nobodys_folders(tmp_path, given, shown):
     assert write(tmp_path / "card.json", command=given)["command"] == shown
-
-
-def test_card_names_neither_host_nor_home(tmp_path):
-    card = write(tmp_path / "card.json", command=["python", str(Path.home() / "code" / "run.py")])
-    assert str(Path.home()) + "/" not in (tmp_path / "card.json").read_text()
-    assert socket.gethostname() not in [*card.values(), *card["machine"].values()]
 
 
 def test_commit_is_marked_dirty_after_a_change_and_unknown_without_a_repository(tmp_path):

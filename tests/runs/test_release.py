@@ -69,17 +69,18 @@ def test_the_card_says_terms_use_and_limits_and_no_path(run, tmp_path):
 
 
 def test_what_cannot_be_released_is_refused(run, tmp_path):
-    def refused(error, said, name="discs", source=None):
-        with pytest.raises(error, match=said):
-            release(run, name, source, tmp_path / "checkpoints")
-
-    refused(ConfigError, "'a/b' is no name", name="a/b")
-    refused(ConfigError, "no data source 'nope': use kvasir, breast", source="nope")
+    place = tmp_path / "checkpoints"
+    with pytest.raises(ConfigError, match="'a/b' is no name"):
+        release(run, "a/b", root=place)
+    with pytest.raises(ConfigError, match="no data source 'nope': use kvasir, breast"):
+        release(run, "discs", "nope", place)
     state = load_file(run / "decoder.safetensors")
     key = next(iter(state))
     save_file(state | {key: torch.full_like(state[key], 1e6)}, run / "decoder.safetensors")
-    refused(CheckpointError, "half precision cannot")
+    with pytest.raises(CheckpointError, match="half precision cannot"):
+        release(run, "discs", root=place)
     card = json.loads((run / "run_card.json").read_text())
     (run / "run_card.json").write_text(json.dumps(card | {"split": "dev"}))
-    refused(CheckpointError, "not a finished run that was scored on val")
-    assert not (tmp_path / "checkpoints").exists()
+    with pytest.raises(CheckpointError, match="not a finished run that was scored on val"):
+        release(run, "discs", root=place)
+    assert not place.exists()
