@@ -1,0 +1,241 @@
+"""What is said of right and wrong answers: each kind of mistake gets a hint of its own."""
+
+import base64
+import hashlib
+import hmac
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from medsam_helpers.evaluation.agreement import limits_of_agreement
+from medsam_helpers.evaluation.evaluate import fill_box, fill_ellipse
+from medsam_helpers.evaluation.tables import bootstrap_mean
+from medsam_helpers.exercises.checking import check
+from medsam_helpers.training.losses import dice_loss, focal_loss
+
+
+def to_box(x, y, width, height, shown, original):
+    scale = original / shown
+    return x * scale, y * scale, (x + width) * scale, (y + height) * scale
+
+
+def got_worse(scores, prompt):
+    dice = scores[scores.prompt == prompt].pivot(index="case", columns="model", values="dice")
+    change = (dice["tuned"] - dice["zero-shot"]).sort_values()
+    return list(change.index[change < 0])
+
+
+def tversky(logits, target, a, b, dims=(1, 2, 3)):
+    p = logits.sigmoid()
+    hit = (p * target).sum(dims)
+    mass = hit + a * (p * (1 - target)).sum(dims) + b * ((1 - p) * target).sum(dims)
+    return 1 - (hit / mass).mean()
+
+
+def cell_to_original(row, column, height, width):
+    scale = 1024 / max(height, width)
+    return (column + 0.5) * 4 / scale, (row + 0.5) * 4 / scale
+
+
+def split_by_patient(patients, rng):
+    everyone = sorted(set(patients))
+    return np.isin(patients, rng.permutation(everyone)[: max(1, len(everyone) // 5)])
+
+
+def stability(logits, offset):
+    return ((logits > offset).sum() / (logits > -offset).sum()).item()
+
+
+def largest_mistake(prediction, truth):
+    wrong, _ = ndimage.label(prediction != truth)
+    return wrong == np.bincount(wrong.ravel())[1:].argmax() + 1
+
+
+def next_click(prediction, truth):
+    depth = ndimage.distance_transform_edt(np.pad(largest_mistake(prediction, truth), 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(depth.argmax(), depth.shape)
+    return x, y, truth[y, x]
+
+
+def first_pixel(prediction, truth, largest=False):
+    y, x = np.argwhere(largest_mistake(prediction, truth) if largest else prediction != truth)[0]
+    return x, y, int(truth[y, x])
+
+
+def stop(dev_dice, patience, better=lambda new, old: new > old):
+    best = 0
+    for epoch, score in enumerate(dev_dice):
+        best = epoch if better(score, dev_dice[best]) else best
+        if epoch - best >= patience:
+            break
+    return epoch, best
+
+
+def without_zero_shot(dev_dice, patience):
+    epoch, best = stop(dev_dice[1:], patience)
+    return epoch + 1, best + 1
+
+
+def accumulated(weight, batches, loss_of):
+    total = sum(len(x) for x, _ in batches)
+    for batch in batches:
+        (loss_of(weight, batch) * len(batch[0]) / total).backward()
+    return weight.grad
+
+
+def only_summed(weight, batches, loss_of):
+    return sum(torch.autograd.grad(loss_of(weight, batch), weight)[0] for batch in batches)
+
+
+def all_at_once(weight, batches, loss_of):
+    return only_summed(weight, [[torch.cat(part) for part in zip(*batches, strict=True)]], loss_of)
+
+
+def by_patient(gains, patients, rng, draw_images=False, percentiles=(2.5, 97.5)):
+    gains, names = np.asarray(gains), np.array(patients)
+    groups = [gains[names == name] for name in sorted(set(patients))]
+    if draw_images:
+        groups = [np.array([gain]) for gain in gains]
+    drawn = rng.integers(len(groups), size=(4000, len(groups)))
+    sums, sizes = np.array([g.sum() for g in groups]), np.array([g.size for g in groups])
+    return np.percentile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), percentiles)
+
+
+def by_ratio(reference, measured, width=1.96):
+    logs = np.log(np.asarray(measured) / np.asarray(reference))
+    return np.exp(logs.mean() + np.array([0, -width, width]) * logs.std(ddof=1))
+
+
+def ellipse(image, boxes, points, right=0.0, fill=fill_ellipse):
+    return np.array([fill(np.add(box, [0, 0, right, right]), image.shape[:2]) for box in boxes])
+
+
+def agreement(masks):
+    return masks.all(axis=0).sum() / max(masks.any(axis=0).sum(), 1) if masks.any() else 1.0
+
+
+def digest(cases, *, without="", order=sorted):
+    parts = {"name": lambda c: c.name, "image": lambda c: c.image.tobytes().hex(), "mask": lambda c: str(c.mask)}
+    lines = order("".join(part(case) for name, part in parts.items() if name != without) for case in cases)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def genuine(secret, headers, body, now, seen, *, what="all"):
+    parts = [headers["delivery-id"], headers["timestamp"], body.decode()]
+    if what == "no body":
+        parts = parts[:2]
+    value = hmac.new(secret.encode(), ".".join(parts).encode(), hashlib.sha256).digest()
+    if what != "no signature" and headers["signature"] != "v1," + base64.b64encode(value).decode():
+        return False
+    age = now - int(headers["timestamp"])
+    if what != "no age" and (age if what == "one side" else abs(age)) > (100 if what == "short" else 300):
+        return False
+    if what != "no memory" and headers["delivery-id"] in seen:
+        return False
+    seen.add(headers["delivery-id"])
+    return True
+
+
+ANSWERS = [
+    ("00.1", to_box, "correct"),
+    ("00.1", lambda x, y, width, height, *_: (x, y, x + width, y + height), "pixels of the original"),
+    ("00.1", lambda x, y, w, h, *sizes: to_box(x, y, w - x, h - y, *sizes), "width and height still"),
+    ("00.1", lambda x, y, w, h, shown, original: to_box(x, y, w, h, original, shown), "other way round"),
+    ("00.1", lambda *given: np.add(to_box(*given), [0, 0, 1, 1]), "half-open"),
+    ("00.1", lambda *given: 3, "four numbers"),
+    ("00.2", got_worse, "correct"),
+    ("00.2", lambda *given: got_worse(*given)[::-1], "comes first"),
+    ("00.2", lambda *given: [*got_worse(*given), "e"], "as good as it was"),
+    ("00.3", lambda masks: np.any([mask > 0 for mask in masks], axis=0), "correct"),
+    ("00.3", lambda masks: sum(masks) > 0, "255 + 1 is 0"),
+    ("00.3", lambda masks: np.max(masks, axis=0) > 127, "full scale"),
+    ("00.3", lambda masks: masks[0] > 0, "in one of the masks"),
+    ("01.1", np.float32(0.98), "correct"),
+    ("01.1", 0.02, "weight of the background"),
+    ("01.1", torch.tensor([0.98, 0.98]), "must equal"),
+    ("01.2", tversky, "correct"),
+    ("01.2", lambda logits, target, a, b: dice_loss(logits, target), "third argument"),
+    ("01.2", lambda *given: tversky(*given, dims=(0, 1, 2, 3)), "within each image"),
+    ("01.3", lambda logits, target: focal_loss(logits, target, alpha=None), "correct"),
+    ("01.3", focal_loss, "before the mean"),  # its default alpha is not 1
+    ("02.1", 112, "correct"),
+    ("02.1", 144, "the image takes"),
+    ("02.2", cell_to_original, "correct"),
+    ("02.2", lambda row, column, *size: cell_to_original(column, row, *size), "from the column"),
+    ("02.2", lambda row, column, *size: cell_to_original(row - 0.5, column - 0.5, *size), "upper left corner"),
+    ("02.2", lambda row, column, h, w: ((column + 0.5) * w / 256, (row + 0.5) * h / 256), "one scale"),
+    ("02.3", split_by_patient, "correct"),
+    ("02.3", lambda patients, rng: rng.random(len(patients)) < 0.2, "on both sides"),
+    ("02.3", lambda patients, rng: np.ones(len(patients), bool), "100% of the images"),
+    ("03.1", torch.tensor(1.71875), "correct"),
+    ("03.1", 3.44, "float32"),
+    ("03.1", 1.845, "units of 1000"),
+    ("03.2", stability, "correct"),
+    ("03.2", lambda logits, offset: (logits > offset).sum() / (logits > 0).sum(), "mask at 0"),
+    ("03.2", lambda logits, offset: stability(logits, 1.0), "second argument"),
+    ("03.3", next_click, "correct"),
+    ("03.3", lambda *given: (0, 0, 0), "prediction is right"),
+    ("03.3", lambda *given: (60, 3, 0), "outside the image"),
+    ("03.3", first_pixel, "larger mistake"),
+    ("03.3", lambda *given: first_pixel(*given, largest=True), "at the rim"),
+    ("03.3", lambda *given: (*next_click(*given)[:2], 1), "label is 0"),
+    ("04.1", np.float32(260), "correct"),
+    ("04.1", 255, "round up in each epoch"),
+    ("04.1", 2030, "those are images"),
+    ("04.2", stop, "correct"),
+    ("04.2", lambda *given: (stop(*given)[0], int(np.argmax(given[0]))), "never ran"),
+    ("04.2", lambda *given: stop(*given, better=lambda new, old: new >= old), "the earlier stays"),
+    ("04.2", without_zero_shot, "epoch 0, the zero-shot model"),
+    ("04.2", lambda *given: (len(given[0]) - 1, stop(*given)[1]), "is the last"),
+    ("04.2", lambda *given: 3, "two epochs"),
+    ("04.3", accumulated, "correct"),
+    ("04.3", only_summed, "2 times too large"),
+    ("04.3", lambda *given: only_summed(*given) / len(given[1]), "weigh each by its share"),
+    ("04.3", all_at_once, "one batch at a time"),
+    ("04.3", lambda *given: -accumulated(*given), "every image weighs the same"),
+    ("05.1", 0.67, "correct"),
+    ("05.1", 8 / 9, "whose IoU is 0.8"),
+    ("05.2", by_patient, "correct"),
+    ("05.2", lambda *given: by_patient(*given, draw_images=True), "draw patients"),
+    ("05.2", lambda *given: by_patient(*given, percentiles=(0.01, 99.99)), "too wide"),
+    ("05.2", lambda *given: (0.4, 0.5), "does not hold"),
+    ("05.3", by_ratio, "correct"),
+    ("05.3", lambda *given: np.log(by_ratio(*given)), "logarithms still"),
+    ("05.3", lambda *given: limits_of_agreement(*given)[:3], "about 1"),
+    ("05.3", lambda r, m: by_ratio(r, m, width=1.96 / len(r) ** 0.5), "root of n"),
+    ("06.1", 2 / 3, "correct"),
+    ("06.1", 0.8, "Dice"),
+    ("06.2", ellipse, "correct"),
+    ("06.2", lambda *given: ellipse(*given, fill=fill_box), "touches"),
+    ("06.2", lambda *given: ellipse(*given, right=4.0), "nearly"),
+    ("06.3", agreement, "correct"),
+    ("06.3", lambda masks: 1 / agreement(masks), "above the line"),
+    ("06.3", lambda masks: agreement(masks) if len(masks) > 1 else 0, "itself"),
+    ("06.3", lambda masks: agreement(masks) if masks.any() else 0, "empty"),
+    ("07.1", digest, "correct"),
+    ("07.1", partial(digest, without="image"), "one pixel of an image does not"),
+    ("07.1", partial(digest, order=list), "sort before you hash"),
+    ("07.1", lambda cases: f"{id(cases[0]):032d}", "hash the pixels, not the objects"),
+    ("07.1", len, "give back a text"),
+    ("07.2", lambda new, old: bootstrap_mean(new - old).low > 0, "correct"),
+    ("07.2", lambda new, old: bootstrap_mean(new).low > bootstrap_mean(old).high, "case by case"),
+    ("07.2", lambda new, old: new.mean() > old.mean(), "one case of 60 makes"),
+    ("07.2", lambda new, old: abs((new - old).mean()) > np.std(new - old) / 4, "worse on every case"),
+    ("07.2", lambda new, old: bootstrap_mean(new - old).low >= 0, "not worse is not better"),
+    ("07.3", genuine, "correct"),
+    ("07.3", partial(genuine, what="no signature"), "another secret signed passes"),
+    ("07.3", partial(genuine, what="no body"), "a genuine hook is refused"),
+    ("07.3", partial(genuine, what="no age"), "more than 300 seconds ago passes"),
+    ("07.3", partial(genuine, what="one side"), "in the future passes"),
+    ("07.3", partial(genuine, what="no memory"), "the same hook passes twice"),
+    ("07.3", partial(genuine, what="short"), "of 299 seconds ago is refused"),
+]
+
+
+@pytest.mark.parametrize(("exercise", "answer", "verdict"), ANSWERS)
+def test_what_is_said_of_an_answer(capsys, exercise, answer, verdict):
+    check(exercise, answer)
+    assert verdict in capsys.readouterr().out
