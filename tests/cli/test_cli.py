@@ -400,29 +400,22 @@ def test_a_read_only_place_is_one_line(tmp_path):
         one_line(medsam(*arguments.split(), "--output", folder / "new.png"), str(folder))
 
 
-@pytest.fixture
-def bad_folder(place, tmp_path):
+def test_bad_files_are_listed_before_anything_is_done_and_can_be_left_out(place, tmp_path):
     folder = shutil.copytree(place / "data", tmp_path / "bad")
     (folder / "images" / "disc-2.png").write_bytes(b"no image")
     (folder / "masks" / "disc-9.png").unlink()
     Image.new("L", (5, 5), 255).save(folder / "masks" / "disc-3.png")
-    return folder
-
-
-def test_bad_files_are_listed_before_anything_is_done(bad_folder, tmp_path):
-    said = medsam("finetune", "--data", bad_folder, "--model", "tiny", "--output", tmp_path / "new")
+    arguments = ["finetune", "--data", folder, "--model", "tiny", "--output", tmp_path / "new", "--epochs", 1, "--json"]
+    said = medsam(*arguments)
     assert said.err[0].startswith("medsam: bad: 3 bad cases; mend them, or leave them out with skip_bad (--skip-bad)")
     assert len(said.err) == 4, "a line a file below the first"
-    for name in ("disc-2", "disc-3", "disc-9"):
-        assert name in "".join(said.err[1:])
+    bad = ["disc-2", "disc-3", "disc-9"]
+    assert all(name in "".join(said.err[1:]) for name in bad)
     assert not (tmp_path / "new").exists()
 
-
-def test_bad_files_can_be_left_out_counted_and_named(bad_folder, tmp_path):
-    arguments = ["--epochs", 1, "--skip-bad", "--output", tmp_path / "new", "--json"]
-    said = medsam("finetune", "--data", bad_folder, "--model", "tiny", *arguments)
+    said = medsam(*arguments, "--skip-bad")
     left_out = said.json["left_out"]
-    assert sorted(re.search(r"disc-\d", text)[0] for text in left_out) == ["disc-2", "disc-3", "disc-9"]
+    assert sorted(re.search(r"disc-\d", text)[0] for text in left_out) == bad
     assert "left out 3: " in said.out
     assert said.json["n_train"] + said.json["n_dev"] + said.json["n_val"] == 9
     card = json.loads((tmp_path / "new" / "run_card.json").read_text())
@@ -498,9 +491,8 @@ def test_an_interrupted_run_says_so_in_one_line_and_goes_on_when_called_again(pl
     arguments = ["finetune", "--data", "data", "--model", "tiny", "--recipe", "medsam", "--precision", "fp32"]
     arguments += ["--batch", 1, "--epochs", 10, "--output", tmp_path / "run", "--json"]
     state = tmp_path / "run" / STATE_FILE
-    process = subprocess.Popen(
-        [*PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command = [*PROGRAM, *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (state.exists() and len(epochs_of(state)) > 1):
         assert process.poll() is None, process.communicate()[1]
