@@ -1,7 +1,5 @@
 """What a model answers to a prompt, checked, and the small pictures of it that go to the browser."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 from typing import Any

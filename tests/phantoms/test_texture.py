@@ -7,7 +7,7 @@ from medsam_helpers.phantoms.texture import Canvas, ellipse_distance, lobed_dist
 
 
 def test_canvas_is_centred_and_reaches_one_on_the_shorter_side():
-    canvas = Canvas.of_width(8, 2.0)
+    canvas = Canvas(8, 2.0)
     assert canvas.size_hw == (4, 8)
     assert canvas.y[:, 0].tolist() == [-0.75, -0.25, 0.25, 0.75]
     assert canvas.x[0, [0, -1]].tolist() == [-1.75, 1.75]
@@ -15,7 +15,7 @@ def test_canvas_is_centred_and_reaches_one_on_the_shorter_side():
 
 @pytest.mark.parametrize("octaves", [1, 4])
 def test_noise_is_float32_with_the_promised_spread(octaves):
-    canvas = Canvas.of_width(300, 1.2)
+    canvas = Canvas(300, 1.2)
     drawn = [canvas.noise(np.random.default_rng(seed), 0.2, octaves) for seed in range(8)]
     assert (drawn[0].dtype, drawn[0].shape) == (np.float32, canvas.size_hw)
     assert abs(np.mean(drawn)) < 0.15
@@ -34,7 +34,7 @@ def test_steps_and_distances_by_hand():
 
 
 def test_a_shape_without_lobes_and_waves_is_an_ellipse():
-    canvas = Canvas.of_width(200, 1.25)
+    canvas = Canvas(200, 1.25)
     distance = lobed_distance(canvas.x, canvas.y, np.zeros(2), 0.5, 0, 0.0, np.random.default_rng(0))
     area = (distance < 1).sum() / canvas.unit**2
     assert 0.5 * 0.5 * 0.5 * np.pi <= area <= 0.5 * 0.5 * np.pi
