@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medsam_helpers.phantoms.texture import Canvas, ellipse_distance, lobed_distance, soft_step, union
+from medsam_helpers.phantoms.texture import Canvas, ellipse_distance, soft_step, union
 
 
 def test_canvas_is_centred_and_reaches_one_on_the_shorter_side():
@@ -31,11 +31,3 @@ def test_steps_and_distances_by_hand():
     assert ellipse_distance(x, y, (1, 2), (1, 2), np.pi / 2) == pytest.approx([0, 1, 1, 2])
     one, other = np.array([0.2, 1.0], np.float32), np.array([2.0, 1.0], np.float32)
     assert union([one, other], sharpness=8) == pytest.approx([0.2, 1 - np.log(2) / 8], abs=1e-5)
-
-
-def test_a_shape_without_lobes_and_waves_is_an_ellipse():
-    canvas = Canvas(200, 1.25)
-    distance = lobed_distance(canvas.x, canvas.y, np.zeros(2), 0.5, 0, 0.0, np.random.default_rng(0))
-    area = (distance < 1).sum() / canvas.unit**2
-    assert 0.5 * 0.5 * 0.5 * np.pi <= area <= 0.5 * 0.5 * np.pi
-    assert distance.dtype == np.float32
