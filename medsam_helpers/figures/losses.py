@@ -24,10 +24,7 @@ LOSS_STYLES = {name: {"color": color, "linestyle": line} for name, _, color, lin
 def wrong_guess(mask: np.ndarray) -> torch.Tensor:
     """Logits (1, 1, H, W), -6 to 6, of a model that is certain and wrong: the lesion, moved left by 0.3 of its width.
 
-    Args:
-        mask: (H, W) bool.
-    Raises:
-        DataError: the mask is empty.
+    The mask is (H, W) bool; a `DataError` where it is empty.
     """
     if not mask.any():
         raise DataError("the mask is empty: there is no lesion to guess wrong")

@@ -110,11 +110,7 @@ class Canvas(anywidget.AnyWidget):
         self.say(": ".join(filter(None, (doing, kind, str(error) or "no message"))), "error")
 
     def show(self, image: np.ndarray, truth: np.ndarray | None, name: str) -> None:
-        """Keep a read-only copy of the image, so that its embedding stays true, and send it to the browser.
-
-        Raises:
-            DataError: image or truth is of another kind.
-        """
+        """Send the image to the browser and keep a read-only copy; `DataError`: image or truth is of another kind."""
         image = np.array(image)
         Case(name, image, np.zeros(image.shape[:2], bool) if truth is None else truth)
         image.flags.writeable = False
