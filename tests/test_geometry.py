@@ -85,7 +85,6 @@ def test_target_by_hand():
     target = transform.mask_to_target(np.array([[1, 1, 1, 0], [1, 1, 0, 0]], bool))
     assert target.tolist() == [[1, 0], [0, 0]]
     assert (target.dtype, target.shape) == (torch.float32, (2, 2))
-    # Finer grids take the same way.
     mask = np.array([[0, 1, 0, 0], [0, 0, 0, 0]], bool)
     assert transform.mask_to_target(mask).tolist() == [[0, 0], [0, 0]], "a quarter of a cell"
     assert transform.mask_to_target(mask, 4).nonzero().tolist() == [[0, 1]]
@@ -148,12 +147,6 @@ def test_masks_without_an_outline_survive_and_those_of_another_size_are_refused(
         ImageTransform((30, 60)).mask_to_target(mask)
 
 
-def test_good_prompts_come_back_as_float32_rows():
-    assert check_boxes([0, 0, 60, 30], (30, 60)).tolist() == [[0, 0, 60, 30]]
-    assert check_boxes(np.array([[1, 2, 3, 4], [0, 0, 1, 1]]), (30, 60)).dtype == np.float32
-    assert check_points([59, 29], (30, 60)).tolist() == [[59, 29]]
-
-
 @pytest.mark.parametrize(
     ("check", "prompts", "said"),
     [
@@ -165,7 +158,9 @@ def test_good_prompts_come_back_as_float32_rows():
         (check_points, [np.nan, 5], "lies outside"),
     ],
 )
-def test_bad_prompts_are_named(check, prompts, said):
+def test_good_prompts_come_back_as_float32_rows_and_bad_ones_are_named(check, prompts, said):
+    good = [0, 0, 60, 30] if check is check_boxes else [59, 29]
+    assert (check(good, (30, 60)).tolist(), check(good, (30, 60)).dtype) == ([good], np.float32)
     with pytest.raises(PromptError, match=said):
         check(prompts, (30, 60))
 

@@ -74,12 +74,9 @@ def test_a_wrong_value_is_one_line_with_what_is_allowed(values, said):
 
 def test_but_changes_what_is_given_keeps_the_rest_and_checks():
     assert Toy(steps=4).but(steps=None, loud=True) == Toy(steps=4, loud=True)
+    assert Toy().but(name=Path("a") / "b").name == str(Path("a") / "b"), "a path is taken where text is declared"
     with pytest.raises(ConfigError, match="steps must be"):
         Toy().but(steps=-1)
-
-
-def test_a_path_is_taken_where_text_is_declared():
-    assert Toy(name=Path("a") / "b").name == str(Path("a") / "b")
 
 
 def test_help_says_what_the_declaration_says(monkeypatch):

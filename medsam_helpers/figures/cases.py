@@ -1,7 +1,5 @@
 """Pictures of cases: masks and boxes drawn over the image, before and after, and the curves of a training."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +72,7 @@ def draw_boxes(ax: Axes, boxes: np.ndarray, **style: Any) -> None:
 
 
 def before_after(
-    cases: Sequence[Case],
+    cases: Sequence["Case"],
     boxes: Sequence[np.ndarray],
     zero_shot: Sequence[np.ndarray],
     tuned: Sequence[np.ndarray],

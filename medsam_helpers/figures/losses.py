@@ -9,30 +9,22 @@ from medsam_helpers.errors import DataError
 from medsam_helpers.figures.cases import COLORS, draw_mask, show_case
 from medsam_helpers.training.losses import Loss, bce_loss, dice_ce_loss, dice_loss, focal_loss, sam_loss
 
-FIVE_LOSSES: dict[str, Loss] = {
-    "CE": bce_loss,
-    "focal": focal_loss,
-    "Dice": dice_loss,
-    "Dice + CE": dice_ce_loss,
-    "20 focal + Dice": sam_loss,
-}
-LOSS_STYLES = {
-    "CE": {"color": "black", "linestyle": "-"},
-    "focal": {"color": "#888888", "linestyle": "--"},
-    "Dice": {"color": "#D55E00", "linestyle": "-"},
-    "Dice + CE": {"color": "#CC79A7", "linestyle": "-"},
-    "20 focal + Dice": {"color": "#882255", "linestyle": "-."},
-}
+_LOSSES: tuple[tuple[str, Loss, str, str], ...] = (
+    ("CE", bce_loss, "black", "-"),
+    ("focal", focal_loss, "#888888", "--"),
+    ("Dice", dice_loss, "#D55E00", "-"),
+    ("Dice + CE", dice_ce_loss, "#CC79A7", "-"),
+    ("20 focal + Dice", sam_loss, "#882255", "-."),
+)
+FIVE_LOSSES = {name: loss for name, loss, *_ in _LOSSES}
+LOSS_STYLES = {name: {"color": color, "linestyle": line} for name, _, color, line in _LOSSES}
 """Colours that `cases.COLORS` leaves free; they differ in grey and to the colour-blind too."""
 
 
 def wrong_guess(mask: np.ndarray) -> torch.Tensor:
     """Logits (1, 1, H, W), -6 to 6, of a model that is certain and wrong: the lesion, moved left by 0.3 of its width.
 
-    Args:
-        mask: (H, W) bool.
-    Raises:
-        DataError: the mask is empty.
+    The mask is (H, W) bool; a `DataError` where it is empty.
     """
     if not mask.any():
         raise DataError("the mask is empty: there is no lesion to guess wrong")

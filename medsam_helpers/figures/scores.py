@@ -31,11 +31,7 @@ _FURTHER = [
 
 
 def model_styles(models: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, line and marker of each model; those that the series does not know take the palette's other colours.
-
-    Raises:
-        ConfigError: more unknown models than colours.
-    """
+    """Colour, line and marker of each model; others than the series' own take free colours, or are a `ConfigError`."""
     unknown = [model for model in models if model not in _STYLES]
     if len(unknown) > len(_FURTHER):
         raise ConfigError(f"{len(unknown)} models have no colour of their own: draw at most {len(_FURTHER)} at once")
@@ -134,8 +130,7 @@ def reliability(ax: Axes, calibrations: Mapping[str, pd.DataFrame]) -> Axes:
     Args:
         calibrations: model -> its `calibration_table`; the bars are the intervals in it.
     """
-    values = pd.concat(list(calibrations.values()))[["score", "low"]].to_numpy()
-    low = values.min() - 0.03
+    low = pd.concat(calibrations.values())[["score", "low"]].min(axis=None) - 0.03
     ax.plot([low, 1], [low, 1], color="black", linewidth=1, linestyle=":", label="promise kept")
     for model, style in model_styles(list(calibrations)).items():
         table = calibrations[model]

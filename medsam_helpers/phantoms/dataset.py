@@ -1,14 +1,9 @@
 """Data sets of procedural images with exact masks. A stand-in: no figure on them is a finding."""
 
-from __future__ import annotations
-
 import hashlib
-from collections.abc import Callable
 from functools import cache, lru_cache, partial
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -17,12 +12,14 @@ from tqdm.auto import tqdm
 from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.files import atomic_write, cache_dir
+from medsam_helpers.phantoms.endoscopy import draw_endoscopy
+from medsam_helpers.phantoms.ultrasound import draw_ultrasound
 
-Kind = Literal["endoscopy", "ultrasound"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+_DRAW = {"endoscopy": draw_endoscopy, "ultrasound": draw_ultrasound}
+KINDS = tuple(_DRAW)
 
 
-def draw_phantom(kind: Kind, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def draw_phantom(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """One phantom with the mask of what is visible of its lesions.
 
     Args:
@@ -33,11 +30,12 @@ def draw_phantom(kind: Kind, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     Raises:
         ConfigError: unknown kind.
     """
-    return _painter(kind)(rng)
+    _check_kind(kind)
+    return _DRAW[kind](rng)
 
 
 def phantom_dataset(
-    kind: Kind = "endoscopy", n_train: int = 80, n_dev: int = 16, n_val: int = 64, seed: int = 0
+    kind: str = "endoscopy", n_train: int = 80, n_dev: int = 16, n_val: int = 64, seed: int = 0
 ) -> Dataset:
     """A data set of phantoms, each drawn when it is first asked for and then kept in the cache folder.
 
@@ -50,7 +48,7 @@ def phantom_dataset(
     Raises:
         ConfigError: unknown kind, or a number is no whole number from 0 up.
     """
-    _painter(kind)
+    _check_kind(kind)
     for what, number in {"n_train": n_train, "n_dev": n_dev, "n_val": n_val, "seed": seed}.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise ConfigError(f"{what} is {number!r}: use a whole number from 0 up")
@@ -62,14 +60,13 @@ def phantom_dataset(
     return Dataset(f"{kind}-phantoms", train, dev, val, licence, "none: drawn by medsam_helpers")
 
 
-def _painter(kind: Kind) -> Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]:
+def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise ConfigError(f"phantom kind {kind!r} is unknown: use {' or '.join(map(repr, KINDS))}")
-    return getattr(import_module(f"medsam_helpers.phantoms.{kind}"), f"draw_{kind}")
 
 
 @lru_cache(maxsize=160)  # about 1 MB each
-def _load_case(kind: Kind, seed: int, place: int, name: str) -> Case:
+def _load_case(kind: str, seed: int, place: int, name: str) -> Case:
     path = cache_dir() / "phantoms" / _drawing_digest() / str(seed) / f"{name}.png"
     try:
         drawing = np.array(Image.open(path))
@@ -100,7 +97,6 @@ def save_folder(dataset: Dataset, folder: str | Path, *, show_progress: bool = T
     Args:
         dataset: any data set, not only phantoms.
         folder: made if it is not there.
-        show_progress: show the bar.
     Raises:
         DataError: the folder holds something already.
     """

@@ -1,7 +1,5 @@
 """Draws one colonoscopy phantom: a folded wall with vessels, lesions that rise from it, a lamp beside the lens."""
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
@@ -20,7 +18,7 @@ _STOOL, _HIGHLIGHT = np.array([(0.90, 0.58, 0.22), (1.0, 0.98, 0.92)], np.float3
 
 def draw_endoscopy(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """One image (H, W, 3) uint8 with the mask (H, W) bool of what is visible of its lesions."""
-    canvas = Canvas.of_width(int(rng.uniform(360, 620)), rng.choice([1.06, 1.14, 1.17, 1.25], p=[0.15, 0.3, 0.4, 0.15]))
+    canvas = Canvas(int(rng.uniform(360, 620)), rng.choice([1.06, 1.14, 1.17, 1.25], p=[0.15, 0.3, 0.4, 0.15]))
     view, finish = draw_recorder(canvas, rng)
     tool, tool_colour = draw_instrument(canvas, rng)
     polyps = draw_polyps(canvas, view & (tool < 0.5), rng)

@@ -1,7 +1,5 @@
 """The lesions of a colonoscopy phantom: where they are, how they rise from the wall, how clearly they stand out."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What stands between the bowel and the stored picture: bubbles, an instrument, the recorder's border and text."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

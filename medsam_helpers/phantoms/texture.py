@@ -1,9 +1,6 @@
 """What both kinds of phantom are drawn with: a pixel grid, smooth noise, soft steps and lobed outlines."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,26 +11,16 @@ Field = NDArray[np.float32]
 Pair = Sequence[float] | np.ndarray
 
 
-@dataclass(frozen=True)
 class Canvas:
     """The pixel grid of a picture; x and y have their origin in the middle and reach +-1 on the shorter side."""
 
-    size_hw: tuple[int, int]
-    x: Field
-    y: Field
-
-    @classmethod
-    def of_width(cls, width: int, width_over_height: float) -> Canvas:
-        """A canvas so many pixels wide."""
+    def __init__(self, width: int, width_over_height: float) -> None:
         height = round(width / width_over_height)
+        self.size_hw = height, width
+        self.unit = min(height, width) / 2  # pixels in a length of 1
         y, x = np.mgrid[:height, :width].astype(np.float32) + 0.5
-        unit = min(height, width) / 2
-        return cls((height, width), (x - width / 2) / unit, (y - height / 2) / unit)
-
-    @property
-    def unit(self) -> float:
-        """Pixels in a length of 1."""
-        return min(self.size_hw) / 2
+        self.x: Field = (x - width / 2) / self.unit
+        self.y: Field = (y - height / 2) / self.unit
 
     def noise(self, rng: np.random.Generator, scale: float | Pair, octaves: int = 1) -> Field:
         """Smooth noise round 0 with standard deviation about 1, its features `scale` (or y, x scales) wide.

@@ -1,7 +1,5 @@
 """Draws one breast ultrasound phantom: layers of tissue, scatterers in them, and the pulse that passes over all."""
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy import ndimage
@@ -15,7 +13,7 @@ def draw_ultrasound(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     Echoes add up as waves, phase and all, before the envelope is taken and compressed: that is what makes the
     speckle. What the pulse loses or keeps on its way through the lesion is missing or left over behind it.
     """
-    canvas = Canvas.of_width(int(rng.uniform(380, 620)), rng.choice([1.02, 1.12, 1.2, 1.28]))
+    canvas = Canvas(int(rng.uniform(380, 620)), rng.choice([1.02, 1.12, 1.2, 1.28]))
     depth = (canvas.y - canvas.y[0, 0]) / np.ptp(canvas.y)
     benign = rng.random() < 0.5
     distance = _draw_outline(canvas, benign, rng)

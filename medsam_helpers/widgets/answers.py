@@ -1,7 +1,5 @@
 """What a model answers to a prompt, checked, and the small pictures of it that go to the browser."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 from typing import Any
@@ -49,11 +47,7 @@ class Answer:
 
 
 def read_answer(result: Any, size_hw: tuple[int, int], truth: np.ndarray | None, seconds: float) -> Answer:
-    """The `Answer` in what a predict function gave back.
-
-    Raises:
-        ShapeError: no bool masks of this size, or not one score a mask.
-    """
+    """The `Answer` in what a predict function gave back; `ShapeError`: wrong masks, or not one score a mask."""
     masks, scores = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     masks = np.asarray(masks)
     masks = masks[None] if masks.ndim == 2 else masks

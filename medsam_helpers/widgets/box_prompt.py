@@ -1,7 +1,5 @@
 """`BoxPrompt`: an image to drag boxes over and to click on, and the masks that a model gives back at once."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any

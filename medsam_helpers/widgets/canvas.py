@@ -1,7 +1,5 @@
 """`Canvas`: what the browser shows and sends, without any model: image, boxes, points, status, uploads."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -36,17 +34,6 @@ def as_points(points: Any, image: np.ndarray) -> list[list[float]]:
     return values.round(2).tolist()
 
 
-class Rows(t.List):
-    """A trait of boxes or points, as lists or as an array, checked against the `image` of its widget."""
-
-    def __init__(self, check: Callable[[Any, np.ndarray], list]) -> None:
-        super().__init__()
-        self._check = check
-
-    def validate(self, obj: Any, value: Any) -> list:
-        return self._check(value, obj.image) if len(value) else []
-
-
 class Canvas(anywidget.AnyWidget):
     """The Python side of `box_prompt.js`; `BoxPrompt` puts the models behind it.
 
@@ -58,8 +45,8 @@ class Canvas(anywidget.AnyWidget):
     _css = _FOLDER / "box_prompt.css"
 
     # No echo: the browser knows what it sent, and needs its processor for the next picture.
-    boxes = Rows(as_boxes).tag(sync=True, echo_update=False)
-    points = Rows(as_points).tag(sync=True, echo_update=False)
+    boxes = t.Any([]).tag(sync=True, echo_update=False)
+    points = t.Any([]).tag(sync=True, echo_update=False)
     opacity = t.Float(0.45, min=0, max=1).tag(sync=True)
     outline = t.Bool(False, help="outline only, no fill").tag(sync=True)
     show_truth = t.Bool(True).tag(sync=True)
@@ -77,6 +64,11 @@ class Canvas(anywidget.AnyWidget):
         self.lock = threading.RLock()
         self.error: Exception | None = None
         self._parts: list[bytes] = []
+
+    @t.validate("boxes", "points")
+    def _check_prompt(self, proposal: t.Bunch) -> list[list[float]]:
+        check = as_boxes if proposal["trait"].name == "boxes" else as_points
+        return check(proposal["value"], self.image)
 
     def set_state(self, sync_data: Mapping[str, Any]) -> None:
         """Take over what the browser sends; what is not valid is shown there and put back."""
@@ -118,11 +110,7 @@ class Canvas(anywidget.AnyWidget):
         self.say(": ".join(filter(None, (doing, kind, str(error) or "no message"))), "error")
 
     def show(self, image: np.ndarray, truth: np.ndarray | None, name: str) -> None:
-        """Keep a read-only copy of the image, so that its embedding stays true, and send it to the browser.
-
-        Raises:
-            DataError: image or truth is of another kind.
-        """
+        """Send the image to the browser and keep a read-only copy; `DataError`: image or truth is of another kind."""
         image = np.array(image)
         Case(name, image, np.zeros(image.shape[:2], bool) if truth is None else truth)
         image.flags.writeable = False

@@ -1,7 +1,5 @@
 """`box_prompt_demo()`: the box widget with pickers, upload and saving, for trying rather than programming."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Images for the demo: of a data source, or of a folder of plain images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Models as the box widget asks them, `predict(image, boxes, points)`; a `Segmenter` encodes each image once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What stays of a session with the box widget: the mask, the prompts, the Python that gives the mask again."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from medsam_helpers.data.case import Case
-from medsam_helpers.figures.cases import COLORS, before_after, show_case, training_curves
+from medsam_helpers.figures.cases import before_after, show_case, training_curves
 
 ZOOM = 20
 """Pixels of the canvas to a pixel of the image."""
@@ -38,17 +37,13 @@ def mask_of(x0, y0, x1, y1, height=10, width=20):
         ({"boxes": np.array([[2, 1, 5, 4], [10, 3, 18, 9]])}, [2, 1, 18, 9]),
         ({"truth": mask_of(4, 2, 12, 7)}, [4, 2, 12, 7]),
         ({"prediction": mask_of(4, 2, 12, 7)}, [4, 2, 12, 7]),
+        ({"truth": mask_of(0, 0, 20, 10)}, [0, 0, 20, 10]),
     ],
 )
 def test_boxes_and_outlines_run_round_the_pixels_they_hold(drawn, around):
     y, x = np.nonzero((render(**drawn) != render()).any(axis=2))
     changed = [x.min(), y.min(), x.max() + 1, y.max() + 1]
     np.testing.assert_allclose(changed, ZOOM * np.array(around), atol=STROKE)
-
-
-def test_what_fills_the_image_keeps_its_outline():
-    rim = render(truth=mask_of(0, 0, 20, 10))[[50, 50, 0, -1], [0, -1, 50, 50]]
-    np.testing.assert_allclose(rim, np.tile(np.multiply(to_rgb(COLORS["truth"]), 255), (4, 1)), atol=40)
 
 
 def test_a_prediction_is_tinted_inside_and_nowhere_else():
@@ -64,12 +59,10 @@ def test_an_empty_mask_draws_nothing_and_warns_of_nothing():
     np.testing.assert_array_equal(render(truth=empty, prediction=empty), render())
 
 
-@pytest.mark.parametrize(("height", "width"), [(10, 20), (1, 1)])
-def test_the_view_is_the_image_and_nothing_more(height, width):
-    full, box = np.ones((height, width), bool), np.array([0, 0, width, height])
-    ax = show_case(Figure().subplots(), GRAY[:height, :width], truth=full, prediction=full, boxes=box)
-    assert ax.get_xlim() == (-0.5, width - 0.5)
-    assert ax.get_ylim() == (height - 0.5, -0.5), "row 0 is on top"
+def test_the_view_is_the_image_and_nothing_more():
+    full = np.ones((1, 1), bool)
+    ax = show_case(Figure().subplots(), GRAY[:1, :1], truth=full, prediction=full, boxes=np.array([0, 0, 1, 1]))
+    assert (ax.get_xlim(), ax.get_ylim()) == ((-0.5, 0.5), (0.5, -0.5)), "row 0 is on top"
 
 
 def test_before_after_has_a_row_a_case_with_the_dice_of_each_mask():

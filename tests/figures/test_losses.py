@@ -9,15 +9,8 @@ from medsam_helpers.figures.losses import FIVE_LOSSES, gradient_maps, logit_grad
 from medsam_helpers.training.losses import bce_loss, dice_loss
 
 
-@pytest.fixture
-def square():
-    mask = np.zeros((60, 100), bool)
-    mask[20:40, 40:80] = True
-    return mask
-
-
 def test_the_guess_is_the_lesion_moved_left_and_sure_of_itself(square):
-    guess = wrong_guess(square)
+    guess = wrong_guess(square.mask)
     assert (guess.shape, guess.dtype) == ((1, 1, 60, 100), torch.float32)
     assert (guess.max().item(), guess.min().item()) == pytest.approx((6, -6), abs=1e-3)
     columns = np.flatnonzero((guess[0, 0, 30] > 0).numpy())
@@ -39,10 +32,8 @@ def test_gradients_are_those_of_the_formulas():
 
 
 def test_the_picture_has_a_panel_for_the_guess_and_one_a_loss(square):
-    image = np.full((60, 100, 3), 90, np.uint8)
-    figure = gradient_maps(image, square, wrong_guess(square), note="a phantom")
-    titles = [ax.get_title() for ax in figure.axes]
-    assert titles[1:6] == list(FIVE_LOSSES)
+    figure = gradient_maps(square.image, square.mask, wrong_guess(square.mask), note="a phantom")
+    assert [ax.get_title() for ax in figure.axes][1:6] == list(FIVE_LOSSES)
     cross_entropy = figure.axes[1].images[0].get_array()
     assert cross_entropy[30, 30] == pytest.approx(-1, abs=0.01)  # a false alarm: less lesion
     assert cross_entropy[30, 78] == pytest.approx(1, abs=0.01)  # a miss: more lesion

@@ -2,18 +2,9 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 from matplotlib.figure import Figure
 
-from medsam_helpers.data.case import Case
 from medsam_helpers.figures.sam import answers, inside_sam, published_dice, show_points
-
-
-@pytest.fixture
-def case():
-    mask = np.zeros((30, 40), bool)
-    mask[5:20, 10:30] = True
-    return Case("square", np.full((30, 40, 3), 128, np.uint8), mask)
 
 
 def test_clicks_lie_on_their_pixels_and_say_what_they_mean():
@@ -24,18 +15,18 @@ def test_clicks_lie_on_their_pixels_and_say_what_they_mean():
     assert click.get_marker() == "+", "without a label it says lesion"
 
 
-def test_answers_has_a_panel_a_mask_with_all_prompts(case):
-    masks = {"empty": np.zeros_like(case.mask), "right": case.mask}
-    box, points = np.array([[10, 5, 30, 20]]), np.array([[15, 9], [2, 2]])
-    figure = answers(case, masks, boxes=box, points=points, labels=[1, 0], note="a phantom")
+def test_answers_has_a_panel_a_mask_with_all_prompts(square):
+    masks = {"empty": np.zeros_like(square.mask), "right": square.mask}
+    box, points = np.array([[40, 20, 80, 40]]), np.array([[50, 30], [2, 2]])
+    figure = answers(square, masks, boxes=box, points=points, labels=[1, 0], note="a phantom")
     panels = [(ax.get_title(), len(ax.patches), len(ax.get_lines())) for ax in figure.axes]
     assert (panels, figure.get_suptitle()) == ([("empty", 1, 2), ("right", 1, 2)], "a phantom")
 
 
-def test_inside_sam_has_three_panels_above_and_the_answers_below(case):
-    masks = {"one": case.mask, "two": ~case.mask, "box": case.mask}
-    maps = np.zeros((3, 30, 40)), np.linspace(-1, 1, 1200).reshape(30, 40)
-    figure = inside_sam(case, np.array([10, 5, 30, 20]), np.array([15, 9]), *maps, masks, note="a phantom")
+def test_inside_sam_has_three_panels_above_and_the_answers_below(square):
+    masks = {"one": square.mask, "two": ~square.mask, "box": square.mask}
+    maps = np.zeros((3, 60, 100)), np.linspace(-1, 1, 6000).reshape(60, 100)
+    figure = inside_sam(square, np.array([40, 20, 80, 40]), np.array([50, 30]), *maps, masks, note="a phantom")
     assert [ax.get_title() for ax in figure.axes[3:]] == ["one", "two", "box"]
     np.testing.assert_array_equal(figure.axes[2].images[-1].get_array(), maps[1])
 

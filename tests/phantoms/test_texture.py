@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from medsam_helpers.phantoms.texture import Canvas, ellipse_distance, lobed_distance, soft_step, union
+from medsam_helpers.phantoms.texture import Canvas, ellipse_distance, soft_step, union
 
 
 def test_canvas_is_centred_and_reaches_one_on_the_shorter_side():
-    canvas = Canvas.of_width(8, 2.0)
+    canvas = Canvas(8, 2.0)
     assert canvas.size_hw == (4, 8)
     assert canvas.y[:, 0].tolist() == [-0.75, -0.25, 0.25, 0.75]
     assert canvas.x[0, [0, -1]].tolist() == [-1.75, 1.75]
@@ -15,7 +15,7 @@ def test_canvas_is_centred_and_reaches_one_on_the_shorter_side():
 
 @pytest.mark.parametrize("octaves", [1, 4])
 def test_noise_is_float32_with_the_promised_spread(octaves):
-    canvas = Canvas.of_width(300, 1.2)
+    canvas = Canvas(300, 1.2)
     drawn = [canvas.noise(np.random.default_rng(seed), 0.2, octaves) for seed in range(8)]
     assert (drawn[0].dtype, drawn[0].shape) == (np.float32, canvas.size_hw)
     assert abs(np.mean(drawn)) < 0.15
@@ -31,11 +31,3 @@ def test_steps_and_distances_by_hand():
     assert ellipse_distance(x, y, (1, 2), (1, 2), np.pi / 2) == pytest.approx([0, 1, 1, 2])
     one, other = np.array([0.2, 1.0], np.float32), np.array([2.0, 1.0], np.float32)
     assert union([one, other], sharpness=8) == pytest.approx([0.2, 1 - np.log(2) / 8], abs=1e-5)
-
-
-def test_a_shape_without_lobes_and_waves_is_an_ellipse():
-    canvas = Canvas.of_width(200, 1.25)
-    distance = lobed_distance(canvas.x, canvas.y, np.zeros(2), 0.5, 0, 0.0, np.random.default_rng(0))
-    area = (distance < 1).sum() / canvas.unit**2
-    assert 0.5 * 0.5 * 0.5 * np.pi <= area <= 0.5 * 0.5 * np.pi
-    assert distance.dtype == np.float32

@@ -76,9 +76,8 @@ def test_links_between_the_pages_work(built):
     assert links(pages["00_begin.html"]).keys() >= {"#there", "01_fail.html#a-place", "https://example.org/a.ipynb"}
     for name, page in pages.items():
         inside = [link for link in links(page) if not re.match("https?:|#", link)]
-        lost = [
-            link for link in inside if not (folder / "pages" / name).parent.joinpath(link.partition("#")[0]).exists()
-        ]
+        beside = (folder / "pages" / name).parent
+        lost = [link for link in inside if not (beside / link.partition("#")[0]).exists()]
         assert lost == (["09_later.ipynb"] if name == "00_begin.html" else [])
 
 
@@ -109,8 +108,7 @@ def test_the_front_page_stands_alone_and_says_what_happened(built):
 def test_a_slip_is_told_before_anything_runs(option, value, why, capsys):
     assert main([option, value]) == 2
     told = capsys.readouterr()
-    assert why in told.err
-    assert (told.err.count("\n"), told.out) == (1, "")
+    assert (why in told.err, told.err.count("\n"), told.out) == (True, 1, "")
 
 
 def test_make_tutorial_passes_data_and_model_on():

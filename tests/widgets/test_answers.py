@@ -41,8 +41,5 @@ def test_a_mask_travels_as_its_own_part_of_the_image_and_smaller_where_that_is_l
     layer = mask_layer(large)
     assert (layer["x"], layer["y"]) == (0, MAX_SHOWN // 2)
     assert decoded(layer["bytes"]).shape == (MAX_SHOWN // 2, MAX_SHOWN // 4)
-    assert decoded(image_png(np.repeat(large[..., None], 3, 2).astype(np.uint8))).shape == (
-        MAX_SHOWN,
-        MAX_SHOWN // 2,
-        3,
-    )
+    image = np.zeros((5000, 2500, 3), np.uint8)
+    assert decoded(image_png(image)).shape == (MAX_SHOWN, MAX_SHOWN // 2, 3)

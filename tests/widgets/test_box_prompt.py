@@ -86,12 +86,8 @@ def test_an_error_of_the_model_is_shown_kept_and_overcome(image, fill):
     browser_sends(widget, boxes=[[50, 5, 60, 20]])
     assert (widget.state, widget.error) == ("ready", None)
     assert widget.mask.any()
-
-
-def test_an_error_while_encoding_is_shown(image, fill):
     fill.prepare = lambda image: 1 / 0
-    widget = BoxPrompt(image, {"big": fill})
-    assert widget.status == "big: encoding image: ZeroDivisionError: division by zero"
+    assert BoxPrompt(image, {"big": fill}).status == "big: encoding image: ZeroDivisionError: division by zero"
 
 
 def test_changes_from_two_threads_take_turns_and_the_last_box_stays(image, fill):
@@ -115,8 +111,7 @@ def test_changes_from_two_threads_take_turns_and_the_last_box_stays(image, fill)
     for thread in threads:
         thread.join()
     assert not any(overlaps)
-    assert widget.boxes == [[9, 0, 50, 50]]
-    assert widget.mask.sum() == 41 * 50
+    assert (widget.boxes, widget.mask.sum()) == ([[9, 0, 50, 50]], 41 * 50)
 
 
 def test_what_is_no_image_or_no_model_is_refused(image, fill):
@@ -128,10 +123,8 @@ def test_what_is_no_image_or_no_model_is_refused(image, fill):
 
 
 def test_the_image_is_a_copy_so_that_its_embedding_stays_true(widget, image):
-    image[:] = 9
-    assert not widget.image.any()
-    with pytest.raises(ValueError, match="read-only"):
-        widget.image[0] = 1
+    assert not np.shares_memory(widget.image, image)
+    assert not widget.image.flags.writeable
 
 
 def test_importing_the_package_loads_no_widget_library():
