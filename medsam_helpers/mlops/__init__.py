@@ -2,10 +2,8 @@
 
 import os
 
-# No telemetry; a server that is gone is noticed within seconds, since the journal tries again by itself.
-for _name, _value in {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
+os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # the server has them from here
+for _name, _value in {  # a server that is gone is noticed within seconds: the journal tries again by itself
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

@@ -1,7 +1,7 @@
 """The journal of a run: everything is written to a file first, and delivered to MLflow from there.
 
-Training never waits for the server and never dies of it: what the server misses stays in the journal and is delivered
-later, by the same process or by another. Delivering twice changes nothing: MLflow keeps equal points of a metric once.
+Training never waits for the server and never dies of it: what the server misses is delivered later, by the same process
+or by another. Delivering twice changes nothing: MLflow keeps equal points of a metric once.
 """
 
 import json
@@ -17,7 +17,6 @@ import requests
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from medsam_helpers.errors import DataError
 from medsam_helpers.files import atomic_write
@@ -37,7 +36,7 @@ class Journal:
             self._append("")  # ends the half line that a killed process may have left
 
     def write(self, kind: str, **content: Any) -> None:
-        """Append a record with the time, in milliseconds since 1970; on return it is in the file."""
+        """Append a record with the time, in milliseconds since 1970."""
         self._append(json.dumps({"kind": kind, "time": round(time.time() * 1000), **content}))
 
     def _append(self, line: str) -> None:
@@ -67,11 +66,7 @@ def read_records(path: Path, place: int = 0) -> Iterator[tuple[Record, int]]:
 
 
 class Delivery:
-    """Takes the records of a run's folder to MLflow, from where it stopped the last time.
-
-    Raises:
-        DataError: there is no run in the folder.
-    """
+    """Takes the records of a run's folder to MLflow, from where it stopped; `DataError` if there is no run in it."""
 
     def __init__(self, folder: Path, uri: str) -> None:
         self.folder, self.client, self.run_id = folder, MlflowClient(uri), ""
@@ -81,15 +76,11 @@ class Delivery:
         self._start, self._places, self._sending = start, dict[str, int](), threading.Lock()
 
     def send(self) -> bool:
-        """Deliver all that is there now; whether there was something.
-
-        Raises:
-            MlflowException: the server does not answer; what was delivered is noted.
-        """
+        """Whether there was something new; it is delivered. `MlflowException` if the server does not answer."""
         if not self.run_id:
             self._find_or_create_run()
-        sent, journals = False, sorted(self.folder.glob("journal-*.jsonl"), reverse=True)
-        for path in journals:  # the main one last: its end is the run's
+        sent = False
+        for path in sorted(self.folder.glob("journal-*.jsonl"), reverse=True):  # the main one last: it has the end
             new = read_records(path, self._places.get(path.name, 0))
             # Neighbouring metrics go in one request, all else by itself.
             for _, pairs in groupby(new, lambda pair: pair[0]["kind"] == "metrics" or pair[1]):
@@ -111,25 +102,17 @@ class Delivery:
             return True
 
     def _find_or_create_run(self) -> None:
-        name, key, parent = (self._start[about] for about in ("experiment", "key", "parent"))
-        known = self.client.get_experiment_by_name(name)
-        experiment = known.experiment_id if known else self.client.create_experiment(name)
-        run_id, note = self._run_of(experiment, key), self.folder / _SENT
-        if run_id is None:
-            tags = self._start["tags"] | {_KEY_TAG: key}
-            if parent:
-                tags[MLFLOW_PARENT_RUN_ID] = self._run_of(experiment, parent)
-                if tags[MLFLOW_PARENT_RUN_ID] is None:
-                    raise MlflowException("the run that this one is a part of has not arrived yet")
-            run_id = self.client.create_run(experiment, self._start["time"], tags, self._start["name"]).info.run_id
-        elif note.exists() and (sent := json.loads(note.read_text()))["run_id"] == run_id:
+        start, note = self._start, self.folder / _SENT
+        known = self.client.get_experiment_by_name(start["experiment"])
+        experiment = known.experiment_id if known else self.client.create_experiment(start["experiment"])
+        asked = f"tags.`{_KEY_TAG}` = '{start['key']}'"  # of deleted runs too: one is not made again
+        found = list(self.client.search_runs([experiment], asked, ViewType.ALL))
+        if not found:
+            tags = start["tags"] | {_KEY_TAG: start["key"]}
+            found = [self.client.create_run(experiment, start["time"], tags, start["name"])]
+        elif note.exists() and (sent := json.loads(note.read_text()))["run_id"] == found[0].info.run_id:
             self._places = sent["places"]  # another server, or a fresh one at the same address, is told everything anew
-        self.run_id = run_id
-
-    def _run_of(self, experiment_id: str, key: str) -> str | None:
-        asked = f"tags.`{_KEY_TAG}` = '{key}'"  # of deleted runs too: one is not made again
-        found = self.client.search_runs([experiment_id], asked, ViewType.ALL, max_results=1)
-        return found[0].info.run_id if found else None
+        self.run_id = found[0].info.run_id
 
     def _deliver_or_name(self, records: tuple[Record, ...]) -> None:
         """Deliver; what MLflow refuses would be refused again, so it is named and holds up nothing."""
@@ -140,9 +123,9 @@ class Delivery:
                 raise
             if len(records) == 1:
                 _LOG.error("%s: MLflow refused %s: %s", self.folder, records[0], error.message)
-            else:
-                for record in records:
-                    self._deliver_or_name((record,))
+                return
+            for record in records:
+                self._deliver_or_name((record,))
 
     def _deliver(self, records: tuple[Record, ...]) -> None:
         first, run_id, client = records[0], self.run_id, self.client
@@ -158,9 +141,7 @@ class Delivery:
                 tags = [InputTag(k, v) for k, v in first["tags"].items()]
                 client.log_inputs(run_id, [DatasetInput(Dataset(**first["dataset"]), tags)])
             case "artifact":
-                path = self.folder / first["path"]
-                log = client.log_artifacts if path.is_dir() else client.log_artifact
-                log(run_id, str(path), first["to"])
+                client.log_artifact(run_id, str(self.folder / first["path"]), first["to"])
             case "resume":
                 client.update_run(run_id, status="RUNNING")
             case "end":

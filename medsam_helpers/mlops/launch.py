@@ -44,7 +44,6 @@ def submit(
     """The queued job, at once: `result()` waits for its figures or raises what the run raised, `stderr()` is its log.
 
     Args:
-        job: what to run.
         jobs: folder of the queue's files and logs.
         cluster: "local" for a process of this machine, "slurm" for the cluster whose `sbatch` is on the path.
         processes: that train together, each on its GPU where there are some.

@@ -33,24 +33,17 @@ def dataset_records(dataset: Dataset, splits: tuple[str, ...]) -> Iterator[dict[
 
 @dataclass(frozen=True)
 class Origin:
-    """A version of a registered model, the run that made it, and the runs that scored it.
-
-    `commit` is that of the code ("+dirty" where files were changed since), `datasets` as in `datasets_of`.
-    """
+    """A version of a registered model, the run that made it with which code and data, and the runs that scored it."""
 
     model: ModelVersion
     run: Run
     evaluations: list[Run]
-    commit: str
-    datasets: dict[str, dict[str, Any]]
+    commit: str  # "...+dirty" where files were changed since
+    datasets: dict[str, dict[str, Any]]  # as in `datasets_of`
 
 
 def trace_back(client: MlflowClient, name: str, alias: str = "champion") -> Origin:
-    """The run, the code and the data that made the version of a model that has an alias.
-
-    Raises:
-        MlflowException: no such model or alias.
-    """
+    """The run, the code and the data that made the version of a model that has an alias; else `MlflowException`."""
     model = client.get_model_version_by_alias(name, alias)
     run = client.get_run(str(model.run_id))
     scored = client.search_runs([run.info.experiment_id], f"tags.`{TRAINED_BY_TAG}` = '{model.run_id}'")

@@ -18,10 +18,8 @@ _KINDS = {"data": "#009E73", "code": "#999999", "run": COLORS["tuned"], "model":
 
 def draw_lineage(ax: Axes, origin: Origin) -> Axes:
     """Axes with data and code on the left, the run that they made, and on the right what came of it."""
-    left = [
-        ("data", f"{purpose}: {about['cases']} cases\n{about['name']}\n{about['digest'][:12]}")
-        for purpose, about in origin.datasets.items()
-    ]
+    used = origin.datasets.items()
+    left = [("data", f"{what}: {of['cases']} cases\n{of['name']}\n{of['digest'][:12]}") for what, of in used]
     left += [("code", f"code\n{origin.commit[:12]}")]
     aliases = ", ".join(f"@{alias}" for alias in origin.model.aliases)
     right = [("model", f"{origin.model.name}\nversion {origin.model.version}\n{aliases}")]

@@ -4,12 +4,10 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow import MlflowClient
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.data.sources import load_data
@@ -64,33 +62,29 @@ def train_tracked(
             tracker.log_artifact(f"../{name}", CHECKPOINT)
         run_id = tracker.run_id()
     models = {"zero-shot": run.zero_shot.predict_case, "tuned": run.tuned.predict_case}
-    same: dict[str, Any] = {"pictures": pictures, "experiment": experiment, "uri": uri, "box_mode": run.recipe.box_mode}
-    _, evaluation_id = track_evaluation(output / TRACKING_FOLDER / "val", run.dataset, models, run_id, **same)
+    _, evaluation_id = track_evaluation(tracker, run.dataset, models, box_mode=run.recipe.box_mode, pictures=pictures)
     return Tracked(run, run_id, evaluation_id)
 
 
 def track_evaluation(
-    folder: Path,
+    training: RunTracker,
     dataset: Dataset,
     models: Mapping[str, Predictor],
-    trained_by: str,
     *,
     box_mode: BoxMode = "union",
     pictures: bool = True,
-    experiment: str = "medsam",
-    uri: str | None = None,
 ) -> tuple[pd.DataFrame, str]:
     """The scores of models on val, and the id of the MLflow run that keeps scores, means and pictures.
 
     Args:
-        folder: of the evaluation; `metrics.csv` and the journal lie there.
+        training: run of the model; `metrics.csv` and the evaluation's journal lie in `val` in its folder.
         dataset: whose val is scored, with boxes "exact" and "j20".
         models: "zero-shot" and "tuned", say; the last one is the model in question.
-        trained_by: id of the run that trained it.
-        box_mode: see `evaluate`; the rest as in `train_tracked`.
+        box_mode: see `evaluate`; `pictures` as in `train_tracked`.
     """
-    with RunTracker(folder, experiment, f"evaluate {folder.name}", uri=uri, hardware_s=0) as tracker:
-        tracker.set_tags({TRAINED_BY_TAG: trained_by, "medsam.kind": "evaluation"})
+    folder = training.folder / "val"
+    with RunTracker(folder, training.experiment, "evaluate val", uri=training.uri, hardware_s=0) as tracker:
+        tracker.set_tags({TRAINED_BY_TAG: training.run_id(), "medsam.kind": "evaluation"})
         tracker.log_data(dataset, ("val",))
         table = evaluate(dataset.val, models, prompts=("exact", "j20"), box_mode=box_mode, show_progress=False)
         write_table(table, folder / "metrics.csv")
@@ -103,7 +97,7 @@ def track_evaluation(
             columns = {str(name): list(column) for name, column in shown.items()}
             with warnings.catch_warnings():  # MLflow asks pandas 3 in a way of pandas 2
                 warnings.simplefilter("ignore")
-                MlflowClient(tracker.uri).log_table(run_id, columns, QUALITATIVE_FILE)
+                mlflow.MlflowClient(tracker.uri).log_table(run_id, columns, QUALITATIVE_FILE)
     return table, run_id
 
 
@@ -111,8 +105,6 @@ def headline(table: pd.DataFrame) -> dict[str, float]:
     """Means of a table under names that MLflow takes, `tuned/j20/dice`; and the tuned model's gain over zero-shot."""
     rows = summarise(table).to_dict("records")
     means = {f"{row['model']}/{row['prompt']}/{metric}": float(row[metric]) for row in rows for metric in METRICS}
-    if {"zero-shot", "tuned"} <= set(table["model"]):
-        for prompt in table["prompt"].unique():
-            gain = paired_gain(table, prompt)
-            means |= {f"gain/{prompt}/{name}": value for name, value in gain._asdict().items()}
+    for prompt in table["prompt"].unique():
+        means |= {f"gain/{prompt}/{name}": value for name, value in paired_gain(table, prompt)._asdict().items()}
     return means

@@ -49,14 +49,12 @@ class Verdict:
 
 
 def register(client: MlflowClient, name: str, run_id: str, folder: Path) -> ModelVersion:
-    """A new version of a model, the challenger from now on.
+    """A new version of a model, the challenger from now on; `RegistryError` if the run has logged no checkpoint.
 
     Args:
         name: of the model, made where missing.
         run_id: of the run, with the checkpoint as its artifact `checkpoint`.
         folder: of the checkpoint here; its card and README describe the version.
-    Raises:
-        RegistryError: the run has logged no checkpoint.
     """
     if DECODER_FILE not in {Path(file.path).name for file in client.list_artifacts(run_id, CHECKPOINT)}:
         raise RegistryError(f"run {run_id} has no {CHECKPOINT}/{DECODER_FILE}: log the checkpoint's folder first")
@@ -74,11 +72,7 @@ def register(client: MlflowClient, name: str, run_id: str, folder: Path) -> Mode
 def load_model(
     client: MlflowClient, name: str, alias_or_version: str = CHAMPION, *, zero_shot: bool = False
 ) -> Segmenter:
-    """A model of the registry, ready to segment; with `zero_shot` its base, without what it has learned.
-
-    Raises:
-        MlflowException: no such model, alias or version.
-    """
+    """A model of the registry (`MlflowException` if there is none such); `zero_shot`: its untrained base."""
     find = client.get_model_version if alias_or_version.isdigit() else client.get_model_version_by_alias
     with tempfile.TemporaryDirectory() as folder:
         path = Path(client.download_artifacts(str(find(name, alias_or_version).run_id), CHECKPOINT, folder))
@@ -102,7 +96,6 @@ def judge(
     Better: the 95 % bootstrap interval of the paired difference in Dice lies above zero, on images new to both.
 
     Args:
-        name: of the model.
         dataset: whose val decides.
         prompt: of the comparison, "exact" or "jN".
         version: which is judged; default: the challenger.
@@ -141,8 +134,7 @@ def _check_new_images(client: MlflowClient, name: str, version: str, dataset: Da
     with tempfile.TemporaryDirectory() as folder:
         known = json.loads(Path(client.download_artifacts(run_id, CASES_FILE, folder)).read_text())
     seen = {digest for split in ("train", "dev") for digest in known[split].values()}
-    shared = [case.name for case in dataset.val if case.image_digest in seen]
-    if shared:
+    if shared := [case.name for case in dataset.val if case.image_digest in seen]:
         some = f"{len(shared)} of these images ({', '.join(shared[:3])}{', ...' * (len(shared) > 3)})"
         raise DataError(f"{name} version {version} was trained or selected on {some}: judge it on images new to it")
 

@@ -1,4 +1,4 @@
-"""A tracking server on the loopback, with all of its data under one folder: what `make mlops` starts."""
+"""A tracking server on the loopback, with all of its data in one folder: what `make mlops` starts."""
 
 import argparse
 import atexit
@@ -35,20 +35,16 @@ def tracking_uri() -> str:
 def wait_until(condition: Callable[[], object], timeout_s: float = 300) -> bool:
     """Whether a condition came true within the time: `threading.Event.wait` for a state that sends no event."""
     deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
+    while not (met := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return True
+    return bool(met)
 
 
 class Server:
-    """An MLflow server with its data in a folder, reachable from this machine alone; a context manager.
-
-    Stopping and starting it again loses nothing, at another port too.
+    """An MLflow server for this machine alone; a context manager. Started again it has its data, at another port too.
 
     Args:
-        folder: made where missing.
+        folder: of all its data, made where missing.
         port: 0 takes a free one.
     """
 
@@ -60,11 +56,7 @@ class Server:
         self._process: subprocess.Popen | None = None
 
     def start(self, timeout_s: float = 300) -> Self:
-        """This server, once it answers.
-
-        Raises:
-            ServerError: the port is taken, or no answer in time; with the last lines of the log.
-        """
+        """This server, once it answers; `ServerError`, with the end of the log, if it does not or the port is taken."""
         try:
             socket.create_server((HOST, self.port)).close()
         except OSError as error:
@@ -75,8 +67,7 @@ class Server:
             *("--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"),
             *("--artifacts-destination", str(self.folder / "artifacts")),
         ]
-        log = self.folder / "server.log"
-        with open(log, "ab") as out:
+        with open(log := self.folder / "server.log", "ab") as out:
             # In a session of its own: ^C in a notebook is for the cell, and a stop reaches the server's workers too.
             process = subprocess.Popen(command, env=self.environment(), stdout=out, stderr=out, start_new_session=True)
         self._process = process
@@ -108,6 +99,7 @@ class Server:
             "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": key.read_text(),
             "MLFLOW_WEBHOOK_CACHE_TTL": "0",
             **os.environ,
+            "DO_NOT_TRACK": "true",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
             "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",

@@ -4,7 +4,6 @@ Each trial trains in a folder of its own name, so that one whose worker was kill
 """
 
 import copy
-import json
 import os
 import subprocess
 import sys
@@ -14,16 +13,16 @@ from typing import Any
 
 import optuna
 from accelerate.tracking import GeneralTracker
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from optuna.trial import Trial, TrialState
 
 from medsam_helpers.data.views import views_of
 from medsam_helpers.errors import TrainingError
 from medsam_helpers.mlops.server import wait_until
 from medsam_helpers.mlops.tracking import RunTracker
-from medsam_helpers.mlops.trials import PLAN_FILE, SPACE, SweepPlan, finished, keep_plan, open_study, trials_table
+from medsam_helpers.mlops.trials import SPACE, SweepPlan, finished, keep_plan, open_study, read_plan, trials_table
 from medsam_helpers.runs.finetune import embed_cases
 from medsam_helpers.training.loop import fit
-from medsam_helpers.training.recipes import get_recipe
 
 DEV_JITTER_1024 = 20.0  # of the boxes on dev: the same for all trials, whatever they train with
 
@@ -34,12 +33,10 @@ def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: 
     A worker that dies is replaced, two times for each of them, and the trial that it was at is asked for again.
 
     Args:
-        folder: of the study, the trials and the logs of the workers.
-        plan: what to search on.
-        workers: processes at once.
+        folder: of the study, the trials and the logs of the workers, which are processes of their own.
         show_progress: of the embedding.
     Raises:
-        DataError: the folder holds another plan's sweep.
+        ConfigError: the folder holds another plan's sweep.
         MedsamError: the MLflow server does not answer.
         TrainingError: workers die again and again; with the end of the log of one.
     """
@@ -48,12 +45,11 @@ def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: 
     study = open_study(folder)
     with RunTracker(folder / "mlflow", plan.experiment, folder.name, uri=plan.uri) as run:
         dataset, segmenter, _ = plan.prepare()
-        for cases in (views_of(dataset.train, get_recipe(plan.recipe).views), dataset.dev):  # once, for all trials
+        for cases in (views_of(dataset.train, plan.recipe.views), dataset.dev):  # once, for all trials
             embed_cases(segmenter, cases, show_progress)
         run.store_init_configuration({name: value for name, value in asdict(plan).items() if name != "uri"})
         run.log_data(dataset)
-        run.run_id()  # a trial's run can only be made inside one that is there
-        _supervise(folder, plan, study, workers, run.key)
+        _supervise(folder, plan, study, workers, run.run_id())
         run.log({"best_dev_dice": study.best_value})
     trials_table(study).to_csv(folder / "trials.csv", index=False)
     return study
@@ -97,11 +93,7 @@ def _ask_again(study: optuna.Study, alive: set[int]) -> None:
 
 
 class Pruner(GeneralTracker):
-    """Tells Optuna each epoch's dev Dice, and stops a trial that is not worth its time.
-
-    Raises:
-        optuna.TrialPruned: from `log`, out of `fit`.
-    """
+    """Tells Optuna each epoch's dev Dice; a trial not worth its time ends with `optuna.TrialPruned` out of `fit`."""
 
     name = "optuna"
     requires_logging_directory = False
@@ -120,23 +112,22 @@ class Pruner(GeneralTracker):
 
 def _work(folder: Path, worker: int, parent: str) -> None:
     """Train trials, each a part of the run `parent`, until the study has enough or the supervisor is gone."""
-    plan, supervisor = SweepPlan(**json.loads((folder / PLAN_FILE).read_text())), os.getppid()
+    plan, supervisor = read_plan(folder), os.getppid()
     dataset, segmenter, store = plan.prepare()
 
     def dev_dice(trial: Trial) -> float:
-        recipe = get_recipe(plan.recipe).but(epochs=plan.epochs, precision=plan.precision, **trial.params)
         # Named by what it tries: asked for again, a trial finds its own state there.
         values = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.params.values())
         place, name = folder / "trials" / "-".join(values), f"trial {trial.number}"
-        with RunTracker(place, plan.experiment, name, parent=parent, uri=plan.uri, hardware_s=0) as run:
-            run.set_tags({"medsam.trial": str(trial.number), "medsam.kind": "trial"})
-            model, trackers = copy.deepcopy(segmenter.model), [run, Pruner(trial)]
-            options: dict[str, Any] = {"dev_jitter_1024": DEV_JITTER_1024, "show_progress": False}
-            result = fit(model, dataset.train, dataset.dev, recipe, store, place, log_with=trackers, **options)
-            return result.best_dev_dice
+        with RunTracker(place, plan.experiment, name, uri=plan.uri, hardware_s=0) as run:
+            run.set_tags({MLFLOW_PARENT_RUN_ID: parent, "medsam.trial": str(trial.number), "medsam.kind": "trial"})
+            cases, model = (dataset.train, dataset.dev), copy.deepcopy(segmenter.model)
+            options: dict[str, Any] = {"dev_jitter_1024": DEV_JITTER_1024, "log_with": [run, Pruner(trial)]}
+            recipe = plan.recipe.but(**trial.params)
+            return fit(model, *cases, recipe, store, place, show_progress=False, **options).best_dev_dice
 
     study = open_study(folder, worker)
-    while len(finished(study)) < plan.trials and os.getppid() == supervisor:
+    while len(finished(study)) < plan.trials and os.getppid() == supervisor:  # orphans stop
         trial = study.ask(SPACE)
         trial.set_user_attr("worker", worker)
         try:

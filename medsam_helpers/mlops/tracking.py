@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from optuna import TrialPruned
 from medsam_helpers.data.case import SPLITS, Dataset
 from medsam_helpers.errors import DataError, MedsamError
 from medsam_helpers.files import atomic_write
-from medsam_helpers.mlops.hardware import HardwareMonitor
+from medsam_helpers.mlops.hardware import hardware_samples
 from medsam_helpers.mlops.journal import MAIN_JOURNAL, Delivery, Journal, start_record
 from medsam_helpers.mlops.lineage import CASES_FILE, dataset_records
 from medsam_helpers.mlops.server import tracking_uri, wait_until
@@ -31,14 +32,13 @@ _LIBRARIES = ("torch", "transformers", "accelerate", "monai", "numpy", "mlflow")
 class RunTracker(GeneralTracker):
     """A run; pass it as `fit(..., log_with=tracker)`, inside a `with` block that says how the run ended.
 
-    All goes to the journal in `folder`, and a thread delivers it from there. What was not delivered when the run ends
-    is delivered by `deliver(folder)`, or by the next tracker on the folder, which goes on with the run that is there.
+    All goes to the journal in `folder`, and a thread delivers it from there. What is left at the end is delivered by
+    `deliver(folder)`, or by the next tracker on the folder, which goes on with the run that is there.
 
     Args:
         folder: of the run, the `output` of `fit` for instance.
         experiment: of MLflow, made where missing.
         run_name: shown in MLflow; default: the folder's name.
-        parent: `key` of the run that this one is a part of.
         uri: of the server; default: `tracking_uri()`.
         hardware_s: seconds between two samples of the machine; 0 takes none.
         patience_s: seconds that the end of a run waits for the server.
@@ -53,32 +53,29 @@ class RunTracker(GeneralTracker):
         experiment: str = "medsam",
         run_name: str | None = None,
         *,
-        parent: str | None = None,
         uri: str | None = None,
         hardware_s: float = 5,
         patience_s: float = 20,
     ) -> None:
-        self.folder, self.uri, self._patience = Path(folder), uri or tracking_uri(), patience_s
+        self.folder, self.experiment, self.uri = Path(folder), experiment, uri or tracking_uri()
         number = int(os.environ.get("RANK", "0"))  # as torchrun says it
         self.tracker = Journal(self.folder, number)  # accelerate's name for what a tracker writes to
         super().__init__()
-        self.key, self._end = "", threading.Event()
+        self._patience, self._end = patience_s, threading.Event()
         self._delivery: Delivery | None = None
         if number == 0:
-            if known := start_record(self.folder):
-                self.key = known["key"]
+            if start_record(self.folder):
                 self.tracker.write("resume")
             else:
-                self.key = uuid.uuid4().hex  # by which the run is known before it has an id
                 tags = {f"version.{name}": version(name) for name in _LIBRARIES}
                 tags |= {"version.python": platform.python_version(), "medsam.commit": git_commit()}
-                about = {"experiment": experiment, "name": run_name or self.folder.name, "parent": parent}
-                self.tracker.write("start", key=self.key, tags=tags, **about)
+                name = run_name or self.folder.name  # the key stands for the run until it has an id
+                self.tracker.write("start", experiment=experiment, name=name, key=uuid.uuid4().hex, tags=tags)
             self._delivery = Delivery(self.folder, self.uri)
             threading.Thread(target=self._keep_delivering, args=[self._delivery], daemon=True).start()
-        self._monitor = HardwareMonitor(self.tracker, number, hardware_s) if hardware_s else None
-        if self._monitor:
-            self._monitor.start()
+        self._measuring = threading.Thread(target=self._keep_measuring, args=[number, hardware_s], daemon=True)
+        if hardware_s:
+            self._measuring.start()
 
     @on_main_process
     def store_init_configuration(self, values: dict) -> None:
@@ -103,11 +100,7 @@ class RunTracker(GeneralTracker):
 
     @on_main_process
     def log_artifact(self, path: str | Path, to: str | None = None) -> None:
-        """Record a file, or a folder with all in it, by its path inside the run's folder; it has to stay there.
-
-        Raises:
-            DataError: there is no such file.
-        """
+        """Record a file by its path from the run's folder; it has to stay there. `DataError` if there is none."""
         if not (self.folder / path).exists():
             raise DataError(f"{self.folder / path}: no such file; a run's files lie in the run's folder")
         self.tracker.write("artifact", path=str(path), to=to)
@@ -118,11 +111,7 @@ class RunTracker(GeneralTracker):
         self.tracker.write("tags", values=dict(values))
 
     def run_id(self, timeout_s: float = 300) -> str:
-        """The run's id in MLflow, after all so far was delivered.
-
-        Raises:
-            MedsamError: the server did not take it in time.
-        """
+        """The run's id in MLflow, all so far delivered; `MedsamError` if the server did not take it in time."""
         if not (self._delivery and wait_until(self._delivery.try_to_send, timeout_s)):
             raise MedsamError(f"{self.uri} did not take the run within {timeout_s:.0f} s; it waits in {self.folder}")
         return self._delivery.run_id
@@ -132,13 +121,21 @@ class RunTracker(GeneralTracker):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         stopped = kind and issubclass(kind, (KeyboardInterrupt, SystemExit, TrialPruned))
-        if self._monitor:
-            self._monitor.stop()
         self._end.set()
+        if self._measuring.is_alive():
+            self._measuring.join()
         if self._delivery:
             self.tracker.write("end", status="KILLED" if stopped else "FAILED" if kind else "FINISHED")
             if not wait_until(self._delivery.try_to_send, self._patience):
                 _LOG.warning("%s is away; deliver %s later (see `deliver`)", self.uri, self.folder)
+
+    def _keep_measuring(self, process_number: int, interval_s: float) -> None:
+        """Record the hardware every so many seconds, and at the end."""
+        samples, started, ended = hardware_samples(process_number), time.monotonic(), False
+        next(samples)  # the load is measured from here
+        while not ended:
+            ended = self._end.wait(interval_s)
+            self.tracker.write("metrics", values=next(samples), step=round(time.monotonic() - started))
 
     def _keep_delivering(self, delivery: Delivery) -> None:
         """Deliver until the end; a server that is away is tried again after ever longer pauses, up to 10 s."""
@@ -151,10 +148,6 @@ class RunTracker(GeneralTracker):
 
 
 def deliver(root: str | Path, uri: str | None = None) -> list[Path]:
-    """The folders of the runs under `root` that a server had missed, or a part of them; it has them now.
-
-    Raises:
-        MlflowException: the server does not answer, or refuses.
-    """
+    """The folders of runs under `root` of which a server missed something; it has all now, else `MlflowException`."""
     folders = [path.parent for path in sorted(Path(root).rglob(MAIN_JOURNAL)) if start_record(path.parent)]
     return [folder for folder in folders if Delivery(folder, uri or tracking_uri()).send()]

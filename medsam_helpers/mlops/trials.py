@@ -14,14 +14,14 @@ from optuna.trial import FrozenTrial, TrialState
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.data.sources import load_data
 from medsam_helpers.device import default_device, effective_precision
-from medsam_helpers.errors import DataError
+from medsam_helpers.errors import ConfigError
 from medsam_helpers.files import atomic_write
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.recipes import Recipe, get_recipe
 
-PLAN_FILE = "plan.json"
+PLAN_FILE, _RECIPE = "plan.json", "medsam"  # a recipe without a warm-up: trials take few steps
 SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-5, 1e-3, log=True),
     "loss": CategoricalDistribution(("dice_ce", "dice_bce", "sam")),
@@ -42,7 +42,6 @@ class SweepPlan:
         train_limit: cases to train on; None for all. Likewise dev. Val is not looked at.
         epochs: of each trial.
         trials: finished or pruned ones at the end, at least.
-        recipe: which the trials vary. One without a warm-up: they take few steps.
         precision: of embeddings and trials; "auto" is decided once, since two workers may measure it differently.
         experiment: of MLflow at `uri`, where each trial becomes a run inside the sweep's; default: see `tracking_uri`.
     """
@@ -53,10 +52,14 @@ class SweepPlan:
     dev_limit: int | None = None
     epochs: int = 3
     trials: int = 24
-    recipe: str = "medsam"
     precision: str = "auto"
     experiment: str = "medsam-sweep"
     uri: str | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that the trials vary."""
+        return get_recipe(_RECIPE).but(epochs=self.epochs, precision=self.precision)
 
     def prepare(self) -> tuple[Dataset, Segmenter, EmbeddingStore]:
         """The data, the base model, and its store of embeddings, which all trials share."""
@@ -66,26 +69,35 @@ class SweepPlan:
         return dataset, segmenter, store
 
 
+def read_plan(folder: Path) -> SweepPlan:
+    """The plan of the sweep in a folder; `ConfigError` where another version of this package wrote it."""
+    try:
+        return SweepPlan(**json.loads((folder / PLAN_FILE).read_text()))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{folder / PLAN_FILE}: no plan of this version ({error}); name a new folder") from error
+
+
 def keep_plan(folder: Path, plan: SweepPlan) -> SweepPlan:
     """The plan as it is written for the workers, its precision decided; a sweep that goes on keeps that."""
-    path = folder / PLAN_FILE
-    known = SweepPlan(**json.loads(path.read_text())) if path.exists() else None
+    known = read_plan(folder) if (folder / PLAN_FILE).exists() else None
     if plan.precision == "auto":
         plan = replace(plan, precision=known.precision if known else effective_precision("auto", default_device()))
     if known and replace(known, uri=plan.uri, trials=plan.trials) != plan:
-        raise DataError(f"{folder}: holds a sweep with another plan; name a new folder")
-    with atomic_write(path) as temporary:
+        raise ConfigError(f"{folder}: holds a sweep with another plan; name a new folder")
+    with atomic_write(folder / PLAN_FILE) as temporary:
         temporary.write_text(json.dumps(asdict(plan), indent=2) + "\n")
     return plan
 
 
 def open_study(folder: Path, worker: int = 0) -> optuna.Study:
     """The study in a sweep's folder, made where missing; a file, since sqlite loses workers that start together."""
-    storage = JournalStorage(JournalFileBackend(str(folder / "study.jsonl")))
-    sampler = optuna.samplers.TPESampler(seed=worker, n_startup_trials=8, constant_liar=True)
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
     return optuna.create_study(
-        study_name="sweep", storage=storage, sampler=sampler, pruner=pruner, direction="maximize", load_if_exists=True
+        storage=JournalStorage(JournalFileBackend(str(folder / "study.jsonl"))),
+        sampler=optuna.samplers.TPESampler(seed=worker, n_startup_trials=8, constant_liar=True),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+        study_name="sweep",
+        direction="maximize",
+        load_if_exists=True,
     )
 
 
@@ -94,9 +106,9 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
-def best_recipe(study: optuna.Study, recipe: str = "medsam") -> Recipe:
-    """The recipe of the trial with the highest dev Dice; `recipe` is what the trials varied."""
-    return get_recipe(recipe).but(**study.best_params)
+def best_recipe(study: optuna.Study) -> Recipe:
+    """The recipe of the trial with the highest dev Dice."""
+    return get_recipe(_RECIPE).but(**study.best_params)
 
 
 def trials_table(study: optuna.Study) -> pd.DataFrame:

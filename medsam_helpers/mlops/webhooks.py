@@ -41,7 +41,7 @@ class Settings:
         token: of GitHub, allowed to write contents of the repository (OWNER/NAME).
         log: file of decisions, JSON lines; what was accepted before a restart is known from it.
         api: of GitHub, or of a GitHub server of one's own.
-        tolerance_s: how old, or how far in the future, a hook may be, in seconds.
+        tolerance_s: greatest difference of a hook's time from now, in seconds.
     """
 
     secret: str = field(repr=False)
@@ -58,7 +58,7 @@ class Settings:
         Raises:
             ConfigError: one of the first three is not set.
         """
-        names = ("MEDSAM_WEBHOOK_SECRET", "MEDSAM_DISPATCH_TOKEN", "MEDSAM_DISPATCH_REPOSITORY")
+        names = [f"MEDSAM_{name}" for name in ("WEBHOOK_SECRET", "DISPATCH_TOKEN", "DISPATCH_REPOSITORY")]
         if missing := [name for name in names if not os.environ.get(name)]:
             raise ConfigError(f"set {' and '.join(missing)} in the environment; see the docstring of Settings")
         secret, token, repository = (os.environ[name] for name in names)
@@ -69,8 +69,7 @@ def sign(secret: str, delivery: str, timestamp: str, body: bytes) -> str:
     """The signature that MLflow sends, `v1,` and the base64 of an HMAC-SHA256.
 
     Args:
-        secret: shared by both ends.
-        delivery: id of the request; `timestamp` is its time in seconds since 1970, `body` its content.
+        delivery: id of the request; `timestamp` is its time in seconds since 1970.
     Source: MLflow's documentation, "Webhooks", section on signature verification.
 
     >>> sign("secret", "1", "2", b"{}")
@@ -106,13 +105,12 @@ def _pass_on(hook: Mapping[str, Any], settings: Settings) -> str:
         return f"{hook['entity']} {hook['action']}: nothing to do"
     address = f"{settings.api}/repos/{settings.repository}/dispatches"
     headers = {"Authorization": f"Bearer {settings.token}", "Accept": "application/vnd.github+json"}
-    payload = {key: str(hook[key]) for key in ("name", "version")}
-    asked: dict[str, Any] = {"event_type": EVENT, "client_payload": payload}
+    asked: Any = {"event_type": EVENT, "client_payload": {key: str(hook[key]) for key in ("name", "version")}}
     try:
         requests.post(address, json=asked, headers=headers, timeout=20).raise_for_status()
     except requests.RequestException as error:
         raise HTTPException(502, f"GitHub did not take the dispatch: {type(error).__name__}") from error
-    return f"dispatched {EVENT} for {payload['name']} version {payload['version']}"
+    return f"dispatched {EVENT} for {hook['name']} version {hook['version']}"
 
 
 def make_relay(settings: Settings) -> FastAPI:
@@ -146,7 +144,7 @@ def make_relay(settings: Settings) -> FastAPI:
 
 
 def connect(client: MlflowClient, relay: str, secret: str) -> None:
-    """Have MLflow send hooks to a relay at an address (without the path), in place of one that goes there already."""
+    """Have MLflow send its hooks to a relay at an address (without the path), once."""
     for known in client.list_webhooks():
         if known.url == relay + PATH:
             client.delete_webhook(known.webhook_id)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,14 +20,10 @@ from medsam_helpers.mlops.pipeline import QUALITATIVE_FILE, headline, track_eval
 from medsam_helpers.mlops.tracking import RunTracker
 
 
-def grown(pixels):
-    """A predictor that fills the box, grown or shrunk by so many pixels."""
-
-    def predict(case, boxes):
-        masks = np.array([fill_box(box + np.array([-1, -1, 1, 1]) * pixels, case.size_hw) for box in boxes])
-        return masks, np.full(len(boxes), 0.5)
-
-    return predict
+def grown(case, boxes, pixels=6):
+    """Masks and scores of a predictor that fills the box, grown by so many pixels."""
+    masks = np.array([fill_box(box + np.array([-1, -1, 1, 1]) * pixels, case.size_hw) for box in boxes])
+    return masks, np.full(len(boxes), 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +31,10 @@ def scored(tmp_path_factory, mlflow_server):
     """A training run, an evaluation that belongs to it, and a model version registered from it."""
     root, cases = tmp_path_factory.mktemp("scored"), draw_discs(9, seed=5)
     dataset = Dataset("discs", cases[:3], cases[3:5], cases[5:], licence="nobody's", citation="none")
-    place = {"experiment": "scored", "uri": mlflow_server.uri}
-    with RunTracker(root / "trained", hardware_s=0, **place) as tracker:
+    with RunTracker(root, "scored", uri=mlflow_server.uri, hardware_s=0) as tracker:
         tracker.log_data(dataset)
         trained_by = tracker.run_id()
-    models = {"zero-shot": grown(6), "tuned": grown(0)}
-    table, run_id = track_evaluation(root / "val", dataset, models, trained_by, **place)
+    table, run_id = track_evaluation(tracker, dataset, {"zero-shot": grown, "tuned": partial(grown, pixels=0)})
     client = MlflowClient(mlflow_server.uri)
     client.create_registered_model("discs")
     client.create_model_version("discs", f"runs:/{trained_by}/checkpoint", trained_by, await_creation_for=0)
@@ -82,8 +77,8 @@ def test_lineage_is_known_both_ways_and_drawn(scored):
     assert [run.info.run_id for run in origin.evaluations] == [run_id]
     assert [run.info.run_id for run in runs_using(client, dataset.train)] == [trained_by]
     assert [run.info.run_id for run in runs_using(client, dataset.val)] == [trained_by, run_id]
-    case = dataset.train[0]
-    altered = {name: dataset.train[at] for at, name in enumerate(dataset.train.names)}
+    altered = {case.name: case for case in dataset.train}
+    case = next(iter(altered.values()))
     altered[case.name] = replace(case, image=case.image ^ (np.indices(case.image.shape).sum(axis=0) == 0))
     assert runs_using(client, Cases(dataset.train.names, altered.get)) == [], "one bit of one pixel was changed"
     shown = " ".join(text.get_text() for text in draw_lineage(Figure().subplots(), origin).texts)

@@ -26,17 +26,28 @@ DISCS = draw_discs(16, seed=9)
 DATA = Dataset("discs", DISCS[:3], DISCS[3:5], DISCS[5:], licence="nobody's", citation="none")
 
 
+@pytest.fixture
+def client(mlflow_server, cache):
+    return MlflowClient(mlflow_server.uri)
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A tiny model on disk, as a base of decoders."""
+    """The folder of a tiny model, as a base of decoders."""
     folder = tmp_path_factory.mktemp("base")
     make_tiny_sam().save_pretrained(folder)
     return folder
 
 
-@pytest.fixture
-def client(mlflow_server, cache):
-    return MlflowClient(mlflow_server.uri)
+@pytest.fixture(scope="module")
+def trained(base):
+    """The base after some epochs on discs, which it segments better then."""
+    segmenter, folder = Segmenter(load_sam(base, show_progress=False), "cpu", precision="fp32"), base / "trained"
+    segmenter.store, others = EmbeddingStore.for_model(segmenter.info, "fp32", base / "embeddings"), draw_discs(10)
+    embed_cases(segmenter, others, show_progress=False)
+    recipe = Recipe(name="test", lr=3e-3, epochs=15, batch=2, precision="fp32", jitter_1024=0)
+    fit(segmenter.model, others[:7], others[7:], recipe, segmenter.store, folder, show_progress=False)
+    return segmenter.model
 
 
 def new_version(client, folder, base, name, model):
@@ -61,32 +72,19 @@ def test_the_version_carries_its_card_and_gives_the_same_mask_back(client, tmp_p
     assert (stored.tags["base"], stored.tags["data_digest"]) == ("tiny", DATA.digest)
     client.set_registered_model_alias("card", "champion", version.version)
     shutil.rmtree(tmp_path / "one")  # what comes back comes from the registry
-    case, box = DATA.val[0], np.array([[10, 10, 50, 50]])
-    before = Segmenter(trained, precision="fp32").predict(case.image, boxes=box)
-    after = load_model(client, "card").predict(case.image, boxes=box)
-    untrained = load_model(client, "card", zero_shot=True).predict(case.image, boxes=box)
-    assert np.array_equal(before.masks, after.masks)
-    assert not np.array_equal(before.masks, untrained.masks)
+    models = (
+        Segmenter(trained, precision="fp32"),
+        load_model(client, "card"),
+        load_model(client, "card", zero_shot=True),
+    )
+    boxes = np.array([[10, 10, 50, 50]])
+    before, after, untrained = (model.predict(DATA.val[0].image, boxes=boxes).masks for model in models)
+    assert np.array_equal(before, after)
+    assert not np.array_equal(before, untrained)
     with pytest.raises(MlflowException):
         load_model(client, "card", "nobody")
-
-
-def test_a_run_without_a_checkpoint_is_not_registered(client, tmp_path):
-    run_id = client.create_run(client.create_experiment("no checkpoint")).info.run_id
     with pytest.raises(RegistryError, match="log the checkpoint's folder first"):
-        register(client, "none", run_id, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def trained(base, tmp_path_factory):
-    """The base after some epochs on discs, which it segments better then."""
-    model, folder = load_sam(base, show_progress=False), tmp_path_factory.mktemp("trained")
-    segmenter, others = Segmenter(model, "cpu", precision="fp32"), draw_discs(10)
-    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", folder / "embeddings")
-    embed_cases(segmenter, others, show_progress=False)
-    recipe = Recipe(name="test", lr=3e-3, epochs=15, batch=2, precision="fp32", jitter_1024=0)
-    fit(model, others[:7], others[7:], recipe, segmenter.store, folder, show_progress=False)
-    return model
+        register(client, "card", client.create_run("0").info.run_id, tmp_path)
 
 
 def test_the_gate_promotes_what_is_better_and_nothing_else(client, tmp_path, base, trained):
@@ -97,7 +95,6 @@ def test_the_gate_promotes_what_is_better_and_nothing_else(client, tmp_path, bas
     first = judge(client, "gate", DATA, "exact", version="1")
     assert (first.promoted, first.other, first.n) == (True, "zero-shot", len(DATA.val))
     assert first.gain.low > 0
-    assert version_of(client, "gate", "champion") == "1"
     equal = judge(client, "gate", DATA, "exact", version="2")
     assert (equal.gain, equal.promoted) == ((0, 0, 0), False), "not worse is not better"
     worse = judge(client, "gate", DATA, "exact")

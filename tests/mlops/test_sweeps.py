@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from medsam_helpers.data.case import Dataset
-from medsam_helpers.errors import DataError, TrainingError
+from medsam_helpers.errors import ConfigError, TrainingError
 from medsam_helpers.mlops.server import wait_until
 from medsam_helpers.mlops.sweeps import Pruner, sweep
 from medsam_helpers.mlops.trials import SPACE, SweepPlan, finished
@@ -35,10 +35,10 @@ def plan(tmp_path, monkeypatch, mlflow_server):
 def test_two_workers_lose_no_trial_though_one_is_killed(plan, tmp_path, mlflow_server):
     folder = tmp_path / "sweep"
 
-    def kill_a_worker():
-        def workers():
-            return [p for p in psutil.Process().children() if "medsam_helpers.mlops.sweeps" in p.cmdline()]
+    def workers():
+        return [p for p in psutil.Process().children() if "medsam_helpers.mlops.sweeps" in p.cmdline()]
 
+    def kill_a_worker():
         assert wait_until(lambda: len(list(folder.glob(f"trials/*/{STATE_FILE}"))) >= 2 and len(workers()) == 2)
         workers()[0].kill()
 
@@ -74,8 +74,11 @@ def test_a_sweep_that_was_stopped_goes_on_and_another_plan_is_refused(plan, tmp_
     assert more.trials[0].value == first.trials[0].value
     assert len(finished(more)) == 2
     assert json.loads((tmp_path / "sweep" / "plan.json").read_text())["precision"] != "auto", "decided for all workers"
-    with pytest.raises(DataError, match="another plan"):
+    with pytest.raises(ConfigError, match="another plan"):
         sweep(tmp_path / "sweep", replace(small, epochs=3), workers=1)
+    (tmp_path / "sweep" / "plan.json").write_text('{"model": "mobile-sam", "an_old_field": 1}')
+    with pytest.raises(ConfigError, match=r"plan\.json: no plan of this version .*an_old_field"):
+        sweep(tmp_path / "sweep", small, workers=1)
 
 
 def test_workers_that_die_again_and_again_end_the_sweep_with_their_log(plan, tmp_path):

@@ -1,6 +1,5 @@
 """Tracking: a real server gets all that a run tells; where it is killed the run goes on, and nothing is lost."""
 
-import copy
 import json
 import signal
 import subprocess
@@ -25,91 +24,82 @@ DISCS = draw_discs(10)
 DATA = Dataset("discs", DISCS[:5], DISCS[5:8], DISCS[8:], licence="nobody's", citation="none")
 
 
-@pytest.fixture(scope="module")
-def train(tmp_path_factory):
-    """Train a tiny model on `DATA` into a folder, with a tracker."""
+@pytest.fixture
+def client(mlflow_server):
+    return MlflowClient(mlflow_server.uri)
+
+
+@pytest.fixture
+def curve(client):
+    """Steps and values of a metric, as the server has them."""
+    return lambda run_id, name: [(point.step, point.value) for point in client.get_metric_history(run_id, name)]
+
+
+def train(folder, tracker):
+    """The history of a tiny model, trained on `DATA`."""
     segmenter = Segmenter(make_tiny_sam(), "cpu", precision="fp32")
-    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", tmp_path_factory.mktemp("embeddings"))
+    segmenter.store = store = EmbeddingStore.for_model(segmenter.info, "fp32", folder / "embeddings")
     embed_cases(segmenter, DISCS, show_progress=False)
-
-    def train(folder, tracker):
-        model, options = copy.deepcopy(segmenter.model), {"log_with": tracker, "show_progress": False}
-        return fit(model, DATA.train, DATA.dev, RECIPE, segmenter.store, folder, **options)
-
-    return train
+    options = {"log_with": tracker, "show_progress": False}
+    return fit(segmenter.model, DATA.train, DATA.dev, RECIPE, store, folder, **options).history
 
 
-def curve(client, run_id, name):
-    return [(point.step, point.value) for point in client.get_metric_history(run_id, name)]
-
-
-def test_a_run_tells_its_curves_recipe_versions_and_commit(train, tmp_path, mlflow_server):
-    with RunTracker(tmp_path / "run", "curves", uri=mlflow_server.uri) as tracker:
+def test_a_run_tells_its_curves_recipe_versions_and_commit(tmp_path, client, curve):
+    with RunTracker(tmp_path / "run", "curves", uri=client.tracking_uri) as tracker:
         tracker.log_data(DATA)
-        result = train(tmp_path / "run", tracker)
+        history = train(tmp_path / "run", tracker)
         run_id = tracker.run_id()
-    client = MlflowClient(mlflow_server.uri)
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params == {name: str(value) for name, value in RECIPE.as_dict().items()}
     assert run.data.tags["version.torch"]
     assert len(run.data.tags["medsam.commit"].removesuffix("+dirty")) == 40
 
-    history = result.history
     # 5 cases, 2 a batch: 3 steps an epoch; both axes count steps.
-    assert [step for step, _ in curve(client, run_id, "step_loss")] == list(range(1, 10))
-    assert curve(client, run_id, "dev_dice") == [(3 * e, pytest.approx(d)) for e, d in enumerate(history["dev_dice"])]
-    assert curve(client, run_id, "loss") == [(3 * e, pytest.approx(history["loss"][e])) for e in (1, 2, 3)]
-    means = np.reshape([value for _, value in curve(client, run_id, "step_loss")], (3, 3)).mean(axis=1)
+    steps, losses = zip(*curve(run_id, "step_loss"), strict=True)
+    assert steps == tuple(range(1, 10))
+    means = np.reshape(losses, (3, 3)).mean(axis=1)
     assert means == pytest.approx(history["loss"][1:].to_numpy(), rel=1e-5), "an epoch's loss is the mean of its steps'"
-    assert [value for _, value in curve(client, run_id, "step_lr")][-1] == pytest.approx(history["lr"].iloc[-1])
-    assert curve(client, run_id, "system/process_0_memory_usage_megabytes"), "at least the sample of the end"
+    assert curve(run_id, "dev_dice") == [(3 * e, pytest.approx(d)) for e, d in enumerate(history["dev_dice"])]
+    assert curve(run_id, "loss") == [(3 * e, pytest.approx(history["loss"][e])) for e in (1, 2, 3)]
+    assert curve(run_id, "step_lr")[-1][1] == pytest.approx(history["lr"].iloc[-1])
+    assert curve(run_id, "system/process_0_memory_usage_megabytes"), "at least the sample of the end"
     used = datasets_of(run)
     assert {purpose: about["cases"] for purpose, about in used.items()} == {"train": 5, "dev": 3, "val": 2}
-    assert {about["licence"] for about in used.values()} == {"nobody's"}
-    assert used["train"]["digest"] == split_digest(DATA.train)
+    assert (used["val"]["licence"], used["train"]["digest"]) == ("nobody's", split_digest(DATA.train))
 
 
-def test_another_tracker_is_one_word(train, tmp_path, monkeypatch, capfd):
+def test_another_tracker_is_one_word(tmp_path, monkeypatch, capfd):
     """W&B without an account or a network writes a file; in it are the curves, each of its steps in order."""
     for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     train(tmp_path / "run", "wandb")
     assert "less than" not in capfd.readouterr().err, "W&B drops a step that comes after a later one"
     (written,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    content = written.read_bytes()
-    assert content.count(b"step_loss") >= 9
-    assert content.count(b"dev_iou") >= 4
+    assert written.read_bytes().count(b"step_loss") >= 9
+    assert written.read_bytes().count(b"dev_iou") >= 4
 
 
-def test_the_server_killed_in_the_middle_of_a_run_loses_nothing(train, tmp_path, mlflow_server):
-    folder, client, killed = tmp_path / "run", MlflowClient(mlflow_server.uri), []
-
-    class KillAtStep5(RunTracker):
-        def log(self, values, step=None, **rest):
-            if step == 5 and not killed:
-                killed.append(self.run_id())
-                mlflow_server.stop(force=True)
-            super().log(values, step, **rest)
-
+def test_the_server_killed_in_the_middle_of_a_run_loses_nothing(tmp_path, mlflow_server, client, curve):
+    options = {"uri": mlflow_server.uri, "hardware_s": 0, "patience_s": 0}
     try:
-        with KillAtStep5(folder, "killed", uri=mlflow_server.uri, hardware_s=0, patience_s=0) as tracker:
-            result = train(folder, tracker)
+        with RunTracker(tmp_path / "run", "killed", **options) as tracker:
+            for step in range(10):
+                if step == 5:
+                    run_id = tracker.run_id()
+                    mlflow_server.stop(force=True)
+                tracker.log({"loss": 1 / (1 + step)}, step)
     finally:
         mlflow_server.start()
-    (run_id,) = killed
-    assert len(result.history) == 4, "training went on to its end, though the server was gone"
     assert client.get_run(run_id).info.status == "RUNNING", "the server knows no more than what it got"
-    assert [step for step, _ in curve(client, run_id, "step_loss")] == [1, 2, 3, 4]
+    assert [step for step, _ in curve(run_id, "loss")] == list(range(5))
 
-    assert deliver(tmp_path, mlflow_server.uri) == [folder]
+    assert deliver(tmp_path, mlflow_server.uri) == [tmp_path / "run"]
     assert deliver(tmp_path, mlflow_server.uri) == [], "all was delivered"
-    assert [step for step, _ in curve(client, run_id, "step_loss")] == list(range(1, 10))
-    assert [step for step, _ in curve(client, run_id, "dev_dice")] == [0, 3, 6, 9]
+    assert curve(run_id, "loss") == [(step, 1 / (1 + step)) for step in range(10)]
     after = client.get_run(run_id)
-    assert after.info.status == "FINISHED"
-    ended = json.loads((folder / "journal-0.jsonl").read_text().splitlines()[-1])
-    assert after.info.end_time == ended["time"], "when the run ended, not when that was delivered"
+    ended = json.loads((tmp_path / "run" / "journal-0.jsonl").read_text().splitlines()[-1])
+    assert (after.info.status, after.info.end_time) == ("FINISHED", ended["time"]), "when it ended, not when we knew"
 
 
 SCRIPT = """
@@ -122,23 +112,22 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_process_that_is_killed_has_written_all_it_logged(tmp_path, mlflow_server):
-    killed = subprocess.run([sys.executable, "-c", SCRIPT, tmp_path / "run", mlflow_server.uri], check=False)
+def test_a_process_that_is_killed_has_written_all_it_logged(tmp_path, client, curve):
+    killed = subprocess.run([sys.executable, "-c", SCRIPT, tmp_path / "run", client.tracking_uri], check=False)
     assert killed.returncode == -signal.SIGKILL
     with open(tmp_path / "run" / "journal-0.jsonl", "a") as file:
         file.write('{"kind": "metrics", "ti')  # as a kill in the middle of a line would leave it
-    with RunTracker(tmp_path / "run", "dies", uri=mlflow_server.uri, hardware_s=0) as tracker:
+    with RunTracker(tmp_path / "run", "dies", uri=client.tracking_uri, hardware_s=0) as tracker:
         tracker.log({"x": 200}, 200)
-    client = MlflowClient(mlflow_server.uri)
     runs = client.search_runs([client.get_experiment_by_name("dies").experiment_id])
     assert [run.info.status for run in runs] == ["FINISHED"], "it went on with the run that was there"
-    assert curve(client, runs[0].info.run_id, "x") == [(i, float(i)) for i in range(201)]
+    assert curve(runs[0].info.run_id, "x") == [(i, float(i)) for i in range(201)]
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
-def test_a_run_says_how_it_ended(tmp_path, mlflow_server, error, status):
-    tracker = RunTracker(tmp_path / "run", "ends", uri=mlflow_server.uri, hardware_s=0)
+def test_a_run_says_how_it_ended(tmp_path, client, error, status):
+    tracker = RunTracker(tmp_path / "run", "ends", uri=client.tracking_uri, hardware_s=0)
     run_id = tracker.run_id()
     with pytest.raises(error), tracker:
         raise error
-    assert MlflowClient(mlflow_server.uri).get_run(run_id).info.status == status
+    assert client.get_run(run_id).info.status == status
