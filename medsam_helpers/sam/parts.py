@@ -71,10 +71,6 @@ def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     Args:
         model: whose weights and buffers are not counted.
         forward: runs it; the result is what `backward` would be called on.
-
-    >>> layer = nn.Linear(3, 2)
-    >>> kept_for_backward(layer, lambda: layer(torch.ones(5, 3)))  # its input: 5 x 3 numbers of 4 bytes
-    60
     """
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}

@@ -109,12 +109,10 @@ class Stage(nn.Module):
         super().__init__()
         width, depth, heads, window = STAGES[index]
         self.attends = index > 0
-        self.blocks = nn.Sequential(
-            *(
-                Block(width, heads, window) if self.attends else Bottleneck(width, 4 * width, width, residual=True)
-                for _ in range(depth)
-            )
-        )
+        self.blocks = nn.Sequential()
+        for _ in range(depth):
+            wide = 4 * width
+            self.blocks.append(Block(width, heads, window) if index else Bottleneck(width, wide, width, residual=True))
         self.downsample: nn.Module = nn.Identity()
         if index < len(REDUCTION_STRIDES):
             wider = STAGES[index + 1][0]

@@ -73,9 +73,8 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
     card = read_card(folder)
     if base is None or isinstance(base, str | Path):
         base = load_sam(base or card.get("base_path") or card["base"])
-    found = model_info(base).base_digest
-    if found != (wanted := card["base_digest"]):
-        was = f"trained on {card['base']} with digest {wanted[:12]}..."
+    if (found := model_info(base).base_digest) != card["base_digest"]:
+        was = f"trained on {card['base']} with digest {card['base_digest'][:12]}..."
         raise CheckpointError(f"{folder}: {was}, this base has {found[:12]}...: pass the right base")
     try:
         state = load_file(folder / DECODER_FILE)
@@ -85,9 +84,7 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
     missing = sum(name.startswith("mask_decoder.") and name not in state for name in shapes)
     unknown = sum(not name.startswith(PARTS) or shapes.get(name) != state[name].shape for name in state)
     if missing or unknown:
-        raise CheckpointError(
-            f"{folder / DECODER_FILE}: {missing} decoder weights missing, {unknown} unknown or of another shape; it "
-            f"was trained on {card['base']}"
-        )
+        wrong = f"{missing} decoder weights missing, {unknown} unknown or of another shape"
+        raise CheckpointError(f"{folder / DECODER_FILE}: {wrong}; it was trained on {card['base']}")
     base.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
     return base.eval()

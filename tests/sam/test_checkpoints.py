@@ -50,29 +50,24 @@ def test_a_file_is_fetched_once_and_anew_when_the_cached_one_is_damaged(cache, s
     path.write_bytes(CONTENT[:100])
     assert fetch(source).read_bytes() == CONTENT
     (folder / "a.pt").unlink()
-    assert fetch(source) == path
+    assert fetch(source) == path, "from the cache"
     path.write_bytes(CONTENT[:100])
     with pytest.raises(CheckpointError, match=r"cached file .* is damaged .*100 bytes.*404"):
         fetch(source)
 
 
-def test_the_next_source_is_tried_when_one_has_the_wrong_file(cache, server):
+def test_the_next_source_is_tried_and_where_there_is_none_the_error_says_so_at_once(cache, server):
     folder, address = server
-    (folder / "wrong.pt").write_bytes(b"something else")
-    (folder / "right.pt").write_bytes(CONTENT)
-    assert fetch(*(f"{address}/{name}.pt" for name in ("missing", "wrong", "right"))).read_bytes() == CONTENT
-    assert everything_below(cache) == ["test.pt"]
-
-
-def test_where_no_source_has_the_file_the_error_says_so_at_once_and_nothing_is_left(cache, server):
-    folder, address = server
-    (folder / "cut.pt").write_bytes(CONTENT[:-1])
+    for name, content in {"wrong": b"something else", "cut": CONTENT[:-1], "right": CONTENT}.items():
+        (folder / f"{name}.pt").write_bytes(content)
     started = time.monotonic()
     said = r"does not match the known hash.*no connection.*Connect to the network, or put the file at"
     with pytest.raises(CheckpointError, match=said):
         fetch(f"{address}/cut.pt", f"{NOWHERE}/a.pt")
     assert time.monotonic() - started < 5
     assert everything_below(cache) == []
+    assert fetch(*(f"{address}/{name}.pt" for name in ("missing", "wrong", "right"))).read_bytes() == CONTENT
+    assert everything_below(cache) == ["test.pt"]
 
 
 @pytest.mark.parametrize("filename", ["demo-1.0-py3-none-any.whl", "demo-1.0.tar.gz"])

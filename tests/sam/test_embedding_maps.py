@@ -33,11 +33,10 @@ def test_similarity_is_the_cosine_to_the_cell_that_the_pixels_centre_lies_in():
         cosine_similarity_map(embedding, np.array([5, 512]))
 
 
+@pytest.mark.filterwarnings("error")
 def test_components_are_those_of_numpy_and_padding_has_no_say():
-    features = (
-        torch.randn(6, 16, 16, generator=torch.Generator().manual_seed(0))
-        * torch.tensor([9.0, 5, 3, 1, 1, 1])[:, None, None]
-    )
+    features = torch.randn(6, 16, 16, generator=torch.Generator().manual_seed(0))
+    features *= torch.tensor([9.0, 5, 3, 1, 1, 1])[:, None, None]
     features[:, 8:] = 1000.0  # below the image: padding
     maps, shares = principal_components(embedding_of(features), 2)
     cells = features[:, :8].flatten(1).numpy()
@@ -50,10 +49,4 @@ def test_components_are_those_of_numpy_and_padding_has_no_say():
     assert abs(np.corrcoef(maps[0, 32:384:64, 32::64].ravel(), strongest.ravel())[0, 1]) > 0.97
     # Negated features have the same directions, whose sign is fixed: the maps are each other's negative.
     np.testing.assert_allclose(maps, 1 - principal_components(embedding_of(-features), 2)[0], atol=1e-4)
-
-
-@pytest.mark.filterwarnings("error")
-def test_an_embedding_without_variance_gives_finite_maps():
-    maps, shares = principal_components(embedding_of(torch.ones(4, 16, 16)))
-    assert np.isfinite(maps).all()
-    assert shares.shape == (3,)
+    assert np.isfinite(principal_components(embedding_of(torch.ones(4, 16, 16)))[0]).all(), "without variance too"

@@ -3,15 +3,17 @@
 import base64
 import hashlib
 import json
+import logging
 import re
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
 from transformers import SamModel, SamProcessor
+from werkzeug import Request, Response
+from werkzeug.serving import make_server
 
 from medsam_helpers.cli.main import main
 from medsam_helpers.errors import CheckpointError, ConfigError
@@ -24,30 +26,26 @@ REPOSITORY = "me/polyp-sam"
 REASON = "You don't have the rights to do this"
 
 
-class Hub(ThreadingHTTPServer):
+class Hub:
     """As much of the hub as an upload needs: create, preupload, LFS batch and store, commit."""
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server_port}"
+        self.server = make_server("127.0.0.1", 0, self.serve, threaded=True)
+        self.address = f"http://127.0.0.1:{self.server.port}"
         self.requests, self.blobs, self.files, self.created = [], {}, {}, {}
         self.refused = "nothing"  # the part of a path that is answered with 403
 
+    @Request.application
+    def serve(self, request):
+        body, refused = request.get_data(), request.method == "GET" or self.refused in request.path
+        self.requests.append((request.full_path, dict(request.headers), body))
+        answer = {"error": REASON} if refused else self.answer(request.path, body)
+        return Response(json.dumps(answer), 403 if refused else 200)
+
     def answer(self, path, body):
-        if path == "/api/repos/create":
-            self.created = json.loads(body)
-            return {"url": f"{self.address}/{REPOSITORY}"}
-        if path == f"/api/models/{REPOSITORY}/preupload/main":
-            names = [file["path"] for file in json.loads(body)["files"]]
-            mode = {True: "lfs", False: "regular"}
-            files = [{"path": n, "uploadMode": mode[n.endswith(".safetensors")], "shouldIgnore": False} for n in names]
-            return {"files": files}
-        if path == f"/{REPOSITORY}.git/info/lfs/objects/batch":
-            actions = {"upload": {"href": f"{self.address}/store"}}
-            return {"objects": [wanted | {"actions": actions} for wanted in json.loads(body)["objects"]]}
         if path == "/store":
             self.blobs[hashlib.sha256(body).hexdigest()] = body
-        if path == f"/api/models/{REPOSITORY}/commit/main":
+        elif path.endswith("/commit/main"):
             for line in map(json.loads, body.splitlines()):
                 value = line["value"]
                 if line["key"] == "file":
@@ -55,48 +53,31 @@ class Hub(ThreadingHTTPServer):
                 elif line["key"] == "lfsFile":
                     self.files[value["path"]] = self.blobs[value["oid"]]
             return {"commitUrl": f"{self.address}/{REPOSITORY}/commit/1", "commitOid": "1" * 40}
+        elif path == "/api/repos/create":
+            self.created = json.loads(body)
+            return {"url": f"{self.address}/{REPOSITORY}"}
+        elif path.endswith("/preupload/main"):
+            files = json.loads(body)["files"]
+            for file in files:
+                file["uploadMode"] = "lfs" if file["path"].endswith(".safetensors") else "regular"
+            return {"files": [file | {"shouldIgnore": False} for file in files]}
+        elif path.endswith("/objects/batch"):
+            actions = {"upload": {"href": f"{self.address}/store"}}
+            return {"objects": [wanted | {"actions": actions} for wanted in json.loads(body)["objects"]]}
         return {}
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def serve(self):
-        hub, body, refused = self.server, self.body(), self.server.refused in self.path
-        hub.requests.append((self.path, dict(self.headers), body))
-        answer = {"error": REASON} if refused else hub.answer(self.path.split("?")[0], body)
-        text = json.dumps(answer).encode()
-        self.send_response(403 if refused else 200)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    do_POST = do_PUT = serve
-
-    def body(self):
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        parts = []
-        while size := int(self.rfile.readline(), 16):
-            parts.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(parts)
-
-    def log_message(self, *_):
-        """Say nothing."""
 
 
 @pytest.fixture
 def hub(monkeypatch):
-    with Hub() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(constants, "ENDPOINT", server.address)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        yield server
-        server.shutdown()
+    monkeypatch.setattr(logging.getLogger("werkzeug"), "disabled", True)
+    hub = Hub()
+    threading.Thread(target=hub.server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield hub
+    hub.server.shutdown()
 
 
 @pytest.fixture
@@ -104,9 +85,10 @@ def push(capsys):
     """`medsam export --push-to-hub`: gives status, the line of JSON where there is one, and all that was said."""
 
     def run(checkpoint, output, repository=REPOSITORY):
-        where = ["--checkpoint", str(checkpoint), "--output", str(output)]
         capsys.readouterr()  # what was said before
-        status = main(["export", *where, "--push-to-hub", repository, "--json"])
+        status = main(
+            ["export", "--checkpoint", str(checkpoint), "--output", str(output), "--push-to-hub", repository, "--json"]
+        )
         out, err = capsys.readouterr()
         return status, json.loads(out.splitlines()[-1]) if status == 0 else None, out + err
 
@@ -139,13 +121,6 @@ def test_an_export_is_whole_for_plain_transformers_and_for_us(tuned, tmp_path):
     assert (plain.numpy() != ours.masks[0, 0]).mean() < 0.01, "but for rounding of the resized image"
 
 
-def test_a_failed_export_leaves_nothing(tuned, tmp_path):
-    (tuned / "decoder.safetensors").write_bytes(b"cut")
-    with pytest.raises(CheckpointError, match="missing or damaged"):
-        export_model(tuned, tmp_path / "full")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny", "tuned"]
-
-
 def test_every_file_arrives_in_a_private_repository_and_the_token_only_in_its_header(hub, push, tuned, tmp_path):
     status, figures, said = push(tuned, tmp_path / "full")
     assert status == 0, said
@@ -173,29 +148,23 @@ def test_a_refusal_is_one_line_with_the_hubs_reason_and_the_way_on(hub, push, tu
     assert (status, hub.files) == (2, {})
     assert re.search(f"medsam: cannot push to {REPOSITORY}: .*403.*{REASON}", line)
     assert f"`hf upload {REPOSITORY} {tmp_path / 'full'} --private` sends it" in line
-    assert "Traceback" not in said
-    assert TOKEN not in said
+    assert not re.search(f"Traceback|{TOKEN}", said)
     assert (tmp_path / "full" / "model.safetensors").is_file(), "the export itself is whole"
 
 
 @pytest.mark.parametrize(
     ("repository", "message"),
     [
-        ("polyp-sam", "'polyp-sam': a repository is named OWNER/NAME"),
         ("me/a model", "'me/a model': a repository is named OWNER/NAME"),
         (REPOSITORY, "no token; set HF_TOKEN, or log in"),
     ],
 )
-def test_without_a_good_name_and_a_token_nothing_is_written_or_asked(
-    hub, push, tuned, monkeypatch, repository, message
-):
+def test_without_name_and_token_nothing_is_written_or_asked(hub, push, tuned, monkeypatch, repository, message):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tuned / "no-token"))
     status, _, said = push(tuned, tuned / "full", repository)
-    assert (status, len(said.splitlines())) == (2, 1)
-    assert message in said
-    assert not (tuned / "full").exists()
-    assert hub.requests == []
+    assert (status, len(said.splitlines()), message in said) == (2, 1, True)
+    assert ((tuned / "full").exists(), hub.requests) == (False, [])
 
 
 def test_a_hub_that_breaks_off_or_does_not_answer_is_one_error(hub, tuned, tmp_path, monkeypatch):
@@ -208,7 +177,7 @@ def test_a_hub_that_breaks_off_or_does_not_answer_is_one_error(hub, tuned, tmp_p
         check_hub_access(REPOSITORY)
 
 
-def test_a_weights_folder_is_exported_with_a_readme_of_its_own(tuned, tmp_path):
+def test_a_weights_folder_gets_a_readme_and_what_cannot_be_exported_leaves_nothing(tuned, tmp_path):
     base = tuned.parent / "tiny"
     folder = export_model(base, tmp_path / "base")
     assert (folder / "README.md").read_text().startswith("# tiny\n")
@@ -216,3 +185,7 @@ def test_a_weights_folder_is_exported_with_a_readme_of_its_own(tuned, tmp_path):
     assert state_digest(load_sam(folder)) == state_digest(load_sam(base))
     with pytest.raises(ConfigError, match="not empty: export to a new folder"):
         export_model(base, folder)
+    (tuned / "decoder.safetensors").write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match="missing or damaged"):
+        export_model(tuned, tmp_path / "full")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "tiny", "tuned"], "a failed one leaves nothing"

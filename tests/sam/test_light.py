@@ -9,6 +9,7 @@ from reference_image import BOX, reference_image
 from transformers import SamVisionConfig
 
 from medsam_helpers.evaluation.metrics import dice
+from medsam_helpers.sam import checkpoints
 from medsam_helpers.sam.export import export_model
 from medsam_helpers.sam.loading import load_sam, model_info, pixel_values, state_digest
 from medsam_helpers.sam.segmenter import Segmenter
@@ -47,10 +48,13 @@ def test_encoder_and_decoder_answer_as_the_original_implementation(name):
 
 
 @pytest.mark.slow
-def test_a_light_model_survives_its_export(mobile_sam, tmp_path):
+def test_a_light_model_survives_its_export_and_its_file_is_known_by_its_hash(mobile_sam, tmp_path):
     exported = export_model("mobile-sam", tmp_path / "exported")
-    assert state_digest(load_sam(exported)) == state_digest(mobile_sam)
     assert "TinyViT" in (exported / "README.md").read_text()
+    renamed = tmp_path / "renamed.bin"
+    renamed.symlink_to(checkpoints.fetch(checkpoints.WEIGHTS["mobile-sam"]))
+    assert model_info(load_sam(renamed)) == model_info(mobile_sam)
+    assert state_digest(load_sam(exported)) == state_digest(mobile_sam) == state_digest(load_sam(renamed))
 
 
 def test_folding_the_normalisation_changes_nothing_but_the_number_of_layers():

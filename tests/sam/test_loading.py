@@ -51,15 +51,6 @@ def test_a_pickle_that_runs_code_is_not_opened_even_with_a_pinned_hash(tmp_path,
     assert not trap.exists()
 
 
-@pytest.mark.slow
-def test_an_original_file_is_known_by_its_hash_whatever_its_name(mobile_sam, tmp_path):
-    path = tmp_path / "renamed.bin"
-    path.symlink_to(checkpoints.fetch(checkpoints.WEIGHTS["mobile-sam"]))
-    loaded = load_sam(path)
-    assert model_info(loaded) == model_info(mobile_sam)
-    assert state_digest(loaded) == state_digest(mobile_sam)
-
-
 def test_pixels_are_scaled_as_the_model_saw_them_in_training(tiny_sam):
     image = np.full((50, 100, 3), 10, np.uint8)
     image[0, 0] = 110

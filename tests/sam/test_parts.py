@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from helpers import make_tiny_sam
 from torch import nn
 from transformers import SamConfig, SamModel
 
@@ -49,23 +48,19 @@ def test_a_small_network_by_hand():
     assert kept_for_backward(norm, lambda: norm(x)) == 3 * 10 * 4
 
 
-def decoder_bytes(model, batch, device):
-    config = model.config.prompt_encoder_config
-    inputs = {
-        "image_embeddings": torch.zeros(batch, config.hidden_size, *[config.image_embedding_size] * 2, device=device),
-        "input_boxes": torch.tensor([[[10.0, 10.0, 90.0, 60.0]]], device=device).expand(batch, -1, -1),
-    }
-    return kept_for_backward(model, lambda: model(**inputs, multimask_output=False).pred_masks)
+def test_it_grows_with_the_batch_and_with_what_trains_on_the_meta_device_too(tiny_sam):
+    def decoder_bytes(model, batch, device="cpu"):
+        embeddings = torch.zeros(batch, 32, 16, 16, device=device)
+        boxes = torch.tensor([[[10.0, 10.0, 90.0, 60.0]]], device=device).expand(batch, -1, -1)
+        return kept_for_backward(model, lambda: model(image_embeddings=embeddings, input_boxes=boxes).pred_masks)
 
-
-def test_it_grows_with_the_batch_and_with_what_trains_on_the_meta_device_too():
-    model = make_tiny_sam()
-    freeze_all_but(model, ("mask_decoder",))
-    one, two, four = (decoder_bytes(model, batch, "cpu") for batch in (1, 2, 4))
+    freeze_all_but(tiny_sam, ("mask_decoder",))
+    one, two, four = (decoder_bytes(tiny_sam, batch) for batch in (1, 2, 4))
     assert 3 * one < four <= 4 * one
     # Not equal: each device has an attention kernel of its own, and some keep one more table.
-    assert decoder_bytes(copy.deepcopy(model).to("meta"), 2, "meta") == pytest.approx(two, rel=0.15)
+    assert decoder_bytes(copy.deepcopy(tiny_sam).to("meta"), 2, "meta") == pytest.approx(two, rel=0.15)
     pixels = torch.zeros(1, 3, 128, 128)
-    assert kept_for_backward(model, lambda: model.vision_encoder(pixels).last_hidden_state) == 0
-    model.requires_grad_(True)
-    assert kept_for_backward(model, lambda: model.vision_encoder(pixels).last_hidden_state) > one
+    for trains in (False, True):
+        tiny_sam.vision_encoder.requires_grad_(trains)
+        kept = kept_for_backward(tiny_sam, lambda: tiny_sam.vision_encoder(pixels).last_hidden_state)
+        assert kept > one if trains else kept == 0

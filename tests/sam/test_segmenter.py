@@ -28,9 +28,7 @@ def with_tta(tiny_sam):
     return Segmenter(tiny_sam, "cpu", precision="fp32", tta=True)
 
 
-@pytest.fixture
-def image():
-    return reference_image()
+image = pytest.fixture(reference_image)
 
 
 def test_the_mask_is_the_one_that_transformers_own_processor_gives(segmenter, image):
@@ -50,8 +48,8 @@ def test_the_mask_is_the_one_that_transformers_own_processor_gives(segmenter, im
 
 
 @pytest.mark.parametrize("with_masks", [False, True])
-def test_several_prompts_at_once_answer_as_each_alone(segmenter, image, with_masks):
-    # More of them than are decoded at a time.
+def test_several_prompts_or_images_at_once_answer_as_each_alone(segmenter, image, with_masks):
+    # More than are decoded at a time.
     boxes = np.array([BOX, *([5 * i, 3 * i, 5 * i + 60, 3 * i + 50] for i in range(36))], float)
     masks = torch.linspace(-5, 5, 37)[:, None, None, None].expand(-1, 1, 64, 64) if with_masks else None
     embedding = segmenter.embed(image)
@@ -60,27 +58,25 @@ def test_several_prompts_at_once_answer_as_each_alone(segmenter, image, with_mas
         alone = segmenter.predict(embedding, boxes=boxes[index], mask_logits=masks[[index]] if with_masks else None)
         torch.testing.assert_close(together.logits[index], alone.logits[0], atol=1e-4, rtol=1e-4)
         assert (together.masks[index] != alone.masks[0]).mean() < 1e-3
-
-
-def test_images_of_different_sizes_go_through_the_encoder_together(segmenter, image):
     images = [image, image[:200, :100], image[::2, ::3]]
     each = torch.cat([segmenter.embed(one).features for one in images])
     torch.testing.assert_close(segmenter.encode(images), each, atol=1e-4, rtol=1e-3)
 
 
 def test_points_boxes_and_masks_each_change_the_answer(segmenter, image):
-    embedding = segmenter.embed(image)
-    bare, full = (segmenter.predict(embedding, points=point).logits for point in ([40, 30], [[[40, 30]]]))
-    assert torch.equal(bare, full), "one point may come without brackets"
-    point, background = np.array([[240, 175]]), np.array([[240, 175], [20, 20]])
-    box = segmenter.predict(embedding, boxes=BOX)
+    embedding, point, background = segmenter.embed(image), [240, 175], [[240, 175], [20, 20]]
+
+    def answer(**prompts):
+        return segmenter.predict(embedding, **prompts).logits
+
+    assert torch.equal(answer(points=point), answer(points=[[point]])), "one point may come without brackets"
     answers = [
-        box.logits,
-        segmenter.predict(embedding, points=point).logits,
-        segmenter.predict(embedding, points=background, labels=[1, 0]).logits,
-        segmenter.predict(embedding, points=background, labels=[1, 1]).logits,
-        segmenter.predict(embedding, boxes=BOX, points=point).logits,
-        segmenter.predict(embedding, boxes=BOX, mask_logits=box.logits).logits,
+        answer(boxes=BOX),
+        answer(points=point),
+        answer(points=background, labels=[1, 0]),
+        answer(points=background, labels=[1, 1]),
+        answer(boxes=BOX, points=point),
+        answer(boxes=BOX, mask_logits=answer(boxes=BOX)),
     ]
     assert all((first - second).abs().max() > 1e-5 for first, second in combinations(answers, 2))
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +22,17 @@ from medsam_helpers.training.recipes import RECIPES, Recipe, get_recipe
 from medsam_helpers.training.state import STATE_FILE
 
 RECIPE = Recipe(name="test", lr=1e-3, epochs=3, batch=2, precision="fp32")
-TESTS = Path(__file__).parent
+
+
+def make_setting(root):
+    """A tiny model, 7 training and 3 dev cases, their embeddings."""
+    model, cases = make_tiny_sam(), draw_discs(10)
+    return model, cases[:7], cases[7:], embedded(model, cases, root).store
 
 
 @pytest.fixture
 def setting(tmp_path):
-    """A tiny model, 7 training and 3 dev cases, their embeddings."""
     return make_setting(tmp_path / "embeddings")
-
-
-def make_setting(root):
-    model, cases = make_tiny_sam(), draw_discs(10)
-    return model, cases[:7], cases[7:], embedded(model, cases, root).store
 
 
 def train(setting, output, recipe=RECIPE, **options):
@@ -45,6 +43,11 @@ def train(setting, output, recipe=RECIPE, **options):
 
 def weights_of(model):
     return part_state(model, ["mask_decoder"])
+
+
+def changed(before, after):
+    """Names of the weights of a state that training changed."""
+    return {key for key in after if not torch.equal(after[key], before[key])}
 
 
 def group_of(folder, group):
@@ -66,9 +69,7 @@ def test_training_lowers_the_loss_and_leaves_the_encoder_alone(setting, tmp_path
     assert np.isnan(history["loss"][0]), "epoch 0 is the model before training"
     assert history["loss"].iloc[-1] < 0.7 * history["loss"][1]
     assert result.best_dev_dice > history["dev_dice"][0] + 0.1
-    after = model.state_dict()
-    changed = {key.split(".")[0] for key in after if not torch.equal(after[key], before[key])}
-    assert changed == {"mask_decoder"}
+    assert {key.split(".")[0] for key in changed(before, model.state_dict())} == {"mask_decoder"}
     assert result.best_epoch == history["dev_dice"].idxmax()
     assert_same(weights_of(model), group_of(tmp_path / "run", "best"))
     still, result = train(setting, tmp_path / "no better", RECIPE.but(epochs=20, lr=1e-12, patience=2))
@@ -77,15 +78,17 @@ def test_training_lowers_the_loss_and_leaves_the_encoder_alone(setting, tmp_path
 
 
 class StopAt(EmbeddingStore):
-    """A store that interrupts the run at its n-th look-up."""
+    """A store that ends the run at its n-th look-up: interrupts or kills it."""
 
-    def __init__(self, store, lookups):
+    def __init__(self, store, lookups, kill=False):
         super().__init__(store.folder, store.key)
-        self.left = lookups
+        self.left, self.kill = lookups, kill
 
     def __getitem__(self, digest):
         self.left -= 1
         if self.left == 0:
+            if self.kill:
+                signal.raise_signal(signal.SIGKILL)
             raise KeyboardInterrupt
         return super().__getitem__(digest)
 
@@ -116,41 +119,33 @@ def test_what_dev_scores_and_what_is_kept_is_the_average_and_training_goes_on_fr
 
 
 SCRIPT = """
-    import os, signal, sys
-    from pathlib import Path
-    sys.path[:0] = [{tests!r}, str(Path({tests!r}).parent)]
-    from accelerate import PartialState
-    PartialState(cpu=True)  # before anything asks for it: a CPU's processes are to know of each other
-    from test_loop import RECIPE, StopAt, make_setting, train
-    root = Path({root!r})
-    setting = make_setting(root / "embeddings")
-    class KillAt(StopAt):
-        def __getitem__(self, digest):
-            try:
-                return super().__getitem__(digest)
-            except KeyboardInterrupt:
-                os.kill(os.getpid(), signal.SIGKILL)
-    {body}
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}, str(Path({tests!r}).parent)]
+from accelerate import PartialState
+PartialState(cpu=True)  # before anything asks for it: a CPU's processes are to know of each other
+from test_loop import RECIPE, StopAt, make_setting, train
+root = Path({root!r})
+model, cases, dev, store = make_setting(root / "embeddings")
+{body}
 """
 
 
 def run_script(root, body, *launcher):
     script = root / "script.py"
-    script.write_text(textwrap.dedent(SCRIPT).format(tests=str(TESTS), root=str(root), body=body))
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), root=str(root), body=body))
     command, environment = [sys.executable, *launcher, str(script)], {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_a_killed_run_ends_in_the_weights_of_an_uninterrupted_one(setting, tmp_path):
-    body = 'model, cases, dev, store = setting; train((model, cases, dev, KillAt(store, 20)), root / "run")'
-    killed = run_script(tmp_path, body)
+    killed = run_script(tmp_path, 'train((model, cases, dev, StopAt(store, 20, kill=True)), root / "run")')
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not list((tmp_path / "run").glob(".*")), "nothing half-written stays"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the killed process: sums round alike
     try:
-        whole, _ = train(setting, tmp_path / "whole")
-        resumed, _ = train(setting, tmp_path / "run")
+        whole, resumed = (train(setting, tmp_path / name)[0] for name in ("whole", "run"))
     finally:
         torch.set_num_threads(threads)
     assert_same(weights_of(resumed), weights_of(whole))
@@ -158,11 +153,11 @@ def test_a_killed_run_ends_in_the_weights_of_an_uninterrupted_one(setting, tmp_p
 
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path):
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone")
     # Whole batches: accelerate fills up a last one that is not, with cases that then count twice.
-    body = 'train((setting[0], setting[1][:4], *setting[2:]), root / "run", RECIPE.but(batch=4))'
+    body = 'train((model, cases[:4], dev, store), root / "run", RECIPE.but(batch=4))'
     done = run_script(tmp_path / "two", f"{body}; print('of', PartialState().num_processes)", *launcher)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("of 2") == 2, "they know of each other"
@@ -229,31 +224,26 @@ def test_the_loss_at_a_larger_size_is_another_loss_and_at_the_decoders_own_the_s
     assert fine[-1] < fine[0]
 
 
-def mean_distance(logits, target):
-    return (logits.sigmoid() - target).abs().mean()
-
-
 def test_a_run_takes_a_readers_own_loss_optimiser_schedule_and_metric(setting, tmp_path):
-    def halving(step, total_steps, recipe):
-        return recipe.lr * 0.5**step
-
     def specificity(prediction, reference):
         assert prediction.shape == reference.shape
         assert prediction.dtype == reference.dtype == bool
         return 1 - prediction[~reference].mean()
 
-    def momentum(parameters, lr, weight_decay):
-        return torch.optim.SGD(parameters, lr, momentum=0.9)
-
-    own = RECIPE.but(loss=mean_distance, schedule=halving, metric=specificity, optimizer=momentum, epochs=1)
+    own = RECIPE.but(
+        loss=lambda logits, target: (logits.sigmoid() - target).abs().mean(),
+        schedule=lambda step, total_steps, recipe: recipe.lr * 0.5**step,
+        metric=specificity,
+        optimizer=lambda parameters, lr, weight_decay: torch.optim.SGD(parameters, lr, momentum=0.9),
+        epochs=1,
+    )
     model, result = train(setting, tmp_path / "run", own)
     assert list(result.history.columns) == ["epoch", "loss", "lr", "seconds", "dev_dice", "dev_score"]
     assert result.best_epoch == result.history["dev_score"].idxmax()
     assert result.best_dev_dice == result.history["dev_dice"][result.best_epoch]
     assert result.history["lr"][1] == RECIPE.lr * 0.5**3, "the fourth step's"
     assert {key.split("/")[1] for key in group_of(tmp_path / "run", "optimizer")} == {"momentum_buffer"}
-    again, _ = train(setting, tmp_path / "run", own)
-    assert_same(weights_of(model), weights_of(again))
+    assert_same(weights_of(model), weights_of(train(setting, tmp_path / "run", own)[0]))
 
 
 @pytest.mark.parametrize(
@@ -273,8 +263,7 @@ def test_an_own_part_that_returns_something_else_is_told_at_the_first_step(setti
 
 def test_a_prompt_encoder_trains_too_and_is_kept(setting, tmp_path):
     both = RECIPE.but(trainable=("mask_decoder", "prompt_encoder"), epochs=1)
-    before, after = setting[0].state_dict(), train(setting, tmp_path / "run", both)[0].state_dict()
-    changed = {key for key in after if not torch.equal(after[key], before[key])}
-    assert {key.split(".")[0] for key in changed} == {"mask_decoder", "prompt_encoder"}
-    assert not [key for key in changed if "shared" in key], "the positional code is fixed"
-    assert group_of(tmp_path / "run", "best").keys() >= changed
+    names = changed(setting[0].state_dict(), train(setting, tmp_path / "run", both)[0].state_dict())
+    assert {key.split(".")[0] for key in names} == {"mask_decoder", "prompt_encoder"}
+    assert not [key for key in names if "shared" in key], "the positional code is fixed"
+    assert group_of(tmp_path / "run", "best").keys() >= names

@@ -19,16 +19,11 @@ from medsam_helpers.training.losses import (
     sam_loss,
 )
 
-
-def batch(rows):
-    """(1, 1, H, W) float of a nested list."""
-    return torch.tensor(rows, dtype=torch.float32)[None, None]
-
-
 # Probabilities 1/2, 3/4, 1/4, 1/5 over the pixels of a 2 x 2 image; the upper row is the lesion.
-LOGITS = batch([[0.0, math.log(3)], [-math.log(3), -math.log(4)]])
-TARGET = batch([[1, 1], [0, 0]])
+LOGITS = torch.tensor([[[[0.0, math.log(3)], [-math.log(3), -math.log(4)]]]])
+TARGET = torch.tensor([[[[1.0, 1], [0, 0]]]])
 P_T = [1 / 2, 3 / 4, 3 / 4, 4 / 5]
+each_loss = pytest.mark.parametrize("name", LOSSES)
 
 
 @pytest.fixture
@@ -49,17 +44,13 @@ def test_bce_and_focal_by_hand():
 
 
 def test_dice_by_hand():
-    overlap = 1 / 2 + 3 / 4
-    assert dice_loss(LOGITS, TARGET, smooth=0).item() == pytest.approx(1 - 2 * overlap / (1.7 + 2), abs=1e-6)
-    squares = 1 / 4 + 9 / 16 + 1 / 16 + 1 / 25
-    found = dice_loss(LOGITS, TARGET, squared=True, smooth=0).item()
-    assert found == pytest.approx(1 - 2 * overlap / (squares + 2), abs=1e-6)
-
-
-def test_dice_is_taken_by_image_then_averaged():
+    overlap, squares = 1 / 2 + 3 / 4, 1 / 4 + 9 / 16 + 1 / 16 + 1 / 25
+    for squared, size in ((False, 1.7), (True, squares)):
+        found = dice_loss(LOGITS, TARGET, squared=squared, smooth=0).item()
+        assert found == pytest.approx(1 - 2 * overlap / (size + 2), abs=1e-6)
     # One image right, one wrong: 0 and 1 make 0.5. Pooled over the batch it would be 1 - 2 * 4 / (5 + 5) = 0.2.
-    target = torch.cat([batch([[1, 1], [1, 1]]), batch([[1, 0], [0, 0]])])
-    logits = torch.cat([batch([[40, 40], [40, 40]]), batch([[-40, 40], [-40, -40]])])
+    target = torch.tensor([[[[1.0, 1], [1, 1]]], [[[1, 0], [0, 0]]]])
+    logits = torch.tensor([[[[40.0, 40], [40, 40]]], [[[-40, 40], [-40, -40]]]])
     assert dice_loss(logits, target).item() == pytest.approx(0.5, abs=1e-4)
 
 
@@ -80,32 +71,26 @@ def test_focal_equals_monai(random_pair, alpha, gamma):
     torch.testing.assert_close(focal_loss(*random_pair, alpha=alpha, gamma=gamma), expected)
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_registry_values_are_ordered_right_half_wrong(name):
-    loss = get_loss(name)
-    right, ignorant, wrong = (loss(factor * (2 * TARGET - 1), TARGET).item() for factor in (20, 0, -20))
-    assert right == pytest.approx(0, abs=1e-4)
-    assert right < ignorant < wrong
+@each_loss
+def test_losses_are_ordered_right_half_wrong_and_gradients_stay_finite_far_out(name):
+    signs = 2 * TARGET - 1
+    right, ignorant, wrong = (get_loss(name)(factor * signs, TARGET).item() for factor in (20, 0, -20))
+    assert pytest.approx(0, abs=1e-4) == right < ignorant < wrong
+    for size in (-100, 100):
+        logits = (size * signs).requires_grad_()
+        loss = get_loss(name)(logits, TARGET) + focal_loss(logits, TARGET, gamma=0.5)
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("size", [-100.0, 100.0])
-def test_gradients_stay_finite_far_out(name, size):
-    logits = (size * (2 * TARGET - 1)).requires_grad_()
-    loss = get_loss(name)(logits, TARGET) + focal_loss(logits, TARGET, gamma=0.5)
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert torch.isfinite(logits.grad).all()
-
-
-@pytest.mark.parametrize("name", LOSSES)
+@each_loss
 def test_half_precision_logits_do_not_overflow(name):
     # 400 x 400 pixels of lesion sum to 160,000, beyond the 65,504 that float16 can hold.
     target = torch.ones(1, 1, 400, 400)
-    logits = torch.full_like(target, 3.0)
-    loss = get_loss(name)(logits.half(), target)
+    loss = get_loss(name)(3 * target.half(), target)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, get_loss(name)(logits, target))
+    torch.testing.assert_close(loss, get_loss(name)(3 * target, target))
 
 
 @pytest.mark.parametrize("squared", [False, True])
@@ -119,7 +104,7 @@ def test_dice_of_an_empty_mask_is_0_where_nothing_is_found_and_1_otherwise(squar
     assert dice_loss(-logits, empty, squared=squared).item() == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@each_loss
 def test_target_may_be_of_any_dtype_as_long_as_it_is_binary_and_of_the_logits_shape(name):
     torch.testing.assert_close(get_loss(name)(LOGITS, TARGET.bool()), get_loss(name)(LOGITS, TARGET))
     for target in ((255 * TARGET).to(torch.uint8), TARGET * math.nan):

@@ -24,16 +24,24 @@ def run_cell(code, name="cell-1", **names):
     return names
 
 
-LOSS = "def loss(logits, target):\n    return {weight} * (logits - target).abs().mean()\n"
+def loss_of(code="def loss(logits, target):\n    return alpha * helper(logits)\n", cell="cell-1", **names):
+    return run_cell(code, cell, **names)["loss"]
 
 
 def test_a_notebooks_function_is_its_source_wherever_it_stands():
-    first = source_identity(run_cell(LOSS.format(weight=2))["loss"])
-    assert first == {"source": LOSS.format(weight=2)}
+    code = "def loss(logits, target):\n    return 2 * (logits - target).abs().mean()\n"
+    first = source_identity(loss_of(code))
+    assert first == {"source": code} == source_identity(loss_of("\n\n# below\n" + code, "cell-7"))
+    assert source_identity(loss_of(code.replace("2", "3"))) != first, "another body under the same name"
+    assert source_identity(run_cell(code.replace("loss(", "mine("))["mine"]) != first, "another name"
     assert source_identity(lambda z, t: (z - t).mean()) == {"source": "lambda z, t: (z - t).mean()"}
-    assert source_identity(run_cell("\n\n# below\n" + LOSS.format(weight=2), "cell-7")["loss"]) == first
-    assert source_identity(run_cell(LOSS.format(weight=3))["loss"]) != first, "another body under the same name"
-    assert source_identity(run_cell(LOSS.format(weight=2).replace("loss(", "mine("))["mine"]) != first, "another name"
+
+
+def test_global_values_count_and_global_functions_do_not():
+    one = source_identity(loss_of(alpha=1, helper=lambda z: z))
+    assert one["values"] == {"alpha": 1}
+    assert source_identity(loss_of(alpha=1, helper=lambda z: -z)) == one, "what it calls is not followed"
+    assert source_identity(loss_of(alpha=2, helper=lambda z: z)) != one
 
 
 def weighted(weight, scale=1.0):
@@ -64,14 +72,6 @@ def test_another_value_is_another_identity_and_the_same_one_the_same(one, other)
     assert "0x" not in json.dumps(source_identity(one))
 
 
-def test_global_values_count_and_global_functions_do_not():
-    code = "def loss(logits, target):\n    return alpha * helper(logits)\n"
-    one = source_identity(run_cell(code, alpha=1, helper=lambda z: z)["loss"])
-    assert one["values"] == {"alpha": 1}
-    assert source_identity(run_cell(code, alpha=1, helper=lambda z: -z)["loss"]) == one, "what it calls is not followed"
-    assert source_identity(run_cell(code, alpha=2, helper=lambda z: z)["loss"]) != one
-
-
 @dataclass
 class Tversky:
     beta: float
@@ -94,15 +94,11 @@ def without_source():
     return made["loss"]
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        math.exp,
-        without_source(),
-        functools.partial(weighted(1), np.random.default_rng(0)),
-        (lambda z: z, lambda z: -z)[0],  # two on one line
-    ],
-)
+TWO_ON_A_LINE = (lambda z: z, lambda z: -z)
+WITH_A_GENERATOR = functools.partial(weighted(1), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("part", [math.exp, without_source(), WITH_A_GENERATOR, TWO_ON_A_LINE[0]])
 def test_what_cannot_be_known_is_refused_and_told_to_carry_a_version(part):
     with pytest.raises(ConfigError, match="Give your part an attribute `version`, such as '1'"):
         source_identity(part)

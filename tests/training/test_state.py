@@ -34,12 +34,9 @@ def test_of_two_equal_epochs_the_earlier_is_the_best(saved):
         ({"start": "b" * 64}, r"start is the default, asked for b{12}\.\.\."),
     ],
 )
-def test_another_runs_is_refused_and_says_what_differs(saved, change, told):
+def test_another_runs_or_a_damaged_one_is_refused_and_says_why(saved, change, told):
     with pytest.raises(ConfigError, match=f"holds a run with other settings.*{told}"):
         TrainingState.open(saved, IDENTITY | change)
-
-
-def test_a_damaged_one_is_named(saved):
     saved.write_bytes(saved.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match=r"damaged training state .* delete it to start anew"):
         TrainingState.open(saved, IDENTITY)
