@@ -6,7 +6,11 @@ class MedsamError(Exception):
 
 
 class DataError(MedsamError):
-    """An image, a mask or a data folder cannot be used as it is."""
+    """An image, a mask or a data folder cannot be used as it is; `problem` is its kind, as the audit lists it."""
+
+    def __init__(self, message: str, problem: str = "unreadable") -> None:
+        super().__init__(message)
+        self.problem = problem
 
 
 class CheckpointError(MedsamError):

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.contrib.concurrent import thread_map
 
-from medsam_helpers.data.case import Dataset, array_digest
-from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates, thumbnail
-from medsam_helpers.data.folder import index_folder
-from medsam_helpers.data.reading import read_image, read_mask_values
-from medsam_helpers.data.splits import make_splits
+from medsam_helpers.data.building import check_one_value
+from medsam_helpers.data.case import Dataset, Finding
+from medsam_helpers.data.checks import Checked, check_cases
+from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates
+from medsam_helpers.data.folds import everything
+from medsam_helpers.data.selection import Selection
+from medsam_helpers.data.sources import open_source
+from medsam_helpers.data.splits import groups_of, make_splits
 from medsam_helpers.errors import DataError
-from medsam_helpers.prompts import mask_to_boxes
 
 _SEVERITIES = ("error", "warning", "note")
 _FINDING = ["case", "split", "problem", "severity", "detail"]  # columns of the table
 _CASE = ["case", "split", "height", "width", "lesion_share", "lesions"]
-_Finding = tuple[str, str, str, str, str]
-_Pixels = tuple[np.ndarray, np.ndarray, int]  # image, values of its mask, their full scale
 
 
 @dataclass(frozen=True)
@@ -65,92 +64,61 @@ class AuditReport:
         return "\n".join(parts)
 
 
-def audit(source: str | Path | Dataset, *, split_seed: int = 0, show_progress: bool = True) -> AuditReport:
-    """What is wrong with each case of a folder or a data set.
+def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options: Any) -> AuditReport:
+    """What is wrong with each case of a folder, of a data set of the hub, or of a loaded data set.
 
-    Errors: unreadable files, missing partners, two files of one stem, image and mask of different sizes, empty masks,
-    duplicates or near-duplicates between val and the other splits. Warnings: masks that cover everything, duplicates
-    elsewhere, scenes that may be the same, files that were left out. Notes: several lesions, masks that are not binary.
+    Errors: files that cannot be used (damaged, of another size, label maps, photographs, empty masks, without a
+    partner), and duplicates or near-duplicates between val or test and the other splits. Warnings: what can be read and
+    may be wrong all the same (orientation, inverted masks, outlines, images that are nearly constant, lesions that
+    vanish in training), other duplicates, files that were not read. Notes: what is only to be known.
 
     Args:
-        source: a folder with `images/` and `masks/`, or a loaded data set.
-        split_seed: decides the splits for which a folder has no file.
+        source: as for `load_data`, or its result.
         show_progress: show the bar of an audit that takes longer than a second.
+        options: the settings of `Selection`; limits are not looked at.
     Raises:
-        DataError: the folder lacks that layout, or its split files contradict each other.
+        DataError: the folder has another layout, or its lists contradict each other.
     """
-    findings: list[_Finding]
-    jobs: list[tuple[str, str]]
     if isinstance(source, Dataset):
-        name = source.name
-        findings = [("", "", "left out", "warning", text) for text in source.left_out]
-        jobs = [(case, split) for split, cases in source.splits.items() for case in cases.names]
-
-        def read(case: str, split: str) -> _Pixels:
-            loaded = getattr(source, split).load(case)
-            return loaded.image, loaded.mask.astype(np.uint8), 1
-
+        name, findings = source.name, [Finding("", "left out", "warning", text) for text in source.left_out]
+        findings += [finding for finding in source.findings if not finding.case]
+        split_of = {case: split for split, cases in source.splits.items() for case in cases.names}
+        names, load = list(split_of), everything(source).load
     else:
-        index = index_folder(source)
-        name, broken = index.path.resolve().name, index.broken()
-        listed = make_splits(index.stems, split_seed, index.listed)
-        split_of = dict.fromkeys(index.stems, "") | {stem: split for split, stems in listed.items() for stem in stems}
-        findings = [(stem, split_of[stem], problem, "error", why) for stem, (problem, why) in broken.items()]
-        why = "neither in train.txt nor in val.txt"
-        findings += [(stem, "", "in no split", "note", why) for stem in index.unlisted]
-        findings += [(f.stem, "", "ignored file", "warning", f"{f}: no format Pillow reads") for f in index.ignored]
-        jobs = [(stem, split_of[stem]) for stem in index.stems if stem not in broken]
-
-        def read(case: str, split: str) -> _Pixels:
-            return read_image(index.images[case][0]), *read_mask_values(index.masks[case][0])
-
-    # Threads help: Pillow decodes outside Python's global lock.
-    looked = thread_map(lambda job: _look_at(read, *job), jobs, desc="audit", delay=1, disable=not show_progress)
-    readable = [row for _, row in looked if row]
-    findings += [finding for found, _ in looked for finding in found] + list(_duplicates(readable))
-    findings.sort(key=lambda finding: (_SEVERITIES.index(finding[3]), finding[2]))
-    return AuditReport(name, pd.DataFrame(findings, columns=_FINDING), pd.DataFrame(readable, columns=_CASE))
-
-
-def _look_at(read: Callable[[str, str], _Pixels], case: str, split: str) -> tuple[list[_Finding], dict[str, Any]]:
-    """What is wrong with one case, and its row of `cases` with what finds its duplicates; none if unreadable."""
+        selection = Selection(**options)
+        opened = open_source(source, selection)
+        name, findings, load = opened.name, list(opened.findings), opened.load
+        group_of = groups_of(opened.names, selection.group_by)
+        splits = make_splits(opened.names, selection.split_seed, opened.given, group_of)
+        split_of = {case: split for split, cases in splits.items() for case in cases}
+        broken = {finding.case for finding in findings if finding.severity == "error"}
+        names = [case for case in opened.names if case not in broken]
+    checked = check_cases(names, load, show_progress, "audit")
+    findings += [finding for case in checked for finding in case.findings]
+    readable = [case for case in checked if not case.error]
     try:
-        image, values, full_scale = read(case, split)
+        check_one_value(name, readable)
     except DataError as error:
-        return [(case, split, "unreadable", "error", str(error))], {}
-    mask = values > full_scale / 2
-    lesions = len(mask_to_boxes(mask, "components")) if mask.any() else 0
-    between = ((values > 0) & (values < full_scale)).mean()
-    found = []
-    if mask.shape != image.shape[:2]:
-        size = "mask {1} x {0}, image {3} x {2}".format(*mask.shape, *image.shape)
-        found.append(("wrong size", "error", f"{size} (width x height, EXIF rotation applied)"))
-    if not mask.any():
-        found.append(("empty mask", "error", "no box can be drawn round it"))
-    elif mask.all():
-        found.append(("all foreground", "warning", "the mask covers the whole image"))
-    if lesions > 1:
-        found.append(("several lesions", "note", f"{lesions} connected components"))
-    if between:
-        detail = f"{100 * between:.2f} % between 0 and {full_scale}: JPEG noise, soft edges"
-        found.append(("mask not binary", "note", detail))
-    row = dict(zip(_CASE, (case, split, *image.shape[:2], float(mask.mean()), lesions), strict=True))
-    row |= {"digest": array_digest(image), "thumbnail": thumbnail(image)}
-    return [(case, split, *finding) for finding in found], row
+        findings.append(Finding("", error.problem, "error", str(error)))
+    findings += _duplicates(readable, split_of)
+    findings.sort(key=lambda finding: (_SEVERITIES.index(finding.severity), finding.problem))
+    table = [(found.case, split_of.get(found.case, ""), *found[1:]) for found in findings]
+    rows = [(case.name, split_of.get(case.name, ""), *(getattr(case, of) for of in _CASE[2:])) for case in readable]
+    return AuditReport(name, pd.DataFrame(table, columns=_FINDING), pd.DataFrame(rows, columns=_CASE))
 
 
-def _duplicates(rows: list[dict[str, Any]]) -> Iterator[_Finding]:
+def _duplicates(cases: list[Checked], split_of: Mapping[str, str]) -> Iterator[Finding]:
     """Pairs with the same pixels (each against the first of its kind), and pairs that only look the same."""
     first_of: dict[str, int] = {}
-    firsts = [first_of.setdefault(row["digest"], number) for number, row in enumerate(rows)]
+    firsts = [first_of.setdefault(case.image_digest, number) for number, case in enumerate(cases)]
     same = [(first, number, 1.0) for number, first in enumerate(firsts) if first < number]
-    alike = near_duplicates(np.stack([row["thumbnail"] for row in rows])) if rows else []
+    alike = near_duplicates(np.stack([case.thumbnail for case in cases if case.thumbnail is not None])) if cases else []
     for i, j, correlation in same + [pair for pair in alike if firsts[pair[0]] != firsts[pair[1]]]:
-        one, other = rows[i], rows[j]
+        splits = {split_of.get(cases[number].name, "") for number in (i, j)}
         identical, near = firsts[i] == firsts[j], correlation >= NEAR_DUPLICATE
         problem = "duplicate" if identical else "near-duplicate" if near else "same scene"
-        across = one["split"] != other["split"]
-        severity = "error" if across and "val" in (one["split"], other["split"]) and near else "warning"
+        severity = "error" if len(splits) > 1 and splits & {"val", "test"} and near else "warning"
         detail = "the same pixels as" if identical else f"correlation {correlation:.3f} with"
-        partner = f"{other['case']} ({other['split'] or 'no split'})"
-        yield one["case"], one["split"], problem + " across splits" * across, severity, f"{detail} {partner}"
+        partner = f"{cases[j].name} ({split_of.get(cases[j].name) or 'no split'})"
+        leak = " across splits" * (len(splits) > 1)
+        yield Finding(cases[i].name, problem + leak, severity, f"{detail} {partner}")

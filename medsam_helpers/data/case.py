@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, overload
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 
 from medsam_helpers.errors import DataError
 
-SplitName = Literal["train", "dev", "val"]
-SPLITS: tuple[SplitName, ...] = ("train", "dev", "val")
+SplitName = Literal["train", "dev", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "dev", "val", "test")
+
+
+class Finding(NamedTuple):
+    """What is to be known about a case, or about the whole data set where `case` is empty."""
+
+    case: str
+    problem: str  # its kind
+    severity: Literal["error", "warning", "note"]
+    detail: str
 
 
 def array_digest(array: np.ndarray) -> str:
@@ -29,6 +38,10 @@ class Case:
         name: unique inside its data set; a file stem for folders.
         image: (H, W, 3) uint8 RGB.
         mask: (H, W) bool, True on the lesion.
+        ignored: (H, W) bool, True where nothing counts, in loss and scores; None where all counts.
+        labels: (H, W) int, which label each pixel of the lesion has, 0 elsewhere; None where the mask is binary.
+        mask_value: what stood for the lesion in the file of a binary mask, where it was read from one.
+        findings: what its reader has to say.
     Raises:
         DataError: wrong dtype or shape, or mask and image differ in size.
     """
@@ -36,6 +49,10 @@ class Case:
     name: str
     image: np.ndarray = field(repr=False)
     mask: np.ndarray = field(repr=False)
+    ignored: np.ndarray | None = field(default=None, repr=False)
+    labels: np.ndarray | None = field(default=None, repr=False)
+    mask_value: int | None = field(default=None, repr=False)
+    findings: tuple[Finding, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
@@ -57,7 +74,8 @@ class Case:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over image and mask; changes with one pixel of either."""
-        return hashlib.sha256((self.image_digest + array_digest(self.mask)).encode()).hexdigest()
+        parts = [array for array in (self.mask, self.ignored, self.labels) if array is not None]
+        return hashlib.sha256((self.image_digest + "".join(map(array_digest, parts))).encode()).hexdigest()
 
 
 class Cases(Sequence[Case]):
@@ -88,9 +106,13 @@ class Cases(Sequence[Case]):
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def _no_case(name: str) -> Case:
+    raise DataError(f"no case {name!r}")
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits with their terms. `dev` is for choosing (early stopping, sweeps), `val` is scored once, last."""
+    """Its splits with their terms. `dev` is for choosing (early stopping, sweeps), `val` is scored once, last."""
 
     name: str
     train: Cases
@@ -99,16 +121,20 @@ class Dataset:
     licence: str
     citation: str
     left_out: tuple[str, ...] = ()  # the cases that were skipped on request, each with the reason
+    test: Cases = field(default_factory=lambda: Cases([], _no_case))  # never used unless asked for
+    findings: tuple[Finding, ...] = ()  # of the cases in use, and of the whole
+    group_of: Mapping[str, str] = field(default_factory=dict)  # case -> patient or video; empty: each on its own
 
     @property
     def splits(self) -> dict[SplitName, Cases]:
-        """The three splits by name."""
-        return {"train": self.train, "dev": self.dev, "val": self.val}
+        """The splits by name; test only where there is one."""
+        found: dict[SplitName, Cases] = {"train": self.train, "dev": self.dev, "val": self.val}
+        return found | ({"test": self.test} if len(self.test) else {})
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the three splits; changes with one pixel, or when a case moves between splits."""
+        """SHA-256 over the splits; changes with one pixel, or when a case moves between splits."""
         return hashlib.sha256("\n".join(cases.digest for cases in self.splits.values()).encode()).hexdigest()
 
     def __str__(self) -> str:
-        return f"{self.name}: {len(self.train)} train, {len(self.dev)} dev, {len(self.val)} val"
+        return f"{self.name}: {', '.join(f'{len(cases)} {split}' for split, cases in self.splits.items())}"

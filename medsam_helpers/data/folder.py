@@ -1,122 +1,143 @@
-"""A folder with `images/` and `masks/` as a data source: the layout of Kvasir-SEG's archive, and of one's own data."""
+"""A folder of images and masks as a data source: the layouts that people have, or words on what to move."""
 
 from __future__ import annotations
 
+import difflib
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from PIL import Image
-
-from medsam_helpers.data.case import SPLITS, Case, Dataset, SplitName
-from medsam_helpers.data.reading import make_case, read_image, read_mask
-from medsam_helpers.data.splits import Selection, build_dataset, listing, make_splits
+from medsam_helpers.data.case import SPLITS, Case, Finding, SplitName
+from medsam_helpers.data.pairing import Pairs, pair
+from medsam_helpers.data.reading import read_case
+from medsam_helpers.data.selection import Selection, Source
+from medsam_helpers.data.splits import listing
 from medsam_helpers.errors import DataError
 
-
-@dataclass(frozen=True)
-class FolderIndex:
-    """What lies in a folder, before any pixel is read."""
-
-    path: Path
-    images: Mapping[str, Sequence[Path]]  # the files of a stem; more than one is a mistake
-    masks: Mapping[str, Sequence[Path]]
-    listed: Mapping[SplitName, Sequence[str]]  # the stems in each of `train.txt`, `dev.txt`, `val.txt` that is there
-    ignored: Sequence[Path]  # what Pillow has no reader for, hidden files apart
-
-    @cached_property
-    def stems(self) -> list[str]:
-        """Every stem of an image, a mask or a split file, sorted."""
-        return sorted({*self.images, *self.masks}.union(*self.listed.values()))
-
-    @cached_property
-    def unlisted(self) -> list[str]:
-        """The stems that no split gets, because `train.txt` and `val.txt` are both there and leave them out."""
-        listed = set[str]().union(*self.listed.values())
-        return [stem for stem in self.stems if stem not in listed] if {"train", "val"} <= set(self.listed) else []
-
-    def broken(self) -> dict[str, tuple[str, str]]:
-        """Stem -> (problem, detail) for each stem that is not exactly one image and one mask."""
-        found = {}
-        for stem in self.stems:
-            images, masks = self.images.get(stem, ()), self.masks.get(stem, ())
-            twice = [file for files in (images, masks) if len(files) > 1 for file in files]
-            if not images and not masks:
-                found[stem] = ("missing file", "listed in a split file, but there is no image and no mask of that stem")
-            elif not images:
-                found[stem] = ("missing image", f"{_short(masks[0])} has no partner in images/")
-            elif not masks:
-                found[stem] = ("missing mask", f"{_short(images[0])} has no partner in masks/")
-            elif twice:
-                found[stem] = ("duplicate stem", f"{', '.join(map(_short, twice))}: keep one")
-        return found
-
-    def load(self, stem: str) -> Case:
-        """One case, or `DataError` for a bad one."""
-        return make_case(stem, read_image(self.images[stem][0]), read_mask(self.masks[stem][0]))
+_IMAGES = ("images", "image", "imgs", "original", "originals", "etis-laribpolypdb")
+_MASKS = ("masks", "mask", "ground truth", "ground_truth", "groundtruth", "gt", "segmentations")
+_SPLIT_OF: dict[str, SplitName] = {
+    **{split: split for split in SPLITS},
+    **{"training": "train", "valid": "val", "validation": "val"},
+}
+_LISTS = {f"{split}.txt": split for split in SPLITS}
+_Part = tuple[SplitName | None, Path, Path]  # its split, where the layout says it, and the folders of images and masks
 
 
-def folder_dataset(path: str | Path, selection: Selection) -> Dataset:
-    """The cases of a folder with `images/` and `masks/`: files of one stem belong together, whatever their formats.
+def folder_source(path: str | Path, selection: Selection) -> Source:
+    """The cases of a folder with `images/` and `masks/`, or of one of the other layouts that are in use.
 
-    `train.txt`, `dev.txt` and `val.txt` hold one stem a line; what is not given is drawn as `make_splits` says, before
-    any limit is applied. `left_out` names stems that no file lists, and files Pillow cannot read.
+    Also `images/train` and `masks/train`, `train/images` and `train/masks` (and so on), and the names in which
+    CVC-ClinicDB and ETIS-Larib come. `train.txt`, `dev.txt`, `val.txt` and `test.txt` hold a file name a line, with or
+    without its extension; what is not given is drawn as `make_splits` says. `pair` says which mask belongs to which
+    image.
 
-    Args:
-        path: the folder.
-        selection: limits, seed, and whether to go on without the bad cases.
     Raises:
-        DataError: no such layout; split files that contradict each other; or bad cases (unreadable, image and mask
-            of different sizes, no partner, two files of one stem, empty mask), with the list of them.
+        DataError: another layout, no image, or lists that contradict each other.
     """
-    index = index_folder(path)
-    unlisted = [f"{stem}: neither in train.txt nor in val.txt" for stem in index.unlisted]
-    return build_dataset(
-        index.path.resolve().name,
-        make_splits(index.stems, selection.split_seed, index.listed),
-        index.load,
-        selection,
-        licence="not stated: the terms of whoever the folder is from",
-        citation="not stated: cite whoever the folder is from",
-        bad={stem: f"{stem}: {why}" for stem, (_, why) in index.broken().items() if stem not in index.unlisted},
-        left_out=unlisted + [f"{_short(file)}: no format Pillow reads" for file in index.ignored],
-    )
-
-
-def index_folder(path: str | Path) -> FolderIndex:
-    """What lies in a folder; `DataError` for another layout, no image, or a stem that a split file lists twice."""
     path = Path(path).expanduser()
-    lacking = [f"{part}/" for part in ("images", "masks") if not (path / part).is_dir()]
-    if lacking:
-        there = f"it has no {' and no '.join(lacking)}" if path.is_dir() else "there is no such folder"
-        raise DataError(f"{path}: {there}; a data folder holds images/ and masks/ with files of the same stems")
-    Image.init()
-    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    files: dict[str, dict[str, list[Path]]] = {"images": defaultdict(list), "masks": defaultdict(list)}
-    ignored = []
-    for file in sorted([*(path / "images").iterdir(), *(path / "masks").iterdir()]):
-        if file.suffix.lower() in readable and file.is_file():
-            files[file.parent.name][file.stem].append(file)
-        elif not file.name.startswith("."):
-            ignored.append(file)
-    if not files["images"]:
-        raise DataError(f"{path / 'images'}: holds no file of a format that Pillow reads (PNG, JPEG, TIFF, ...)")
-    listed = {split: _read_stems(file) for split in SPLITS if (file := path / f"{split}.txt").is_file()}
-    return FolderIndex(path, files["images"], files["masks"], listed, ignored)
+    parts = list(_parts(path))
+    if not parts:
+        raise DataError(_advice(path))
+    pairs, given, findings = Pairs(), defaultdict(list), list[Finding]()
+    for split, images, masks in parts:
+        found = pair(images, masks)
+        if twice := pairs.images.keys() & found.images.keys():
+            raise DataError(f"{path}: {sorted(twice)[0]} is the name of two cases: rename the files of one")
+        pairs = pairs.joined(found)
+        if split:
+            given[split] += found.images
+    if not pairs.images:
+        told = [finding.detail for finding in pairs.findings] or ["it is empty"]
+        raise DataError(listing(f"{parts[0][1]}: holds no image that can be read:", told))
+    if not pairs.masks:
+        image = next(iter(pairs.images.values()))
+        told = [finding.detail for finding in pairs.findings if finding.problem != "missing mask"]
+        head = f"{path}: no mask has the name of an image: name the mask of {image.name} {image.stem}.png"
+        raise DataError(listing(head, told))
+    lists = {split: _read_list(file, pairs) for name, split in _LISTS.items() if (file := path / name).is_file()}
+    given = defaultdict(list, lists or given)
+    names = sorted({*pairs.images, *(name for members in given.values() for name in members)})
+    listed = {name for members in given.values() for name in members}
+    unlisted = [name for name in names if name not in listed] if {"train", "val"} <= given.keys() else []
+    if unlisted:
+        shown = f"{len(unlisted)} cases are in no list ({', '.join(unlisted[:3])}{', ...' * (len(unlisted) > 3)})"
+        findings.append(Finding("", "in no split", "note", shown))
+    others = [file.name for file in sorted(path.glob("*.txt")) if file.name not in _LISTS and not _is_prose(file)]
+    if others:
+        told = f"{', '.join(others)}: not read; the lists are {', '.join(_LISTS)}"
+        findings.append(Finding("", "unknown list", "warning", told))
+    for name in listed - pairs.images.keys():
+        near = "".join(f"; {like}?" for like in difflib.get_close_matches(name, pairs.images, 1))
+        told = f"{name}: listed in a split file, but there is no image of that name{near}"
+        findings.append(Finding(name, "missing file", "error", told))
+
+    def load(name: str) -> Case:
+        return read_case(name, pairs.images[name], pairs.masks[name], selection.labels, **selection.reading)
+
+    return Source(path.resolve().name, names, dict(given), load, [*findings, *pairs.findings], unlisted)
 
 
-def _read_stems(file: Path) -> list[str]:
+def _parts(path: Path) -> Iterator[_Part]:
+    """The pairs of folders of the first layout that fits."""
+    folders = _folders(path)
+    images, masks = _one_of(folders, _IMAGES), _one_of(folders, _MASKS)
+    if images and masks:
+        inner, others = _folders(images), _folders(masks)
+        if any(images.glob("*.*")) or not inner.keys() & others.keys():
+            yield None, images, masks
+        else:
+            yield from (
+                (_SPLIT_OF.get(name), inner[name], others[name]) for name in sorted(inner.keys() & others.keys())
+            )
+        return
+    for name in sorted(folders.keys() & _SPLIT_OF.keys()):
+        inner = _folders(folders[name])
+        images, masks = _one_of(inner, _IMAGES), _one_of(inner, _MASKS)
+        if images and masks:
+            yield _SPLIT_OF[name], images, masks
+
+
+def _folders(path: Path) -> dict[str, Path]:
+    return {child.name.lower(): child for child in sorted(path.iterdir()) if child.is_dir()} if path.is_dir() else {}
+
+
+def _one_of(folders: Mapping[str, Path], names: Iterable[str]) -> Path | None:
+    return next((folders[name] for name in names if name in folders), None)
+
+
+def _advice(path: Path) -> str:
+    """What to do about a folder of another layout."""
+    if not path.is_dir():
+        return f"{path}: there is no such folder"
+    wanted = "a data folder holds images/ and masks/ with files of the same names"
+    folders = _folders(path)
+    if any(path.glob("*.json")) and _one_of(folders, _IMAGES):
+        name = next(path.glob("*.json")).name
+        return f"{path}: {name} may be COCO, which is not read: draw its polygons into PNG files in masks/; {wanted}"
+    beside = [file for file in sorted(path.rglob("*_mask*.*")) if file.is_file()]
+    if beside:
+        shown = beside[0].relative_to(path)
+        return f"{path}: masks lie beside their images ({shown}): move them to masks/, the images to images/; {wanted}"
+    lacking = [f"{name}/" for name, known in (("images", _IMAGES), ("masks", _MASKS)) if not _one_of(folders, known)]
+    return f"{path}: it has no {' and no '.join(lacking)}; {wanted}"
+
+
+def _is_prose(file: Path) -> bool:
+    """Whether a text file is one that data sets come with."""
+    return file.stem.lower().startswith(("readme", "licen", "copying", "citation"))
+
+
+def _read_list(file: Path, pairs: Pairs) -> list[str]:
+    """The cases of a list, found with or without the extension of a file."""
+    data = file.read_bytes()
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not a readable text file ({error}): write one stem a line, in UTF-8") from error
-    stems = Counter(line for line in lines if line)
-    if twice := sorted(stem for stem, count in stems.items() if count > 1):
-        raise DataError(listing(f"{file}: stems that are listed twice:", twice))
-    return list(stems)
-
-
-def _short(file: Path) -> str:
-    return f"{file.parent.name}/{file.name}"
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not a readable text file ({error}): write one name a line, in UTF-8") from error
+    lines = [unicodedata.normalize("NFC", line.strip()) for line in text.splitlines() if line.strip()]
+    names = [line if line in pairs.images or Path(line).stem not in pairs.images else Path(line).stem for line in lines]
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise DataError(listing(f"{file}: names that are listed twice:", twice))
+    return names

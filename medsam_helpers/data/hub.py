@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +10,9 @@ import requests
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 
-from medsam_helpers.data.case import Case, Dataset, SplitName
-from medsam_helpers.data.reading import make_case, read_image, read_mask
-from medsam_helpers.data.splits import Selection, build_dataset, make_splits
+from medsam_helpers.data.case import Case, Finding, SplitName
+from medsam_helpers.data.reading import read_case
+from medsam_helpers.data.selection import Selection, Source
 from medsam_helpers.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ _Place = tuple["datasets.Dataset", int, str]  # rows, the row, the column of mas
 
 
 @dataclass(frozen=True)
-class HubSource:
+class HubRepository:
     """A data set of the hub and its terms."""
 
     repo: str
@@ -35,14 +33,14 @@ class HubSource:
 
 
 HUB_SOURCES = {
-    "kvasir": HubSource(
+    "kvasir": HubRepository(
         repo="kowndinya23/Kvasir-SEG",
         licence="CC BY 4.0, as the segmented polyps of HyperKvasir (Borgli et al., Scientific Data 7:283, 2020, "
         "doi:10.1038/s41597-020-00622-y); Kvasir-SEG's own page says research and education",
         citation="Jha et al., Kvasir-SEG: A Segmented Polyp Dataset, MMM 2020, doi:10.1007/978-3-030-37734-2_37, "
         "arXiv:1911.07069",
     ),
-    "breast": HubSource(
+    "breast": HubRepository(
         repo="nielsr/breast-cancer",
         licence="not stated by the repository; its images look like BUSI's, whose authors ask to be cited",
         citation="Al-Dhabyani et al., Dataset of breast ultrasound images (BUSI), Data in Brief 28:104863, 2020, "
@@ -51,58 +49,58 @@ HUB_SOURCES = {
 }
 
 
-def hub_dataset(name: str, selection: Selection) -> Dataset:
+def hub_source(name: str, selection: Selection) -> Source:
     """The cases of a data set of the hub: an `image` column and one of `annotation`, `label` or `mask`.
 
-    `validation` (or `val`, or `test`) is the val split; the rest is drawn as `make_splits` says, before any limit is
-    applied. A `name` column names the cases, otherwise their row does.
+    `validation` (or `val`, or `test` where there is neither) is the val split, `test` beside it the test split; the
+    rest is drawn as `make_splits` says. A `name` column names the cases, otherwise their row does.
 
     Args:
         name: `kvasir`, `breast`, a repository of the hub, or the folder of a local copy of one.
-        selection: limits, seed, and whether to go on without the bad cases.
+        selection: how to read images and masks.
     Raises:
-        DataError: the data set is neither on the hub nor cached, has other columns, or holds bad cases (listed).
+        DataError: the data set is neither on the hub nor cached, or has other columns.
     """
     card = "see the repository's card"
-    source = HUB_SOURCES.get(name, HubSource(name, f"not stated here: {card}", card))
-    parts = _load_parts(source.repo)
+    known = HUB_SOURCES.get(name, HubRepository(name, f"not stated here: {card}", card))
+    parts = _load_parts(known.repo)
     if "train" not in parts:
-        raise DataError(f"{source.repo}: has no split train, only {', '.join(parts)}")
+        raise DataError(f"{known.repo}: has no split train, only {', '.join(parts)}")
     held_out = [part for part in ("validation", "val", "test") if part in parts]
     official: dict[SplitName, str] = {"train": "train"}
     if held_out:
         official["val"] = held_out[0]
+    if "test" in held_out[1:]:
+        official["test"] = "test"
     places: dict[str, _Place] = {}
     given: dict[SplitName, list[str]] = {}
     for split, part in official.items():
-        rows, mask_column = _undecoded(parts[part], f"{source.repo}: split {part}")
+        rows, mask_column = _undecoded(parts[part], f"{known.repo}: split {part}")
         numbered = [f"{part}-{row:04d}" for row in range(len(rows))]
         given[split] = list(rows["name"]) if "name" in rows.features else numbered
         for row, case in enumerate(given[split]):
             if case in places:
-                raise DataError(f"{source.repo}: {case!r} is the name of two cases")
+                raise DataError(f"{known.repo}: {case!r} is the name of two cases")
             places[case] = rows, row, mask_column
     unused = {part: len(rows) for part, rows in parts.items() if part not in official.values()}
-    return build_dataset(
-        name if name in HUB_SOURCES else Path(name).name,
-        make_splits(list(places), selection.split_seed, given if "val" in given else None),
-        partial(_load_case, places),
-        selection,
-        licence=source.licence,
-        citation=source.citation,
-        left_out=[f"split {part}: {count} cases, not used" for part, count in unused.items()],
-    )
+    findings = [
+        Finding("", "unused split", "warning", f"split {part}: {count} cases, not used")
+        for part, count in unused.items()
+    ]
 
+    def load(case: str) -> Case:
+        rows, row, mask_column = places[case]
+        record = rows[row]
+        image, mask = (record[column]["bytes"] or record[column]["path"] for column in ("image", mask_column))
+        try:
+            return read_case(case, image, [mask], selection.labels, **selection.reading)
+        except DataError as error:
+            told = str(error) if str(error).startswith(case) else f"{case}: {error}"
+            raise DataError(told, error.problem) from error
 
-def _load_case(places: Mapping[str, _Place], name: str) -> Case:
-    rows, row, mask_column = places[name]
-    record = rows[row]
-    image, mask = (record[column]["bytes"] or record[column]["path"] for column in ("image", mask_column))
-    try:
-        pair = read_image(image), read_mask(mask)
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from error
-    return make_case(name, *pair)
+    shown = name if name in HUB_SOURCES else Path(name).name
+    own = given if "val" in given else {}
+    return Source(shown, list(places), own, load, findings, licence=known.licence, citation=known.citation)
 
 
 def _undecoded(rows: datasets.Dataset, shown: str) -> tuple[datasets.Dataset, str]:
@@ -128,6 +126,9 @@ def _load_parts(repo: str) -> datasets.DatasetDict:
     before: Any = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = before or not answers  # look into the cache only: there is no argument for it
     try:
+        if any((local / mark).is_file() for mark in ("dataset_dict.json", "state.json")):  # written by save_to_disk
+            saved = datasets.load_from_disk(str(local))
+            return saved if isinstance(saved, datasets.DatasetDict) else datasets.DatasetDict(train=saved)
         return datasets.load_dataset(str(local) if local.is_dir() else repo)
     except (datasets.exceptions.DatasetsError, HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
         silent = f"the hub ({constants.ENDPOINT}) does not answer, or HF_HUB_OFFLINE is set, and the data set is not "

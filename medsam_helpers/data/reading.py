@@ -1,115 +1,163 @@
-"""Image and mask files of any Pillow format, read into the two arrays of a `Case`."""
+"""Image and mask files of any format, as the arrays of a `Case`."""
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
+import re
+from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from medsam_helpers.data.case import Case
-from medsam_helpers.errors import DataError
+from medsam_helpers.data.case import Case, Finding
+from medsam_helpers.data.decoding import Decoded, Exif, Source, decode, on_black, shown
+from medsam_helpers.data.masks import BINARY, Labels, MaskReading, kind_of
+from medsam_helpers.errors import ConfigError, DataError
 
-_FULL_SCALES = (1, 255, 65535)  # of masks: labels 0/1, eight bits, sixteen bits
 
+def read_image(source: Source, *, window: str | None = None, exif: Exif = "apply") -> np.ndarray:
+    """Any image as 8-bit RGB.
 
-def read_image(source: str | Path | bytes) -> np.ndarray:
-    """Any image as upright 8-bit RGB.
-
-    Transparent pixels are laid on black. The EXIF rotation is applied. Single-channel images of more than 8 bits
-    (`I;16`, `I`, `F`) are stretched linearly from their own minimum..maximum to 0..255: window absolute values
-    (Hounsfield units, say) before saving if they matter. An image of one single value becomes black.
+    Transparent pixels are laid on black, unless all of them are transparent. Images of more than 8 bits are stretched
+    linearly from their own minimum..maximum to 0..255, all channels alike. An image of one single value becomes black.
 
     Args:
         source: a path, or the bytes of an encoded file.
+        window: what becomes 0..255 in place of that: values, "-160:240", or percentiles, "1%:99%".
+        exif: "apply" turns the picture as its orientation tag says, "ignore" takes the pixels as they are stored.
     Returns:
         (H, W, 3) uint8 RGB.
     Raises:
         DataError: not there, not readable, several frames in one file, or values that are not finite.
+        ConfigError: no such window.
     """
-    image = _decode(source)
-    if image.mode.startswith(("I", "F")):
-        gray = np.asarray(image, np.float64)
-        low, high = gray.min(), gray.max()
-        stretched = np.rint((gray - low) * (255 / (high - low if high > low else 1))).astype(np.uint8)
-        return np.repeat(stretched[..., None], 3, axis=2)
-    return np.array(_on_black(image))
+    return _rgb(decode(source, exif), window)
 
 
-def read_mask(source: str | Path | bytes) -> np.ndarray:
-    """Any mask file as booleans: a pixel belongs to the lesion when it exceeds half of the file's full scale.
+def read_mask(source: Source, labels: Labels = BINARY, *, exif: Exif = "apply") -> MaskReading:
+    """A mask file as it was understood.
 
-    The full scale is 1 if no value exceeds 1, 255 if none exceeds 255, 65535 beyond. A colour counts by its brightest
-    channel, palettes by their colours, transparent pixels as black. The EXIF rotation is applied only if the mask
-    carries the tag itself. A mask that is not blank yet stays below half of its full scale (labels 0, 1, 2, say) is
-    refused: guessing would lose lesions.
+    A mask is binary (0 and one other value), binary with the noise of JPEG or soft edges near both ends, or a label
+    map, of which `labels` say what is the lesion. A picture of a single colour with transparency is read by its
+    transparency; otherwise transparent pixels are black. Palettes of black and white count by their colours, others by
+    their entries.
 
     Args:
         source: a path, or the bytes of an encoded file.
-    Returns:
-        (H, W) bool, True on the lesion.
+        labels: which are the lesion.
+        exif: as for `read_image`; it matters only if the mask carries the tag itself.
     Raises:
-        DataError: as for `read_image`, or values that are neither 0/1 nor on a full scale.
+        DataError: as for `read_image`; a label map of which no label was chosen; a photograph.
     """
-    values, full_scale = read_mask_values(source)
-    return values > (full_scale / 2 if values.dtype.kind == "f" else full_scale // 2)
+    return labels.read(*_mask_values(decode(source, exif)), shown(source))
 
 
-def read_mask_values(source: str | Path | bytes) -> tuple[np.ndarray, int]:
-    """(H, W) values of a mask as they were stored, and the full scale (1, 255 or 65535) they are drawn on."""
-    image = _decode(source)
-    if image.mode == "1":
-        return np.asarray(image).astype(np.uint8), 1
-    if image.mode.startswith(("I", "F")):
-        values = np.asarray(image)
-    else:
-        red, green, blue = np.moveaxis(np.asarray(_on_black(image)), 2, 0)
-        values = np.maximum(np.maximum(red, green), blue)  # 20 times as fast as max(axis=2)
-    low, high = values.min(), values.max()
-    full_scale = next((scale for scale in _FULL_SCALES if high <= scale), None)
-    if low < 0 or full_scale is None or 0 < high <= full_scale / 2:
-        raise DataError(
-            f"{_shown(source)}: mask values run from {low:g} to {high:g}, neither 0/1 nor 0/255: "
-            "save one mask a lesion class, 0 outside and 255 inside"
-        )
-    return values, full_scale
+def read_case(
+    name: str,
+    image: Source,
+    masks: Sequence[Source],
+    labels: Labels = BINARY,
+    *,
+    window: str | None = None,
+    exif: Exif = "apply",
+    allow_empty: bool = False,
+) -> Case:
+    """The case of an image and its mask, or of the union of its masks, each of which is then a label.
 
-
-def make_case(name: str, image: np.ndarray, mask: np.ndarray) -> Case:
-    """The case, or `DataError` where image and mask differ in size or the mask is empty."""
-    if mask.shape != image.shape[:2]:
-        sizes = "the mask is {1} x {0}, the image {3} x {2}".format(*mask.shape, *image.shape)
-        raise DataError(f"{name}: {sizes} (EXIF rotation applied): save both upright and in one size")
-    if not mask.any():
-        raise DataError(f"{name}: the mask is empty, so no box can be drawn round it: leave the case out")
-    return Case(name, image, mask)
-
-
-def _decode(source: str | Path | bytes) -> Image.Image:
-    """The only frame of a file, upright."""
+    Args:
+        name: of the case.
+        image, masks: paths, or the bytes of encoded files.
+        labels, window, exif: as for `read_mask` and `read_image`.
+        allow_empty: take an image whose mask holds no lesion.
+    Raises:
+        DataError: a file that cannot be used, image and mask of different sizes, or an empty mask.
+    """
+    picture, drawn = decode(image, exif), [decode(mask, exif) for mask in masks]
+    pixels, findings = _rgb(picture, window), []
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            # Phone cameras hide a second frame in MPO; any other stack leaves it open which frame is meant.
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            upright = ImageOps.exif_transpose(image)
-    except FileNotFoundError:
-        raise DataError(f"{_shown(source)}: there is no such file") from None
-    except Exception as error:  # Pillow's decoders raise anything from OSError to struct.error on a damaged file
-        raise DataError(f"{_shown(source)}: not a readable image ({error or type(error).__name__})") from error
-    if frames > 1:
-        raise DataError(f"{_shown(source)}: holds {frames} frames: save the one you mean as its own file")
-    if upright.mode.startswith("F") and not np.isfinite(np.asarray(upright)).all():
-        raise DataError(f"{_shown(source)}: holds values that are not finite (NaN or infinity)")
-    return upright
+        read = [labels.read(*_mask_values(each), shown(mask)) for each, mask in zip(drawn, masks, strict=True)]
+    except DataError as error:
+        if error.problem == "photograph" and kind_of(*_mask_values(picture)) != "photograph":
+            raise DataError(f"{error}; {shown(image)} looks like one: are both swapped?", error.problem) from None
+        raise
+    for one in read:
+        if one.mask.shape != pixels.shape[:2]:
+            sizes = "the mask is {1} x {0}, the image {3} x {2}".format(*one.mask.shape, *pixels.shape)
+            raise DataError(f"{name}: {sizes} (EXIF rotation: {exif}): save both in one size", "wrong size")
+        if one.soft:
+            detail = f"{100 * one.soft:.2f} % of the pixels between the ends: JPEG noise, soft edges"
+            findings.append(Finding(name, "mask not binary", "note", detail))
+    if picture.turned and not any(each.turned for each in drawn):
+        detail = "the image has an EXIF orientation and was turned, its mask has none; if that was drawn on the stored "
+        detail += "pixels, as OpenCV and scikit-image show them: --exif ignore"
+        if exif == "ignore":
+            detail = "its EXIF orientation was ignored, as asked for"
+        findings.append(Finding(name, "orientation", "warning" if exif == "apply" else "note", detail))
+    mask = np.logical_or.reduce([one.mask for one in read])
+    if not mask.any() and not allow_empty:
+        told = "the mask is empty, so no box can be drawn round it: leave the case out, or keep it as an image without "
+        raise DataError(f"{name}: {told}a lesion (--empty-masks)", "empty mask")
+    ignored = [one.ignored for one in read if one.ignored is not None]
+    regions = [one.labels for one in read if one.labels is not None]
+    if len(read) > 1:
+        regions = [one.mask * np.int32(number) for number, one in enumerate(read, 1)]
+    return Case(
+        name,
+        pixels,
+        mask,
+        ignored=np.logical_or.reduce(ignored) if ignored else None,
+        labels=np.maximum.reduce(regions) if regions else None,
+        mask_value=next((one.value for one in read if one.value), None),
+        findings=tuple(findings),
+    )
 
 
-def _on_black(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    rgba = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("RGB")
+def _rgb(decoded: Decoded, window: str | None) -> np.ndarray:
+    pixels = decoded.pixels
+    if isinstance(pixels, Image.Image):
+        pixels = np.array(on_black(pixels))
+        if window is None:
+            return pixels
+    low, high = _limits(pixels, window)
+    scaled = (np.clip(pixels.astype(np.float64), low, high) - low) * (255 / (high - low if high > low else 1))
+    rgb = np.rint(scaled).astype(np.uint8)
+    return np.repeat(rgb[..., None], 3, axis=2) if rgb.ndim == 2 else np.ascontiguousarray(rgb)
 
 
-def _shown(source: str | Path | bytes) -> str:
-    return "image bytes" if isinstance(source, bytes) else str(source)
+def _limits(pixels: np.ndarray, window: str | None) -> tuple[float, float]:
+    """What becomes 0 and 255."""
+    if window is None:
+        return float(pixels.min()), float(pixels.max())
+    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)(%?):(-?\d+(?:\.\d+)?)(%?)", window)
+    low, high = (float(found[1]), float(found[3])) if found else (0.0, 0.0)
+    if not found or found[2] != found[4] or not low < high or (found[2] and not 0 <= low < high <= 100):
+        raise ConfigError(f"window {window!r}: use values, '-160:240', or percentiles, '1%:99%', the lower one first")
+    if found[2]:
+        low, high = np.percentile(pixels, [low, high]).tolist()
+    return low, high
+
+
+def _mask_values(decoded: Decoded) -> tuple[np.ndarray, bool]:
+    """(H, W) int values of a mask, and whether they are colours, 0xRRGGBB."""
+    pixels = decoded.pixels
+    if isinstance(pixels, np.ndarray):
+        if pixels.dtype.kind == "f":
+            pixels = np.rint(pixels * 255 if pixels.max() <= 1 else pixels).astype(np.int64)
+        if pixels.ndim == 2:
+            return pixels, False
+        pixels = Image.fromarray(pixels.astype(np.uint8))
+    if pixels.mode == "1":
+        return np.asarray(pixels).astype(np.uint8) * np.uint8(255), False
+    if pixels.mode == "P":
+        rgb = np.asarray(pixels.convert("RGB"))
+        if not np.isin(rgb, (0, 255)).all() or (np.ptp(rgb, axis=2) > 0).any():
+            return np.asarray(pixels), False
+    if pixels.has_transparency_data:
+        rgba = np.asarray(pixels.convert("RGBA"))
+        if (rgba[..., :3] == rgba[0, 0, :3]).all():
+            return rgba[..., 3], False
+        pixels = on_black(pixels)
+    red, green, blue = np.moveaxis(np.asarray(pixels.convert("RGB")), 2, 0)
+    brightest = np.maximum(np.maximum(red, green), blue)  # 20 times as fast as max(axis=2)
+    if (brightest - np.minimum(np.minimum(red, green), blue) < 32).all():  # gray, but for the noise of JPEG
+        return brightest, False
+    return (red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue, True

@@ -1,29 +1,14 @@
-"""Which case goes where: fixed seeded splits, limits, and the check that the cases in use can be used."""
+"""Which case goes where: fixed seeded splits that keep groups together."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from tqdm.contrib.concurrent import thread_map
-
-from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset, SplitName
-from medsam_helpers.errors import ConfigError, DataError
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What to take from a source, as `load_data` explains; `ConfigError` if a limit is no whole number from 0 up."""
-
-    limits: Mapping[SplitName, int | None]  # for each split how many cases to take; None for all
-    split_seed: int
-    skip_bad: bool
-
-    def __post_init__(self) -> None:
-        for split, limit in self.limits.items():
-            if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
-                raise ConfigError(f"{split}_limit is {limit!r}: use a whole number from 0 up, or None for all cases")
+from medsam_helpers.data.case import SPLITS, SplitName
+from medsam_helpers.errors import DataError
 
 
 def seeded_order(names: Sequence[str], seed: int) -> list[str]:
@@ -36,77 +21,74 @@ def seeded_order(names: Sequence[str], seed: int) -> list[str]:
 
 
 def make_splits(
-    names: Sequence[str], seed: int, given: Mapping[SplitName, Sequence[str]] | None = None
+    names: Sequence[str],
+    seed: int,
+    given: Mapping[SplitName, Sequence[str]] | None = None,
+    group_of: Mapping[str, str] | None = None,
 ) -> dict[SplitName, list[str]]:
-    """Train, dev and val, each in seeded order.
+    """Train, dev, val and test, each in seeded order.
 
     Where only one of train and val is given, the other gets the remaining cases; where neither is, val is a fifth. Dev
-    is a tenth of train (at least one case where train has two) unless given.
+    is a tenth of train (at least one case where train has two) unless given. Test is empty unless given.
 
     Args:
         names: all cases.
         seed: decides the order, and with it the splits that are not given.
         given: the official splits of the source, if any.
+        group_of: the group of each case; a group stays in one split. Default: each case is one.
     Raises:
-        DataError: a case is given to two splits.
+        DataError: a case, or a group, is given to two splits.
 
     >>> {split: len(cases) for split, cases in make_splits([f"case-{i}" for i in range(130)], seed=0).items()}
-    {'train': 94, 'dev': 10, 'val': 26}
+    {'train': 94, 'dev': 10, 'val': 26, 'test': 0}
     """
-    splits: dict[SplitName, Sequence[str]] = dict(given or {})
+    splits: dict[SplitName, Sequence[str]] = {split: list(members) for split, members in (given or {}).items()}
+    group_of = group_of or {}
     owner: dict[str, str] = {}
     clashes = [
-        f"{name}: in {owner[name]} and in {split}"
+        f"{name}: in {owner[group]} and in {split}" + f" (group {group})" * (group != name)
         for split, members in splits.items()
         for name in members
-        if owner.setdefault(name, split) != split
+        if owner.setdefault(group := group_of.get(name, name), split) != split
     ]
     if clashes:
         raise DataError(listing("cases that are in two splits, which would leak:", clashes))
-    rest = seeded_order([name for name in names if name not in owner], seed)
+    listed = {name for members in splits.values() for name in members}
+    rest = _grouped([name for name in names if name not in listed], seed, group_of)
     if "val" not in splits:
-        splits["val"], rest = (rest, []) if "train" in splits else _hold_out(rest, 5)
+        splits["val"], rest = (rest, []) if "train" in splits else _hold_out(rest, 5, group_of)
     splits.setdefault("train", rest)
     if "dev" not in splits:
-        splits["dev"], splits["train"] = _hold_out(seeded_order(splits["train"], seed), 10)
-    return {split: seeded_order(splits[split], seed) for split in SPLITS}
+        splits["dev"], splits["train"] = _hold_out(_grouped(splits["train"], seed, group_of), 10, group_of)
+    return {split: seeded_order(splits.get(split, ()), seed) for split in SPLITS}
 
 
-def build_dataset(
-    name: str,
-    splits: Mapping[SplitName, Sequence[str]],
-    load: Callable[[str], Case],
-    selection: Selection,
-    *,
-    licence: str,
-    citation: str,
-    bad: Mapping[str, str] | None = None,
-    left_out: Sequence[str] = (),
-) -> Dataset:
-    """The data set of the first cases of each split, every one of them decoded once to see that it can be used.
+def groups_of(names: Sequence[str], group_by: str | None) -> dict[str, str]:
+    """The group of each case: what the pattern finds in its name (its first bracket), or the CSV's second column.
 
-    Args:
-        name: of the data set, as are `licence` and `citation`.
-        splits: case names in the order that limits count in.
-        load: reads one case, or raises `DataError`.
-        selection: how many good cases of each split, and whether to go on without the bad ones.
-        bad, left_out: cases that are bad before pixels are read, and what the source left out, with the reasons.
     Raises:
-        DataError: a case in use is bad and may not be skipped, or no case is left.
+        DataError: a case has no group, or the file or pattern cannot be read.
+
+    >>> groups_of(["p1_a", "p1_b", "p2_a"], r"p[0-9]+")
+    {'p1_a': 'p1', 'p1_b': 'p1', 'p2_a': 'p2'}
     """
-    bad = dict(bad or {})
-    kept: dict[SplitName, list[str]] = {}
-    for split in SPLITS:
-        kept[split], found = _first_good(splits[split], selection.limits[split], load, bad, selection.skip_bad)
-        bad |= found
-    reasons = list(bad.values())
-    if bad and not selection.skip_bad:
-        count = f"{len(bad)} bad case{'s' * (len(bad) > 1)}"
-        raise DataError(listing(f"{name}: {count}; mend them, or leave them out with skip_bad (--skip-bad):", reasons))
-    if not any(splits.values()) or (bad and not any(kept.values())):
-        raise DataError(listing(f"{name}: no usable case is left", reasons))
-    train, dev, val = (Cases(kept[split], load) for split in SPLITS)
-    return Dataset(name, train, dev, val, licence, citation, (*left_out, *reasons))
+    if not group_by:
+        return {}
+    if Path(group_by).expanduser().is_file():
+        import pandas as pd
+
+        table = pd.read_csv(Path(group_by).expanduser(), dtype=str)
+        named = dict(zip(table.iloc[:, 0], table.iloc[:, -1], strict=True))
+        found = {name: named.get(name, "") for name in names}
+    else:
+        try:
+            matches = {name: re.search(group_by, name) for name in names}
+        except re.error as error:
+            raise DataError(f"group_by {group_by!r}: no such file, and no pattern ({error})") from None
+        found = {name: match[match.re.groups > 0] if match else "" for name, match in matches.items()}
+    if without := [name for name, group in found.items() if not group]:
+        raise DataError(listing(f"group_by {group_by!r} gives no group to:", without))
+    return found
 
 
 def listing(head: str, lines: Sequence[str]) -> str:
@@ -115,31 +97,17 @@ def listing(head: str, lines: Sequence[str]) -> str:
     return "\n  ".join([head, *lines[:10], *more])
 
 
-def _hold_out(names: list[str], share: int) -> tuple[list[str], list[str]]:
-    """The first `1 / share` of the names (at least one of two), and the rest."""
+def _grouped(names: Sequence[str], seed: int, group_of: Mapping[str, str]) -> list[str]:
+    """The names in seeded order of their groups, those of a group together."""
+    return sorted(
+        seeded_order(names, seed),
+        key=lambda name: hashlib.sha256(f"{seed} {group_of.get(name, name)}".encode()).digest(),
+    )
+
+
+def _hold_out(names: list[str], share: int, group_of: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """The first `1 / share` of the names (at least one of two) up to the end of a group, and the rest."""
     count = max(1, len(names) // share) if len(names) > 1 else 0
+    while 0 < count < len(names) and group_of and group_of[names[count - 1]] == group_of[names[count]]:
+        count += 1
     return names[:count], names[count:]
-
-
-def _first_good(
-    names: Sequence[str], limit: int | None, load: Callable[[str], Case], bad: Mapping[str, str], skip_bad: bool
-) -> tuple[list[str], dict[str, str]]:
-    """The first `limit` good names, and the bad ones met on the way; without `skip_bad` only `limit` are looked at."""
-
-    def why_bad(name: str) -> str:
-        try:
-            if name not in bad:
-                load(name)
-        except DataError as error:
-            return str(error)
-        return bad.get(name, "")
-
-    wanted = len(names) if limit is None else min(limit, len(names))
-    reason_of: dict[str, str] = {}  # empty for a good case
-    while batch := names[len(reason_of) :][: wanted - list(reason_of.values()).count("")]:
-        reasons = thread_map(why_bad, batch, desc="check cases", delay=2)  # Pillow decodes outside Python's global lock
-        reason_of |= dict(zip(batch, reasons, strict=True))
-        if not skip_bad:
-            break
-    kept = [name for name, reason in reason_of.items() if not reason]
-    return kept, {name: reason for name, reason in reason_of.items() if reason}

@@ -1,0 +1,114 @@
+"""Encoded image files, decoded to their pixels: what Pillow reads rightly by Pillow, other TIFF files by tifffile."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import tifffile
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from medsam_helpers.errors import DataError
+
+Exif = Literal["apply", "ignore"]
+Source = str | Path | bytes
+"""A path, or the bytes of an encoded file."""
+
+# What EXIF and TIFF call orientation: how the stored pixels become the upright picture.
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels, 1),
+}
+
+
+class Decoded(NamedTuple):
+    """The only frame of a file: a Pillow image of 8 bits a channel, or an array of what Pillow would cut or wrap."""
+
+    pixels: Image.Image | np.ndarray
+    turned: bool  # whether its orientation tag asks for a turn
+
+
+def decode(source: Source, exif: Exif = "apply") -> Decoded:
+    """The only frame of a file, turned upright unless EXIF is to be ignored.
+
+    Raises:
+        DataError: not there, not readable, several frames in one file, or values that are not finite.
+    """
+    try:
+        # From memory: Pillow scrambles gray TIFF files with an orientation that it maps from disk.
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{shown(source)}: there is no such file") from None
+    except OSError as error:
+        raise DataError(f"{shown(source)}: cannot be read ({error.strerror})") from error
+    try:
+        deep = _deep_tiff(data) if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") else None
+        pixels, orientation = deep or _picture(data, shown(source))
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"{shown(source)}: not a readable image (of no format that Pillow knows)") from None
+    except Exception as error:  # decoders raise anything from OSError to struct.error on a damaged file
+        raise DataError(f"{shown(source)}: not a readable image ({error or type(error).__name__})") from error
+    if isinstance(pixels, np.ndarray) and pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise DataError(f"{shown(source)}: holds values that are not finite (NaN or infinity)")
+    if exif == "apply":
+        turn = _UPRIGHT.get(orientation, lambda pixels: pixels)
+        pixels = turn(pixels) if isinstance(pixels, np.ndarray) else ImageOps.exif_transpose(pixels)
+    return Decoded(pixels, orientation in _UPRIGHT)
+
+
+def on_black(image: Image.Image) -> Image.Image:
+    """The image as RGB, transparent pixels on black, unless all of them are transparent: that is a writer's slip."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    if not np.asarray(rgba)[..., 3].any():
+        return rgba.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("RGB")
+
+
+def shown(source: Source) -> str:
+    """The file's name for messages."""
+    return "image bytes" if isinstance(source, bytes) else str(source)
+
+
+def _picture(data: bytes, name: str) -> tuple[Image.Image | np.ndarray, int]:
+    """What Pillow reads, with its orientation."""
+    with Image.open(io.BytesIO(data)) as image:
+        # Phone cameras hide a second frame in MPO; any other stack leaves it open which frame is meant.
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise DataError(f"{name}: holds {frames} frames: save the one you mean as its own file")
+        is_cut = image.mode in ("RGB", "RGBA") and any("16" in str(tile[3]) for tile in image.tile)
+        image.load()
+        orientation = image.getexif().get(Image.ExifTags.Base.Orientation, 1)
+        if is_cut and np.asarray(image)[..., :3].max() < 128:
+            told = "has 16 bits a channel, of which Pillow reads the upper 8, and those are dark: save it with 8 bits"
+            raise DataError(f"{name}: {told}")
+        return (np.asarray(image) if image.mode[0] in "IF" else image.copy()), orientation
+
+
+def _deep_tiff(data: bytes) -> tuple[np.ndarray, int] | None:
+    """A TIFF of more than 8 bits or with signs, with its orientation; None for what Pillow reads rightly."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page: Any = file.pages[0]
+        if len(file.pages) > 1 or page.dtype is None or (page.bitspersample <= 8 and page.dtype.kind == "u"):
+            return None
+        pixels = page.asarray()
+        if pixels.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+            pixels = np.moveaxis(pixels, 0, 2)
+        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+            pixels = pixels.max() - pixels + pixels.min()
+        orientation = page.tags["Orientation"].value if "Orientation" in page.tags else 1
+    if pixels.ndim == 3:
+        pixels = pixels[..., 0] if pixels.shape[2] < 3 else pixels[..., :3]
+    return pixels, int(orientation)

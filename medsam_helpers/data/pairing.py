@@ -1,0 +1,112 @@
+"""Which mask file belongs to which image file, by their names."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from medsam_helpers.data.case import Finding
+
+# What people add to the name of an image to name its mask.
+_ADDED = re.compile(
+    r"^(?:mask[_-]?|p(?=\d))|(?:[_-](?:mask|segmentation|seg|gt|label|lesion))?(?:_\d+)?$", re.IGNORECASE
+)
+_NO_CASES = ("thumbs.db", "desktop.ini")
+_FORMATS = {
+    ".dcm": "DICOM is not read: save PNG or TIFF",
+    ".nii": "NIfTI is not read: save slices as PNG or TIFF",
+    ".gz": "NIfTI and archives are not read: save slices as PNG or TIFF",
+    ".npy": "NumPy arrays are not read: save PNG or TIFF, with Image.fromarray(array).save(...)",
+    ".json": "annotations are not read: draw them into PNG files",
+}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Files by the name of their case, and what is to be said of the rest."""
+
+    images: Mapping[str, Path] = field(default_factory=dict)
+    masks: Mapping[str, Sequence[Path]] = field(default_factory=dict)  # several are one mask together
+    findings: Sequence[Finding] = ()
+
+    def joined(self, other: Pairs) -> Pairs:
+        """These and the other's."""
+        return Pairs({**self.images, **other.images}, {**self.masks, **other.masks}, [*self.findings, *other.findings])
+
+
+def pair(images: Path, masks: Path) -> Pairs:
+    """The cases of a folder of images and one of masks.
+
+    A mask belongs to the image of the same stem; else of the same stem in other letters (upper case, another Unicode
+    form); else of the stem without what was added: `_mask`, `_segmentation`, `_1`, a `p` before a number. Several
+    masks that belong to one image by an addition are its mask together.
+
+    Returns:
+        What can be paired; errors for images without a mask, masks without an image, and two files of one stem.
+    """
+    findings = list[Finding]()
+    image_of, mask_of = (_by_stem(folder, findings) for folder in (images, masks))
+    for name, files in [*image_of.items(), *mask_of.items()]:
+        if len(files) > 1:
+            told = f"{name}: {', '.join(map(_short, files))}: keep one"
+            findings.append(Finding(name, "duplicate stem", "error", told))
+    loosely, barely = defaultdict(list), defaultdict(list)
+    for name in image_of:
+        loosely[name.casefold()].append(name)
+    found: dict[str, list[Path]] = defaultdict(list)
+    for name, files in mask_of.items():
+        for key in (name, name.casefold(), _ADDED.sub("", name).casefold()):
+            owners = [name] if key == name and name in image_of else loosely.get(key, [])
+            if len(owners) == 1 and (key == name or not mask_of.get(owners[0])):
+                found[owners[0]] += files
+                if owners[0] != name:
+                    barely[owners[0]] += files
+                break
+        else:
+            findings.append(
+                Finding(name, "missing image", "error", f"{name}: {_short(files[0])} has no partner in {images.name}/")
+            )
+    if barely:
+        first, *_ = barely.items()
+        told = f"{', '.join(map(_short, first[1]))} taken as the mask of {_short(image_of[first[0]][0])}"
+        more = f", and {len(barely) - 1} more like it" if len(barely) > 1 else ""
+        findings.append(Finding("", "paired by a part of the name", "note", told + more))
+    alone = [name for name in image_of if name not in found]
+    for name in alone:
+        told = f"{name}: {_short(image_of[name][0])} has no partner in {masks.name}/"
+        findings.append(Finding(name, "missing mask", "error", told))
+    return Pairs({name: files[0] for name, files in image_of.items()}, found, findings)
+
+
+def _by_stem(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
+    """The files that can be read, by stem; what else lies there is named."""
+    Image.init()
+    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    files: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith(".") or file.name.lower() in _NO_CASES:
+            continue
+        if file.is_file() and file.suffix.lower() in readable:
+            files[unicodedata.normalize("NFC", file.stem)].append(file)
+            continue
+        if file.is_symlink() and not file.exists():
+            why = f"a link to {file.readlink()}, which is not there"
+        elif file.is_dir():
+            inside = sum(child.is_file() for child in file.rglob("*"))
+            why = f"a folder of {inside} files, which are not read: move them up"
+        elif file.read_bytes()[128:132] == b"DICM":
+            why = _FORMATS[".dcm"]
+        else:
+            why = _FORMATS.get(file.suffix.lower(), "no format that Pillow reads")
+        findings.append(Finding("", "ignored file", "warning", f"{_short(file)}: {why}"))
+    return files
+
+
+def _short(file: Path) -> str:
+    return f"{file.parent.name}/{file.name}"
