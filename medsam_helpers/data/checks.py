@@ -13,7 +13,6 @@ from tqdm.contrib.concurrent import thread_map
 from medsam_helpers.data.case import Case, Finding
 from medsam_helpers.data.duplicates import thumbnail
 from medsam_helpers.errors import DataError
-from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.prompts import mask_to_boxes
 
 _FLAT = 24  # gray levels between the darkest and the brightest percent of an image that shows next to nothing
@@ -90,6 +89,8 @@ def _is_tiny(mask: np.ndarray) -> bool:
     cell = max(1, round(max(mask.shape) / 256))
     if np.asarray(Image.fromarray(mask.view(np.uint8)).reduce(cell)).any():  # it fills a cell: no need to ask further
         return False
+    from medsam_helpers.geometry import ImageTransform  # here, since torch takes long to load
+
     return not ImageTransform(mask.shape).mask_to_target(mask).any()
 
 

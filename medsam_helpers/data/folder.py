@@ -6,6 +6,7 @@ import difflib
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from medsam_helpers.data.case import SPLITS, Case, Finding, SplitName
@@ -68,15 +69,17 @@ def folder_source(path: str | Path, selection: Selection) -> Source:
     if others:
         told = f"{', '.join(others)}: not read; the lists are {', '.join(_LISTS)}"
         findings.append(Finding("", "unknown list", "warning", told))
-    for name in listed - pairs.images.keys():
+    for name in sorted(listed - pairs.images.keys() - {finding.case for finding in pairs.findings}):
         near = "".join(f"; {like}?" for like in difflib.get_close_matches(name, pairs.images, 1))
         told = f"{name}: listed in a split file, but there is no image of that name{near}"
         findings.append(Finding(name, "missing file", "error", told))
 
-    def load(name: str) -> Case:
-        return read_case(name, pairs.images[name], pairs.masks[name], selection.labels, **selection.reading)
-
+    load = partial(_load_case, pairs, selection)
     return Source(path.resolve().name, names, dict(given), load, [*findings, *pairs.findings], unlisted)
+
+
+def _load_case(pairs: Pairs, selection: Selection, name: str) -> Case:
+    return read_case(name, pairs.images[name], pairs.masks[name], selection.labels, **selection.reading)
 
 
 def _parts(path: Path) -> Iterator[_Part]:
@@ -85,7 +88,7 @@ def _parts(path: Path) -> Iterator[_Part]:
     images, masks = _one_of(folders, _IMAGES), _one_of(folders, _MASKS)
     if images and masks:
         inner, others = _folders(images), _folders(masks)
-        if any(images.glob("*.*")) or not inner.keys() & others.keys():
+        if any(file.is_file() for file in images.iterdir()) or not inner.keys() & others.keys():
             yield None, images, masks
         else:
             yield from (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +31,8 @@ def everything(dataset: Dataset) -> Cases:
 def make_folds(dataset: Dataset, count: int, seed: int = 0) -> list[Dataset]:
     """The data set `count` times over, each time with another part as val: every case is scored once.
 
-    The parts depend on names and pixels alone. Near-duplicates stay in one part. Dev is a tenth of what is left.
+    The parts depend on names and pixels alone. Near-duplicates and cases of one group stay in one part. Dev is a tenth of
+    what is left.
 
     Args:
         dataset: its own splits are pooled first.
@@ -45,27 +47,34 @@ def make_folds(dataset: Dataset, count: int, seed: int = 0) -> list[Dataset]:
     cases = everything(dataset)
     cases = cases.named(seeded_order(cases.names, seed))
     parts: list[list[str]] = [[] for _ in range(count)]
-    for group in _groups(cases):
+    for group in _groups(cases, dataset.group_of):
         min(parts, key=len).extend(group)
     if not all(parts):
         raise DataError(f"{dataset.name}: {len(cases)} cases are too few for {count} folds")
     folds = []
     for number, part in enumerate(parts, 1):
-        train, dev, val = map(cases.named, make_splits(cases.names, seed, {"val": part}).values())
+        splits = make_splits(cases.names, seed, {"val": part}, dataset.group_of)
         name = f"{dataset.name}, fold {number} of {count}"
-        folds.append(replace(dataset, name=name, train=train, dev=dev, val=val))
+        folds.append(replace(dataset, name=name, **{split: cases.named(names) for split, names in splits.items()}))
     return folds
 
 
-def _groups(cases: Cases) -> list[list[str]]:
-    """The names, near-duplicates together, in the order of the first of each group."""
-    group_of = {name: [name] for name in cases.names}
-    for first, second, _ in near_duplicates(np.array([thumbnail(case.image) for case in cases])):
-        one, other = group_of[cases.names[first]], group_of[cases.names[second]]
+def _groups(cases: Cases, group_of: Mapping[str, str]) -> list[list[str]]:
+    """The names, near-duplicates and cases of one group together, in the order of the first of each."""
+    together = {name: [name] for name in cases.names}
+
+    def join(first: str, second: str) -> None:
+        one, other = together[first], together[second]
         if one is not other:
             one += other
-            group_of |= dict.fromkeys(other, one)
-    return list({id(group): group for group in group_of.values()}.values())
+            together.update(dict.fromkeys(other, one))
+
+    first_of: dict[str, str] = {}
+    for name, group in group_of.items():
+        join(first_of.setdefault(group, name), name)
+    for i, j, _ in near_duplicates(np.array([thumbnail(case.image) for case in cases])):
+        join(cases.names[i], cases.names[j])
+    return list({id(group): group for group in together.values()}.values())
 
 
 def with_training_of(dataset: Dataset, other: Dataset) -> Dataset:

@@ -74,7 +74,9 @@ class Labels:
         ignored = np.isin(values, self.numbers(self.ignore)) if self.ignore else None
         chosen = values != 0 if ALL in self.classes else np.isin(values, self.numbers(self.classes))
         chosen = chosen if ignored is None else chosen & ~ignored
-        numbered = np.unique(np.where(chosen, values.astype(np.int64), -1), return_inverse=True)[1].reshape(values.shape)
+        numbered = np.unique(np.where(chosen, values.astype(np.int64), -1), return_inverse=True)[1].reshape(
+            values.shape
+        )
         return MaskReading(chosen, ignored, np.where(chosen, numbered, 0))
 
 
@@ -101,8 +103,9 @@ def kind_of(values: np.ndarray, coloured: bool = False) -> str:
     middle = (values > full / 8) & (values < full - full / 8)
     solid_middle = (middle[1:-1, 1:-1] & flat).sum() / max(1, middle.sum())
     if not coloured and 0 <= low <= full / 8 and high >= full - full / 8 and middle.mean() < 0.2:
-        few = len(distinct) <= 8
-        if len(distinct) > 3 and solid_middle < 0.05 and not (few and (middle.any() or solid > 0)) and solid < 0.2:
+        few, many = len(distinct) <= 8, len(distinct) > 24  # so many do not fit near the ends as labels do
+        noisy_ends = many or solid < (0.2 if not few else 1e-9)
+        if len(distinct) > 3 and solid_middle < 0.05 and noisy_ends and not (few and middle.any()):
             return "lossy"
     return "photograph" if len(distinct) > 32 and solid < 0.05 else "labels"
 

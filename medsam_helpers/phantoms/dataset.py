@@ -54,7 +54,7 @@ def phantom_dataset(
             raise ConfigError(f"{what} is {number!r}: use a whole number from 0 up")
     train, dev, val = (
         Cases([f"{kind}-{split}-{index:04d}" for index in range(count)], partial(_load_case, kind, seed, place))
-        for place, (split, count) in enumerate(zip(SPLITS, (n_train, n_dev, n_val), strict=True))
+        for place, (split, count) in enumerate(zip(SPLITS[:3], (n_train, n_dev, n_val), strict=True))
     )
     licence = "Apache-2.0, as the code that draws them; no patient is shown"
     return Dataset(f"{kind}-phantoms", train, dev, val, licence, "none: drawn by medsam_helpers")

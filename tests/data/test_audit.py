@@ -78,13 +78,19 @@ def test_every_planted_fault_is_named_with_its_severity(folder):
         ("double", "train", "duplicate stem", "error"),
         ("absent", "dev", "missing file", "error"),
         ("full", "train", "all foreground", "warning"),
-        ("readme", "", "ignored file", "warning"),
+        ("", "", "ignored file", "warning"),
         ("two", "train", "several lesions", "note"),
         ("noisy", "train", "mask not binary", "note"),
-        ("unlisted", "", "in no split", "note"),
+        ("", "", "in no split", "note"),
+        ("", "", "unknown list", "warning"),
     }
     assert (report.exit_status, len(report.errors)) == (1, 7)
-    for words in ("mask 64 x 80, image 80 x 64", "not a readable image", "double.bmp", "notes: 1 in no split, 1 mask"):
+    for words in (
+        "the mask is 64 x 80, the image 80 x 64",
+        "not a readable image",
+        "double.bmp",
+        "notes: 1 in no split, 1 mask",
+    ):
         assert words in str(report)
 
 
@@ -129,6 +135,48 @@ def test_a_loaded_data_set_is_audited_too_and_what_it_left_out_is_listed(folder)
     assert len(report.cases) == 7
     nothing = replace(data, train=data.train[:0], dev=data.dev[:0], val=data.val[:0], left_out=())
     assert "no readable case" in str(audit(nothing))
+
+
+def test_doubts_are_warnings_with_their_evidence(folder):
+    outline = ONE & ~ndimage.binary_erosion(ONE)
+    tiny = np.zeros((1500, 2000), bool)
+    tiny[700:706, 900:906] = True
+    add(folder, "outline", picture(20), outline)
+    add(folder, "inverted", picture(21), ~ONE)
+    add(folder, "dark", np.minimum(picture(22), 12))
+    add(folder, "tiny", np.asarray(Image.fromarray(picture(23)).resize((2000, 1500))), tiny)
+    turned = Image.Exif()
+    turned[Image.ExifTags.Base.Orientation] = 3
+    add(folder, "turned", picture(24), exif=turned)
+    report = audit(folder)
+    assert found(report) == {
+        ("outline", "train", "outline", "warning"),
+        ("inverted", "train", "inverted mask", "warning"),
+        ("dark", "train", "nearly constant image", "warning"),
+        ("tiny", "train", "vanishes in training", "warning"),
+        ("turned", "train", "orientation", "warning"),
+    }
+    for words in (
+        "100 pixels enclose 540 others",
+        "--classes 0",
+        "--window 1%:99%",
+        "36 pixels of 2000 x 1500",
+        "--exif",
+    ):
+        assert words in str(report)
+
+
+def test_label_maps_and_photographs_are_errors_of_their_own(folder):
+    add(folder, "classes", picture(20))
+    Image.fromarray(np.where(ONE, 1 + (np.arange(80) > 45), 0).astype(np.uint8)).save(folder / "masks" / "classes.png")
+    add(folder, "photograph", picture(21))
+    shades = np.random.default_rng(0).integers(0, 256, ONE.shape, np.uint8)
+    Image.fromarray(shades).save(folder / "masks" / "photograph.png")
+    assert found(audit(folder)) == {
+        ("classes", "train", "label map", "error"),
+        ("photograph", "train", "photograph", "error"),
+    }
+    assert found(audit(folder, classes="1,2,255")) == {("photograph", "train", "photograph", "error")}
 
 
 @pytest.mark.real_data

@@ -1,6 +1,7 @@
 """Folders: split files and limits, what a broken one says, and real ones as they are published."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,9 @@ def test_split_files_are_kept_and_may_hold_blank_lines_or_nothing(folder):
     assert data.val.names == ["disc-2"]
     assert sorted(data.train.names + data.dev.names) == ["disc-0", "disc-1"]
     assert len(data.dev) == 1
-    assert len(data.left_out) == 17
-    assert data.left_out[0] == "disc-10: neither in train.txt nor in val.txt"
+    assert [found.detail for found in data.findings if found.problem == "in no split"] == [
+        "17 cases are in no list (disc-10, disc-11, disc-12, ...)"
+    ]
 
     (folder / "train.txt").write_text("\n")
     (folder / "dev.txt").write_text("disc-5\n")
@@ -48,7 +50,7 @@ def test_split_files_are_kept_and_may_hold_blank_lines_or_nothing(folder):
     (folder / "images" / "scan.dcm").write_bytes(b"DICM")
     data = load_data(folder)
     assert str(data) == "data: 18 train, 1 dev, 1 val", "one file gives the rest to the other split"
-    assert data.left_out == ("images/scan.dcm: no format Pillow reads",)
+    assert [found.detail for found in data.findings] == ["images/scan.dcm: DICOM is not read: save PNG or TIFF"]
 
 
 def test_a_larger_limit_contains_the_smaller_leaves_the_other_splits_alone_and_counts_good_cases(folder):
@@ -71,7 +73,17 @@ def test_a_folder_without_the_layout_says_what_it_lacks(tmp_path):
     for part in ("images", "masks"):
         (tmp_path / part).mkdir()
     (tmp_path / "images" / "scan.nii").touch()
-    with pytest.raises(DataError, match="no file of a format that Pillow reads"):
+    with pytest.raises(
+        DataError, match=r"images: holds no image that can be read:\n  images/scan.nii: NIfTI is not read"
+    ):
+        load_data(tmp_path)
+    (tmp_path / "annotations.json").touch()
+    (tmp_path / "masks").rmdir()
+    with pytest.raises(DataError, match=r"annotations\.json may be COCO, which is not read"):
+        load_data(tmp_path)
+    (tmp_path / "images").rename(tmp_path / "benign")
+    (tmp_path / "benign" / "1_mask.png").touch()
+    with pytest.raises(DataError, match=r"masks lie beside their images \(benign/1_mask.png\)"):
         load_data(tmp_path)
 
 
@@ -79,7 +91,7 @@ def test_a_folder_without_the_layout_says_what_it_lacks(tmp_path):
     ("val", "words"),
     [
         (b"disc-1\ndisc-0\ndisc-2\n", r"two splits[^\n]*\n  disc-1: in train and in val\n  disc-0: in train and"),
-        (b"disc-2\ndisc-2\n", r"val\.txt: stems that are listed twice:\n  disc-2$"),
+        (b"disc-2\ndisc-2\n", r"val\.txt: names that are listed twice:\n  disc-2$"),
         (b"\xff\xfe\x00", r"val\.txt: not a readable text file"),
     ],
 )
@@ -102,12 +114,86 @@ def test_bad_cases_stop_with_the_whole_list_or_are_left_out_by_name(folder):
         assert words in str(caught.value)
         assert words in "\n".join(data.left_out)
     assert str(data) == "data: 15 train, 1 dev, 2 val"
-    for mask in (folder / "masks").iterdir():
+    for mask in sorted((folder / "masks").iterdir())[1:]:
         mask.unlink()
     with pytest.raises(DataError, match=r"  \.\.\. and 11 more$"):
         load_data(folder)
     with pytest.raises(DataError, match="no usable case is left"):
         load_data(folder, skip_bad=True)
+
+
+def test_lists_may_name_files_be_saved_by_notepad_and_hold_a_test_set_that_nothing_is_trained_on(folder):
+    (folder / "val.txt").write_text("disc-1.png\r\ndisc-2.png\r\n", encoding="utf-16")
+    (folder / "test.txt").write_text("disc-3\ndisc-4\n")
+    (folder / "validation.txt").write_text("disc-5\n")
+    data = load_data(folder)
+    assert str(data) == "data: 15 train, 1 dev, 2 val, 2 test"
+    assert sorted(data.test.names) == ["disc-3", "disc-4"]
+    assert [found.detail for found in data.findings] == [
+        "validation.txt: not read; the lists are train.txt, dev.txt, val.txt, test.txt"
+    ]
+    (folder / "val.txt").write_text("dusc-1\n")
+    with pytest.raises(DataError, match=r"dusc-1: listed in a split file, .*; disc-1\?"):
+        load_data(folder)
+
+
+def move(folder, pattern):
+    """A folder with the files of `images/` and `masks/` where the pattern says; the last four cases are val."""
+    moved = folder.parent / "moved"
+    for part in ("images", "masks"):
+        for number in range(20):
+            split = "val" if number > 15 else "training"
+            file = moved / pattern.format(part=part, split=split) / f"disc-{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            (folder / part / file.name).rename(file)
+    return moved
+
+
+@pytest.mark.parametrize("pattern", ["{part}/{split}", "{split}/{part}"])
+def test_splits_may_be_folders(folder, pattern):
+    data = load_data(move(folder, pattern))
+    assert sorted(data.val.names) == ["disc-16", "disc-17", "disc-18", "disc-19"]
+    assert str(data) == "moved: 15 train, 1 dev, 4 val"
+
+
+def test_published_names_of_the_two_folders_are_known(folder):
+    (folder / "images").rename(folder / "Original")
+    (folder / "masks").rename(folder / "Ground Truth")
+    assert str(load_data(folder)) == "data: 15 train, 1 dev, 4 val"
+
+
+def test_label_maps_stop_even_when_bad_files_are_skipped_and_so_do_masks_that_differ_in_their_value(folder):
+    mask = folder / "masks" / "disc-0.png"
+    lesion = np.asarray(Image.open(mask))
+    Image.fromarray(lesion * np.uint8(2)).save(mask)
+    with pytest.raises(DataError, match=r"2 in 1 \(disc-0\), 255 in 19 \(.*--classes 2,255"):
+        load_data(folder, skip_bad=True)
+    assert load_data(folder, classes="2,255").digest
+    lesion = lesion.astype(np.uint8)
+    lesion[:9] = 3
+    Image.fromarray(lesion).save(mask)
+    with pytest.raises(DataError, match=r"disc-0\.png: a label map"):
+        load_data(folder, skip_bad=True)
+
+
+def test_masks_that_are_inverted_throughout_are_refused(folder):
+    for mask in (folder / "masks").iterdir():
+        Image.fromarray(~np.asarray(Image.open(mask))).save(mask)
+    with pytest.raises(DataError, match="20 of 20 masks are inverted"):
+        load_data(folder)
+    assert load_data(folder, classes="0").train[0].mask.mean() < 0.5
+    assert load_data(folder, classes="255").train[0].mask.mean() > 0.5
+
+
+def test_training_images_that_look_like_scoring_images_are_named_or_dropped(folder):
+    (folder / "val.txt").write_text("disc-1\n")
+    for part in ("images", "masks"):
+        shutil.copy(folder / part / "disc-1.png", folder / part / "copy.png")
+    found = [found for found in load_data(folder).findings if found.case == "copy"]
+    assert [found.problem for found in found] == ["near-duplicate of a scoring image"]
+    data = load_data(folder, drop_duplicates=True)
+    assert "copy" not in data.train.names + data.dev.names
+    assert data.left_out == ("copy: looks like disc-1",)
 
 
 @pytest.mark.real_data

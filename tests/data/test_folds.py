@@ -1,5 +1,7 @@
 """Folds, and data sets put together: every case scored once, near-duplicates together, nothing twice."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import patchwork
@@ -62,3 +64,12 @@ def test_training_cases_of_another_set_join_train_and_dev_only():
     assert both.name == "case, with 5 training cases of guest"
     with pytest.raises(DataError, match=r"case-0.*in more than one of the data sets"):
         with_training_of(own, own)
+
+
+def test_cases_of_one_group_stay_in_one_fold():
+    dataset = replace(dataset_of(20), group_of={f"case-{number}": f"patient {number // 4}" for number in range(20)})
+    for fold in make_folds(dataset, 4):
+        held, seen = (
+            {dataset.group_of[name] for name in cases.names} for cases in (fold.val, everything(fold)[: -len(fold.val)])
+        )
+        assert not held & seen

@@ -20,6 +20,7 @@ from PIL import Image
 
 from medsam_helpers.data import hub
 from medsam_helpers.data.case import Cases
+from medsam_helpers.data.folds import everything
 from medsam_helpers.data.sources import load_data
 from medsam_helpers.errors import DataError
 
@@ -80,7 +81,7 @@ def test_breast_gets_the_fixed_split_and_labels_0_and_1_become_masks(breast_repo
         assert case.digest == DISCS[int(case.name.removeprefix("train-"))].digest
 
 
-def test_bad_rows_stop_with_the_list_or_are_left_out_by_name_and_so_is_a_split_nobody_uses(tmp_path):
+def test_bad_rows_stop_with_the_list_or_are_left_out_by_name_and_a_test_split_is_kept_apart(tmp_path):
     bad, good = breast_split(DISCS[:10]), breast_split(DISCS[:2])
     bad["image"][2] = {"bytes": b"no image", "path": None}
     bad["label"][5] = Image.fromarray(np.zeros((24, 32), np.int32))
@@ -89,8 +90,25 @@ def test_bad_rows_stop_with_the_list_or_are_left_out_by_name_and_so_is_a_split_n
         load_data(path)
     data = load_data(path, skip_bad=True)
     assert sorted(data.val.names) == ["validation-0000", "validation-0001"]
-    assert len(data.left_out) == 3
-    assert data.left_out[0] == "split test: 2 cases, not used"
+    assert len(data.left_out) == 2
+    assert data.test.names == ["test-0000", "test-0001"]
+
+
+def test_what_the_library_saved_and_image_folders_with_metadata_load_too(tmp_path):
+    discs = DISCS[:6]
+    datasets.load_dataset(str(write_repository(tmp_path / "hub", train=breast_split(discs)))).save_to_disk(
+        tmp_path / "saved"
+    )
+    assert len(everything(load_data(tmp_path / "saved"))) == 6
+    (tmp_path / "folder").mkdir()
+    lines = ["file_name,mask_file_name"]
+    for case in discs:
+        Image.fromarray(case.image).save(tmp_path / "folder" / f"{case.name}.png")
+        Image.fromarray(case.mask).save(tmp_path / "folder" / f"{case.name}-m.png")
+        lines.append(f"{case.name}.png,{case.name}-m.png")
+    (tmp_path / "folder" / "metadata.csv").write_text("\n".join(lines))
+    loaded = everything(load_data(tmp_path / "folder"))
+    assert {case.digest for case in loaded} == {case.digest for case in discs}
 
 
 def test_another_schema_is_refused_with_its_columns(tmp_path):

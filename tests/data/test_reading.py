@@ -1,14 +1,18 @@
 """Every kind of image and mask file, and what is said of those that cannot be used."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from helpers import patchwork
 from PIL import Image
 
-from medsam_helpers.data.reading import make_case, read_image, read_mask
-from medsam_helpers.errors import DataError
+from medsam_helpers.data.masks import Labels
+from medsam_helpers.data.reading import read_case, read_image, read_mask
+from medsam_helpers.errors import ConfigError, DataError
 
 GRAY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
 RGB = np.stack([GRAY, GRAY // 2, 255 - GRAY], axis=2)
@@ -55,7 +59,7 @@ def test_more_than_8_bits_are_stretched_from_minimum_to_maximum(tmp_path, dtype)
 
 def test_exif_rotation_is_applied(tmp_path):
     assert np.array_equal(read_image(save(tmp_path / "a.png", GRAY, exif=EXIF))[..., 0], np.rot90(GRAY, k=-1))
-    assert np.array_equal(read_mask(save(tmp_path / "mask.png", LESION, exif=EXIF)), np.rot90(LESION, k=-1))
+    assert np.array_equal(read_mask(save(tmp_path / "mask.png", LESION, exif=EXIF)).mask, np.rot90(LESION, k=-1))
 
 
 def test_damaged_absent_stacked_and_not_finite_images_are_refused_by_name(tmp_path):
@@ -73,32 +77,105 @@ def test_damaged_absent_stacked_and_not_finite_images_are_refused_by_name(tmp_pa
 MASK_FILES = {
     "bits.png": LESION,
     "labels.png": LESION.astype(np.uint8),
-    "gray-levels.png": np.where(LESION, 200, 90).astype(np.uint8),
-    "noisy.jpg": LESION.astype(np.uint8) * 255,
+    "gray-level.png": LESION * np.uint8(200),
+    "noisy.jpg": np.kron(LESION, np.ones((24, 24), bool)).astype(np.uint8) * 255,
     "uint16-full.png": LESION.astype(np.uint16) * 65535,
     "float.tif": LESION.astype(np.float32) * 0.9,
     "blue.bmp": LESION[..., None] * np.array([0, 0, 255], np.uint8),
     "white-on-nothing.png": np.dstack([np.full(LESION.shape, 255, np.uint8)] * 3 + [LESION * np.uint8(255)]),
+    "black-on-nothing.png": np.dstack([np.zeros(LESION.shape, np.uint8)] * 3 + [LESION * np.uint8(255)]),
     "palette-colour.png": painted([0, 0, 0, 128, 0, 0], LESION),
     "palette-white-first.gif": painted([255, 255, 255, 0, 0, 0], ~LESION),
 }
 
 
 @pytest.mark.parametrize("name", MASK_FILES)
-def test_one_rule_reads_every_kind_of_mask(tmp_path, name):
-    read = read_mask(save(tmp_path / name, MASK_FILES[name]))
-    assert read.dtype == bool
-    assert np.array_equal(read, LESION)
+def test_one_rule_reads_every_kind_of_binary_mask(tmp_path, name):
+    options = {"quality": 60} if name.endswith("jpg") else {}
+    read = read_mask(save(tmp_path / name, MASK_FILES[name], **options))
+    lesion = LESION if read.mask.shape == LESION.shape else np.kron(LESION, np.ones((24, 24), bool))
+    assert read.mask.dtype == bool
+    assert np.array_equal(read.mask, lesion)
 
 
-@pytest.mark.parametrize("values", [[[0, 1, 2, 3]], [[-1, 1]], [[0, 100_000]]])
-def test_masks_that_leave_it_open_what_is_the_lesion_are_refused(tmp_path, values):
-    with pytest.raises(DataError, match=r"several\.tif: mask values run from .*one mask a lesion class"):
-        read_mask(save(tmp_path / "several.tif", np.array(values, np.int32)))
+def test_the_orientation_tag_is_applied_or_ignored_and_a_mask_without_one_is_doubted(tmp_path):
+    square = patchwork(0)
+    image, mask = save(tmp_path / "a.png", square, exif=EXIF), save(tmp_path / "m.png", square[..., 0] > 100)
+    applied, ignored = (read_case("a", image, [mask], exif=exif) for exif in ("apply", "ignore"))
+    assert np.array_equal(applied.image, np.rot90(square, k=-1))
+    assert np.array_equal(ignored.image, square)
+    assert [(found.problem, found.severity) for found in applied.findings] == [("orientation", "warning")]
+    assert "--exif ignore" in applied.findings[0].detail
+    assert not read_case("a", image, [save(tmp_path / "both.png", square[..., 0] > 100, exif=EXIF)]).findings
 
 
-def test_a_case_needs_one_size_and_a_lesion():
-    with pytest.raises(DataError, match=r"a: the mask is 3 x 4, the image 4 x 3 \(EXIF rotation applied"):
-        make_case("a", RGB, LESION.T)
-    with pytest.raises(DataError, match="a: the mask is empty"):
-        make_case("a", RGB, LESION & False)
+def test_gray_tiff_files_are_turned_upright_whole(tmp_path):
+    tifffile.imwrite(tmp_path / "turned.tif", GRAY, extratags=[(274, "H", 1, 6, True)])
+    tifffile.imwrite(tmp_path / "deep.tif", GRAY.astype(np.uint16) * 9, extratags=[(274, "H", 1, 6, True)])
+    assert np.array_equal(read_image(tmp_path / "turned.tif")[..., 0], np.rot90(GRAY, k=-1))
+    assert np.array_equal(read_image(tmp_path / "deep.tif")[..., 0], np.rint(np.rot90(GRAY, k=-1) * (255 / 220)))
+
+
+DEEP = np.arange(12).reshape(3, 4)  # stretched to 0..255, whatever the type: 255 / 11 a step
+
+
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        (DEEP.astype(np.float64) / 7, {}),
+        (DEEP.astype(np.float16), {}),
+        (DEEP.astype(np.int8) - 6, {}),
+        (DEEP.astype(np.uint32) * 300_000_000, {}),
+        (DEEP.astype(">u2") * 300, {"byteorder": ">"}),
+        (4000 - DEEP.astype(np.uint16) * 300, {"photometric": "miniswhite"}),
+        (np.stack([DEEP.astype(np.uint16) * 300] * 3), {"photometric": "rgb", "planarconfig": "separate"}),
+        (np.dstack([DEEP.astype(np.float32)] * 3), {"photometric": "rgb"}),
+    ],
+    ids=["float64", "float16", "int8", "uint32", "big-endian", "white-is-0", "planar-16", "rgb-float"],
+)
+def test_tiff_files_of_every_type_keep_their_values(tmp_path, values, options):
+    tifffile.imwrite(tmp_path / "a.tif", values, **options)
+    assert np.array_equal(read_image(tmp_path / "a.tif")[..., 1], np.rint(DEEP * (255 / 11)).astype(np.uint8))
+
+
+def test_a_window_says_what_is_black_and_white(tmp_path):
+    ct = save(tmp_path / "ct.tif", np.array([[-2000, -160, 40, 240, 3000]], np.int32))
+    assert read_image(ct, window="-160:240")[0, :, 0].tolist() == [0, 0, 127, 255, 255]
+    assert read_image(ct, window="25%:75%")[0, :, 0].tolist() == [0, 0, 127, 255, 255]
+    for wrong in ("240:-160", "soft", "10%:90", "-5%:90%"):
+        with pytest.raises(ConfigError, match=r"window .*: use values"):
+            read_image(ct, window=wrong)
+
+
+def test_pictures_that_hide_themselves_are_read_or_refused(tmp_path):
+    hidden = np.dstack([RGB, np.zeros(GRAY.shape, np.uint8)])
+    assert np.array_equal(read_image(save(tmp_path / "alpha.png", hidden)), RGB)
+    rows = b"".join(b"\0" + row.tobytes() for row in np.full((4, 4, 3), 2000, ">u2"))  # 12 bits in 16
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    png = b"".join(struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks)
+    with pytest.raises(DataError, match="16 bits a channel"):
+        read_image(b"\x89PNG\r\n\x1a\n" + png)
+
+
+def test_a_case_needs_one_size_and_a_lesion_and_may_have_several_masks(tmp_path):
+    image = save(tmp_path / "a.png", RGB)
+    with pytest.raises(DataError, match=r"a: the mask is 3 x 4, the image 4 x 3 \(EXIF rotation: apply"):
+        read_case("a", image, [save(tmp_path / "turned.png", LESION.T)])
+    empty = save(tmp_path / "empty.png", LESION & False)
+    with pytest.raises(DataError, match=r"a: the mask is empty.*--empty-masks keep"):
+        read_case("a", image, [empty])
+    assert not read_case("a", image, [empty], allow_empty=True).mask.any()
+    two = read_case("a", image, [save(tmp_path / "1.png", LESION), save(tmp_path / "2.png", np.flipud(LESION))])
+    assert np.array_equal(two.mask, LESION | np.flipud(LESION))
+    assert set(np.unique(two.labels)) == {0, 1, 2}
+
+
+def test_ignored_labels_count_nowhere(tmp_path):
+    image, mask = (
+        save(tmp_path / "a.png", RGB),
+        save(tmp_path / "m.png", np.array([[0, 1, 1, 0], [1, 2, 3, 0], [255] * 4], np.uint8)),
+    )
+    case = read_case("a", image, [mask], Labels(("1", "3"), ("255",)))
+    assert case.mask.astype(int).tolist() == [[0, 1, 1, 0], [1, 0, 1, 0], [0] * 4]
+    assert case.ignored[2].all()
+    assert case.labels.tolist() == [[0, 1, 1, 0], [1, 0, 2, 0], [0] * 4]
