@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medsam_helpers.data.building import check_one_value
 from medsam_helpers.data.case import Dataset, Finding
-from medsam_helpers.data.checks import Checked, check_cases
+from medsam_helpers.data.describe import Checked, check_cases, check_one_value
 from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates
-from medsam_helpers.data.folds import everything
-from medsam_helpers.data.selection import Selection
 from medsam_helpers.data.sources import open_source
-from medsam_helpers.data.splits import groups_of, make_splits
+from medsam_helpers.data.splits import Selection, groups_of, make_splits
 from medsam_helpers.errors import DataError
 
 _SEVERITIES = ("error", "warning", "note")
@@ -83,7 +80,7 @@ def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options
         name, findings = source.name, [Finding("", "left out", "warning", text) for text in source.left_out]
         findings += [finding for finding in source.findings if not finding.case]
         split_of = {case: split for split, cases in source.splits.items() for case in cases.names}
-        names, load = list(split_of), everything(source).load
+        names, load = list(split_of), lambda case: source.splits[split_of[case]].load(case)
     else:
         selection = Selection(**options)
         opened = open_source(source, selection)

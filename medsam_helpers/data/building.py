@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset, Finding, SplitName
-from medsam_helpers.data.checks import Checked, check_cases
+from medsam_helpers.data.describe import Checked, check_cases, check_one_value
 from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates
-from medsam_helpers.data.selection import Selection, Source
-from medsam_helpers.data.splits import groups_of, listing, make_splits
+from medsam_helpers.data.splits import Selection, Source, groups_of, listing, make_splits
 from medsam_helpers.errors import DataError
 
 
@@ -59,19 +57,6 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
         findings=(*(finding for finding in source.findings if finding.severity != "error"), *findings),
         group_of=group_of,
     )
-
-
-def check_one_value(name: str, checked: Sequence[Checked]) -> None:
-    """Raise a `DataError` where binary masks name the lesion differently: they are classes, one a file."""
-    of_value: dict[int, list[str]] = defaultdict(list)
-    for case in checked:
-        if case.mask_value:
-            of_value[case.mask_value].append(case.name)
-    if len(of_value) > 1:
-        told = ", ".join(f"{value} in {len(names)} ({names[0]})" for value, names in sorted(of_value.items()))
-        values = ",".join(map(str, sorted(of_value)))
-        do = f"say which are the lesion: --classes {values} for all of them"
-        raise DataError(f"{name}: the lesion's value differs between masks, as classes do: {told}; {do}", "label map")
 
 
 def leaking(splits: Mapping[SplitName, Sequence[Checked]]) -> list[Finding]:

@@ -1,16 +1,135 @@
-"""What a model will meet in a data set: size, place and brightness of its lesions."""
+"""What a case shows: size, place and brightness of its lesions, and the mistakes that people make, with evidence."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
 import pandas as pd
+from PIL import Image
 from scipy import ndimage
 from tqdm.auto import tqdm
+from tqdm.contrib.concurrent import thread_map
 
-from medsam_helpers.data.case import Case, Dataset
+from medsam_helpers.data.case import Case, Dataset, Finding
+from medsam_helpers.data.duplicates import thumbnail
+from medsam_helpers.errors import DataError
 from medsam_helpers.prompts import mask_to_boxes
 
 _RIM_1024 = 20  # width of the rim round the lesion, in pixels of a model space of 1024
 _BLACK = 24  # no channel above this: the recorder's black border, which is no tissue
+_FLAT = 24  # gray levels between the darkest and the brightest percent of an image that shows next to nothing
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A case as it was found; without its pixels."""
+
+    name: str
+    findings: tuple[Finding, ...]
+    height: int = 0
+    width: int = 0
+    lesion_share: float = 0.0
+    lesions: int = 0
+    mask_value: int | None = None
+    image_digest: str = ""
+    thumbnail: np.ndarray | None = None
+
+    @property
+    def error(self) -> str:
+        """Why the case cannot be used; empty if it can."""
+        return "\n".join(finding.detail for finding in self.findings if finding.severity == "error")
+
+
+def check_cases(
+    names: Sequence[str], load: Callable[[str], Case], show_progress: bool = True, describe: str = "check cases"
+) -> list[Checked]:
+    """Each case, decoded once, with what is to be known about it.
+
+    Raises:
+        DataError: a label map; it is no bad file, and leaving it out would leave a class out.
+    """
+
+    def check(name: str) -> Checked:
+        try:
+            return check_case(load(name))
+        except DataError as error:
+            return Checked(name, (Finding(name, error.problem, "error", str(error)),))
+
+    # Threads help: Pillow decodes outside Python's global lock.
+    return thread_map(check, names, desc=describe, delay=2, disable=not show_progress)
+
+
+def check_case(case: Case) -> Checked:
+    """What is to be known about a case that can be read."""
+    found = list(case.findings)
+
+    def add(problem: str, severity: Literal["warning", "note"], detail: str) -> None:
+        found.append(Finding(case.name, problem, severity, detail))
+
+    gray = case.image[::4, ::4].max(axis=2)
+    dark, bright = np.percentile(gray, [1, 99])
+    if bright - dark < _FLAT:
+        told = f"98 % of its pixels lie between {dark:.0f} and {bright:.0f} of 255"
+        add("nearly constant image", "warning", f"{told}: a few extreme values, or the wrong scale? --window 1%:99%")
+    mask, lesions = case.mask, 0
+    if not mask.any():
+        add("no lesion", "note", "an image without a lesion: a box cannot be drawn round it")
+    else:
+        lesions = len(mask_to_boxes(mask, "components"))
+        _shape(mask, add)
+        if lesions > 1:
+            add("several lesions", "note", f"{lesions} connected components")
+        if _is_tiny(mask):
+            area = f"{mask.sum()} pixels of {mask.shape[1]} x {mask.shape[0]}"
+            add("vanishes in training", "warning", f"{area} are less than half a cell of the model's grid: crop closer")
+    share, small = float(mask.mean()), thumbnail(case.image)
+    return Checked(case.name, tuple(found), *case.size_hw, share, lesions, case.mask_value, case.image_digest, small)
+
+
+def _is_tiny(mask: np.ndarray) -> bool:
+    """Whether nothing of it is left on the grid of 256 x 256 cells that a decoder is trained on."""
+    cell = max(1, round(max(mask.shape) / 256))
+    if np.asarray(Image.fromarray(mask.view(np.uint8)).reduce(cell)).any():  # it fills a cell: no need to ask further
+        return False
+    from medsam_helpers.geometry import ImageTransform  # here, since torch takes long to load
+
+    return not ImageTransform(mask.shape).mask_to_target(mask).any()
+
+
+def _shape(mask: np.ndarray, add: Callable[[str, Literal["warning", "note"], str], None]) -> None:
+    """Masks that are the wrong way round, or only drawn round the lesion."""
+    share = mask.mean()
+    if mask.all():
+        add("all foreground", "warning", "the mask covers the whole image")
+        return
+    if share > 0.5 and mask[[0, 0, -1, -1], [0, -1, 0, -1]].all():
+        told = f"it covers {100 * share:.0f} % of the image and all four corners; if black is the lesion: --classes 0"
+        add("inverted mask", "warning", told)
+        return
+    y, x = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
+    inside = mask[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
+    if inside.mean() < 0.35:
+        filled = ndimage.binary_fill_holes(inside).sum()
+        if inside.sum() < 0.5 * filled:
+            told = f"{inside.sum()} pixels enclose {filled - inside.sum()} others"
+            add("outline", "warning", f"{told}: an outline in place of the area? fill it")
+
+
+def check_one_value(name: str, checked: Sequence[Checked]) -> None:
+    """Raise a `DataError` where binary masks name the lesion differently: they are classes, one a file."""
+    of_value: dict[int, list[str]] = defaultdict(list)
+    for case in checked:
+        if case.mask_value:
+            of_value[case.mask_value].append(case.name)
+    if len(of_value) > 1:
+        told = ", ".join(f"{value} in {len(names)} ({names[0]})" for value, names in sorted(of_value.items()))
+        values = ",".join(map(str, sorted(of_value)))
+        do = f"say which are the lesion: --classes {values} for all of them"
+        raise DataError(f"{name}: the lesion's value differs between masks, as classes do: {told}; {do}", "label map")
 
 
 def describe(dataset: Dataset, *, show_progress: bool = True) -> pd.DataFrame:

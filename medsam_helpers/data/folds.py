@@ -31,8 +31,8 @@ def everything(dataset: Dataset) -> Cases:
 def make_folds(dataset: Dataset, count: int, seed: int = 0) -> list[Dataset]:
     """The data set `count` times over, each time with another part as val: every case is scored once.
 
-    The parts depend on names and pixels alone. Near-duplicates and cases of one group stay in one part. Dev is a tenth of
-    what is left.
+    The parts depend on names and pixels alone. Near-duplicates and cases of one group stay in one part. Dev is a tenth
+    of what is left.
 
     Args:
         dataset: its own splits are pooled first.

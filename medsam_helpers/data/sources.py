@@ -9,7 +9,7 @@ from medsam_helpers.errors import ConfigError
 
 if TYPE_CHECKING:
     from medsam_helpers.data.case import Dataset
-    from medsam_helpers.data.selection import Selection, Source
+    from medsam_helpers.data.splits import Selection, Source
 
 SOURCES = ("phantom", "phantom-ultrasound", "kvasir", "breast")
 
@@ -29,7 +29,7 @@ def load_data(source: str | Path, **options: Any) -> Dataset:
     >>> print(load_data("phantom", train_limit=4, dev_limit=1, val_limit=2))
     endoscopy phantoms: 4 train, 1 dev, 2 val
     """
-    from medsam_helpers.data.selection import Selection  # here and below: libraries that take long to load
+    from medsam_helpers.data.splits import Selection  # here and below: libraries that take long to load
 
     selection = Selection(**options)
     if source in ("phantom", "phantom-ultrasound"):
