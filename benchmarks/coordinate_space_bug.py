@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from medsam_helpers.data.case import Case
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.errors import MedsamError
 from medsam_helpers.evaluation.metrics import dice
 from medsam_helpers.files import atomic_write

@@ -18,7 +18,7 @@ import pandas as pd
 
 from medsam_helpers.data.audit import audit
 from medsam_helpers.data.describe import describe
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.errors import MedsamError
 from medsam_helpers.files import atomic_write
 from medsam_helpers.runs.card import write_run_card

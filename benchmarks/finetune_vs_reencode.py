@@ -33,7 +33,7 @@ from pathlib import Path
 
 import torch
 
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.device import autocast, default_device, has_fast_bf16, keep_freed_memory, peak_mb, restart_peak
 from medsam_helpers.files import atomic_write
 from medsam_helpers.runs.card import write_run_card

@@ -24,7 +24,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.prompts import mask_to_boxes
 from tests.browser.lab import Notebook, chromium, jupyter_lab

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.device import default_device, keep_freed_memory
 from medsam_helpers.mlops.server import Server
 from medsam_helpers.mlops.tracking import RunTracker

@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "data.case": ("Case", "Cases", "Dataset"),
-    "data.sources": ("load_data",),
+    "data.loading": ("load_data",),
     "evaluation.evaluate": ("evaluate",),
     "evaluation.metrics": ("dice", "iou"),
     "evaluation.tables": ("bootstrap_mean", "paired_gain", "read_table", "summarise"),

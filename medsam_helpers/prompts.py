@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from medsam_helpers.errors import ConfigError, PromptError
 
-BoxMode = Literal["union", "components"]
+BoxMode = Literal["union", "components", "labels"]
 
 
 def mask_to_boxes(mask: np.ndarray, mode: BoxMode = "union", min_area: float = 1e-4) -> np.ndarray:
     """Tight half-open boxes round a mask.
 
     Args:
-        mask: (H, W) bool.
-        mode: "components": one box a connected component (8 neighbours), largest first; "union": one round all these.
+        mask: (H, W) bool, or int labels, 0 outside.
+        mode: "components": one box a connected component (8 neighbours), largest first; "union": one round all these;
+            "labels": one a label, of a bool mask one a component.
         min_area: smallest share of the image that gets a box (the largest always does): less are stray pixels, which
             180 of Kvasir-SEG's 1000 JPEG masks have.
     Returns:
@@ -34,8 +35,10 @@ def mask_to_boxes(mask: np.ndarray, mode: BoxMode = "union", min_area: float = 1
 
     if not mask.any():
         raise PromptError("the mask is empty: there is nothing to put a box round")
-    if mode not in ("union", "components"):
-        raise ConfigError(f"box mode {mode!r} is unknown: use 'union' or 'components'")
+    if mode not in get_args(BoxMode):
+        raise ConfigError(f"box mode {mode!r} is unknown: use {', '.join(get_args(BoxMode))}")
+    if mode == "labels" and mask.dtype != np.bool_:
+        return np.concatenate([mask_to_boxes(mask == label) for label in np.unique(mask[mask > 0])])
     labels, _ = ndimage.label(mask, np.ones((3, 3)))
     areas = np.bincount(labels.ravel())[1:]
     order, found = np.argsort(-areas, kind="stable"), ndimage.find_objects(labels)

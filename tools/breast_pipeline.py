@@ -22,7 +22,7 @@ from mlflow import MlflowClient
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.data.duplicates import near_duplicates, thumbnail
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.evaluation.tables import read_table, summarise, write_table
 from medsam_helpers.mlops.pipeline import TRACKING_FOLDER, train_tracked
 from medsam_helpers.mlops.registry import judge, load_model, register

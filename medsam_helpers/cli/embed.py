@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from medsam_helpers.cli.parser import Command, Result
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.runs.settings import DataSettings, check_names
 from medsam_helpers.training.recipes import Precision
 
@@ -23,7 +23,7 @@ class Embed(Command, DataSettings):
 
     def run(self, line: str) -> Result:
         check_names(model=self.model, data=self.data)
-        dataset = load_data(self.data, **self.limits())
+        dataset = load_data(self.data, **self.selection())
         from medsam_helpers.runs.finetune import embed_cases
         from medsam_helpers.sam.embeddings import EmbeddingStore
         from medsam_helpers.sam.segmenter import Segmenter

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from medsam_helpers.cli.parser import Command, OfModel, Result, tell_left_out
 from medsam_helpers.data.case import SPLITS, SplitName
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.errors import DataError
 from medsam_helpers.files import check_output_dir
 from medsam_helpers.prompts import BoxMode, prompt_name
@@ -37,7 +37,9 @@ class Evaluate(Command, OfModel, DataSettings):
         output = self.output.expanduser()
         check_output_dir(output, mark="metrics.csv", never="decoder.safetensors")
         # Pixels of the other splits are of no use here: a limit of 0 leaves them unread.
-        dataset = load_data(self.data, **self.limits() | {f"{name}_limit": 0 for name in SPLITS if name != self.split})
+        dataset = load_data(
+            self.data, **self.selection() | {f"{name}_limit": 0 for name in SPLITS if name != self.split}
+        )
         cases = dataset.splits[self.split]
         if not len(cases):
             raise DataError(f"{self.data}: the split {self.split} is empty: choose another --split, or raise its limit")

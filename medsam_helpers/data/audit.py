@@ -13,8 +13,8 @@ import pandas as pd
 from medsam_helpers.data.case import Dataset, Finding
 from medsam_helpers.data.describe import Checked, check_cases, check_one_value
 from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates
-from medsam_helpers.data.sources import open_source
-from medsam_helpers.data.splits import Selection, groups_of, make_splits
+from medsam_helpers.data.sources import Selection
+from medsam_helpers.data.splits import groups_of, make_splits
 from medsam_helpers.errors import DataError
 
 _SEVERITIES = ("error", "warning", "note")
@@ -76,12 +76,18 @@ def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options
     Raises:
         DataError: the folder has another layout, or its lists contradict each other.
     """
+    if isinstance(source, str) and source.startswith("phantom"):  # drawn: there are no files to look at
+        from medsam_helpers.data.loading import load_data
+
+        source = load_data(source, **options)
     if isinstance(source, Dataset):
         name, findings = source.name, [Finding("", "left out", "warning", text) for text in source.left_out]
         findings += [finding for finding in source.findings if not finding.case]
         split_of = {case: split for split, cases in source.splits.items() for case in cases.names}
         names, load = list(split_of), lambda case: source.splits[split_of[case]].load(case)
     else:
+        from medsam_helpers.data.loading import open_source
+
         selection = Selection(**options)
         opened = open_source(source, selection)
         name, findings, load = opened.name, list(opened.findings), opened.load

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, NamedTuple, overload
 
@@ -65,6 +65,15 @@ class Case:
     def size_hw(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.mask.shape[0], self.mask.shape[1]
+
+    @property
+    def regions(self) -> np.ndarray:
+        """(H, W) what `mask_to_boxes` draws boxes round: the labels, or the mask where it is binary."""
+        return self.mask if self.labels is None else self.labels
+
+    def counted(self, prediction: np.ndarray) -> np.ndarray:
+        """The prediction (H, W) bool without the pixels that count nowhere."""
+        return prediction if self.ignored is None else prediction & ~self.ignored
 
     @cached_property
     def image_digest(self) -> str:
@@ -130,6 +139,15 @@ class Dataset:
         """The splits by name; test only where there is one."""
         found: dict[SplitName, Cases] = {"train": self.train, "dev": self.dev, "val": self.val}
         return found | ({"test": self.test} if len(self.test) else {})
+
+    def with_lesions(self) -> Dataset:
+        """The same without the images that hold no lesion: there is nothing to draw a box round."""
+        normal = {finding.case for finding in self.findings if finding.problem == "no lesion"}
+        kept = {
+            split: cases.named([name for name in cases.names if name not in normal])
+            for split, cases in self.splits.items()
+        }
+        return replace(self, **kept) if normal else self
 
     @cached_property
     def digest(self) -> str:

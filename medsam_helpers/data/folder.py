@@ -12,7 +12,8 @@ from pathlib import Path
 from medsam_helpers.data.case import SPLITS, Case, Finding, SplitName
 from medsam_helpers.data.pairing import Pairs, pair
 from medsam_helpers.data.reading import read_case
-from medsam_helpers.data.splits import Selection, Source, listing
+from medsam_helpers.data.sources import Selection, Source
+from medsam_helpers.data.splits import listing
 from medsam_helpers.errors import DataError
 
 _IMAGES = ("images", "image", "imgs", "original", "originals", "etis-laribpolypdb")

@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from medsam_helpers.data.case import Case, Finding, SplitName
 from medsam_helpers.data.reading import read_case
-from medsam_helpers.data.splits import Selection, Source
+from medsam_helpers.data.sources import Selection, Source
 from medsam_helpers.errors import DataError
 
 if TYPE_CHECKING:

@@ -1,64 +1,79 @@
-"""Where cases come from: phantoms, folders, the hub. `load_data` knows them all by name."""
+"""What there is to load, and what to take of it: the names of the sources, and the settings of a selection."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from medsam_helpers.errors import ConfigError
+from pydantic import Field
+
+from medsam_helpers.settings import Settings, Words
 
 if TYPE_CHECKING:
-    from medsam_helpers.data.case import Dataset
-    from medsam_helpers.data.splits import Selection, Source
+    from medsam_helpers.data.case import Case, Finding, SplitName
+    from medsam_helpers.data.masks import Labels
 
 SOURCES = ("phantom", "phantom-ultrasound", "kvasir", "breast")
 
 
-def load_data(source: str | Path, **options: Any) -> Dataset:
-    """The data set of a name or a folder.
+class Selection(Settings):
+    """What to take from a source, and how to read it."""
 
-    Args:
-        source: `phantom` or `phantom-ultrasound` (80 train, 16 dev, 64 val), `kvasir` or `breast` (from the hub), or
-            a folder: of images and masks, or the local copy of a hub data set (parquet files, an image folder with
-            metadata, or what `save_to_disk` wrote). A folder that has the name of a source is written `./kvasir`.
-        options: the settings of `Selection`, `train_limit=40, classes=("1", "2")` say.
-    Raises:
-        ConfigError: no source of that name and no such folder, or a setting that cannot be.
-        DataError: the source cannot be had, or holds bad cases.
+    train_limit: int | None = Field(None, ge=0)
+    """At most so many train cases: the first of the seeded order, so that a larger limit contains a smaller."""
+    dev_limit: int | None = Field(None, ge=0)
+    """At most so many dev cases."""
+    val_limit: int | None = Field(None, ge=0)
+    """At most so many val cases."""
+    test_limit: int | None = Field(None, ge=0)
+    """At most so many test cases."""
+    split_seed: int = 0
+    """Of the order of the cases and the splits that the source lacks; of phantoms, what they look like."""
+    skip_bad: bool = False
+    """Leave bad files out, counted and named."""
+    classes: Words = ()
+    """Labels that are the lesion, "1,2", "#ff0000" or "all", for masks that are label maps."""
+    ignore: Words = ()
+    """Labels that count nowhere, neither in the loss nor in scores."""
+    empty_masks: Literal["refuse", "keep"] = "refuse"
+    """Whether a mask may be empty: an image without a lesion."""
+    exif: Literal["apply", "ignore"] = "apply"
+    """Turn images as their EXIF orientation says, or take the pixels as they are stored."""
+    window: str | None = None
+    """What becomes black and white: values, "-160:240", or percentiles, "1%:99%"; default: 8 bits as they are."""
+    group_by: str | None = None
+    """Cases that belong together, of one patient or video: a pattern in the name, or a CSV of name and group."""
+    drop_duplicates: bool = False
+    """Leave training images out that are near-duplicates of val or test."""
 
-    >>> print(load_data("phantom", train_limit=4, dev_limit=1, val_limit=2))
-    endoscopy phantoms: 4 train, 1 dev, 2 val
-    """
-    from medsam_helpers.data.splits import Selection  # here and below: libraries that take long to load
+    @property
+    def limit_of(self) -> dict[SplitName, int | None]:
+        """How many cases to take from each split; None for all."""
+        return {"train": self.train_limit, "dev": self.dev_limit, "val": self.val_limit, "test": self.test_limit}
 
-    selection = Selection(**options)
-    if source in ("phantom", "phantom-ultrasound"):
-        from medsam_helpers.phantoms.dataset import phantom_dataset
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The keywords of `read_case`."""
+        return {"window": self.window, "exif": self.exif, "allow_empty": self.empty_masks == "keep"}
 
-        wanted = zip(selection.limits.values(), (80, 16, 64), strict=False)
-        train, dev, val = (most if limit is None else min(limit, most) for limit, most in wanted)
-        kind = "endoscopy" if source == "phantom" else "ultrasound"
-        return phantom_dataset(kind, train, dev, val, selection.split_seed)
-    from medsam_helpers.data.building import build_dataset
+    @property
+    def labels(self) -> Labels:
+        """What the values of a mask mean."""
+        from medsam_helpers.data.masks import Labels
 
-    return build_dataset(open_source(source, selection), selection)
-
-
-def open_source(source: str | Path, selection: Selection) -> Source:
-    """What lies in a folder or a data set of the hub, before any pixel is read; errors as for `load_data`."""
-    path = Path(source).expanduser()
-    if source in SOURCES or _is_of_datasets(path):
-        from medsam_helpers.data.hub import hub_source
-
-        return hub_source(str(source), selection)
-    if not path.is_dir():
-        raise ConfigError(f"data source {str(source)!r} is unknown: use {', '.join(SOURCES)}, or a folder that exists")
-    from medsam_helpers.data.folder import folder_source
-
-    return folder_source(path, selection)
+        return Labels(self.classes, self.ignore)
 
 
-def _is_of_datasets(path: Path) -> bool:
-    """Whether a folder is one that the library `datasets` reads."""
-    marks = ("*.parquet", "data/*.parquet", "dataset_dict.json", "state.json", "metadata.csv", "metadata.jsonl")
-    return not (path / "images").is_dir() and any(any(path.glob(mark)) for mark in marks)
+@dataclass(frozen=True)
+class Source:
+    """What a folder or a data set of the hub holds, before any pixel is read."""
+
+    name: str
+    names: Sequence[str]  # of all cases
+    given: Mapping[SplitName, Sequence[str]]  # the splits that are the source's own
+    load: Callable[[str], Case]
+    findings: Sequence[Finding] = ()  # errors are of cases that cannot even be opened
+    unlisted: Sequence[str] = ()  # cases of no split
+    licence: str = "not stated: the terms of whoever the images are from"
+    citation: str = "not stated: cite whoever the images are from"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,9 +39,12 @@ def view_of(case: Case, view: str) -> Case:
     """
     if view == "as-is":
         return case
-    image = VIEWS[view](case.image)
-    mask = case.mask if view in LIGHTS else VIEWS[view](case.mask)
-    return Case(f"{case.name} {view}", np.ascontiguousarray(image), np.ascontiguousarray(mask))
+    name = f"{case.name} {view}"
+    if view in LIGHTS:
+        return replace(case, name=name, image=LIGHTS[view](case.image))
+    arrays = {part: getattr(case, part) for part in ("image", "mask", "ignored", "labels")}
+    turned = {part: np.ascontiguousarray(TURNS[view](array)) for part, array in arrays.items() if array is not None}
+    return replace(case, name=name, **turned)
 
 
 def views_of(cases: Sequence[Case], views: Iterable[str]) -> Cases:

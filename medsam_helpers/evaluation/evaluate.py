@@ -66,7 +66,7 @@ def evaluate(
         prompts: "exact", or "jN" for boxes whose sides moved by up to N pixels of a model space of 1024.
         seed: of the jitter.
         box_mode: "union": one box a case. "components": one a lesion; the union of the masks is scored, and the mean
-            of the IoU scores is kept.
+            of the IoU scores is kept. "labels": one a label.
         show_progress: show the bar.
     Returns:
         The columns `COLUMNS`; areas in pixels, metrics in the original space, `iou_score` NaN for the baselines. Cases
@@ -104,7 +104,7 @@ def case_boxes(case: Case, box_mode: BoxMode, jitter_1024: float, seed: int) -> 
     """(N, 4) float32 boxes of a case with its one fixed draw of jitter, original space; the jitter scales the draw."""
     name = int.from_bytes(hashlib.sha256(case.name.encode()).digest()[:8], "big")
     rng = np.random.default_rng([seed, name])
-    return jitter_boxes(mask_to_boxes(case.mask, box_mode), case.size_hw, jitter_1024, rng)
+    return jitter_boxes(mask_to_boxes(case.regions, box_mode), case.size_hw, jitter_1024, rng)
 
 
 def _predictions(
@@ -119,4 +119,4 @@ def _predictions(
         raise ShapeError(f"{model} on {case.name}: {needed}, got {got}")
     for first in range(0, len(boxes), boxes_per_prompt):
         group = slice(first, first + boxes_per_prompt)
-        yield np.logical_or.reduce(masks[group]), float(scores[group].mean())
+        yield case.counted(np.logical_or.reduce(masks[group])), float(scores[group].mean())

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from medsam_helpers.data.case import Dataset
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.evaluation.evaluate import Predictor, evaluate
 from medsam_helpers.evaluation.tables import METRICS, paired_gain, summarise, write_table
 from medsam_helpers.figures.gallery import qualitative_table
@@ -56,7 +56,7 @@ def train_tracked(
     output = Path(output)
     with RunTracker(output / TRACKING_FOLDER, experiment, output.name, uri=uri) as tracker:
         tracker.set_tags({"medsam.kind": "training", "medsam.model": config.model})
-        tracker.log_data(load_data(config.data, **config.limits()))
+        tracker.log_data(load_data(config.data, **config.selection()))
         run = finetune(config, output, show_progress, recipe=recipe, log_with=tracker)
         for name in CHECKPOINT_FILES:
             tracker.log_artifact(f"../{name}", CHECKPOINT)

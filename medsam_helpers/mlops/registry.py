@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from medsam_helpers.data.case import Dataset
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.errors import DataError, MedsamError
 from medsam_helpers.evaluation.evaluate import evaluate
 from medsam_helpers.evaluation.tables import Interval, paired_gain

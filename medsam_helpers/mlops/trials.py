@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from medsam_helpers.data.case import Dataset
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.device import default_device, effective_precision
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.files import atomic_write

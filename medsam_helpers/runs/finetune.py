@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from medsam_helpers.data.case import Case, Dataset
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
 from medsam_helpers.device import default_device, keep_freed_memory, peak_mb, restart_peak
 from medsam_helpers.errors import DataError
@@ -103,7 +103,8 @@ def finetune(
     start = config.start_folder
     check_names(checkpoint=start)
     restart_peak()
-    dataset = dataset or load_data(config.data, **(config.limits() | ({"val_limit": 0} if split == "dev" else {})))
+    dataset = dataset or load_data(config.data, **(config.selection() | ({"val_limit": 0} if split == "dev" else {})))
+    whole, dataset = dataset, dataset.with_lesions()
     if empty := [name for name in ("train", "dev", split) if not len(dataset.splits[name])]:
         advice = f"list some in {empty[0]}.txt, or raise the limit"
         raise DataError(f"{dataset}: fine-tuning needs cases in each split, {' and '.join(empty)} has none: {advice}")
@@ -138,6 +139,7 @@ def finetune(
         "precision": result.precision,
         "best_epoch": result.best_epoch,
         "left_out": name_left_out(dataset, table, config.data),
+        "without_lesion": sum(map(len, whole.splits.values())) - sum(map(len, dataset.splits.values())),
         "checkpoint": str(output),
     }
     finished = Finetuned(zero_shot, tuned, dataset, recipe, table, figures, output, split)
@@ -164,7 +166,7 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
         show_progress: show the bars.
     """
     config = config or config_from_environment()
-    folder = run_folder(config, load_data(config.data, **config.limits()).digest)
+    folder = run_folder(config, load_data(config.data, **config.selection()).digest)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / "README.md").exists():

@@ -15,7 +15,7 @@ import pandas as pd
 
 from medsam_helpers.data.case import Cases, Dataset
 from medsam_helpers.data.folds import everything, make_folds, with_training_of
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
 from medsam_helpers.device import peak_mb, restart_peak
 from medsam_helpers.evaluation.evaluate import evaluate

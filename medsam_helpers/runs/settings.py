@@ -9,30 +9,22 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from medsam_helpers.data.sources import SOURCES
+from medsam_helpers.data.sources import SOURCES, Selection
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.files import find_checkpoint
-from medsam_helpers.settings import Settings, in_environment
+from medsam_helpers.settings import in_environment
 from medsam_helpers.training.recipes import Recipe, get_recipe
 
 
-class DataSettings(Settings):
+class DataSettings(Selection):
     """The data of a run, and how much of it."""
 
     data: str = "phantom"
     """A folder with images/ and masks/, or phantom, phantom-ultrasound, kvasir, breast."""
-    train_limit: int | None = Field(None, ge=0)
-    """At most so many train cases."""
-    dev_limit: int | None = Field(None, ge=0)
-    """At most so many dev cases."""
-    val_limit: int | None = Field(None, ge=0)
-    """At most so many val cases."""
-    skip_bad: bool = False
-    """Leave bad files out, counted and named."""
 
-    def limits(self) -> dict[str, Any]:
+    def selection(self) -> dict[str, Any]:
         """The keywords of `load_data`."""
-        return {name: getattr(self, name) for name in DataSettings.model_fields if name != "data"}
+        return {name: getattr(self, name) for name in Selection.model_fields}
 
 
 class RunConfig(DataSettings):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -19,8 +21,10 @@ from medsam_helpers.prompts import jitter_boxes, mask_to_boxes
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.training.recipes import Part, Recipe
 
-_View = tuple[str, ImageTransform, np.ndarray, list[Tensor]]
-"""Of a view of a case: digest of its image, transform, boxes (N, 4), and a target (h, w) bool for each box."""
+_View = tuple[str, ImageTransform, np.ndarray, list[Tensor], Tensor]
+"""Of a view of a case: digest of its image, transform, boxes (N, 4), a target (h, w) bool for each box, and where
+nothing counts, (h, w) bool."""
+_DRAWS = 20  # of a box that misses its lesion, before it is taken as it is
 
 
 class PromptedCases(Dataset):
@@ -61,15 +65,30 @@ class PromptedCases(Dataset):
         def seen(case: Case) -> _View:
             if case.image_digest not in store:
                 raise DataError(f"{case.name}: no embedding of this image in {store.folder}; embed the data first")
-            transform, boxes = transform_of(case.size_hw), mask_to_boxes(case.mask, recipe.box_mode)
-            masks = [case.mask & fill_box(box, case.size_hw) for box in boxes]  # what each box asks for
-            targets = [transform.mask_to_target(mask, recipe.loss_size).bool() for mask in masks]
-            return case.image_digest, transform, boxes, targets
+            transform, boxes = transform_of(case.size_hw), mask_to_boxes(case.regions, recipe.box_mode)
+            if recipe.box_mode == "labels" and case.labels is not None:
+                masks = [case.labels == label for label in np.unique(case.labels[case.labels > 0])]
+            else:
+                masks = [case.mask & fill_box(box, case.size_hw) for box in boxes]  # what each box asks for
+            nowhere = np.zeros_like(case.mask) if case.ignored is None else case.ignored
+            ignored = transform.mask_to_target(nowhere, recipe.loss_size).bool()
+            targets = [transform.mask_to_target(mask, recipe.loss_size).bool() & ~ignored for mask in masks]
+            kept = [number for number, target in enumerate(targets) if target.any()]
+            return case.image_digest, transform, boxes[kept], [targets[number] for number in kept], ignored
 
+        vanished = []
         for case in tqdm(cases, desc="reading cases", leave=False, disable=None if show_progress else True):
             times = recipe.oversampling if len(mask_to_boxes(case.mask, "components")) > 1 else 1
-            self.digests += [case.digest] * times
-            self._views += [[seen(view_of(case, view)) for view in recipe.views]] * times
+            views = [seen(view_of(case, view)) for view in recipe.views]
+            if all(len(boxes) for _, _, boxes, _, _ in views):
+                self.digests += [case.digest] * times
+                self._views += [views] * times
+            else:
+                vanished.append(case.name)
+        if vanished:
+            told = f"left out of training, since their lesions vanish on the loss's grid: {', '.join(vanished)}"
+            warnings.warn(f"{told}; train on a finer one (loss_size=1024, --loss-size 1024), or crop", stacklevel=2)
+        self._some_ignored = any(ignored.any() for views in self._views for *_, ignored in views)
         if recipe.augment is True and self._views and store[self._views[0][0][0]].shape[0] != 3:
             raise ConfigError("augment changes pixels, and this model is trained on cached embeddings: use views")
 
@@ -77,9 +96,12 @@ class PromptedCases(Dataset):
         return len(self.digests)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """`image_embeddings` (256, 64, 64), `input_boxes` (1, 4) in the model space, `target` (1, h, w) in {0, 1}."""
+        """`image_embeddings` (256, 64, 64), `input_boxes` (1, 4) in the model space, `target` (1, h, w) in {0, 1}.
+
+        Where a case has pixels that count nowhere, all have `ignored` (1, h, w) in {0, 1}.
+        """
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        digest, transform, boxes, targets = self._views[index][rng.integers(len(self._views[index]))]
+        digest, transform, boxes, targets, ignored = self._views[index][rng.integers(len(self._views[index]))]
         chosen = rng.integers(len(boxes))
         features, target = self.store[digest].float(), targets[chosen]
         if self.augment:  # what comes out is a picture of its own: the box goes round its target
@@ -87,9 +109,14 @@ class PromptedCases(Dataset):
             box = jitter_boxes(mask_to_boxes(target.numpy()), tuple(target.shape), self.recipe.jitter_1024, rng)
             box = box * np.float32(transform.model_size / target.shape[-1])
         else:
-            box = jitter_boxes(boxes[[chosen]], transform.original_hw, self.recipe.jitter_1024, rng)
+            for _ in range(_DRAWS):
+                box = jitter_boxes(boxes[[chosen]], transform.original_hw, self.recipe.jitter_1024, rng)
+                x0, y0, x1, y1 = transform.to_grid(box, target.shape[-1])[0]
+                if target[int(y0) : math.ceil(y1), int(x0) : math.ceil(x1)].any():  # it may miss a small lesion
+                    break
             box = transform.to_model(box)
-        return {"image_embeddings": features, "input_boxes": torch.from_numpy(box), "target": target.float()[None]}
+        example = {"image_embeddings": features, "input_boxes": torch.from_numpy(box), "target": target.float()[None]}
+        return example | ({"ignored": ignored.float()[None]} if self._some_ignored else {})
 
 
 class EpochOrder(Sampler[int]):

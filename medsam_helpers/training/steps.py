@@ -51,13 +51,15 @@ def train_epoch(learner: Learner, loader: DataLoader, rates: Iterator[tuple[int,
     model.train()
     for batch in loader:
         with accelerator.accumulate(model):
-            target = batch.pop("target")
+            target, ignored = batch.pop("target"), batch.pop("ignored", None)
             with autocast(accelerator.device, learner.precision):
                 logits = model(**batch, multimask_output=False).pred_masks
             # (B, prompts, masks, h, w) with one prompt and one mask: losses want (B, 1, h, w).
             logits = logits.flatten(0, 1).float()
             if recipe.loss_size:
                 logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
+            if ignored is not None:  # a certain no where nothing counts: neither loss nor gradient
+                logits = logits.masked_fill(ignored.bool(), -30.0)
             loss = loss_of(logits, target)
             if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
                 raise TrainingError(f"the loss must return a scalar tensor that has a gradient, returned {loss}")
@@ -106,7 +108,8 @@ def dev_scores(
     for index in range(accelerator.process_index, len(dev), accelerator.num_processes):
         case = dev[index]
         masks, _ = segmenter.predict_case(case, case_boxes(case, recipe.box_mode, recipe.jitter_1024, seed))
-        scores = [float(metric(masks.any(axis=0), case.mask)) for metric in metrics.values()]
+        prediction = case.counted(masks.any(axis=0))
+        scores = [float(metric(prediction, case.mask)) for metric in metrics.values()]
         if not math.isfinite(scores[-1]):
             raise TrainingError(f"{case.name}: the metric must return a finite number, returned {scores[-1]}")
         total += torch.tensor(scores, device=accelerator.device)

@@ -7,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.reading import read_image
-from medsam_helpers.data.sources import SOURCES, load_data
+from medsam_helpers.data.sources import SOURCES
 from medsam_helpers.errors import DataError
 
 READ = "from medsam_helpers.data.reading import read_image\n\nimage = read_image({!r})"
-_LOAD = """from medsam_helpers.data.sources import load_data
+_LOAD = """from medsam_helpers.data.loading import load_data
 
 cases = load_data({!r}, train_limit=0, dev_limit=0).val
 image = cases[cases.names.index({!r})].image"""

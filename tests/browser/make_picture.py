@@ -12,7 +12,7 @@ from pathlib import Path
 from lab import Notebook, chromium, jupyter_lab
 from PIL import Image
 
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.evaluation.evaluate import case_boxes
 from medsam_helpers.runs.finetune import get_or_train
 from medsam_helpers.runs.settings import config_from_environment

@@ -9,7 +9,7 @@ from lab import Notebook, chromium, jupyter_lab
 from PIL import Image
 from playwright.sync_api import expect
 
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.evaluation.metrics import dice
 from medsam_helpers.prompts import mask_to_boxes
 from medsam_helpers.sam.segmenter import Segmenter

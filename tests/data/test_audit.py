@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from medsam_helpers.data.audit import audit
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 
 ONE = np.zeros((64, 80), bool)
 ONE[20:40, 30:62] = True

@@ -9,7 +9,7 @@ import pytest
 from helpers import draw_discs, save_images
 from PIL import Image
 
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.errors import DataError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medsam_helpers.data.case import Case
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.phantoms import dataset as phantoms
 from medsam_helpers.phantoms.dataset import KINDS, draw_phantom, phantom_dataset, save_folder

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from medsam_helpers.data.sources import load_data
+from medsam_helpers.data.loading import load_data
 from medsam_helpers.errors import ConfigError
 
 

@@ -1,16 +1,66 @@
-"""From a source to a `Dataset`: every case in use is decoded once, to see that it can be used."""
+"""`load_data`: from the name of a source to a `Dataset`, every case in use decoded once to see that it can be used."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset, Finding, SplitName
 from medsam_helpers.data.describe import Checked, check_cases, check_one_value
 from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates
-from medsam_helpers.data.splits import Selection, Source, groups_of, listing, make_splits
-from medsam_helpers.errors import DataError
+from medsam_helpers.data.sources import SOURCES, Selection, Source
+from medsam_helpers.data.splits import groups_of, listing, make_splits
+from medsam_helpers.errors import ConfigError, DataError
+
+
+def load_data(source: str | Path, **options: Any) -> Dataset:
+    """The data set of a name or a folder.
+
+    Args:
+        source: `phantom` or `phantom-ultrasound` (80 train, 16 dev, 64 val), `kvasir` or `breast` (from the hub), or
+            a folder: of images and masks, or the local copy of a hub data set (parquet files, an image folder with
+            metadata, or what `save_to_disk` wrote). A folder that has the name of a source is written `./kvasir`.
+        options: the settings of `Selection`, `train_limit=40, classes=("1", "2")` say.
+    Raises:
+        ConfigError: no source of that name and no such folder, or a setting that cannot be.
+        DataError: the source cannot be had, or holds bad cases.
+
+    >>> print(load_data("phantom", train_limit=4, dev_limit=1, val_limit=2))
+    endoscopy-phantoms: 4 train, 1 dev, 2 val
+    """
+    selection = Selection(**options)
+    if source in ("phantom", "phantom-ultrasound"):
+        from medsam_helpers.phantoms.dataset import phantom_dataset
+
+        wanted = zip(selection.limit_of.values(), (80, 16, 64), strict=False)
+        train, dev, val = (most if limit is None else min(limit, most) for limit, most in wanted)
+        kind = "endoscopy" if source == "phantom" else "ultrasound"
+        return phantom_dataset(kind, train, dev, val, selection.split_seed)
+    return build_dataset(open_source(source, selection), selection)
+
+
+def open_source(source: str | Path, selection: Selection) -> Source:
+    """What lies in a folder or a data set of the hub, before any pixel is read; errors as for `load_data`."""
+    path = Path(source).expanduser()
+    if source in SOURCES or _is_of_datasets(path):
+        from medsam_helpers.data.hub import hub_source
+
+        return hub_source(str(source), selection)
+    if not path.is_dir():
+        raise ConfigError(f"data source {str(source)!r} is unknown: use {', '.join(SOURCES)}, or a folder that exists")
+    from medsam_helpers.data.folder import folder_source
+
+    return folder_source(path, selection)
+
+
+def _is_of_datasets(path: Path) -> bool:
+    """Whether a folder is one that the library `datasets` reads."""
+    marks = ("*.parquet", "data/*.parquet", "dataset_dict.json", "state.json", "metadata.csv", "metadata.jsonl")
+    return not (path / "images").is_dir() and any(any(path.glob(mark)) for mark in marks)
 
 
 def build_dataset(source: Source, selection: Selection) -> Dataset:
@@ -25,7 +75,7 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
     bad = {name: why for name, why in bad.items() if name not in source.unlisted}
     kept: dict[SplitName, list[Checked]] = {}
     for split in SPLITS:
-        kept[split], found = _first_good(splits[split], selection.limits[split], source.load, bad, selection.skip_bad)
+        kept[split], found = _first_good(splits[split], selection.limit_of[split], source.load, bad, selection.skip_bad)
         bad |= found
     reasons = list(bad.values())
     if bad and not selection.skip_bad:
@@ -45,6 +95,9 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
     findings = [finding for case in checked for finding in case.findings] + ([] if dropped else leaks)
     if dropped:
         reasons += [f"{finding.case}: {finding.detail}" for finding in leaks]
+    findings = [*(finding for finding in source.findings if finding.severity != "error"), *findings]
+    for line in told(findings):
+        warnings.warn(f"{source.name}: {line}", stacklevel=3)
     cases = {
         split: Cases([case.name for case in kept[split] if case.name not in dropped], source.load) for split in SPLITS
     }
@@ -54,9 +107,23 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
         licence=source.licence,
         citation=source.citation,
         left_out=tuple(reasons),
-        findings=(*(finding for finding in source.findings if finding.severity != "error"), *findings),
+        findings=tuple(findings),
         group_of=group_of,
     )
+
+
+def told(findings: Sequence[Finding]) -> list[str]:
+    """One line a kind of warning, and one for each note on the whole: what a person should see who asked for nothing."""
+    kinds: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if finding.severity == "warning" or not finding.case:
+            kinds.setdefault(finding.problem, []).append(finding)
+    lines = []
+    for problem, found in kinds.items():
+        names = [finding.case for finding in found if finding.case]
+        where = f" in {len(names)} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})" if names else ""
+        lines.append(f"{problem}{where}: {found[0].detail}")
+    return lines
 
 
 def leaking(splits: Mapping[SplitName, Sequence[Checked]]) -> list[Finding]:
