@@ -121,7 +121,11 @@ def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], b
         else:
             options |= {"metavar": next((word for kind, word in _WORDS.items() if kind in kinds), name.upper())}
         if name in getattr(settings, "POSITIONAL", ()):
-            many = {} if declared.is_required() else {"nargs": "*" if tuple in kinds else "?"}
+            many = (
+                {}
+                if declared.is_required() or name in getattr(settings, "REQUIRED", ())
+                else {"nargs": "*" if tuple in kinds else "?"}
+            )
             parser.add_argument(name, **options | many | {"metavar": name.upper()})
         else:
             needed = declared.is_required() or name in getattr(settings, "REQUIRED", ())

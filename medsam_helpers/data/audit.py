@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -56,8 +56,10 @@ class AuditReport:
             counts = ", ".join(f"{count} {problem}" for problem, count in rows.problem.value_counts().items())
             parts.append(f"{severity}s: {counts or 'none'}")
             if severity != "note" and len(rows):
-                shown = rows.drop(columns="severity").apply(lambda column: column.str.ljust(column.str.len().max()))
+                few = rows.groupby("problem", sort=False).head(10).drop(columns="severity")
+                shown = few.apply(lambda column: column.str.ljust(column.str.len().max()))
                 parts.append(shown.to_string(index=False, justify="left"))
+                parts += [f"... and {len(rows) - len(few)} more: `AuditReport.table` has all"] * (len(rows) > len(few))
         return "\n".join(parts)
 
 
@@ -120,7 +122,9 @@ def _duplicates(cases: list[Checked], split_of: Mapping[str, str]) -> Iterator[F
         splits = {split_of.get(cases[number].name, "") for number in (i, j)}
         identical, near = firsts[i] == firsts[j], correlation >= NEAR_DUPLICATE
         problem = "duplicate" if identical else "near-duplicate" if near else "same scene"
-        severity = "error" if len(splits) > 1 and splits & {"val", "test"} and near else "warning"
+        severity: Literal["error", "warning"] = (
+            "error" if len(splits) > 1 and splits & {"val", "test"} and near else "warning"
+        )
         detail = "the same pixels as" if identical else f"correlation {correlation:.3f} with"
         partner = f"{cases[j].name} ({split_of.get(cases[j].name) or 'no split'})"
         leak = " across splits" * (len(splits) > 1)

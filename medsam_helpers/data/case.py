@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -143,7 +143,7 @@ class Dataset:
     def with_lesions(self) -> Dataset:
         """The same without the images that hold no lesion: there is nothing to draw a box round."""
         normal = {finding.case for finding in self.findings if finding.problem == "no lesion"}
-        kept = {
+        kept: Any = {
             split: cases.named([name for name in cases.names if name not in normal])
             for split, cases in self.splits.items()
         }

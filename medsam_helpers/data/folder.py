@@ -41,7 +41,8 @@ def folder_source(path: str | Path, selection: Selection) -> Source:
     parts = list(_parts(path))
     if not parts:
         raise DataError(_advice(path))
-    pairs, given, findings = Pairs(), defaultdict(list), list[Finding]()
+    pairs, findings = Pairs(), list[Finding]()
+    given: dict[SplitName, list[str]] = defaultdict(list)
     for split, images, masks in parts:
         found = pair(images, masks)
         if twice := pairs.images.keys() & found.images.keys():
@@ -50,15 +51,15 @@ def folder_source(path: str | Path, selection: Selection) -> Source:
         if split:
             given[split] += found.images
     if not pairs.images:
-        told = [finding.detail for finding in pairs.findings] or ["it is empty"]
-        raise DataError(listing(f"{parts[0][1]}: holds no image that can be read:", told))
+        why = [finding.detail for finding in pairs.findings] or ["it is empty"]
+        raise DataError(listing(f"{parts[0][1]}: holds no image that can be read:", why))
     if not pairs.masks:
         image = next(iter(pairs.images.values()))
-        told = [finding.detail for finding in pairs.findings if finding.problem != "missing mask"]
+        why = [finding.detail for finding in pairs.findings if finding.problem != "missing mask"]
         head = f"{path}: no mask has the name of an image: name the mask of {image.name} {image.stem}.png"
-        raise DataError(listing(head, told))
+        raise DataError(listing(head, why))
     lists = {split: _read_list(file, pairs) for name, split in _LISTS.items() if (file := path / name).is_file()}
-    given = defaultdict(list, lists or given)
+    given = lists or given
     names = sorted({*pairs.images, *(name for members in given.values() for name in members)})
     listed = {name for members in given.values() for name in members}
     unlisted = [name for name in names if name not in listed] if {"train", "val"} <= given.keys() else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,8 @@ def make_folds(dataset: Dataset, count: int, seed: int = 0) -> list[Dataset]:
     for number, part in enumerate(parts, 1):
         splits = make_splits(cases.names, seed, {"val": part}, dataset.group_of)
         name = f"{dataset.name}, fold {number} of {count}"
-        folds.append(replace(dataset, name=name, **{split: cases.named(names) for split, names in splits.items()}))
+        parts_of: Any = {split: cases.named(names) for split, names in splits.items()}
+        folds.append(replace(dataset, name=name, **parts_of))
     return folds
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def load_data(source: str | Path, **options: Any) -> Dataset:
 
         wanted = zip(selection.limit_of.values(), (80, 16, 64), strict=False)
         train, dev, val = (most if limit is None else min(limit, most) for limit, most in wanted)
-        kind = "endoscopy" if source == "phantom" else "ultrasound"
+        kind: Literal["endoscopy", "ultrasound"] = "endoscopy" if source == "phantom" else "ultrasound"
         return phantom_dataset(kind, train, dev, val, selection.split_seed)
     return build_dataset(open_source(source, selection), selection)
 
@@ -88,15 +88,15 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
     check_one_value(source.name, checked)
     inverted = [found for case in checked for found in case.findings if found.problem == "inverted mask"]
     if len(inverted) > len(checked) / 2 and not selection.classes:
-        told = f"{source.name}: {len(inverted)} of {len(checked)} masks are inverted as it seems ({inverted[0].detail}"
-        raise DataError(f"{told}; if white is: --classes 255)", "inverted mask")
+        head = f"{source.name}: {len(inverted)} of {len(checked)} masks are inverted as it seems"
+        raise DataError(f"{head} ({inverted[0].detail}; if white is: --classes 255)", "inverted mask")
     leaks = list(leaking(kept))
     dropped = {finding.case for finding in leaks} if selection.drop_duplicates else set()
     findings = [finding for case in checked for finding in case.findings] + ([] if dropped else leaks)
     if dropped:
         reasons += [f"{finding.case}: {finding.detail}" for finding in leaks]
     findings = [*(finding for finding in source.findings if finding.severity != "error"), *findings]
-    for line in told(findings):
+    for line in summary(findings):
         warnings.warn(f"{source.name}: {line}", stacklevel=3)
     cases = {
         split: Cases([case.name for case in kept[split] if case.name not in dropped], source.load) for split in SPLITS
@@ -112,8 +112,8 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
     )
 
 
-def told(findings: Sequence[Finding]) -> list[str]:
-    """One line a kind of warning, and one for each note on the whole: what a person should see who asked for nothing."""
+def summary(findings: Sequence[Finding]) -> list[str]:
+    """One line a kind of warning, and one for each note on the whole: what a person should see unasked."""
     kinds: dict[str, list[Finding]] = {}
     for finding in findings:
         if finding.severity == "warning" or not finding.case:

@@ -56,7 +56,8 @@ def pair(images: Path, masks: Path) -> Pairs:
         if len(files) > 1:
             told = f"{name}: {', '.join(map(_short, files))}: keep one"
             findings.append(Finding(name, "duplicate stem", "error", told))
-    loosely, barely = defaultdict(list), defaultdict(list)
+    loosely: dict[str, list[str]] = defaultdict(list)
+    barely: dict[str, list[Path]] = defaultdict(list)
     for name in image_of:
         loosely[name.casefold()].append(name)
     found: dict[str, list[Path]] = defaultdict(list)

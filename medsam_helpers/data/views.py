@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,9 @@ def view_of(case: Case, view: str) -> Case:
     if view in LIGHTS:
         return replace(case, name=name, image=LIGHTS[view](case.image))
     arrays = {part: getattr(case, part) for part in ("image", "mask", "ignored", "labels")}
-    turned = {part: np.ascontiguousarray(TURNS[view](array)) for part, array in arrays.items() if array is not None}
+    turned: Any = {
+        part: np.ascontiguousarray(TURNS[view](array)) for part, array in arrays.items() if array is not None
+    }
     return replace(case, name=name, **turned)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
@@ -108,7 +109,7 @@ def dev_scores(
     for index in range(accelerator.process_index, len(dev), accelerator.num_processes):
         case = dev[index]
         masks, _ = segmenter.predict_case(case, case_boxes(case, recipe.box_mode, recipe.jitter_1024, seed))
-        prediction = case.counted(masks.any(axis=0))
+        prediction = case.counted(np.logical_or.reduce(masks))
         scores = [float(metric(prediction, case.mask)) for metric in metrics.values()]
         if not math.isfinite(scores[-1]):
             raise TrainingError(f"{case.name}: the metric must return a finite number, returned {scores[-1]}")
