@@ -151,6 +151,8 @@ def test_masks_without_an_outline_survive_and_those_of_another_size_are_refused(
     ("check", "prompts", "said"),
     [
         (check_boxes, [10, 5, 10, 9], "10 5 10 9 is empty"),
+        (check_boxes, [0.31, 0.33, 0.62, 0.66], "looks normalised: multiply x by the width, 60, and y by 30"),
+        (check_boxes, [10, 5, 10.5, 9], "10 5 10.5 9 is smaller than a pixel"),
         (check_boxes, [[0, 0, 5, 5], [0, 0, 61, 5]], "0 0 61 5 leaves the image, which is 60 wide and 30 high"),
         (check_boxes, [0, 0, np.inf, 5], "finite"),
         (check_boxes, np.empty((0, 4)), r"shape \(0, 4\)"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -31,6 +32,34 @@ def read_image(source: Source, *, window: str | None = None, exif: Exif = "apply
         ConfigError: no such window.
     """
     return _rgb(decode(source, exif), window)
+
+
+def as_rgb(image: Any) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a picture that is in memory, where it is plain what its values mean.
+
+    Args:
+        image: (H, W) or (H, W, C) of uint8, C 1, 3 or 4; floats from 0 to 1 of these shapes; or a Pillow image.
+    Raises:
+        DataError: anything else, in words: another scale, channels first, no picture.
+    """
+    if isinstance(image, Image.Image):
+        deep = image.mode[0] in "IF"
+        return _rgb(Decoded(np.asarray(image) if deep else image, False), None)
+    image = np.asarray(image)
+    told = f"the image is {image.dtype} of shape {image.shape}: pass (H, W, 3) uint8"
+    if image.ndim == 3 and image.shape[0] in (1, 3, 4) and image.shape[2] not in (1, 3, 4):
+        raise DataError(f"{told}; its channels come first: image.transpose(1, 2, 0)")
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise DataError(told)
+    if image.dtype.kind == "f" and np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1:
+        image = np.rint(image * 255).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise DataError(f"{told}, or floats from 0 to 1; scale it as you want it to be seen, or read_image(path)")
+    if image.ndim == 3 and image.shape[2] == 4:
+        return np.array(on_black(Image.fromarray(image)))
+    return (
+        np.repeat(image.reshape(*image.shape[:2], -1), 3, axis=2) if image.ndim == 2 or image.shape[2] == 1 else image
+    )
 
 
 def read_mask(source: Source, labels: Labels = BINARY, *, exif: Exif = "apply") -> MaskReading:

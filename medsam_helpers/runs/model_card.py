@@ -63,7 +63,8 @@ masks = Segmenter.load("{checkpoint}"{option}).predict(image, boxes=[x0, y0, x1,
 ```
 
 Boxes are pixels of the original image, half-open. **Not for clinical use**: research and teaching only. A box that
-misses the lesion still gives a mask, and the model's own IoU score is not calibrated after tuning.
+misses the lesion still gives a mask, and the model's own IoU score is not calibrated after tuning. It was trained with
+boxes only: a click alone may be answered with nothing, or with the whole image.
 {limits}
 ## Data
 

@@ -47,6 +47,7 @@ def light_config(name: str) -> SamConfig:
         mask_decoder_config={"layer_norm_eps": 1e-5},
     )
     config.encoder, config.pixel_scaling = "tiny_vit", pixel_scaling
+    config.boxes_only = name == "lite-medsam"
     return config
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from medsam_helpers.data.case import Case
+from medsam_helpers.data.reading import as_rgb
 from medsam_helpers.data.views import TURNS, view_of
 from medsam_helpers.device import autocast, default_device, effective_precision
 from medsam_helpers.errors import PromptError, ShapeError
@@ -80,8 +82,9 @@ class Segmenter:
         fine_tuned = (find_checkpoint(name_or_checkpoint) / "run_card.json").is_file()
         return cls((load_checkpoint if fine_tuned else load_sam)(name_or_checkpoint), **options)
 
-    def embed(self, image: np.ndarray) -> Embedding:
-        """The embedding of an image (H, W, 3) uint8 RGB: the slow part, once an image."""
+    def embed(self, image: Any) -> Embedding:
+        """The embedding of an image that `as_rgb` understands, (H, W, 3) uint8 say: the slow part, once an image."""
+        image = as_rgb(image)
         first, *mirrored = (self.encode([TURNS[view](image)]) for view in self.views)
         return Embedding(first, self.info.transform(image.shape[:2]), *mirrored)
 
@@ -95,7 +98,7 @@ class Segmenter:
     @torch.inference_mode()
     def predict(
         self,
-        image: np.ndarray | Embedding,
+        image: Any,
         *,
         boxes: _Prompt = None,
         points: _Prompt = None,
@@ -106,7 +109,8 @@ class Segmenter:
         """Masks for N prompts on one image.
 
         Args:
-            image: (H, W, 3) uint8, or its `Embedding` when it is prompted more than once.
+            image: (H, W, 3) uint8 or what else `as_rgb` understands, or its `Embedding` when it is prompted more than
+                once.
             boxes: (N, 4) half-open xyxy, original space; a single (4,) counts as N = 1.
             points: (N, K, 2) xy, original space; (K, 2) and (2,) count as N = 1. With boxes, a refinement of each.
             labels: (N, K) or (K,), 1 foreground, 0 background; all 1 when left out.
@@ -120,6 +124,9 @@ class Segmenter:
         transform = embedding.transform
         if embedding.mirrored is not None and mask_logits is not None:
             raise PromptError("mask_logits refine the answer to one view: use a Segmenter without tta for them")
+        if boxes is None and points is not None and getattr(self.model.config, "boxes_only", False):
+            told = f"{self.info.name} was trained with boxes only: a click alone may give nothing, or the whole image"
+            warnings.warn(f"{told}; draw a box", stacklevel=2)
         prompts = self._prompt_inputs(transform, boxes, points, labels, mask_logits)
         logits, scores = self._decode(embedding.features, prompts, multimask)
         # Lazily, a prompt at a time: at the original size they may be large.

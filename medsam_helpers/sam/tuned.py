@@ -87,4 +87,5 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
         wrong = f"{missing} decoder weights missing, {unknown} unknown or of another shape"
         raise CheckpointError(f"{folder / DECODER_FILE}: {wrong}; it was trained on {card['base']}")
     base.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
+    base.config.boxes_only = True  # recipes train with boxes
     return base.eval()

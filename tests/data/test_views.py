@@ -36,3 +36,11 @@ def test_light_bends_the_middle_of_the_scale_and_leaves_ends_and_mask():
         seen = view_of(case, view)
         assert seen.image[0, :, 1].tolist() == expected
         assert (seen.mask == case.mask).all()
+
+
+def test_a_view_takes_ignored_pixels_and_labels_along():
+    mask = np.eye(2, 3, dtype=bool)
+    case = Case("a", np.zeros((2, 3, 3), np.uint8), mask, ~mask, mask.astype(int))
+    turned = view_of(case, "turned")
+    assert np.array_equal(turned.ignored, np.rot90(~mask, 2))
+    assert np.array_equal(turned.labels, np.rot90(mask.astype(int), 2))

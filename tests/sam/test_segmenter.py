@@ -5,13 +5,14 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from reference_image import BOX, reference_image
 from transformers import SamProcessor
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import views_of
-from medsam_helpers.errors import PromptError, ShapeError
+from medsam_helpers.errors import DataError, PromptError, ShapeError
 from medsam_helpers.geometry import mirror
 from medsam_helpers.runs.finetune import embed_cases
 from medsam_helpers.sam.embeddings import EmbeddingStore
@@ -131,3 +132,28 @@ def test_with_tta_each_case_takes_both_embeddings_from_the_store(with_tta, image
     stored = with_tta.predict_case(case, boxes)
     assert (stored[0] != direct[0]).mean() < 1e-3  # the store keeps half precision
     np.testing.assert_allclose(stored[1], direct[1], atol=1e-2)
+
+
+def test_a_picture_in_memory_may_be_gray_or_float_or_pillows_and_else_is_refused(segmenter, image):
+    expected = segmenter.predict(image, boxes=BOX).logits
+    for same in (Image.fromarray(image), image / 255, np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])):
+        assert torch.equal(segmenter.predict(same, boxes=BOX).logits, expected)
+    gray = image[..., 0]
+    expected = segmenter.predict(np.dstack([gray] * 3), boxes=BOX).logits
+    for same in (gray, gray[..., None], Image.fromarray(gray)):
+        assert torch.equal(segmenter.predict(same, boxes=BOX).logits, expected)
+    for wrong, words in (
+        (image.astype(np.uint16), "uint16"),
+        (image.astype(float), "floats from 0 to 1"),
+        (image.transpose(2, 0, 1), "channels come first"),
+        (image[0, 0], r"\(H, W, 3\)"),
+    ):
+        with pytest.raises(DataError, match=words):
+            segmenter.predict(wrong, boxes=BOX)
+
+
+def test_a_click_alone_on_a_model_of_boxes_is_warned_of(segmenter, image):
+    segmenter.model.config.boxes_only = True
+    with pytest.warns(UserWarning, match="trained with boxes only"):
+        segmenter.predict(image, points=[20, 20])
+    segmenter.model.config.boxes_only = False

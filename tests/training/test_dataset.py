@@ -100,3 +100,53 @@ def test_the_augmentation_here_needs_pixels_and_an_own_one_may_change_embeddings
     assert torch.equal(example["image_embeddings"], plain["image_embeddings"].flip(-1))
     box = 2 * around(plain["target"][0].flip(-1))
     assert example["input_boxes"][0].tolist() == box.tolist(), "in the model space, 128 wide; the target has 64"
+
+
+def lone(segmenter, mask, **parts):
+    """A case of the first disc's image with another mask."""
+    return Case("lone", draw_discs(1)[0].image, mask, **parts)
+
+
+def test_pixels_that_count_nowhere_are_in_no_target_and_give_no_gradient(segmenter):
+    disc = draw_discs(1)[0]
+    ignored = np.zeros_like(disc.mask)
+    ignored[: len(ignored) // 2] = True
+    cases = [lone(segmenter, disc.mask & ~ignored, ignored=ignored), draw_discs(2)[1]]
+    example, plain = examples_of(segmenter, cases)[0], examples_of(segmenter, cases)[1]
+    nowhere = segmenter.info.transform(disc.size_hw).mask_to_target(ignored).bool()
+    assert torch.equal(example["ignored"][0].bool(), nowhere)
+    assert not (example["target"][0].bool() & nowhere).any()
+    assert not plain["ignored"].any(), "every example of the batch has it"
+    assert "ignored" not in examples_of(segmenter, draw_discs(2))[0]
+
+
+def test_labels_are_lesions_of_their_own_even_where_they_touch(segmenter):
+    mask = np.zeros(draw_discs(1)[0].mask.shape, bool)
+    mask[10:40, 10:50] = True
+    labels = mask * (1 + (np.arange(mask.shape[1]) >= 30))
+    examples = examples_of(segmenter, [lone(segmenter, mask, labels=labels)], jitter_1024=0, box_mode="labels")
+    areas = set()
+    for examples.epoch in range(20):
+        areas.add(int(examples[0]["target"].sum()))
+        box = tuple(examples[0]["input_boxes"][0].tolist())
+        assert box == pytest.approx(2 * around(examples[0]["target"][0]), abs=2)
+    assert len(areas) == 2
+
+
+def test_a_lesion_that_vanishes_on_the_grid_is_left_out_by_name_and_stays_on_a_finer_one(segmenter):
+    tiny = np.zeros(draw_discs(1)[0].mask.shape, bool)
+    tiny[20, 20] = True
+    cases = [lone(segmenter, tiny), draw_discs(2)[1]]
+    with pytest.warns(UserWarning, match=r"lesions vanish on the loss's grid: lone; .*--loss-size"):
+        assert len(examples_of(segmenter, cases, loss_size=32)) == 1
+    assert len(examples_of(segmenter, cases, loss_size=128)) == 2
+
+
+def test_a_box_that_misses_its_lesion_is_drawn_again(segmenter):
+    small = np.zeros(draw_discs(1)[0].mask.shape, bool)
+    small[20:23, 20:23] = True
+    examples = examples_of(segmenter, [lone(segmenter, small)], jitter_1024=100)
+    for examples.epoch in range(50):
+        example = examples[0]
+        x0, y0, x1, y1 = (example["input_boxes"][0] / 2).tolist()
+        assert example["target"][0, int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))].any()
