@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 
 from medsam_helpers.data.case import Dataset, Finding
-from medsam_helpers.data.describe import Checked, check_cases, check_one_value
+from medsam_helpers.data.describe import Checked, check_cases, doubtful_masks
 from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates
 from medsam_helpers.data.sources import Selection
 from medsam_helpers.data.splits import groups_of, make_splits
-from medsam_helpers.errors import DataError
 
 _SEVERITIES = ("error", "warning", "note")
 _FINDING = ["case", "split", "problem", "severity", "detail"]  # columns of the table
@@ -101,10 +100,7 @@ def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options
     checked = check_cases(names, load, show_progress, "audit")
     findings += [finding for case in checked for finding in case.findings]
     readable = [case for case in checked if not case.error]
-    try:
-        check_one_value(name, readable)
-    except DataError as error:
-        findings.append(Finding("", error.problem, "error", str(error)))
+    findings += doubtful_masks(readable)
     findings += _duplicates(readable, split_of)
     findings.sort(key=lambda finding: (_SEVERITIES.index(finding.severity), finding.problem))
     table = [(found.case, split_of.get(found.case, ""), *found[1:]) for found in findings]

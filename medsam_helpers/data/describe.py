@@ -119,17 +119,23 @@ def _shape(mask: np.ndarray, add: Callable[[str, Literal["warning", "note"], str
             add("outline", "warning", f"{told}: an outline in place of the area? fill it")
 
 
-def check_one_value(name: str, checked: Sequence[Checked]) -> None:
-    """Raise a `DataError` where binary masks name the lesion differently: they are classes, one a file."""
+def doubtful_masks(checked: Sequence[Checked]) -> list[Finding]:
+    """Errors of the masks together: classes that are spread over binary files, one a file, or all masks inverted."""
     of_value: dict[int, list[str]] = defaultdict(list)
     for case in checked:
         if case.mask_value:
             of_value[case.mask_value].append(case.name)
     if len(of_value) > 1:
+        rarest = min(of_value.values(), key=len)
         told = ", ".join(f"{value} in {len(names)} ({names[0]})" for value, names in sorted(of_value.items()))
-        values = ",".join(map(str, sorted(of_value)))
-        do = f"say which are the lesion: --classes {values} for all of them"
-        raise DataError(f"{name}: the lesion's value differs between masks, as classes do: {told}; {do}", "label map")
+        do = f"say which are the lesion: --classes {','.join(map(str, sorted(of_value)))} for all of them"
+        told = f"{rarest[0]}: the lesion's value differs between masks, as classes do: {told}; {do}"
+        return [Finding(rarest[0], "label map", "error", told)]
+    inverted = [found for case in checked for found in case.findings if found.problem == "inverted mask"]
+    if len(inverted) > len(checked) / 2 and of_value:
+        told = f"{inverted[0].case}: {len(inverted)} of {len(checked)} masks seem inverted: {inverted[0].detail}"
+        return [Finding(inverted[0].case, "inverted mask", "error", f"{told}; if white is: --classes 255")]
+    return []
 
 
 def describe(dataset: Dataset, *, show_progress: bool = True) -> pd.DataFrame:

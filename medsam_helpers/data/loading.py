@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset, Finding, SplitName
-from medsam_helpers.data.describe import Checked, check_cases, check_one_value
+from medsam_helpers.data.describe import Checked, check_cases, doubtful_masks
 from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates
 from medsam_helpers.data.sources import SOURCES, Selection, Source
 from medsam_helpers.data.splits import groups_of, listing, make_splits
@@ -71,25 +71,27 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
     """
     group_of = groups_of(source.names, selection.group_by)
     splits = make_splits(source.names, selection.split_seed, source.given, group_of)
-    bad = {finding.case: finding.detail for finding in source.findings if finding.severity == "error"}
-    bad = {name: why for name, why in bad.items() if name not in source.unlisted}
+    broken = {finding.case: finding for finding in source.findings if finding.severity == "error"}
+    bad: list[Finding] = [finding for name, finding in broken.items() if name not in source.unlisted]
     kept: dict[SplitName, list[Checked]] = {}
     for split in SPLITS:
-        kept[split], found = _first_good(splits[split], selection.limit_of[split], source.load, bad, selection.skip_bad)
-        bad |= found
-    reasons = list(bad.values())
+        limit = selection.limit_of[split]
+        kept[split], found = _first_good(splits[split], limit, source.load, broken, selection.skip_bad)
+        bad += found
+    checked = [case for cases in kept.values() for case in cases]
+    bad += doubtful_masks(checked)
+    reasons = [finding.detail for finding in bad]
+    unclear = [finding.detail for finding in bad if finding.problem in ("label map", "inverted mask")]
+    if unclear and selection.skip_bad:
+        raise DataError(
+            listing(f"{source.name}: masks that are not bad files, but leave it open what they say:", unclear)
+        )
     if bad and not selection.skip_bad:
         count = f"{len(bad)} bad case{'s' * (len(bad) > 1)}"
         told = f"{source.name}: {count}; mend them, or leave them out with skip_bad (--skip-bad):"
         raise DataError(listing(told, reasons))
-    if not any(splits.values()) or (bad and not any(kept.values())):
+    if not any(splits.values()) or (bad and not checked):
         raise DataError(listing(f"{source.name}: no usable case is left", reasons))
-    checked = [case for cases in kept.values() for case in cases]
-    check_one_value(source.name, checked)
-    inverted = [found for case in checked for found in case.findings if found.problem == "inverted mask"]
-    if len(inverted) > len(checked) / 2 and not selection.classes:
-        head = f"{source.name}: {len(inverted)} of {len(checked)} masks are inverted as it seems"
-        raise DataError(f"{head} ({inverted[0].detail}; if white is: --classes 255)", "inverted mask")
     leaks = list(leaking(kept))
     dropped = {finding.case for finding in leaks} if selection.drop_duplicates else set()
     findings = [finding for case in checked for finding in case.findings] + ([] if dropped else leaks)
@@ -140,21 +142,18 @@ def leaking(splits: Mapping[SplitName, Sequence[Checked]]) -> list[Finding]:
 
 
 def _first_good(
-    names: Sequence[str], limit: int | None, load: Callable[[str], Case], bad: Mapping[str, str], skip_bad: bool
-) -> tuple[list[Checked], dict[str, str]]:
-    """The first `limit` good cases, and the bad ones met on the way; without `skip_bad` only `limit` are looked at."""
+    names: Sequence[str], limit: int | None, load: Callable[[str], Case], broken: Mapping[str, Finding], skip_bad: bool
+) -> tuple[list[Checked], list[Finding]]:
+    """The first `limit` good cases, and the errors met on the way; without `skip_bad` only `limit` are looked at."""
     wanted = len(names) if limit is None else min(limit, len(names))
     good: list[Checked] = []
-    reasons: dict[str, str] = {}
-    while batch := names[len(good) + len(reasons) :][: wanted - len(good)]:
-        reasons |= {name: bad[name] for name in batch if name in bad}
-        for case in check_cases([name for name in batch if name not in bad], load):
-            if any(finding.problem == "label map" for finding in case.findings):
-                raise DataError(case.error, "label map")
-            if case.error:
-                reasons[case.name] = case.error
-            else:
-                good.append(case)
+    bad: list[Finding] = []
+    while batch := names[len(good) + len(bad) :][: wanted - len(good)]:
+        bad += [broken[name] for name in batch if name in broken]
+        for case in check_cases([name for name in batch if name not in broken], load):
+            errors = [finding for finding in case.findings if finding.severity == "error"]
+            bad += errors
+            good += [] if errors else [case]
         if not skip_bad:
             break
-    return good, reasons
+    return good, [finding for finding in bad if finding.case not in broken]
