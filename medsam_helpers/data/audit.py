@@ -103,7 +103,10 @@ def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options
     findings += doubtful_masks(readable)
     findings += _duplicates(readable, split_of)
     findings.sort(key=lambda finding: (_SEVERITIES.index(finding.severity), finding.problem))
-    table = [(found.case, split_of.get(found.case, ""), *found[1:]) for found in findings]
+    table = [
+        (case, split_of.get(case, ""), problem, severity, detail.removeprefix(f"{case}: "))
+        for case, problem, severity, detail in findings
+    ]
     rows = [(case.name, split_of.get(case.name, ""), *(getattr(case, of) for of in _CASE[2:])) for case in readable]
     return AuditReport(name, pd.DataFrame(table, columns=_FINDING), pd.DataFrame(rows, columns=_CASE))
 

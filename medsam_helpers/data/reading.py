@@ -123,8 +123,8 @@ def read_case(
         findings.append(Finding(name, "orientation", "warning" if exif == "apply" else "note", detail))
     mask = np.logical_or.reduce([one.mask for one in read])
     if not mask.any() and not allow_empty:
-        told = "the mask is empty, so no box can be drawn round it: leave the case out, or keep it as an image without "
-        raise DataError(f"{name}: {told}a lesion (--empty-masks keep)", "empty mask")
+        told = "the mask is empty: leave the case out, or keep it as an image without a lesion (--empty-masks keep)"
+        raise DataError(f"{name}: {told}", "empty mask")
     ignored = [one.ignored for one in read if one.ignored is not None]
     regions = [one.labels for one in read if one.labels is not None]
     if len(read) > 1:
