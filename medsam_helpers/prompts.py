@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 from medsam_helpers.errors import ConfigError, PromptError
-
-BoxMode = Literal["union", "components", "labels"]
+from medsam_helpers.settings import BoxMode
 
 
 def mask_to_boxes(mask: np.ndarray, mode: BoxMode = "union", min_area: float = 1e-4) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -16,6 +16,8 @@ def split_words(value: Any) -> Any:
     return tuple(word.strip() for word in value.split(",")) if isinstance(value, str) else value
 
 
+BoxMode = Literal["union", "components", "labels"]
+"""How many boxes a mask gets, see `mask_to_boxes`: one, one a component, one a label."""
 Words = Annotated[tuple[str, ...], BeforeValidator(split_words)]
 
 

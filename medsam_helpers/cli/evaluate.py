@@ -13,8 +13,9 @@ from medsam_helpers.data.case import SPLITS, SplitName
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.errors import DataError
 from medsam_helpers.files import check_output_dir
-from medsam_helpers.prompts import BoxMode, prompt_name
+from medsam_helpers.prompts import prompt_name
 from medsam_helpers.runs.settings import DataSettings, check_names
+from medsam_helpers.settings import BoxMode
 
 
 class Evaluate(Command, OfModel, DataSettings):

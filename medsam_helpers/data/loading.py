@@ -1,20 +1,15 @@
-"""`load_data`: from the name of a source to a `Dataset`, every case in use decoded once to see that it can be used."""
+"""`load_data`: phantoms, folders and the hub by name. It loads what takes long to load only when it is called."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset, Finding, SplitName
-from medsam_helpers.data.describe import Checked, check_cases, doubtful_masks
-from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates
 from medsam_helpers.data.sources import SOURCES, Selection, Source
-from medsam_helpers.data.splits import groups_of, listing, make_splits
-from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medsam_helpers.data.case import Dataset
 
 
 def load_data(source: str | Path, **options: Any) -> Dataset:
@@ -40,6 +35,8 @@ def load_data(source: str | Path, **options: Any) -> Dataset:
         train, dev, val = (most if limit is None else min(limit, most) for limit, most in wanted)
         kind: Literal["endoscopy", "ultrasound"] = "endoscopy" if source == "phantom" else "ultrasound"
         return phantom_dataset(kind, train, dev, val, selection.split_seed)
+    from medsam_helpers.data.building import build_dataset
+
     return build_dataset(open_source(source, selection), selection)
 
 
@@ -61,99 +58,3 @@ def _is_of_datasets(path: Path) -> bool:
     """Whether a folder is one that the library `datasets` reads."""
     marks = ("*.parquet", "data/*.parquet", "dataset_dict.json", "state.json", "metadata.csv", "metadata.jsonl")
     return not (path / "images").is_dir() and any(any(path.glob(mark)) for mark in marks)
-
-
-def build_dataset(source: Source, selection: Selection) -> Dataset:
-    """The data set of the first cases of each split, every one of them decoded once to see that it can be used.
-
-    Raises:
-        DataError: a case in use is bad and may not be skipped, no case is left, or the masks are label maps.
-    """
-    group_of = groups_of(source.names, selection.group_by)
-    splits = make_splits(source.names, selection.split_seed, source.given, group_of)
-    broken = {finding.case: finding for finding in source.findings if finding.severity == "error"}
-    bad: list[Finding] = [finding for name, finding in broken.items() if name not in source.unlisted]
-    kept: dict[SplitName, list[Checked]] = {}
-    for split in SPLITS:
-        limit = selection.limit_of[split]
-        kept[split], found = _first_good(splits[split], limit, source.load, broken, selection.skip_bad)
-        bad += found
-    checked = [case for cases in kept.values() for case in cases]
-    bad += doubtful_masks(checked)
-    reasons = [finding.detail for finding in bad]
-    unclear = [finding.detail for finding in bad if finding.problem in ("label map", "inverted mask")]
-    if unclear and selection.skip_bad:
-        raise DataError(
-            listing(f"{source.name}: masks that are not bad files, but leave it open what they say:", unclear)
-        )
-    if bad and not selection.skip_bad:
-        count = f"{len(bad)} bad case{'s' * (len(bad) > 1)}"
-        told = f"{source.name}: {count}; mend them, or leave them out with skip_bad (--skip-bad):"
-        raise DataError(listing(told, reasons))
-    if not any(splits.values()) or (bad and not checked):
-        raise DataError(listing(f"{source.name}: no usable case is left", reasons))
-    leaks = list(leaking(kept))
-    dropped = {finding.case for finding in leaks} if selection.drop_duplicates else set()
-    findings = [finding for case in checked for finding in case.findings] + ([] if dropped else leaks)
-    if dropped:
-        reasons += [f"{finding.case}: {finding.detail}" for finding in leaks]
-    findings = [*(finding for finding in source.findings if finding.severity != "error"), *findings]
-    for line in summary(findings):
-        warnings.warn(f"{source.name}: {line}", stacklevel=3)
-    cases = {
-        split: Cases([case.name for case in kept[split] if case.name not in dropped], source.load) for split in SPLITS
-    }
-    return Dataset(
-        source.name,
-        **cases,
-        licence=source.licence,
-        citation=source.citation,
-        left_out=tuple(reasons),
-        findings=tuple(findings),
-        group_of=group_of,
-    )
-
-
-def summary(findings: Sequence[Finding]) -> list[str]:
-    """One line a kind of warning, and one for each note on the whole: what a person should see unasked."""
-    kinds: dict[str, list[Finding]] = {}
-    for finding in findings:
-        if finding.severity == "warning" or not finding.case:
-            kinds.setdefault(finding.problem, []).append(finding)
-    lines = []
-    for problem, found in kinds.items():
-        names = [finding.case for finding in found if finding.case]
-        where = f" in {len(names)} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})" if names else ""
-        lines.append(f"{problem}{where}: {found[0].detail}")
-    return lines
-
-
-def leaking(splits: Mapping[SplitName, Sequence[Checked]]) -> list[Finding]:
-    """The train and dev cases that look like one of val or test."""
-    seen = [case for split in ("train", "dev") for case in splits.get(split, ())]  # type: ignore[call-overload]
-    held = [case for split in ("val", "test") for case in splits.get(split, ())]  # type: ignore[call-overload]
-    thumbnails = [case.thumbnail for case in (*seen, *held) if case.thumbnail is not None]
-    pairs = near_duplicates(np.stack(thumbnails)) if seen and held else []
-    return [
-        Finding(seen[i].name, "near-duplicate of a scoring image", "warning", f"looks like {held[j - len(seen)].name}")
-        for i, j, correlation in pairs
-        if i < len(seen) <= j and correlation >= NEAR_DUPLICATE
-    ]
-
-
-def _first_good(
-    names: Sequence[str], limit: int | None, load: Callable[[str], Case], broken: Mapping[str, Finding], skip_bad: bool
-) -> tuple[list[Checked], list[Finding]]:
-    """The first `limit` good cases, and the errors met on the way; without `skip_bad` only `limit` are looked at."""
-    wanted = len(names) if limit is None else min(limit, len(names))
-    good: list[Checked] = []
-    bad: list[Finding] = []
-    while batch := names[len(good) + len(bad) :][: wanted - len(good)]:
-        bad += [broken[name] for name in batch if name in broken]
-        for case in check_cases([name for name in batch if name not in broken], load):
-            errors = [finding for finding in case.findings if finding.severity == "error"]
-            bad += errors
-            good += [] if errors else [case]
-        if not skip_bad:
-            break
-    return good, [finding for finding in bad if finding.case not in broken]

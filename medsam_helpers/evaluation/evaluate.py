@@ -14,7 +14,8 @@ from medsam_helpers.data.case import Case
 from medsam_helpers.errors import ConfigError, DataError, ShapeError
 from medsam_helpers.evaluation.metrics import score_mask
 from medsam_helpers.evaluation.tables import COLUMNS
-from medsam_helpers.prompts import BoxMode, jitter_boxes, jitter_of, mask_to_boxes
+from medsam_helpers.prompts import jitter_boxes, jitter_of, mask_to_boxes
+from medsam_helpers.settings import BoxMode
 
 Predictor = Callable[[Case, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Case and boxes (N, 4) float, original space -> masks (N, H, W) bool, the model's own IoU scores (N,)."""

@@ -16,7 +16,8 @@ from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.evaluation.evaluate import Predictor, case_boxes
 from medsam_helpers.evaluation.metrics import dice
 from medsam_helpers.figures.cases import COLORS
-from medsam_helpers.prompts import BoxMode, jitter_of
+from medsam_helpers.prompts import jitter_of
+from medsam_helpers.settings import BoxMode
 
 # Notebooks and their exports shrink pictures and align text as they like: the table says all of it itself.
 _STYLES = [

@@ -17,10 +17,10 @@ from medsam_helpers.figures.gallery import qualitative_table
 from medsam_helpers.mlops.lineage import TRAINED_BY_TAG
 from medsam_helpers.mlops.registry import CHECKPOINT, CHECKPOINT_FILES
 from medsam_helpers.mlops.tracking import RunTracker
-from medsam_helpers.prompts import BoxMode
 from medsam_helpers.runs.finetune import finetune
 from medsam_helpers.runs.folder import Finetuned
 from medsam_helpers.runs.settings import RunConfig
+from medsam_helpers.settings import BoxMode
 from medsam_helpers.training.recipes import Recipe
 
 TRACKING_FOLDER, QUALITATIVE_FILE = ".tracking", "qualitative.json"

@@ -2,6 +2,7 @@
 
 import hashlib
 from functools import cache, lru_cache, partial
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,11 +13,8 @@ from tqdm.auto import tqdm
 from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.files import atomic_write, cache_dir
-from medsam_helpers.phantoms.endoscopy import draw_endoscopy
-from medsam_helpers.phantoms.ultrasound import draw_ultrasound
 
-_DRAW = {"endoscopy": draw_endoscopy, "ultrasound": draw_ultrasound}
-KINDS = tuple(_DRAW)
+KINDS = ("endoscopy", "ultrasound")
 
 
 def draw_phantom(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +29,8 @@ def draw_phantom(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
         ConfigError: unknown kind.
     """
     _check_kind(kind)
-    return _DRAW[kind](rng)
+    painter = import_module(f"medsam_helpers.phantoms.{kind}")  # only when something is drawn: most are in the cache
+    return getattr(painter, f"draw_{kind}")(rng)
 
 
 def phantom_dataset(

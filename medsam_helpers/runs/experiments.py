@@ -13,9 +13,9 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from medsam_helpers.data.sources import SOURCES
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.files import find_checkpoint
-from medsam_helpers.prompts import BoxMode, jitter_of
+from medsam_helpers.prompts import jitter_of
 from medsam_helpers.runs.settings import DataSettings, RunConfig
-from medsam_helpers.settings import Settings
+from medsam_helpers.settings import BoxMode, Settings
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 """Of the source checkout; an installed package has none."""

@@ -27,7 +27,6 @@ from medsam_helpers.evaluation.evaluate import BASELINES, evaluate
 from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint
 from medsam_helpers.prompts import prompt_name
-from medsam_helpers.runs.card import git_commit
 from medsam_helpers.runs.folder import Finetuned, name_left_out, write_run
 from medsam_helpers.runs.settings import RunConfig, check_names, config_from_environment
 from medsam_helpers.sam.checkpoints import sha256_of
@@ -97,6 +96,8 @@ def finetune(
     Raises:
         MedsamError: any of its kinds; nothing is half-written, and nothing that is no run's is overwritten.
     """
+    from medsam_helpers.runs.card import git_commit
+
     started, commit = time.perf_counter(), git_commit()
     recipe = recipe or config.full_recipe()
     check_output_dir(output, mark=STATE_FILE)

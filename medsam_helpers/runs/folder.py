@@ -16,8 +16,6 @@ from medsam_helpers.evaluation.evaluate import case_boxes
 from medsam_helpers.evaluation.tables import summarise, write_table
 from medsam_helpers.figures import cases as plotting
 from medsam_helpers.files import atomic_write
-from medsam_helpers.runs.card import write_run_card
-from medsam_helpers.runs.model_card import write_model_card
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.checkpoints import NAMES, sha256_of
 from medsam_helpers.sam.parts import changed_parts
@@ -55,6 +53,9 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
     with atomic_write(output / "summary.md") as temporary:
         text = summary_text(run.table, f"{shown}", f"{dataset}; scored on {run.split}")
         temporary.write_text(text, encoding="utf-8")
+    from medsam_helpers.runs.card import write_run_card  # the cards are needed at the end only
+    from medsam_helpers.runs.model_card import write_model_card
+
     card = write_run_card(
         output / "run_card.json",
         command=command,

@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 
 from medsam_helpers.data.sources import SOURCES, Selection
 from medsam_helpers.errors import CheckpointError, ConfigError
-from medsam_helpers.files import find_checkpoint
 from medsam_helpers.settings import in_environment
 from medsam_helpers.training.recipes import Recipe, get_recipe
 
@@ -76,6 +75,8 @@ class RunConfig(DataSettings):
     @property
     def start_folder(self) -> Path | None:
         """Where the decoder lies that training begins with, if not with the base's own."""
+        from medsam_helpers.files import find_checkpoint
+
         return find_checkpoint(self.start) if self.start else None
 
     def config(self) -> RunConfig:

@@ -27,9 +27,8 @@ from medsam_helpers.sam.parts import freeze_all_but
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import part_state
 from medsam_helpers.training.dataset import EpochOrder, PromptedCases
-from medsam_helpers.training.ema import ExponentialMovingAverage
 from medsam_helpers.training.recipes import Recipe
-from medsam_helpers.training.state import STATE_FILE, TrainingState
+from medsam_helpers.training.state import STATE_FILE, ExponentialMovingAverage, TrainingState
 from medsam_helpers.training.steps import Learner, dev_scores, get_optimizer, learning_rate, train_epoch
 
 

@@ -8,8 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 
 from medsam_helpers.errors import ConfigError
-from medsam_helpers.prompts import BoxMode
-from medsam_helpers.settings import Settings, Words, split_words
+from medsam_helpers.settings import BoxMode, Settings, Words, split_words
 
 # Spelt out, since importing what they name takes seconds; tests hold both in step. Aliases: as older records call it.
 LossName = Literal["bce", "dice", "focal", "dice_bce", "dice_ce", "dice_ce_squared", "sam"]

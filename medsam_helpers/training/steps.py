@@ -20,9 +20,9 @@ from medsam_helpers.errors import TrainingError
 from medsam_helpers.evaluation.evaluate import case_boxes
 from medsam_helpers.evaluation.metrics import dice, iou
 from medsam_helpers.sam.segmenter import Segmenter
-from medsam_helpers.training.ema import ExponentialMovingAverage
 from medsam_helpers.training.losses import get_loss
 from medsam_helpers.training.recipes import Recipe
+from medsam_helpers.training.state import ExponentialMovingAverage
 
 
 @dataclass(frozen=True)
