@@ -130,7 +130,7 @@ def check_boxes(boxes: np.ndarray, original_hw: tuple[int, int]) -> np.ndarray:
             raise PromptError(f"box {shown} is empty: x1 must be greater than x0, and y1 than y0")
         if (box <= 1).all() and (box % 1).any():
             raise PromptError(f"box {shown} looks normalised: multiply x by the width, {width}, and y by {height}")
-        if (box[2:] - box[:2] < 1).any():
+        if (box[2:] - box[:2] < 0.99).any():  # a pixel, in float32
             raise PromptError(f"box {shown} is smaller than a pixel: boxes are given in pixels of the original image")
         if (box[:2] < 0).any() or box[2] > width or box[3] > height:
             raise PromptError(f"box {shown} leaves the image, which is {width} wide and {height} high")

@@ -56,7 +56,7 @@ def test_empty_mask_and_unknown_mode_are_refused():
         mask_to_boxes(np.zeros((4, 4), bool))
     with pytest.raises(PromptError, match="no pixel to click on"):
         deepest_pixel(np.zeros((4, 4), bool))
-    with pytest.raises(ConfigError, match="'union' or 'components'"):
+    with pytest.raises(ConfigError, match="use union, components, labels"):
         mask_to_boxes(np.ones((4, 4), bool), "largest")
 
 

@@ -114,19 +114,20 @@ def small_picture(
     return np.array(drawn)
 
 
-def qualitative_html(table: pd.DataFrame, note: str = "") -> str:
+def qualitative_html(table: pd.DataFrame, note: str = "", max_height_px: int = 620) -> str:
     """The table as one piece of HTML with the pictures inside it; it needs no network and no script.
 
     Args:
         table: of `qualitative_table`, or any with arrays (h, w, 3) uint8, numbers and text in its columns.
-        note: over the table, which scrolls under its headings where it is long.
+        note: over the table.
+        max_height_px: what is longer scrolls under the headings.
     """
     pictures = [name for name in table if isinstance(next(iter(table[name]), None), np.ndarray)]
     style = table.style.hide(axis="index").set_table_styles(_STYLES).format_index(escape="html", axis="columns")
     style = style.format({name: partial(_image_tag, str(name)) for name in pictures}, precision=2, escape="html")
     # A fixed uuid: with a random one the same table would be another text each time.
     shown = style.to_html(table_uuid="cases")
-    return f"<p><b>{html.escape(note)}</b></p><div style='max-height:620px;overflow:auto'>{shown}</div>"
+    return f"<p><b>{html.escape(note)}</b></p><div style='max-height:{max_height_px}px;overflow:auto'>{shown}</div>"
 
 
 def _image_tag(name: str, picture: np.ndarray) -> str:

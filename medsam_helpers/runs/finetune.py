@@ -7,6 +7,7 @@ import hashlib
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -123,6 +124,10 @@ def finetune(
     options = {"seed": config.seed, "log_with": log_with, "show_progress": show_progress}
     options |= {"dev_jitter_1024": dev_jitter_1024, "start": sha256_of(start / DECODER_FILE) if start else None}
     result = fit(tuned_model, dataset.train, dataset.dev, recipe, store, output, **options)
+    first, last = result.history["dev_dice"].iloc[[0, -1]]
+    if last < 0.5 * first:
+        told = f"training diverged: dev Dice fell from {first:.3f} to {last:.3f}"
+        warnings.warn(f"{told}; try a lower learning rate (now {recipe.lr:g})", stacklevel=2)
     prompt = prompt_name(recipe.jitter_1024 if dev_jitter_1024 is None else dev_jitter_1024)
     prompts = list(dict.fromkeys([*prompts, prompt]))
     models = {"zero-shot": zero_shot.predict_case, "tuned": tuned.predict_case}

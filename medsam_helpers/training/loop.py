@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,11 +158,6 @@ def fit(
             finish_epoch({"loss": loss, "lr": rate, "seconds": round(time.perf_counter() - started, 2)})
             bar.set_postfix(loss=f"{loss:.3f}", dev_dice=f"{state.history[-1]['dev_dice']:.3f}")
 
-    if state.history[-1]["dev_dice"] < 0.5 * state.history[0]["dev_dice"]:
-        told = f"training diverged: dev Dice fell from {state.history[0]['dev_dice']:.3f} to "
-        warnings.warn(
-            f"{told}{state.history[-1]['dev_dice']:.3f}; try a lower learning rate (now {recipe.lr:g})", stacklevel=2
-        )
     accelerator.end_training()
     model.load_state_dict(state.best, strict=False)
     model.eval().requires_grad_(False)
