@@ -40,8 +40,8 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
         )
     if bad and not selection.skip_bad:
         count = f"{len(bad)} bad case{'s' * (len(bad) > 1)}"
-        told = f"{source.name}: {count}; mend them, or leave them out with skip_bad (--skip-bad):"
-        raise DataError(listing(told, reasons))
+        choice = ", or leave them out with skip_bad (--skip-bad)" if len(unclear) < len(bad) else ""
+        raise DataError(listing(f"{source.name}: {count}; mend them{choice}:", reasons))
     if not any(splits.values()) or (bad and not checked):
         raise DataError(listing(f"{source.name}: no usable case is left", reasons))
     leaks = list(leaking(kept))
