@@ -41,7 +41,7 @@ class Evaluate(Command, OfModel, DataSettings):
         dataset = load_data(
             self.data, **self.selection() | {f"{name}_limit": 0 for name in SPLITS if name != self.split}
         )
-        cases = dataset.splits[self.split]
+        cases = getattr(dataset, self.split)
         if not len(cases):
             raise DataError(f"{self.data}: the split {self.split} is empty: choose another --split, or raise its limit")
         segmenter = self.segmenter(with_store=True)

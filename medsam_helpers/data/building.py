@@ -44,7 +44,7 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
         raise DataError(listing(f"{source.name}: {count}; mend them{choice}:", reasons))
     if not any(splits.values()) or (bad and not checked):
         raise DataError(listing(f"{source.name}: no usable case is left", reasons))
-    leaks = list(leaking(kept))
+    leaks = leaking(kept)
     dropped = {finding.case for finding in leaks} if selection.drop_duplicates else set()
     findings = [finding for case in checked for finding in case.findings] + ([] if dropped else leaks)
     if dropped:
@@ -81,16 +81,17 @@ def summary(findings: Sequence[Finding]) -> list[str]:
 
 
 def leaking(splits: Mapping[SplitName, Sequence[Checked]]) -> list[Finding]:
-    """The train and dev cases that look like one of val or test."""
-    seen = [case for split in ("train", "dev") for case in splits.get(split, ())]  # type: ignore[call-overload]
-    held = [case for split in ("val", "test") for case in splits.get(split, ())]  # type: ignore[call-overload]
+    """A finding for each train or dev case that looks like one of val or test."""
+    seen, held = [*splits["train"], *splits["dev"]], [*splits["val"], *splits["test"]]
     thumbnails = [case.thumbnail for case in (*seen, *held) if case.thumbnail is not None]
     pairs = near_duplicates(np.stack(thumbnails)) if seen and held else []
-    return [
-        Finding(seen[i].name, "near-duplicate of a scoring image", "warning", f"looks like {held[j - len(seen)].name}")
+    twin_of = {
+        seen[i].name: held[j - len(seen)].name
         for i, j, correlation in pairs
         if i < len(seen) <= j and correlation >= NEAR_DUPLICATE
-    ]
+    }
+    problem = "near-duplicate of a scoring image"
+    return [Finding(name, problem, "warning", f"looks like {twin}") for name, twin in twin_of.items()]
 
 
 def _first_good(

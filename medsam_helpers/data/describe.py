@@ -47,11 +47,7 @@ class Checked:
 def check_cases(
     names: Sequence[str], load: Callable[[str], Case], show_progress: bool = True, describe: str = "check cases"
 ) -> list[Checked]:
-    """Each case, decoded once, with what is to be known about it.
-
-    Raises:
-        DataError: a label map; it is no bad file, and leaving it out would leave a class out.
-    """
+    """Each case, decoded once, with what is to be known about it; one that cannot be used has an error."""
 
     def check(name: str) -> Checked:
         try:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from medsam_helpers.data.case import SPLITS, Case, Finding, SplitName
-from medsam_helpers.data.pairing import Pairs, pair
+from medsam_helpers.data.pairing import Pairs, is_clutter, pair
 from medsam_helpers.data.reading import read_case
 from medsam_helpers.data.sources import Selection, Source
 from medsam_helpers.data.splits import listing
@@ -89,7 +89,10 @@ def _parts(path: Path) -> Iterator[_Part]:
     images, masks = _one_of(folders, _IMAGES), _one_of(folders, _MASKS)
     if images and masks:
         inner, others = _folders(images), _folders(masks)
-        if any(file.is_file() for file in images.iterdir()) or not inner.keys() & others.keys():
+        if (
+            any(file.is_file() and not is_clutter(file) for file in images.iterdir())
+            or not inner.keys() & others.keys()
+        ):
             yield None, images, masks
         else:
             yield from (

@@ -85,13 +85,18 @@ def pair(images: Path, masks: Path) -> Pairs:
     return Pairs({name: files[0] for name, files in image_of.items()}, found, findings)
 
 
+def is_clutter(file: Path) -> bool:
+    """Whether a file is one that operating systems leave behind."""
+    return file.name.startswith(".") or file.name.lower() in _NO_CASES
+
+
 def _by_stem(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
     """The files that can be read, by stem; what else lies there is named."""
     Image.init()
     readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     files: dict[str, list[Path]] = defaultdict(list)
     for file in sorted(folder.iterdir()):
-        if file.name.startswith(".") or file.name.lower() in _NO_CASES:
+        if is_clutter(file):
             continue
         if file.is_file() and file.suffix.lower() in readable:
             files[unicodedata.normalize("NFC", file.stem)].append(file)

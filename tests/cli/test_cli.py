@@ -348,6 +348,7 @@ WRONG = [
     (TRAIN + "--epochs -1 --output new", "epochs must be greater than or equal to 1, is '-1'"),
     (TRAIN + "--train-limit 0 --output new", "train has none"),
     ("evaluate --data data --model tiny --val-limit 0 --output new", "the split val is empty"),
+    ("evaluate --data data --model tiny --split test --output new", "the split test is empty"),
     ("phantoms --train 0 --dev 0 --val 0 --output new", "nothing to draw"),
     (PREDICT + "--background 3 3", "no prompt: pass --box"),
     (PREDICT + "--box a 1 2 2", "box must be a valid number"),

@@ -146,6 +146,7 @@ def move(folder, pattern):
             file = moved / pattern.format(part=part, split=split) / f"disc-{number}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             (folder / part / file.name).rename(file)
+            (file.parent.parent / ".DS_Store").touch()  # as macOS leaves it
     return moved
 
 
