@@ -48,7 +48,7 @@ def compare(name: str, recorded: Path, again: Path, prompt: str = "j20") -> list
         for model in models:
             pair = [table[table["model"] == model].assign(model=label) for label, table in (("1", one), ("2", other))]
             both = pd.concat(pair)
-            difference = paired_gain(both, prompt, "2", "1")
+            difference = paired_gain(both, prompt, "2", "1", method="percentile")
             means = both[both["prompt"] == prompt].groupby("model")["dice"].mean()
             figures = {"recorded": means["1"], "again": means["2"], "difference": difference.mean}
             figures |= {"low": difference.low, "high": difference.high}

@@ -48,7 +48,9 @@ class Evaluate(Command, OfModel, DataSettings):
 
         from medsam_helpers.data.views import views_of
         from medsam_helpers.evaluation.evaluate import evaluate
-        from medsam_helpers.evaluation.tables import METRICS, bootstrap_mean, write_table
+        from medsam_helpers.evaluation.findings import WITH_TTA
+        from medsam_helpers.evaluation.intervals import mean_interval
+        from medsam_helpers.evaluation.tables import METRICS, paired_gain, pooled_dice, write_table
         from medsam_helpers.runs.card import write_run_card
         from medsam_helpers.runs.finetune import embed_cases
         from medsam_helpers.runs.folder import name_left_out, summary_text
@@ -57,11 +59,18 @@ class Evaluate(Command, OfModel, DataSettings):
         box_mode = self.box_mode or self.trained_with().get("box_mode", "union")
         prompt = prompt_name(self.jitter_1024)
         embed_cases(segmenter, views_of(cases, segmenter.views))
-        table = evaluate(cases, {model: segmenter.predict_case}, prompts=[prompt], box_mode=box_mode)
+        models = {model: segmenter.predict_case}
+        before = f"zero-shot{WITH_TTA * self.tta}"
+        if base := self.base_of(segmenter):
+            models = {before: base.predict_case, **models}
+        table = evaluate(cases, models, prompts=[prompt], box_mode=box_mode)
         own = table[table["model"] == model]
-        _, low, high = bootstrap_mean(own["dice"])
         figures: Result = {name: round(own[name].mean(), 6) for name in METRICS}
-        figures |= {"dice_ci95": [round(low, 6), round(high, 6)], "n": len(own)}
+        figures |= {"dice_ci95": mean_interval(own["dice"]).for_json()[1:], "n": len(own)}
+        figures["dice_pooled"] = round(pooled_dice(own), 6)
+        if base:
+            figures["zero_shot_dice"] = round(table.loc[table["model"] == before, "dice"].mean(), 6)
+            figures["gain"], *figures["gain_ci95"] = paired_gain(table, prompt, model, before).for_json()
         figures["left_out"] = name_left_out(dataset, table, self.data)
         write_table(table, output / "metrics.csv")
         write_run_card(

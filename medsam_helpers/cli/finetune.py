@@ -29,6 +29,8 @@ class Finetune(Command, RunConfig):
 
     def run(self, line: str) -> Result:
         check_names(model=self.model, checkpoint=self.start_folder, data=self.data)
+        from medsam_helpers.evaluation.findings import gain_text
+        from medsam_helpers.evaluation.tables import paired_gain
         from medsam_helpers.runs.finetune import finetune
         from medsam_helpers.runs.folder import summary_text
 
@@ -37,10 +39,10 @@ class Finetune(Command, RunConfig):
         figures = run.figures
         tell_left_out(figures["left_out"])
         print(summary_text(run.table, f"{config}", f"{run.dataset}; scored on val"))
-        low, high = figures["gain_ci95"]
         before = "random weights" if config.model in SPECIALISTS else "zero-shot"
-        gain, with_tta = f"{figures['gain']:+.3f} [{low:+.3f}, {high:+.3f}] (95 %)", " with tta" * config.tta
-        print(f"gain{with_tta} over {before}, prompt {figures['prompt']}: {gain}")
+        gain = paired_gain(run.table, figures["prompt"])
+        told = gain_text(gain, figures["n_val"])
+        print(f"gain{' with tta' * config.tta} over {before}, prompt {figures['prompt']}: {told}")
         if not figures["best_epoch"]:
             began = config.start_folder or before
             print(f"no epoch was better than {began} on dev, so the weights are those it began with")

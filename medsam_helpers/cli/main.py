@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from medsam_helpers import __version__
 from medsam_helpers.cli.audit import Audit
+from medsam_helpers.cli.compare import Compare
 from medsam_helpers.cli.embed import Embed
 from medsam_helpers.cli.evaluate import Evaluate
 from medsam_helpers.cli.export import Export
@@ -23,7 +24,9 @@ from medsam_helpers.cli.weights import Weights
 from medsam_helpers.errors import MedsamError
 
 # Commands import what takes seconds to load only when they run, after a look at what is easily mistyped.
-_ALL: tuple[type[Command], ...] = (Weights, Phantoms, Audit, Embed, Finetune, Evaluate, Reproduce, Predict, Export)
+_ALL: tuple[type[Command], ...] = (
+    Weights, Phantoms, Audit, Embed, Finetune, Evaluate, Compare, Reproduce, Predict, Export,
+)  # fmt: skip
 COMMANDS = {command.__name__.lower(): command for command in _ALL}
 
 

@@ -86,6 +86,18 @@ class OfModel(Settings):
             segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
         return segmenter
 
+    def base_of(self, tuned: Any) -> Any:
+        """The model that the checkpoint was trained from, on the same embeddings; None for networks from scratch."""
+        from medsam_helpers.sam.checkpoints import SPECIALISTS
+        from medsam_helpers.sam.segmenter import Segmenter
+        from medsam_helpers.sam.tuned import read_card
+
+        card = read_card(self.folder) if self.folder else {"base": SPECIALISTS[0]}
+        if card["base"] in SPECIALISTS:
+            return None
+        place = card.get("base_path") or card["base"]
+        return Segmenter.load(place, precision=tuned.precision, store=tuned.store, tta=self.tta)
+
 
 def tell_left_out(names: Collection[str]) -> None:
     """Print how many cases were left out, and which."""

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from medsam_helpers.errors import DataError, ShapeError
-from medsam_helpers.evaluation.tables import bootstrap_mean
+from medsam_helpers.evaluation.intervals import mean_interval
 
 
 class Agreement(NamedTuple):
@@ -84,8 +84,8 @@ def calibration_table(score: ArrayLike, truth: ArrayLike, groups: int = 5) -> pd
         truth: (N,) float, the measured IoU.
         groups: at most so many, in order of the score.
     Returns:
-        One row a group: `n`, mean `score`, mean `truth` with its 95 % bootstrap interval `low` to `high`, and `gap`
-        (score minus truth; above 0 is overconfident).
+        One row a group: `n`, mean `score`, mean `truth` with its 95 % interval `low` to `high` (NaN below five cases),
+        and `gap` (score minus truth; above 0 is overconfident).
     Raises:
         ShapeError: not two lists of one length.
         DataError: no case, or a value that is not finite.
@@ -95,6 +95,6 @@ def calibration_table(score: ArrayLike, truth: ArrayLike, groups: int = 5) -> pd
         raise DataError("calibration needs a finite score and a finite truth for each case (baselines have no score)")
     rows = []
     for part in np.array_split(np.argsort(pairs[0], kind="stable"), min(groups, pairs.shape[1])):
-        rows.append([len(part), pairs[0, part].mean(), *bootstrap_mean(pairs[1, part])])
+        rows.append([len(part), pairs[0, part].mean(), *mean_interval(pairs[1, part])])
     table = pd.DataFrame(rows, columns=["n", "score", "truth", "low", "high"])
     return table.assign(gap=table["score"] - table["truth"])

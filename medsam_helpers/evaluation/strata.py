@@ -10,7 +10,8 @@ import pandas as pd
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.describe import describe_case
 from medsam_helpers.errors import DataError
-from medsam_helpers.evaluation.tables import bootstrap_mean, check_name
+from medsam_helpers.evaluation.intervals import mean_interval
+from medsam_helpers.evaluation.tables import check_name
 
 
 def lesion_features(cases: Iterable[Case]) -> pd.DataFrame:
@@ -36,7 +37,7 @@ def scores_by(
         groups: into how many, of as many cases each, ties together.
     Returns:
         One row a group and model: `group` (its number from 0), `from`, `to` (least and largest value of the feature
-        in it), `model`, `n` cases, `mean` and its 95 % bootstrap interval `low`, `high`.
+        in it), `model`, `n` cases, `mean` and its 95 % interval (NaN below five cases) `low`, `high`.
     Raises:
         ConfigError: no such feature or prompt.
         DataError: a case of the table has no features.
@@ -55,6 +56,6 @@ def scores_by(
         for model in by_case:
             scored = by_case.loc[values.index, model].dropna()
             if len(scored):
-                mean = bootstrap_mean(np.asarray(scored))
+                mean = mean_interval(np.asarray(scored))
                 found.append([int(group), values.min(), values.max(), model, len(scored), *mean])
     return pd.DataFrame(found, columns=["group", "from", "to", "model", "n", "mean", "low", "high"])

@@ -2,70 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
-from scipy import stats
 
 from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.evaluation.intervals import Interval, Method, mean_interval
 from medsam_helpers.files import atomic_write
 
 METRICS = ["dice", "iou", "hd95_percent", "nsd"]
 COLUMNS = ["case", "model", "prompt", "seed", *METRICS, "area_true", "area_pred", "iou_score"]
 
 
-class Interval(NamedTuple):
-    """A mean with its bootstrap interval.
-
-    >>> str(Interval(0.021, 0.014, 0.029))
-    '0.021 [0.014, 0.029]'
-    """
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-def bootstrap_mean(values: ArrayLike, *, seed: int = 0, n: int = 10_000) -> Interval:
-    """Mean of `values` with its 95 % percentile bootstrap interval; of equal values, or a single one, without width.
-
-    Args:
-        values: (N,) float, one a case.
-        seed: of the resampling.
-        n: number of resamples.
-    Raises:
-        DataError: no values, or one that is not finite.
-    """
-    values = np.asarray(values, np.float64)
-    if values.size == 0 or not np.isfinite(values).all():
-        raise DataError(f"a mean needs finite values: of {values.size}, {np.isfinite(values).sum()} are finite")
-    mean = float(values.mean())
-    if np.ptp(values) == 0:
-        return Interval(mean, mean, mean)
-    how = {"n_resamples": n, "batch": 1000, "method": "percentile"}  # batch bounds memory
-    low, high = stats.bootstrap((values,), np.mean, **how, rng=np.random.default_rng(seed)).confidence_interval
-    return Interval(mean, float(low), float(high))
-
-
 def paired_gain(
-    table: pd.DataFrame, prompt: str, model: str = "tuned", base: str = "zero-shot", metric: str = "dice"
+    table: pd.DataFrame,
+    prompt: str,
+    model: str = "tuned",
+    base: str = "zero-shot",
+    metric: str = "dice",
+    *,
+    method: Method = "t",
+    groups: Mapping[str, Hashable] | None = None,
 ) -> Interval:
-    """Mean over cases of `model` minus `base` on the same case and prompt, with its 95 % bootstrap interval.
+    """Mean over cases of `model` minus `base` on the same case and prompt, with its 95 % interval.
 
     Args:
         table: as `evaluate` gives it; `prompt`, `model` and `base` are in it.
         metric: one of `METRICS`.
+        method: see `mean_interval`; "percentile" gives the intervals that the records were written with.
+        groups: case -> its patient or sequence, of all cases or more.
     Raises:
         ConfigError: the table has no such model, prompt or metric; the message lists those it has.
-        DataError: a case was scored for one of the two only.
+        DataError: a case was scored for one of the two only, or has no group.
     """
+    gains = paired_differences(table, prompt, model, base, metric)
+    return mean_interval(gains, method, groups=_groups_of(gains.index, groups))
+
+
+def paired_differences(
+    table: pd.DataFrame, prompt: str, model: str = "tuned", base: str = "zero-shot", metric: str = "dice"
+) -> pd.Series:
+    """`model` minus `base` of each case, seeds averaged first; arguments and errors as of `paired_gain`."""
     check_name("prompt", prompt, table["prompt"])
     check_name("model", model, table["model"])
     check_name("model", base, table["model"])
@@ -74,7 +52,25 @@ def paired_gain(
     by_case = rows.pivot_table(index="case", columns="model", values=metric).reindex(columns=[model, base])
     if alone := list(by_case.index[by_case.isna().any(axis=1)]):
         raise DataError(f"scored for one of {model} and {base} only: {', '.join(alone)}; evaluate both on these cases")
-    return bootstrap_mean(by_case[model] - by_case[base])
+    return by_case[model] - by_case[base]
+
+
+def _groups_of(cases: pd.Index, groups: Mapping[str, Hashable] | None) -> list[Hashable] | None:
+    if groups is None:
+        return None
+    if missing := [case for case in cases if case not in groups]:
+        raise DataError(f"{len(missing)} cases have no group: {', '.join(missing[:3])}")
+    return [groups[case] for case in cases]
+
+
+def pooled_dice(rows: pd.DataFrame) -> float:
+    """Dice over the pixels of all rows together, as some publications give it: large lesions count for more.
+
+    >>> round(pooled_dice(pd.DataFrame({"dice": [1, 0.5], "area_true": [300, 10], "area_pred": [300, 10]})), 3)
+    0.984
+    """
+    areas = rows["area_true"] + rows["area_pred"]
+    return float((rows["dice"] * areas).sum() / areas.sum())  # a row's Dice times its areas is twice the intersection
 
 
 def check_name(what: str, name: str, known: Iterable[str]) -> None:
@@ -83,17 +79,23 @@ def check_name(what: str, name: str, known: Iterable[str]) -> None:
         raise ConfigError(f"{what} {name!r} is unknown: use one of {', '.join(names)}")
 
 
-def summarise(table: pd.DataFrame) -> pd.DataFrame:
+def summarise(
+    table: pd.DataFrame, method: Method = "logit-t", *, groups: Mapping[str, Hashable] | None = None
+) -> pd.DataFrame:
     """Table of means over cases, a row a model and prompt in the table's order; seeds are averaged by case first.
 
+    Args:
+        table: as `evaluate` gives it.
+        method: of the interval, see `mean_interval`; "percentile" is that of the records.
+        groups: case -> its patient or sequence.
     Returns:
         Columns `model, prompt, n, dice, dice_low, dice_high, iou, hd95_percent, nsd`; n counts cases, low and high are
-        the 95 % bootstrap interval of the mean Dice.
+        the 95 % interval of the mean Dice, NaN below five cases.
     """
     rows = []
-    for (model, prompt), group in table.groupby(["model", "prompt"], sort=False):
-        by_case = group.groupby("case")[METRICS].mean()
-        mean, low, high = bootstrap_mean(by_case["dice"])
+    for (model, prompt), part in table.groupby(["model", "prompt"], sort=False):
+        by_case = part.groupby("case")[METRICS].mean()
+        mean, low, high = mean_interval(by_case["dice"], method, groups=_groups_of(by_case.index, groups))
         row = {"model": model, "prompt": prompt, "n": len(by_case), "dice": mean, "dice_low": low, "dice_high": high}
         rows.append(row | by_case[METRICS[1:]].mean().to_dict())
     return pd.DataFrame(rows, columns=["model", "prompt", "n", "dice", "dice_low", "dice_high", *METRICS[1:]])

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.evaluation.agreement import limits_of_agreement
 from medsam_helpers.evaluation.evaluate import BASELINES
-from medsam_helpers.evaluation.tables import bootstrap_mean
+from medsam_helpers.evaluation.intervals import mean_interval
+from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.figures.cases import COLORS
 from medsam_helpers.prompts import jitter_of
 
@@ -39,29 +41,46 @@ def model_styles(models: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {model: styles[model] for model in models}
 
 
-def before_after_scatter(ax: Axes, table: pd.DataFrame, prompt: str) -> Axes:
-    """The axes with a point a case: its Dice zero-shot and tuned, for one prompt of a table that `evaluate` gave."""
+def before_after_scatter(
+    ax: Axes, table: pd.DataFrame, prompt: str, model: str = "tuned", base: str = "zero-shot"
+) -> Axes:
+    """The axes with a point a case: its Dice of base and model, for one prompt of a table that `evaluate` gave."""
     by_case = table[table["prompt"] == prompt].pivot_table(index="case", columns="model", values="dice")
-    gained = by_case["tuned"] > by_case["zero-shot"]
-    for rows, model, said in ((by_case[gained], "tuned", "gained"), (by_case[~gained], "zero-shot", "did not gain")):
-        style = {key: _STYLES[model][key] for key in ("color", "marker")}
-        ax.scatter(rows["zero-shot"], rows["tuned"], s=22, label=f"{said}: {len(rows)}", **style)
-    low = float(by_case[["zero-shot", "tuned"]].min().min())
+    gained = by_case[model] > by_case[base]
+    for rows, of, said in ((by_case[gained], "tuned", "gained"), (by_case[~gained], "zero-shot", "did not gain")):
+        style = {key: _STYLES[of][key] for key in ("color", "marker")}
+        ax.scatter(rows[base], rows[model], s=22, label=f"{said}: {len(rows)}", **style)
+    low = float(by_case[[base, model]].min().min())
     ends = [low - 0.05 * (1 - low), 1 + 0.02 * (1 - low)]
     ax.plot(ends, ends, color="black", linewidth=1, linestyle=":")
-    ax.set(xlim=ends, ylim=ends, aspect="equal", xlabel="Dice, zero-shot", ylabel="Dice, tuned")
+    ax.set(xlim=ends, ylim=ends, aspect="equal", xlabel=f"Dice, {base}", ylabel=f"Dice, {model}")
     ax.legend(frameon=False, fontsize=8, loc="lower right")
     return ax
+
+
+def comparison_figure(table: pd.DataFrame) -> Figure:
+    """The figure of a table of `read_runs`: each run's Dice over the first one's, a row a prompt, a column a run."""
+    first, *others = table["model"].unique()
+    prompts = table["prompt"].unique()
+    size = (3.6 * len(others), 3.8 * len(prompts))
+    figure = Figure(figsize=size, layout="constrained")
+    for axes, prompt in zip(figure.subplots(len(prompts), len(others), squeeze=False), prompts, strict=True):
+        for ax, other in zip(axes, others, strict=True):
+            gain = paired_gain(table, prompt, other, first)
+            before_after_scatter(ax, table, prompt, other, first).set_title(
+                f"{prompt}: {gain.text('+.3f')}", fontsize=9
+            )
+    return figure
 
 
 def jitter_curve(ax: Axes, table: pd.DataFrame) -> Axes:
     """The axes with the mean Dice by jitter of the box, a line a model, of a table that `evaluate` gave.
 
-    The bands are bootstrap intervals; the baselines have none.
+    The bands are 95 % intervals; the baselines have none.
     """
     for model, style in model_styles(table["model"].unique()).items():
         prompts = table[table["model"] == model].groupby("prompt")["dice"]
-        means = pd.DataFrame([(jitter_of(prompt), *bootstrap_mean(scores)[:3]) for prompt, scores in prompts])
+        means = pd.DataFrame([(jitter_of(prompt), *mean_interval(scores)[:3]) for prompt, scores in prompts])
         jitters, mean, low, high = means.sort_values(0).to_numpy().T
         ax.plot(jitters, mean, label=model, markersize=5, **style)
         if model not in BASELINES:

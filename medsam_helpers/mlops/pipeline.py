@@ -106,5 +106,6 @@ def headline(table: pd.DataFrame) -> dict[str, float]:
     rows = summarise(table).to_dict("records")
     means = {f"{row['model']}/{row['prompt']}/{metric}": float(row[metric]) for row in rows for metric in METRICS}
     for prompt in table["prompt"].unique():
-        means |= {f"gain/{prompt}/{name}": value for name, value in paired_gain(table, prompt)._asdict().items()}
+        gain = paired_gain(table, prompt)._asdict()
+        means |= {f"gain/{prompt}/{name}": value for name, value in gain.items() if np.isfinite(value)}
     return means

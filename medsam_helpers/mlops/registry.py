@@ -13,7 +13,8 @@ from medsam_helpers.data.case import Dataset
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.errors import DataError, MedsamError
 from medsam_helpers.evaluation.evaluate import evaluate
-from medsam_helpers.evaluation.tables import Interval, paired_gain
+from medsam_helpers.evaluation.intervals import Interval
+from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.mlops.lineage import CASES_FILE
 from medsam_helpers.mlops.server import tracking_uri
 from medsam_helpers.runs.finetune import embed_cases
@@ -46,6 +47,10 @@ class Verdict:
         other = f"version {self.other}" if self.other != "zero-shot" else self.other
         found = f"{self.gain} against {other} on {self.n} images: {'not ' * (not self.promoted)}promoted"
         return f"{self.name} version {self.version}: {found}"
+
+    def as_json(self) -> str:
+        """All of it as a JSON object; an interval of too few images is null."""
+        return json.dumps(asdict(self) | {"gain": self.gain.for_json()})
 
 
 def register(client: MlflowClient, name: str, run_id: str, folder: Path) -> ModelVersion:
@@ -93,7 +98,7 @@ def judge(
 ) -> Verdict:
     """The verdict on a challenger against the champion (or the zero-shot base) on val; promotes it if it is better.
 
-    Better: the 95 % bootstrap interval of the paired difference in Dice lies above zero, on images new to both.
+    Better: the 95 % interval (Student's t) of the paired difference in Dice lies above zero, on images new to both.
 
     Args:
         dataset: whose val decides.
@@ -121,7 +126,7 @@ def judge(
     gain = paired_gain(table, prompt, CHALLENGER, CHAMPION)
     better, n = bool(gain.low > 0), table["case"].nunique()
     verdict = Verdict(name, version, champion or "zero-shot", prompt, n, gain, promoted=better)
-    client.set_model_version_tag(name, version, "medsam.gate", json.dumps(asdict(verdict)))
+    client.set_model_version_tag(name, version, "medsam.gate", verdict.as_json())
     if better:
         if version_of(client, name, CHAMPION) != champion:
             raise RegistryError(f"{name}: the {CHAMPION} changed while version {version} was judged; judge it again")
@@ -149,7 +154,7 @@ def main() -> None:
     args = parser.parse_args()
     dataset = load_data(args.data, train_limit=0, dev_limit=0)
     verdict = judge(MlflowClient(tracking_uri()), args.name, dataset, args.prompt, args.version)
-    print(verdict, json.dumps(asdict(verdict)), sep="\n")
+    print(verdict, verdict.as_json(), sep="\n")
 
 
 if __name__ == "__main__":

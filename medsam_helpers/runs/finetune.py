@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 import shlex
 import sys
 import time
@@ -25,6 +26,7 @@ from medsam_helpers.data.views import views_of
 from medsam_helpers.device import default_device, keep_freed_memory, peak_mb, restart_peak
 from medsam_helpers.errors import DataError
 from medsam_helpers.evaluation.evaluate import BASELINES, evaluate
+from medsam_helpers.evaluation.findings import WITH_TTA
 from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint
 from medsam_helpers.prompts import prompt_name
@@ -130,7 +132,11 @@ def finetune(
         warnings.warn(f"{told}; try a lower learning rate (now {recipe.lr:g})", stacklevel=2)
     prompt = prompt_name(recipe.jitter_1024 if dev_jitter_1024 is None else dev_jitter_1024)
     prompts = list(dict.fromkeys([*prompts, prompt]))
-    models = {"zero-shot": zero_shot.predict_case, "tuned": tuned.predict_case}
+    models = {"zero-shot": zero_shot.predict_case}
+    if config.tta:  # the base with it too, so that like is compared with like
+        base = Segmenter(model, precision=recipe.precision, store=store, tta=True)
+        models[f"zero-shot{WITH_TTA}"] = base.predict_case
+    models["tuned"] = tuned.predict_case
     table = evaluate(scored, models, prompts=prompts, box_mode=recipe.box_mode, show_progress=show_progress)
     figures = {
         **headline(table, prompt),
@@ -155,11 +161,20 @@ def finetune(
 
 
 def headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:
-    """The figures that a run is known by: mean Dice of each model, and the paired gain, six digits of each."""
+    """The figures that a run is known by: mean Dice of each model, and the paired gain, six digits of each.
+
+    With test-time augmentation `gain` is over the base without it, and `gain_over_tta` over the base with it too.
+    The interval of fewer than five images is [None, None].
+    """
     means = table[table["prompt"] == prompt].groupby("model")["dice"].mean()
-    gain = paired_gain(table, prompt)
-    dice = {f"{model.replace('-', '_')}_dice": round(means[model], 6) for model in ("zero-shot", "tuned", *BASELINES)}
-    return dice | {"gain": round(gain.mean, 6), "gain_ci95": [round(gain.low, 6), round(gain.high, 6)]}
+    figures = {}
+    for model in ("zero-shot", "tuned", *BASELINES, f"zero-shot{WITH_TTA}"):
+        if model in means:
+            figures[f"{re.sub('[- ]', '_', model)}_dice"] = round(means[model], 6)
+    for base, name in (("zero-shot", "gain"), (f"zero-shot{WITH_TTA}", "gain_over_tta")):
+        if base in means:
+            figures[name], *figures[f"{name}_ci95"] = paired_gain(table, prompt, base=base).for_json()
+    return figures
 
 
 def get_or_train(config: RunConfig | None = None, show_progress: bool = True) -> Path:

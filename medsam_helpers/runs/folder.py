@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.evaluation.evaluate import case_boxes
-from medsam_helpers.evaluation.tables import summarise, write_table
+from medsam_helpers.evaluation.findings import findings
+from medsam_helpers.evaluation.tables import pooled_dice, summarise, write_table
 from medsam_helpers.figures import cases as plotting
 from medsam_helpers.files import atomic_write
 from medsam_helpers.runs.settings import RunConfig
@@ -97,12 +98,19 @@ def name_left_out(dataset: Dataset, table: pd.DataFrame, source: str) -> list[st
 
 
 def summary_text(table: pd.DataFrame, title: str, about: str) -> str:
-    """The means of a table as a Markdown page; `about` says over which cases they are."""
-    head = f"# {title}\n\n{about}. Means at original resolution; interval: 95 %, bootstrap over images.\n\n"
-    head += "| model | prompt | n | Dice | interval | IoU | HD95 (% of diagonal) | NSD |\n" + "|---" * 8 + "|\n"
-    row = "| {model} | {prompt} | {n} | {dice:.3f} | {dice_low:.3f} to {dice_high:.3f} | {iou:.3f} | "
+    """The means of a table as a Markdown page, and what they say; `about` says over which cases they are."""
+    head = f"# {title}\n\n{about}. Means at original resolution, with a 95 % interval; pooled: over all pixels.\n\n"
+    head += "| model | prompt | n | Dice | interval | pooled Dice | IoU | HD95 (% of diagonal) | NSD |\n"
+    head += "|---" * 9 + "|\n"
+    row = "| {model} | {prompt} | {n} | {dice:.3f} | {interval} | {pooled:.3f} | {iou:.3f} | "
     row += "{hd95_percent:.2f} | {nsd:.3f} |\n"
-    return head + "".join(row.format(**means) for means in summarise(table).to_dict("records"))
+    for means in summarise(table).to_dict("records"):
+        known = np.isfinite(means["dice_low"])
+        interval = "{dice_low:.3f} to {dice_high:.3f}".format(**means) if known else "none"
+        rows = table[(table["model"] == means["model"]) & (table["prompt"] == means["prompt"])]
+        head += row.format(**means, interval=interval, pooled=pooled_dice(rows))
+    said = [sentence for prompt in table["prompt"].unique() for sentence in findings(table, prompt)]
+    return head + "\n" + "".join(f"- {sentence}\n" for sentence in said)
 
 
 def picture(run: Finetuned) -> Figure:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from medsam_helpers.evaluation.intervals import Interval
 from medsam_helpers.files import atomic_write
 from medsam_helpers.sam.checkpoints import SPECIALISTS
 
@@ -18,7 +21,7 @@ def write_model_card(
     `checkpoint` is the name or folder by which it is loaded, `limits` a section on intended use.
     """
     data, metrics, sizes = card["data"], card["metrics"], card["sizes"]
-    low, high = metrics["gain_ci95"]
+    gain = Interval(metrics["gain"], *(np.nan if end is None else end for end in metrics["gain_ci95"]))
     split = card.get("split", "val")
     scored = f"scored once on {sizes['val']}" if split == "val" else "and scored on these, which flatters it"
     phantom = ""
@@ -52,7 +55,7 @@ trained on {sizes["train"]} images, chosen on {sizes["dev"]}, {scored}.
 | fill its ellipse | {metrics["ellipse_dice"]:.3f} |
 | {before} | {metrics["zero_shot_dice"]:.3f} |
 | this {what}{tta} | {metrics["tuned_dice"]:.3f} |
-| paired gain over {before}, 95 % interval | {metrics["gain"]:+.3f} [{low:+.3f}, {high:+.3f}] |
+| paired gain over {before}, 95 % interval | {gain.text("+.3f")} |
 
 ## Use
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from medsam_helpers.errors import DataError
-from medsam_helpers.evaluation.compare import WITH_TTA
+from medsam_helpers.evaluation.findings import WITH_TTA
 from medsam_helpers.evaluation.tables import paired_gain, read_table
 from medsam_helpers.files import atomic_write
 from medsam_helpers.runs.card import write_run_card
@@ -53,6 +53,7 @@ def record_of_run(trial: Trial, folder: Path) -> RunRecord:
     for tested_on in (trial.data, *trial.also_on):
         file = "metrics.csv" if tested_on == trial.data else f"metrics-{tested_on}.csv"
         table = read_table(folder / file)
+        table = table[table["model"] != f"zero-shot{WITH_TTA}"]  # a run of its own in a record
         whence = {"run": trial.name, "train_seed": trial.seed, "fold": trial.fold, "tested_on": tested_on}
         tables.append(table.assign(**whence, base=base))
         rows.append(names | {"tested_on": tested_on} | _summary_row(trial, card, table, history))
@@ -147,7 +148,7 @@ def _summary_row(trial: Trial, card: dict[str, Any], table: pd.DataFrame, histor
         row[f"{model}_{prompt}"] = dice
     # What a specialist gains over its own random weights is no news.
     compares = (trial.is_trained or trial.checkpoint) and trial.model not in SPECIALISTS
-    gain = paired_gain(table, metrics["prompt"]) if compares else (None, None, None)
+    gain = paired_gain(table, metrics["prompt"], method="percentile") if compares else (None, None, None)
     row |= {"gain_prompt": metrics.get("prompt"), **dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))}
     row |= {"seconds_encode": metrics["seconds_encode"], "seconds_train": metrics.get("seconds_train", 0)}
     return row | {"seconds": card["seconds"], "peak_memory_mb": metrics["peak_memory_mb"]}

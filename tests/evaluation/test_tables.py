@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.tables import COLUMNS, bootstrap_mean, paired_gain, read_table, summarise, write_table
+from medsam_helpers.evaluation.intervals import bootstrap_mean, mean_interval
+from medsam_helpers.evaluation.tables import COLUMNS, paired_gain, pooled_dice, read_table, summarise, write_table
 
 
 def table_of(**scores):
@@ -20,35 +20,23 @@ def table_of(**scores):
     return pd.DataFrame(rows).assign(**rest)[COLUMNS]
 
 
-def test_bootstrap_agrees_with_resampling_by_hand():
-    values = np.random.default_rng(5).beta(8, 1, size=60)
-    mean, low, high = bootstrap_mean(values)
-    draws = np.random.default_rng(99).choice(values, (20_000, 60)).mean(axis=1)
-    assert mean == pytest.approx(values.mean())
-    assert (low, high) == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.002)
-    assert bootstrap_mean(values) == (mean, low, high)
-    assert bootstrap_mean(values, seed=1) != (mean, low, high)
-    assert bootstrap_mean([0.25] * 7) == (0.25, 0.25, 0.25)
-    for without_mean in ([], [0.5, np.nan]):
-        with pytest.raises(DataError, match="finite"):
-            bootstrap_mean(without_mean)
-
-
-def test_bootstrap_interval_covers_the_true_mean_about_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    intervals = [bootstrap_mean(rng.normal(3, 1, 50), n=500) for _ in range(200)]
-    covered = sum(i.low <= 3 <= i.high for i in intervals)
-    assert stats.binomtest(covered, 200, 0.93).pvalue > 0.001
-
-
 def test_gain_is_paired_by_case_whatever_the_order_of_rows():
-    base = [0.2, 0.5, 0.9, 0.7]
+    base = [0.2, 0.5, 0.9, 0.7, 0.3]
     table = table_of(tuned=[b + 0.05 for b in base], **{"zero-shot": base})
     gain = paired_gain(table.sample(frac=1, random_state=3), "j20")
     # Every case gains the same: paired there is no spread, unpaired it would be that of the cases.
     assert gain == pytest.approx((0.05, 0.05, 0.05))
     assert paired_gain(table, "j20", model="zero-shot", base="tuned").mean == pytest.approx(-0.05)
     assert paired_gain(table, "j20", metric="nsd").mean == 0
+
+    differences = [0.1, 0.0, 0.2, -0.1, 0.05, 0.3]
+    table = table_of(tuned=differences, **{"zero-shot": [0] * 6})
+    assert paired_gain(table, "j20") == mean_interval(differences, "t")
+    assert paired_gain(table, "j20", method="percentile") == bootstrap_mean(differences), "as the records have it"
+    patients = {f"case{i}": i // 2 for i in range(6)}
+    assert np.isnan(paired_gain(table, "j20", groups=patients).low), "three patients"
+    with pytest.raises(DataError, match="1 cases have no group: case5"):
+        paired_gain(table, "j20", groups={f"case{i}": i for i in range(5)})
 
 
 def test_gain_needs_the_same_cases_and_known_names():
@@ -66,11 +54,21 @@ def test_summary_by_hand_keeps_the_tables_order():
     assert ",".join(summary.columns) == "model,prompt,n,dice,dice_low,dice_high,iou,hd95_percent,nsd"
     assert summary["model"].tolist() == ["tuned", "box"]
     assert summary.loc[0, ["n", "iou", "hd95_percent", "nsd"]].tolist() == [3, 0.5, 1.0, 0.25]
-    assert tuple(summary.loc[0, ["dice", "dice_low", "dice_high"]]) == bootstrap_mean([0.8, 0.9, 1.0])
-    assert summary.loc[1, ["dice", "dice_low", "dice_high"]].tolist() == [0.5] * 3
+    assert summary["dice"].tolist() == pytest.approx([0.9, 0.5])
+    assert summary[["dice_low", "dice_high"]].isna().all(axis=None), "three images"
+    five = table_of(tuned=[0.6, 0.7, 0.8, 0.9, 1.0])
+    for how in ("logit-t", "percentile"):
+        found = summarise(five, how).loc[0, ["dice", "dice_low", "dice_high"]]
+        assert tuple(found) == mean_interval([0.6, 0.7, 0.8, 0.9, 1.0], how)
     table = table_of(tuned=[0.6, 0.9])
     both = summarise(pd.concat([table, table.assign(seed=1, dice=[0.8, 0.9])]))
     assert both.loc[0, ["n", "dice"]].tolist() == [2, pytest.approx(0.8)], "counts cases, not seeds"
+
+
+def test_pooled_dice_counts_pixels_not_images():
+    # Two intersections of 2 x 90 of 100 + 100 and 2 x 1 of 2 + 8 pixels.
+    rows = pd.DataFrame({"dice": [0.9, 0.2], "area_true": [100, 2], "area_pred": [100, 8]})
+    assert pooled_dice(rows) == pytest.approx((180 + 2) / 210)
 
 
 def test_table_survives_its_file_byte_for_byte(tmp_path):

@@ -1,5 +1,6 @@
 """Pictures of scores show the numbers they were given, for any number of models."""
 
+from io import BytesIO
 from itertools import product
 
 import numpy as np
@@ -13,7 +14,7 @@ from medsam_helpers.evaluation.strata import scores_by
 from medsam_helpers.figures import scores
 from medsam_helpers.figures.cases import COLORS
 
-CASES = list("abcdefgh")
+CASES = list("abcdefghij")
 
 
 def make_table(models=("box", "zero-shot", "tuned"), prompts=("exact", "j20")):
@@ -67,12 +68,22 @@ def test_the_curve_runs_through_the_means_in_order_of_the_jitter(ax):
     assert len(ax.collections) == 2  # a band for each model, none for the baseline
 
 
+def test_runs_are_drawn_over_the_first_one_a_row_a_prompt():
+    figure = scores.comparison_figure(make_table(models=("first", "second", "third")))
+    assert len(figure.axes) == 2 * 2
+    assert [ax.get_ylabel() for ax in figure.axes] == ["Dice, second", "Dice, third"] * 2
+    few = make_table(models=("first", "second"), prompts=("j20",))
+    few = few[few["case"].isin(CASES[:3])]
+    assert "no interval" in scores.comparison_figure(few).axes[0].get_title()
+    figure.savefig(BytesIO())
+
+
 def test_group_means_stand_over_their_group_and_say_how_many_there_are(ax):
     table = make_table(models=("zero-shot", "tuned", "third"))
-    sizes = pd.DataFrame({"case": CASES, "lesion_share": np.linspace(0.1, 0.8, 8)})
+    sizes = pd.DataFrame({"case": CASES, "lesion_share": np.linspace(0.1, 1, 10)})
     groups = scores_by(table, sizes, "lesion_share", "exact", groups=2)
     scores.group_means(ax, groups)
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.1 to 0.4\nn = 4", "0.5 to 0.8\nn = 4"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.1 to 0.5\nn = 5", "0.6 to 1\nn = 5"]
     for drawn in ax.containers:
         rows = groups[groups["model"] == drawn.get_label()]
         x, y = np.asarray(drawn.lines[0].get_data(), float)

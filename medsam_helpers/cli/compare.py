@@ -1,0 +1,55 @@
+"""`medsam compare`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+from medsam_helpers.cli.parser import Command, Result, add_settings
+from medsam_helpers.files import atomic_write, check_output_dir
+
+
+class Compare(Command):
+    """Compare runs on the same images: each one's paired difference to the first."""
+
+    runs: tuple[Path, ...]
+    """Folders that finetune or evaluate wrote, the one to compare with first."""
+    model: str | None = None
+    """Whose scores; default: tuned, else the only model of a run."""
+    prompt: str | None = None
+    """Such as exact or j20; default: all, which each run must have."""
+    output: Path | None = None
+    """Folder for comparison.csv and comparison.png."""
+
+    @classmethod
+    def add_to(cls, parser: ArgumentParser) -> None:
+        """The runs stand without an option."""
+        parser.add_argument("runs", nargs="+", metavar="RUN", help=cls.model_fields["runs"].description)
+        add_settings(parser, cls, but=("runs",))
+
+    def run(self, line: str) -> Result:
+        output = self.output and self.output.expanduser()
+        if output:
+            check_output_dir(output, mark="comparison.csv")
+        from medsam_helpers.evaluation.compare import compare_runs, read_runs
+        from medsam_helpers.evaluation.findings import findings
+
+        table = read_runs(self.runs, self.model, self.prompt)
+        compared = compare_runs(table)
+        print(compared.round(3).to_string(index=False, na_rep=""))
+        first, *others = table["model"].unique()
+        for prompt in compared["prompt"].unique():
+            for other in others:
+                print(*findings(table, prompt, other, first), sep="\n")
+        rows = compared.round(6).astype(object).where(compared.notna(), None).to_dict("records")
+        result: Result = {"first": first, "compared": rows}
+        if output:
+            from medsam_helpers.figures.scores import comparison_figure
+
+            with atomic_write(output / "comparison.csv") as temporary:
+                compared.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+            with atomic_write(output / "comparison.png") as temporary:
+                comparison_figure(table).savefig(temporary, dpi=110)
+            print(f"written to {output}: comparison.csv, comparison.png")
+            result["folder"] = str(output)
+        return result

@@ -1,0 +1,76 @@
+"""What a table of scores says, in plain sentences: the gain, what it leaves open, the worst image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.evaluation.evaluate import BASELINES
+from medsam_helpers.evaluation.intervals import Interval, coverage_note
+from medsam_helpers.evaluation.tables import check_name, paired_gain
+
+WITH_TTA = " with tta"
+"""Behind the name of a base model that was scored with test-time augmentation."""
+UNSEEN = "No interval sees a failure that was not sampled."
+
+
+def model_in_question(table: pd.DataFrame) -> str:
+    """The model that a table is about: "tuned" where it has it, else its only model beside the baselines.
+
+    Raises:
+        ConfigError: it has several, or none.
+    """
+    models = [str(model) for model in table["model"].unique() if model not in BASELINES]
+    if "tuned" in models or len(models) == 1:
+        return "tuned" if "tuned" in models else models[0]
+    raise ConfigError(f"which model? These scores are of {', '.join(models) or 'the baselines only'}")
+
+
+def findings(table: pd.DataFrame, prompt: str, model: str | None = None, base: str | None = None) -> list[str]:
+    """Sentences on one model and prompt of a table of scores.
+
+    They say: the paired gain over the base and whether its interval holds zero; whether filling the ellipse in the box
+    is better; how often an interval of so few images holds the true mean; the worst image; what no interval sees.
+
+    Args:
+        table: as `evaluate` gives it.
+        prompt: one of the table's prompts.
+        model: default: see `model_in_question`.
+        base: what the gain is over; default: "zero-shot with tta" (then `model` is taken to use it too), "zero-shot",
+            or no gain where the table has neither.
+    Raises:
+        ConfigError: no such model or prompt.
+        DataError: a case was scored for one of the two only.
+    """
+    model = model or model_in_question(table)
+    check_name("prompt", prompt, table["prompt"])
+    check_name("model", model, table["model"])
+    rows = table[table["prompt"] == prompt]
+    bases = [name for name in (f"zero-shot{WITH_TTA}", "zero-shot") if name in set(rows["model"]) - {model}]
+    base = base or next(iter(bases), None)
+    by_case = rows[rows["model"] == model].groupby("case")["dice"].mean()
+    said = []
+    if base:
+        gain = paired_gain(rows, prompt, model, base)
+        said.append(f"Gain of {model} over {base}, prompt {prompt}: {gain_text(gain, len(by_case))}.")
+        if gain.low <= 0 <= gain.high:
+            said.append(f"This interval holds zero: these images do not show whether {model} or {base} is better.")
+    ellipse = rows.loc[rows["model"] == "ellipse", "dice"].mean()
+    if ellipse > by_case.mean():  # NaN, where it was not scored, is not
+        said.append(f"Filling the ellipse in the box beats {model}: Dice {ellipse:.3f} against {by_case.mean():.3f}.")
+    if note := coverage_note(len(by_case)):
+        said.append(f"Of a mean Dice over {len(by_case)} images: {note}.")
+    worst = f"Worst image of {model}, prompt {prompt}: {by_case.idxmin()}, Dice {by_case.min():.3f}."
+    return [*said, f"{worst} {UNSEEN}"]
+
+
+def gain_text(gain: Interval, n: int) -> str:
+    """A paired gain over n images, with its interval and how often one of so few holds the true gain.
+
+    >>> gain_text(Interval(0.02, -0.01, 0.05), 8)
+    '+0.020 [-0.010, +0.050] (95 %, 8 images, covers about 0.91 at this n)'
+    """
+    if not np.isfinite(gain.low):
+        return gain.text("+.3f")
+    return f"{gain.text('+.3f')} ({', '.join(filter(None, ('95 %', f'{n} images', coverage_note(n, 't'))))})"

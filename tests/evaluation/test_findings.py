@@ -1,0 +1,48 @@
+"""What a table says in words."""
+
+import pandas as pd
+import pytest
+
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.evaluation.findings import UNSEEN, findings
+
+BASE = [0.8, 0.7, 0.9, 0.6, 0.75, 0.8]
+
+
+def table_of(**models):
+    rows = [
+        (f"case{i}", model.replace("_", "-"), dice) for model, scores in models.items() for i, dice in enumerate(scores)
+    ]
+    return pd.DataFrame(rows, columns=["case", "model", "dice"]).assign(prompt="j20")
+
+
+def test_a_gain_an_open_gain_a_better_ellipse_few_images_and_the_worst_image():
+    better = table_of(zero_shot=BASE, tuned=[dice + 0.1 for dice in BASE], ellipse=[0.5] * 6)
+    gain, small, worst = findings(better, "j20")
+    assert gain.startswith("Gain of tuned over zero-shot, prompt j20: +0.100 [+0.100, +0.100] (95 %, 6 images, covers")
+    assert small == "Of a mean Dice over 6 images: covers about 0.88 at this n."
+    assert worst == f"Worst image of tuned, prompt j20: case3, Dice 0.700. {UNSEEN}"
+
+    open_gain = table_of(zero_shot=BASE, tuned=BASE[::-1], ellipse=[0.9] * 6)
+    _, zero, ellipse, *_ = findings(open_gain, "j20")
+    assert zero.startswith("This interval holds zero")
+    assert ellipse == "Filling the ellipse in the box beats tuned: Dice 0.900 against 0.758."
+
+
+def test_few_images_have_no_interval_and_many_no_note():
+    few = findings(table_of(zero_shot=BASE[:3], tuned=BASE[:3]), "j20")
+    assert few[0] == "Gain of tuned over zero-shot, prompt j20: +0.000 (no interval below 5 images)."
+    assert few[1] == "Of a mean Dice over 3 images: no interval below 5 images."
+    many = table_of(zero_shot=BASE * 5, tuned=[dice + 0.1 for dice in BASE * 5])
+    assert [sentence.split()[0] for sentence in findings(many, "j20")] == ["Gain", "Worst"]
+
+
+def test_like_is_compared_with_like_and_a_model_alone_has_no_gain():
+    table = table_of(zero_shot=BASE, tuned=BASE)
+    with_tta = table[table["model"] == "zero-shot"].assign(model="zero-shot with tta", dice=0.5)
+    assert findings(pd.concat([table, with_tta]), "j20")[0].startswith("Gain of tuned over zero-shot with tta")
+    assert not any("Gain" in sentence for sentence in findings(table[table["model"] == "zero-shot"], "j20"))
+    with pytest.raises(ConfigError, match="These scores are of second, first"):
+        findings(table.replace({"model": {"tuned": "first", "zero-shot": "second"}}), "j20")
+    with pytest.raises(ConfigError, match="'j50' is unknown"):
+        findings(table, "j50")
