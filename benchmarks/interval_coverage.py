@@ -92,7 +92,7 @@ def main() -> None:
                 ).items():
                     covered.setdefault(method, []).append(((low <= scores.mean()) & (scores.mean() <= high)).mean())
                     width.setdefault(method, []).append(np.median(high - low))
-            line = {"kind": kind, "n": n, "populations": len(chosen)}
+            line: dict[str, object] = {"kind": kind, "n": n, "populations": len(chosen)}
             for name, by_method, of in (
                 ("coverage", covered, np.mean),
                 ("lowest", covered, min),

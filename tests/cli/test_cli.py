@@ -27,6 +27,7 @@ from filelock import FileLock
 from helpers import draw_discs, make_tiny_sam, save_images
 from PIL import Image
 from safetensors import safe_open
+from scipy import stats
 
 from medsam_helpers.cli.main import COMMANDS, main
 from medsam_helpers.data.reading import read_image
@@ -113,8 +114,10 @@ def test_finetune_says_all_that_was_promised_and_its_headline_is_the_mean_of_the
     # Recipe `best` shows four views of each training case, and each is encoded.
     assert (figures["n_train"], figures["n_dev"], figures["n_val"], figures["encoded"]) == (7, 1, 4, 4 * 7 + 1 + 4)
     assert (figures["left_out"], figures["precision"]) == ([], "fp32")
-    low, high = figures["gain_ci95"]
-    assert low <= figures["tuned_dice"] - figures["zero_shot_dice"] <= high
+    assert figures["gain"] == pytest.approx(figures["tuned_dice"] - figures["zero_shot_dice"], abs=1e-5)
+    assert figures["gain_ci95"] == [None, None], "of four images"
+    assert "(no interval below 5 images)" in Path("run/README.md").read_text()
+    assert "Gain of tuned over zero-shot, prompt j20: +" in Path("run/summary.md").read_text()
     assert figures["tuned_dice"] > figures["zero_shot_dice"], "four epochs on discs teach something"
     table = pd.read_csv("run/metrics.csv")
     assert ",".join(table) == "case,model,prompt,seed,dice,iou,hd95_percent,nsd,area_true,area_pred,iou_score"
@@ -169,10 +172,11 @@ def test_evaluating_the_checkpoint_reproduces_what_finetune_said_and_keeps_freed
     keep_freed_memory.cache_clear()
     said = medsam("evaluate", "--checkpoint", "run", "--data", "data", "--jitter", 20, "--output", "ev", "--json")
     assert (said.json["dice"], said.json["n"]) == (tuned.json["tuned_dice"], 4)
-    low, high = said.json["dice_ci95"]
-    assert low < said.json["dice"] < high
+    assert (said.json["dice_ci95"], said.json["gain_ci95"]) == ([None, None], [None, None])
+    assert (said.json["zero_shot_dice"], said.json["gain"]) == (tuned.json["zero_shot_dice"], tuned.json["gain"])
+    assert "Worst image of tuned, prompt j20: " in said.out
     table = pd.read_csv("ev/metrics.csv")
-    assert set(table["model"]) == {"box", "ellipse", "tuned"}
+    assert set(table["model"]) == {"box", "ellipse", "zero-shot", "tuned"}
     own = table[table["model"] == "tuned"]
     for name in ("dice", "iou", "hd95_percent", "nsd"):
         assert said.json[name] == pytest.approx(own[name].mean(), abs=1e-4)
@@ -180,17 +184,21 @@ def test_evaluating_the_checkpoint_reproduces_what_finetune_said_and_keeps_freed
 
 
 def test_tta_is_asked_for_by_name_and_told(tuned):
-    """The tuned model is scored with it, its base without; evaluating gives the same, and the cards say it."""
+    """The tuned model is scored with it, its base with and without; evaluating gives the same, the cards say it."""
     said = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--tta", "--output", "run-tta", "--json")
     assert said.json["zero_shot_dice"] == tuned.json["zero_shot_dice"]
     assert said.json["tuned_dice"] != tuned.json["tuned_dice"]
+    like = said.json["tuned_dice"] - said.json["zero_shot_with_tta_dice"]
+    assert said.json["gain_over_tta"] == pytest.approx(like, abs=1e-5)
+    assert said.json["gain_over_tta"] != said.json["gain"]
+    assert "Gain of tuned over zero-shot with tta" in Path("run-tta/summary.md").read_text()
     assert said.json["encoded"] == 4, "the mirror images of val; the rest lies in the store"
     assert "gain with tta over zero-shot" in said.out
     assert ", tta=True)" in Path("run-tta/README.md").read_text()
     assert "test-time" not in Path("run/README.md").read_text()
     arguments = ["--data", "data", "--jitter", 20, "--tta", "--output", "ev-tta", "--json"]
     again = medsam("evaluate", "--checkpoint", "run", *arguments)
-    assert again.json["dice"] == said.json["tuned_dice"]
+    assert (again.json["dice"], again.json["gain"]) == (said.json["tuned_dice"], said.json["gain_over_tta"])
     assert json.loads(Path("ev-tta/run_card.json").read_text())["tta"] is True
 
 
@@ -215,6 +223,35 @@ def test_an_evaluation_may_replace_an_earlier_one_but_no_checkpoint(tuned):
     before = files_of(Path("run"))
     one_line(medsam("evaluate", *arguments, "run"), "run holds other files")
     assert files_of(Path("run")) == before
+
+
+# --- compare ---
+
+
+def test_runs_are_compared_on_the_same_images_with_a_table_a_picture_and_json(tuned, tmp_path):
+    asked = ["--data", "data", "--jitter", 20, "--split", "train", "--output"]
+    for model, folder in ((["--model", "tiny"], "ev-base"), (["--checkpoint", "run"], "ev-tuned")):
+        assert medsam("evaluate", *model, *asked, folder).status == 0
+    said = medsam("compare", "ev-base", "ev-tuned", "--output", tmp_path / "both", "--json")
+    assert said.status == 0, said.err
+    assert (said.json["first"], len(said.json["compared"])) == ("ev-base", 2)
+    other = said.json["compared"][1]
+    low, high = stats.ttest_1samp(paired_differences_of("ev-tuned"), 0).confidence_interval()
+    assert (other["low"], other["high"]) == pytest.approx((low, high), abs=1e-5)
+    assert "Gain of ev-tuned over ev-base, prompt j20: +" in said.out
+    assert "7 images, covers about 0.91 at this n" in said.out
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {"comparison.csv", "comparison.png"}
+    assert len(pd.read_csv(tmp_path / "both" / "comparison.csv")) == 2
+
+    one_line(medsam("compare", "ev-base", "run"), "11 images were scored for one of the two only")
+    one_line(medsam("compare", "run", "nowhere"), "nowhere/metrics.csv cannot be read")
+    one_line(medsam("compare", "run"), "two runs or more")
+
+
+def paired_differences_of(folder: str) -> pd.Series:
+    """Dice of the tuned model minus that of its base, image by image, of an evaluation of both."""
+    dice = pd.read_csv(f"{folder}/metrics.csv").pivot_table(index="case", columns="model", values="dice")
+    return dice["tuned"] - dice["zero-shot"]
 
 
 # --- predict ---
