@@ -14,7 +14,6 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +127,7 @@ def main() -> None:
         | {"best_dev_dice": study.best_value, "epochs": plan.epochs, "train_limit": plan.train_limit},
         metrics={f"dice, {row.model}, {row.prompt}": round(row.dice, 4) for row in summarise(table).itertuples()}
         | {key: tracked.run.figures[key] for key in ("best_epoch", "precision", "seconds_train")},
-        gate=asdict(verdict),
+        gate=json.loads(verdict.as_json()),
         same_mask_from_the_registry=bool(same),
     )
     print(json.dumps({key: card[key] for key in ("sizes", "sweep", "gate", "seconds")}, indent=1))
