@@ -38,9 +38,8 @@ class Compare(Command):
         compared = compare_runs(table)
         print(compared.round(3).to_string(index=False, na_rep=""))
         first, *others = table["model"].unique()
-        for prompt in compared["prompt"].unique():
-            for other in others:
-                print(*findings(table, prompt, other, first), sep="\n")
+        for other in others:
+            print(*findings(table, model=other, base=first), sep="\n")
         rows = compared.round(6).astype(object).where(compared.notna(), None).to_dict("records")
         result: Result = {"first": first, "compared": rows}
         if output:

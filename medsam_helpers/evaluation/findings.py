@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
@@ -27,15 +29,17 @@ def model_in_question(table: pd.DataFrame) -> str:
     raise ConfigError(f"which model? These scores are of {', '.join(models) or 'the baselines only'}")
 
 
-def findings(table: pd.DataFrame, prompt: str, model: str | None = None, base: str | None = None) -> list[str]:
-    """Sentences on one model and prompt of a table of scores.
+def findings(
+    table: pd.DataFrame, prompt: str | None = None, model: str | None = None, base: str | None = None
+) -> list[str]:
+    """Sentences on one model of a table of scores.
 
     They say: the paired gain over the base and whether its interval holds zero; whether filling the ellipse in the box
     is better; how often an interval of so few images holds the true mean; the worst image; what no interval sees.
 
     Args:
         table: as `evaluate` gives it.
-        prompt: one of the table's prompts.
+        prompt: one of the table's prompts; default: each of them.
         model: default: see `model_in_question`.
         base: what the gain is over; default: "zero-shot with tta" (then `model` is taken to use it too), "zero-shot",
             or no gain where the table has neither.
@@ -44,25 +48,31 @@ def findings(table: pd.DataFrame, prompt: str, model: str | None = None, base: s
         DataError: a case was scored for one of the two only.
     """
     model = model or model_in_question(table)
-    check_name("prompt", prompt, table["prompt"])
     check_name("model", model, table["model"])
-    rows = table[table["prompt"] == prompt]
-    bases = [name for name in (f"zero-shot{WITH_TTA}", "zero-shot") if name in set(rows["model"]) - {model}]
-    base = base or next(iter(bases), None)
+    known = set(table["model"]) - {model}
+    base = base or next((name for name in (f"zero-shot{WITH_TTA}", "zero-shot") if name in known), None)
+    said: list[str] = []
+    for one in table["prompt"].unique() if prompt is None else [prompt]:
+        check_name("prompt", one, table["prompt"])
+        said += _findings_of(table[table["prompt"] == one], one, model, base)
+    return list(dict.fromkeys(reversed(said)))[::-1]  # what holds for every prompt once, the last time
+
+
+def _findings_of(rows: pd.DataFrame, prompt: str, model: str, base: str | None) -> Iterator[str]:
     by_case = rows[rows["model"] == model].groupby("case")["dice"].mean()
-    said = []
     if base:
         gain = paired_gain(rows, prompt, model, base)
-        said.append(f"Gain of {model} over {base}, prompt {prompt}: {gain_text(gain, len(by_case))}.")
-        if gain.low <= 0 <= gain.high:
-            said.append(f"This interval holds zero: these images do not show whether {model} or {base} is better.")
+        told = f"Gain of {model} over {base}, prompt {prompt}: {gain_text(gain, len(by_case))}."
+        zero = f" The interval holds zero: these images do not show whether {model} or {base} is better."
+        yield told + zero * bool(gain.low <= 0 <= gain.high)
     ellipse = rows.loc[rows["model"] == "ellipse", "dice"].mean()
     if ellipse > by_case.mean():  # NaN, where it was not scored, is not
-        said.append(f"Filling the ellipse in the box beats {model}: Dice {ellipse:.3f} against {by_case.mean():.3f}.")
+        better = f"Dice {ellipse:.3f} against {by_case.mean():.3f}"
+        yield f"Filling the ellipse in the box beats {model}, prompt {prompt}: {better}."
     if note := coverage_note(len(by_case)):
-        said.append(f"Of a mean Dice over {len(by_case)} images: {note}.")
-    worst = f"Worst image of {model}, prompt {prompt}: {by_case.idxmin()}, Dice {by_case.min():.3f}."
-    return [*said, f"{worst} {UNSEEN}"]
+        yield f"Of a mean Dice over {len(by_case)} images: {note}."
+    yield f"Worst image of {model}, prompt {prompt}: {by_case.idxmin()}, Dice {by_case.min():.3f}."
+    yield UNSEEN
 
 
 def gain_text(gain: Interval, n: int) -> str:

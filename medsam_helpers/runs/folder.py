@@ -109,8 +109,7 @@ def summary_text(table: pd.DataFrame, title: str, about: str) -> str:
         interval = "{dice_low:.3f} to {dice_high:.3f}".format(**means) if known else "none"
         rows = table[(table["model"] == means["model"]) & (table["prompt"] == means["prompt"])]
         head += row.format(**means, interval=interval, pooled=pooled_dice(rows))
-    said = [sentence for prompt in table["prompt"].unique() for sentence in findings(table, prompt)]
-    return head + "\n" + "".join(f"- {sentence}\n" for sentence in said)
+    return head + "\n" + "".join(f"- {sentence}\n" for sentence in findings(table))
 
 
 def picture(run: Finetuned) -> Figure:
