@@ -49,7 +49,8 @@ def test_an_evaluation_is_a_run_that_knows_its_training_and_its_data(scored):
     means = run.data.metrics
     gain = paired_gain(table, "j20")
     assert means["tuned/j20/dice"] == pytest.approx(table.query("model == 'tuned' and prompt == 'j20'")["dice"].mean())
-    assert [means[f"gain/j20/{name}"] for name in ("mean", "low", "high")] == pytest.approx(list(gain))
+    assert means["gain/j20/mean"] == pytest.approx(gain.mean)
+    assert "gain/j20/low" not in means, "of so few images there is no interval"
     assert read_table(root / "val" / "metrics.csv")["dice"].to_numpy() == pytest.approx(table["dice"], abs=1e-6)
     assert {name for name in headline(table) if name.startswith("box/")}, "the baselines stand beside it"
 
