@@ -87,13 +87,13 @@ class OfModel(Settings):
         return segmenter
 
     def base_of(self, tuned: Any) -> Any:
-        """The model that the checkpoint was trained from, on the same embeddings; None for networks from scratch."""
+        """The model that the checkpoint was trained from, on the same embeddings; None where there is none."""
         from medsam_helpers.sam.checkpoints import SPECIALISTS
         from medsam_helpers.sam.segmenter import Segmenter
         from medsam_helpers.sam.tuned import read_card
 
-        card = read_card(self.folder) if self.folder else {"base": SPECIALISTS[0]}
-        if card["base"] in SPECIALISTS:
+        card = read_card(self.folder) if self.folder else None
+        if card is None or card["base"] in SPECIALISTS:
             return None
         place = card.get("base_path") or card["base"]
         return Segmenter.load(place, precision=tuned.precision, store=tuned.store, tta=self.tta)

@@ -71,7 +71,7 @@ def mean_interval(
     Source: Liang and Zeger, Biometrika 1986, doi:10.1093/biomet/73.1.13, times G/(G - 1) for G groups.
 
     >>> print(mean_interval([0.9, 0.8, 0.95, 0.85, 0.9]))
-    0.880 [0.794, 0.933]
+    0.880 [0.790, 0.935]
     """
     if method == "percentile" and groups is None:
         return bootstrap_mean(values)
