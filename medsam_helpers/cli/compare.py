@@ -31,8 +31,8 @@ class Compare(Command):
         output = self.output and self.output.expanduser()
         if output:
             check_output_dir(output, mark="comparison.csv")
-        from medsam_helpers.evaluation.compare import compare_runs, read_runs
-        from medsam_helpers.evaluation.findings import findings
+        from medsam_helpers.runs.compare import compare_runs, read_runs
+        from medsam_helpers.runs.findings import findings
 
         table = read_runs(self.runs, self.model, self.prompt)
         compared = compare_runs(table)

@@ -29,8 +29,8 @@ class Finetune(Command, RunConfig):
 
     def run(self, line: str) -> Result:
         check_names(model=self.model, checkpoint=self.start_folder, data=self.data)
-        from medsam_helpers.evaluation.findings import gain_text
         from medsam_helpers.evaluation.tables import paired_gain
+        from medsam_helpers.runs.findings import gain_text
         from medsam_helpers.runs.finetune import finetune
         from medsam_helpers.runs.folder import summary_text
 

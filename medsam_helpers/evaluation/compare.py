@@ -1,26 +1,18 @@
-"""Runs side by side, each a model of its own in one table: those of a record, or those of several folders."""
+"""Recorded runs side by side: a record's table with each run as a model of its own."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.findings import WITH_TTA, model_in_question
+from medsam_helpers.errors import DataError
 from medsam_helpers.evaluation.intervals import Method
-from medsam_helpers.evaluation.tables import (
-    COLUMNS,
-    METRICS,
-    check_name,
-    paired_gain,
-    pooled_dice,
-    read_table,
-    summarise,
-)
+from medsam_helpers.evaluation.tables import COLUMNS, METRICS, paired_gain, read_table, summarise
 from medsam_helpers.sam.checkpoints import SPECIALISTS
+
+WITH_TTA = " with tta"
+"""Behind the name of a base model that was scored with test-time augmentation."""
 
 
 def runs_as_models(folder: str | Path, tested_on: str) -> pd.DataFrame:
@@ -72,93 +64,3 @@ def comparison_table(table: pd.DataFrame, prompt: str, base: str, method: Method
         for model in means.index
     }
     return means.assign(**{f"Dice minus {base}": pd.Series(gains)})
-
-
-def read_runs(folders: Sequence[str | Path], model: str | None = None, prompt: str | None = None) -> pd.DataFrame:
-    """Table of the scores of several runs on the same images, prompts and boxes: `model` is the run's name.
-
-    Args:
-        folders: of `medsam finetune` or `medsam evaluate`, with a `metrics.csv` each; runs are named after them.
-        model: whose scores are taken of each; default: see `model_in_question`.
-        prompt: only this one; default: all, which must be the same in each.
-    Raises:
-        ConfigError: fewer than two folders, one given twice, or no such model or prompt in one.
-        DataError: no scores in a folder, or other images, prompts or box modes; it says which and how many.
-    """
-    paths = [Path(folder).expanduser() for folder in folders]
-    if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
-        raise ConfigError("a comparison needs two runs or more, each given once")
-    short = [path.resolve().name for path in paths]
-    names = short if len(set(short)) == len(short) else [str(path) for path in paths]
-    tables: list[pd.DataFrame] = []
-    for path, name in zip(paths, names, strict=True):
-        table = read_table(path / "metrics.csv")
-        if table.duplicated(["case", "model", "prompt", "seed"]).any():
-            raise DataError(f"{path}: holds several runs of an experiment: name the folder of a single run")
-        chosen = model or model_in_question(table)
-        check_name(f"{path}: model", chosen, table["model"])
-        if prompt:
-            check_name(f"{path}: prompt", prompt, table["prompt"])
-            table = table[table["prompt"] == prompt]
-        tables.append(table[table["model"] == chosen].assign(model=name))
-        if differ := [*_differences(tables[0], tables[-1]), *_box_modes(paths[0], path)]:
-            raise DataError(f"{names[0]} and {name} cannot be compared: {'; '.join(differ)}")
-    return pd.concat(tables, ignore_index=True)
-
-
-def _differences(first: pd.DataFrame, other: pd.DataFrame) -> Iterator[str]:
-    """In words what two runs were not scored alike on."""
-    prompts, others = set(first["prompt"]), set(other["prompt"])
-    if prompts != others:
-        both = (
-            f"; choose one with --prompt: both have {', '.join(sorted(prompts & others))}" if prompts & others else ""
-        )
-        yield f"prompts {', '.join(sorted(prompts))} against {', '.join(sorted(others))}{both}"
-    if set(first["seed"]) != set(other["seed"]):
-        yield "the boxes were jittered with other seeds"
-    areas, other_areas = (table.groupby("case")["area_true"].first() for table in (first, other))
-    if alone := sorted(set(areas.index) ^ set(other_areas.index)):
-        yield f"{len(alone)} images were scored for one of the two only ({_some(alone)})"
-    shared = areas.index.intersection(other_areas.index)
-    if changed := list(shared[areas[shared] != other_areas[shared]]):
-        yield f"{len(changed)} images have another reference mask ({_some(changed)})"
-
-
-def _box_modes(first: Path, other: Path) -> Iterator[str]:
-    modes = [_box_mode(folder) for folder in (first, other)]
-    if None not in modes and modes[0] != modes[1]:
-        yield f"box mode {modes[0]} against {modes[1]}"
-
-
-def _box_mode(folder: Path) -> str | None:
-    """As the run card tells; None where there is none."""
-    try:
-        card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
-        return card.get("box_mode") or card["recipe"]["box_mode"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-
-
-def compare_runs(table: pd.DataFrame) -> pd.DataFrame:
-    """Table of each run's mean Dice, and its paired difference to the first run on the same images.
-
-    Args:
-        table: see `read_runs`.
-    Returns:
-        A row a prompt and run: `run, prompt, n, dice, dice_low, dice_high, dice_pooled` (see `pooled_dice`),
-        `difference, low, high` with Student's t interval; the first run's own difference, and intervals of fewer than
-        five images, are NaN.
-    """
-    columns = ["run", "prompt", "n", "dice", "dice_low", "dice_high"]
-    means = summarise(table).rename(columns={"model": "run"})[columns].sort_values("prompt", kind="stable")
-    first, rows = table["model"].iloc[0], []
-    for row in means.to_dict("records"):
-        run, prompt = row["run"], row["prompt"]
-        pooled = pooled_dice(table[(table["model"] == run) & (table["prompt"] == prompt)])
-        gain = {} if run == first else paired_gain(table, prompt, run, first)._asdict()
-        rows.append(row | {"dice_pooled": pooled} | gain)
-    return pd.DataFrame(rows).rename(columns={"mean": "difference"})

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.evaluation.evaluate import case_boxes
-from medsam_helpers.evaluation.findings import findings
 from medsam_helpers.evaluation.tables import pooled_dice, summarise, write_table
 from medsam_helpers.figures import cases as plotting
 from medsam_helpers.files import atomic_write
@@ -99,6 +98,8 @@ def name_left_out(dataset: Dataset, table: pd.DataFrame, source: str) -> list[st
 
 def summary_text(table: pd.DataFrame, title: str, about: str) -> str:
     """The means of a table as a Markdown page, and what they say; `about` says over which cases they are."""
+    from medsam_helpers.runs.findings import findings  # needed at the end only
+
     head = f"# {title}\n\n{about}. Means at original resolution, with a 95 % interval; pooled: over all pixels.\n\n"
     head += "| model | prompt | n | Dice | interval | pooled Dice | IoU | HD95 (% of diagonal) | NSD |\n"
     head += "|---" * 9 + "|\n"

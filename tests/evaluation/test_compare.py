@@ -1,16 +1,12 @@
 """Recorded runs side by side: which rows count, under which name, and the paired difference."""
 
-import json
 from io import StringIO
 
-import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.compare import compare_runs, comparison_table, read_runs, runs_as_models
-from medsam_helpers.evaluation.tables import write_table
+from medsam_helpers.evaluation.compare import comparison_table, runs_as_models
 
 # Scored twice in "far": by both folds' models.
 RECORD = """\
@@ -64,67 +60,3 @@ def test_what_is_not_there_is_named(record):
         runs_as_models(record, "mars")
     with pytest.raises(ConfigError, match="model 'nnU-Net' is unknown: use one of "):
         comparison_table(runs_as_models(record, "near"), "j20", "nnU-Net")
-
-
-BASE = [0.6, 0.7, 0.8, 0.9, 0.5, 0.7]
-
-
-def save_run(folder, dice, prompts=("j20",), box_mode="union", **changes):
-    """A run's folder with the scores of a model "tuned" and of a baseline."""
-    rest = {"seed": 0, "iou": 0.5, "hd95_percent": 1.0, "nsd": 0.5, "iou_score": 0.5, "area_true": 10, "area_pred": 30}
-    cases = [f"case{i}" for i in range(len(dice))]
-    parts = [
-        pd.DataFrame({"case": cases, "model": model, "prompt": prompt, "dice": scores})
-        for prompt in prompts
-        for model, scores in (("box", 0.5), ("tuned", dice))
-    ]
-    folder.mkdir()
-    write_table(pd.concat(parts).assign(**rest | changes), folder / "metrics.csv")
-    (folder / "run_card.json").write_text(json.dumps({"recipe": {"box_mode": box_mode}}))
-    return folder
-
-
-def test_runs_on_the_same_images_are_compared_with_the_first(tmp_path):
-    gains = [0.1, 0.0, 0.1, 0.05, 0.2, -0.05]
-    better = (np.array(BASE) + gains).tolist()
-    first, other = save_run(tmp_path / "first", BASE), save_run(tmp_path / "other", better)
-    table = read_runs([first, other])
-    assert set(table["model"]) == {"first", "other"}
-    found = compare_runs(table).set_index("run")
-    assert found["dice"].tolist() == pytest.approx([0.7, 0.7 + sum(gains) / 6])
-    assert found["dice_pooled"].tolist() == pytest.approx(found["dice"].tolist()), "images of one size"
-    interval = stats.ttest_1samp(gains, 0).confidence_interval()
-    assert tuple(found.loc["other", ["low", "high"]]) == pytest.approx((interval.low, interval.high))
-    assert found.loc["first", ["difference", "low", "high"]].isna().all()
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"dice": BASE[:4]}, r"2 images were scored for one of the two only \(case4, case5\)"),
-        ({"area_true": 11}, r"6 images have another reference mask \(case0, case1, case2, \.\.\.\)"),
-        ({"prompts": ("exact", "j20")}, "prompts j20 against exact, j20; choose one with --prompt: both have j20"),
-        ({"seed": 1}, "the boxes were jittered with other seeds"),
-        ({"box_mode": "components"}, "box mode union against components"),
-    ],
-)
-def test_what_was_scored_otherwise_is_refused_in_words(tmp_path, changes, said):
-    first, other = save_run(tmp_path / "first", BASE), save_run(tmp_path / "other", **{"dice": BASE} | changes)
-    with pytest.raises(DataError, match=f"first and other cannot be compared: {said}"):
-        read_runs([first, other])
-    if "prompts" in changes:
-        assert set(read_runs([first, other], prompt="j20")["model"]) == {"first", "other"}
-
-
-def test_runs_that_are_none_are_refused(tmp_path, record):
-    first = save_run(tmp_path / "first", BASE)
-    for folders, error, said in (
-        ([first], ConfigError, "two runs or more"),
-        ([first, first], ConfigError, "each given once"),
-        ([first, tmp_path / "none"], DataError, "cannot be read as a table of scores"),
-        ([first, record], DataError, "holds several runs of an experiment"),
-    ):
-        with pytest.raises(error, match=said):
-            read_runs(folders)
-    with pytest.raises(ConfigError, match="first: model 'third' is unknown: use one of box, tuned"):
-        read_runs([first, save_run(tmp_path / "other", BASE)], model="third")

@@ -6,7 +6,7 @@ import pytest
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.strata import lesion_features, scores_by, with_contrast
+from medsam_helpers.evaluation.tables import lesion_features, scores_by, with_contrast
 
 
 def make_table(dice):

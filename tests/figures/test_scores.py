@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.evaluation.agreement import calibration_table, limits_of_agreement
-from medsam_helpers.evaluation.strata import scores_by
+from medsam_helpers.evaluation.tables import scores_by
 from medsam_helpers.figures import scores
 from medsam_helpers.figures.cases import COLORS
 

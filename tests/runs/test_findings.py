@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from medsam_helpers.errors import ConfigError
-from medsam_helpers.evaluation.findings import UNSEEN, findings
+from medsam_helpers.runs.findings import UNSEEN, findings
 
 BASE = [0.8, 0.7, 0.9, 0.6, 0.75, 0.8]
 

@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 
 from medsam_helpers.errors import ConfigError
+from medsam_helpers.evaluation.compare import WITH_TTA
 from medsam_helpers.evaluation.evaluate import BASELINES
 from medsam_helpers.evaluation.intervals import Interval, coverage_note
 from medsam_helpers.evaluation.tables import check_name, paired_gain
 
-WITH_TTA = " with tta"
-"""Behind the name of a base model that was scored with test-time augmentation."""
 UNSEEN = "No interval sees a failure that was not sampled."
 
 
