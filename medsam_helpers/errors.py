@@ -1,5 +1,8 @@
 """The few exceptions of the package. Each message says what is wrong, where, and what to do about it."""
 
+from collections.abc import Collection
+from itertools import islice
+
 
 class MedsamError(Exception):
     """Base of every error this package raises on purpose; the command line prints it as one line."""
@@ -35,6 +38,11 @@ class ConfigError(MedsamError, ValueError):
 
 class TrainingError(MedsamError):
     """Training cannot go on; what it reached before is kept."""
+
+
+def some(names: Collection[str]) -> str:
+    """The first three names, and dots where there are more."""
+    return ", ".join(islice(names, 3)) + ", ..." * (len(names) > 3)
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

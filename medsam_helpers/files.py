@@ -10,7 +10,7 @@ from pathlib import Path
 
 import platformdirs
 
-from medsam_helpers.errors import ConfigError
+from medsam_helpers.errors import ConfigError, some
 
 
 def cache_dir() -> Path:
@@ -66,7 +66,7 @@ def check_output_dir(folder: Path, mark: str, never: str = "") -> None:
     check_writable(folder)
     found = sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.exists() else []
     if found and (mark not in found or never in found):
-        shown = ", ".join(found[:3]) + ", ..." * (len(found) > 3)
+        shown = some(found)
         raise ConfigError(f"{folder} holds other files ({shown}), which might be overwritten: name a new folder")
 
 

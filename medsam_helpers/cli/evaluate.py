@@ -11,7 +11,7 @@ from pydantic import Field
 from medsam_helpers.cli.parser import Command, OfModel, Result, tell_left_out
 from medsam_helpers.data.case import SPLITS, SplitName
 from medsam_helpers.data.loading import load_data
-from medsam_helpers.errors import DataError
+from medsam_helpers.errors import CheckpointError, DataError, some
 from medsam_helpers.files import check_output_dir
 from medsam_helpers.prompts import prompt_name
 from medsam_helpers.runs.settings import DataSettings, check_names
@@ -48,12 +48,13 @@ class Evaluate(Command, OfModel, DataSettings):
 
         from medsam_helpers.data.views import views_of
         from medsam_helpers.evaluation.compare import WITH_TTA
-        from medsam_helpers.evaluation.evaluate import evaluate
+        from medsam_helpers.evaluation.evaluate import evaluate, false_positives
         from medsam_helpers.evaluation.intervals import mean_interval
         from medsam_helpers.evaluation.tables import METRICS, paired_gain, pooled_dice, write_table
         from medsam_helpers.runs.card import write_run_card
         from medsam_helpers.runs.finetune import embed_cases
         from medsam_helpers.runs.folder import name_left_out, summary_text
+        from medsam_helpers.runs.seen import read_seen, seen_among
 
         model = "tuned" if self.checkpoint else "zero-shot"
         box_mode = self.box_mode or self.trained_with().get("box_mode", "union")
@@ -71,7 +72,19 @@ class Evaluate(Command, OfModel, DataSettings):
         if base:
             figures["zero_shot_dice"] = round(table.loc[table["model"] == before, "dice"].mean(), 6)
             figures["gain"], *figures["gain_ci95"] = paired_gain(table, prompt, model, before).for_json()
-        figures["left_out"] = name_left_out(dataset, table, self.data)
+        if self.folder:
+            try:
+                seen = seen_among(cases, read_seen(self.folder))
+                told = f"{len(seen)} of these images were trained or selected on: {some(seen)}" if seen else ""
+                figures["seen_before"] = len(seen)
+            except CheckpointError as error:
+                told = f"whether these images are new to it is unknown: {error}"
+            print(told, end="\n" * bool(told))
+        if not segmenter.needs_prompt and len(normal := false_positives(cases, segmenter.predict_case)):
+            figures |= {"normal": len(normal), "false_positives": int((normal["area_pred"] > 0).sum())}
+            told = f"{figures['false_positives']} of {len(normal)} images without a lesion, on average"
+            print(f"finds something in {told} {100 * normal['share'].mean():.1f} % of their area")
+        figures |= {"left_out": name_left_out(dataset, table, self.data), "missed": table.attrs["missed"]}
         write_table(table, output / "metrics.csv")
         write_run_card(
             output / "run_card.json",
@@ -87,6 +100,8 @@ class Evaluate(Command, OfModel, DataSettings):
             metrics=figures,
         )
         tell_left_out(figures["left_out"])
+        if missed := figures["missed"]:
+            print(f"{len(missed)} boxes miss their lesion, and count: {some(missed)}")
         about = f"{dataset.name}, {self.split}: {len(own)} cases"
         print(summary_text(table, f"{self.folder or self.model} on {self.data}", about))
         return figures

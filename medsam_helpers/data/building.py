@@ -12,7 +12,7 @@ from medsam_helpers.data.describe import Checked, check_cases, doubtful_masks
 from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates
 from medsam_helpers.data.sources import Selection, Source
 from medsam_helpers.data.splits import groups_of, listing, make_splits
-from medsam_helpers.errors import DataError
+from medsam_helpers.errors import DataError, some
 
 
 def build_dataset(source: Source, selection: Selection) -> Dataset:
@@ -75,7 +75,7 @@ def summary(findings: Sequence[Finding]) -> list[str]:
     lines = []
     for problem, found in kinds.items():
         names = [finding.case for finding in found if finding.case]
-        where = f" in {len(names)} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})" if names else ""
+        where = f" in {len(names)} ({some(names)})" if names else ""
         lines.append(f"{problem}{where}: {found[0].detail}")
     return lines
 

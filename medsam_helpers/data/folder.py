@@ -14,7 +14,7 @@ from medsam_helpers.data.pairing import Pairs, is_clutter, pair
 from medsam_helpers.data.reading import read_case
 from medsam_helpers.data.sources import Selection, Source
 from medsam_helpers.data.splits import listing
-from medsam_helpers.errors import DataError
+from medsam_helpers.errors import DataError, some
 
 _IMAGES = ("images", "image", "imgs", "original", "originals", "etis-laribpolypdb")
 _MASKS = ("masks", "mask", "ground truth", "ground_truth", "groundtruth", "gt", "segmentations")
@@ -64,7 +64,7 @@ def folder_source(path: str | Path, selection: Selection) -> Source:
     listed = {name for members in given.values() for name in members}
     unlisted = [name for name in names if name not in listed] if {"train", "val"} <= given.keys() else []
     if unlisted:
-        shown = f"{len(unlisted)} cases are in no list ({', '.join(unlisted[:3])}{', ...' * (len(unlisted) > 3)})"
+        shown = f"{len(unlisted)} cases are in no list ({some(unlisted)})"
         findings.append(Finding("", "in no split", "note", shown))
     others = [file.name for file in sorted(path.glob("*.txt")) if file.name not in _LISTS and not _is_prose(file)]
     if others:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -71,7 +71,8 @@ def evaluate(
         show_progress: show the bar.
     Returns:
         The columns `COLUMNS`; areas in pixels, metrics in the original space, `iou_score` NaN for the baselines. Cases
-        without a lesion cannot be prompted: `table.attrs["left_out"]` lists their names.
+        without a lesion cannot be prompted: `table.attrs["left_out"]` lists their names. `table.attrs["missed"]` lists
+        case and prompt where a jittered box holds nothing of the lesion: it is scored all the same.
     Raises:
         ConfigError: a prompt is neither "exact" nor "jN", or a model has a baseline's name.
         DataError: no case has a lesion.
@@ -80,12 +81,15 @@ def evaluate(
     jitters = {prompt: jitter_of(prompt) for prompt in prompts}
     if taken := BASELINES.keys() & models.keys():
         raise ConfigError(f"{', '.join(sorted(taken))}: this is a baseline's name; call the model something else")
-    rows, left_out = [], []
+    rows, left_out, missed = [], [], []
     for case in tqdm(cases, desc="evaluate", unit="case", disable=not show_progress):
         if not case.mask.any():
             left_out.append(case.name)
             continue
         boxes = [case_boxes(case, box_mode, jitter, seed) for jitter in jitters.values()]
+        for prompt, drawn in zip(jitters, boxes, strict=True):
+            if not all((case.mask & fill_box(box, case.size_hw)).any() for box in drawn):
+                missed.append(f"{case.name} ({prompt})")
         for model, predict in {**BASELINES, **models}.items():
             predictions = _predictions(model, predict, case, np.concatenate(boxes), len(boxes[0]))
             for prompt, (mask, iou_score) in zip(jitters, predictions, strict=True):
@@ -97,8 +101,27 @@ def evaluate(
     if not rows:
         raise DataError(f"nothing to evaluate: none of the {len(left_out)} cases has a lesion in its mask")
     table = pd.DataFrame(rows, columns=COLUMNS)
-    table.attrs["left_out"] = left_out
+    table.attrs |= {"left_out": left_out, "missed": missed}
     return table
+
+
+def false_positives(cases: Iterable[Case], predict: Predictor) -> pd.DataFrame:
+    """Table of what a model that needs no prompt finds in images without a lesion; the others are left out.
+
+    Args:
+        cases: of any kind.
+        predict: of a model that does not look at its box; it gets one round the whole image.
+    Returns:
+        A row an image: `case`, `area_pred` in pixels, and `share` of the image in [0, 1].
+    """
+    rows = []
+    for case in cases:
+        if not case.mask.any():
+            height, width = case.size_hw
+            masks, _ = predict(case, np.array([[0, 0, width, height]], np.float32))
+            found = case.counted(masks[0])
+            rows.append([case.name, int(found.sum()), float(found.mean())])
+    return pd.DataFrame(rows, columns=["case", "area_pred", "share"])
 
 
 def case_boxes(case: Case, box_mode: BoxMode, jitter_1024: float, seed: int) -> np.ndarray:

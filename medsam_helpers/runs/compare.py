@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.errors import ConfigError, DataError, some
 from medsam_helpers.evaluation.tables import check_name, paired_gain, pooled_dice, read_table, summarise
 from medsam_helpers.runs.findings import model_in_question
 
@@ -57,10 +57,10 @@ def _differences(first: pd.DataFrame, other: pd.DataFrame) -> Iterator[str]:
         yield "the boxes were jittered with other seeds"
     areas, other_areas = (table.groupby("case")["area_true"].first() for table in (first, other))
     if alone := sorted(set(areas.index) ^ set(other_areas.index)):
-        yield f"{len(alone)} images were scored for one of the two only ({_some(alone)})"
+        yield f"{len(alone)} images were scored for one of the two only ({some(alone)})"
     shared = areas.index.intersection(other_areas.index)
     if changed := list(shared[areas[shared] != other_areas[shared]]):
-        yield f"{len(changed)} images have another reference mask ({_some(changed)})"
+        yield f"{len(changed)} images have another reference mask ({some(changed)})"
 
 
 def _box_modes(first: Path, other: Path) -> Iterator[str]:
@@ -76,10 +76,6 @@ def _box_mode(folder: Path) -> str | None:
         return card.get("box_mode") or card["recipe"]["box_mode"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
 
 
 def compare_runs(table: pd.DataFrame) -> pd.DataFrame:

@@ -24,13 +24,14 @@ from medsam_helpers.data.case import Case, Dataset
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
 from medsam_helpers.device import default_device, keep_freed_memory, peak_mb, restart_peak
-from medsam_helpers.errors import DataError
+from medsam_helpers.errors import DataError, some
 from medsam_helpers.evaluation.compare import WITH_TTA
 from medsam_helpers.evaluation.evaluate import BASELINES, evaluate
 from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint
 from medsam_helpers.prompts import prompt_name
 from medsam_helpers.runs.folder import Finetuned, name_left_out, write_run
+from medsam_helpers.runs.seen import read_seen, seen_among
 from medsam_helpers.runs.settings import RunConfig, check_names, config_from_environment
 from medsam_helpers.sam.checkpoints import sha256_of
 from medsam_helpers.sam.embeddings import EmbeddingStore
@@ -82,8 +83,8 @@ def finetune(
 ) -> Finetuned:
     """The finished run: trained, scored once, and written to `output`. One that was stopped goes on when called again.
 
-    Writes `decoder.safetensors`, `run_card.json`, `README.md` (model card), `history.csv`, `metrics.csv` (an image a
-    row), `summary.md` and `before_after.png`.
+    Writes `decoder.safetensors`, `run_card.json`, `README.md` (model card), `seen_images.csv`, `history.csv`,
+    `metrics.csv` (an image a row), `summary.md` and `before_after.png`.
 
     Args:
         config: what to run.
@@ -121,6 +122,10 @@ def finetune(
         load_checkpoint(start, base=tuned_model)
     tuned = Segmenter(tuned_model, precision=recipe.precision, store=store, tta=config.tta)
     scored = dataset.splits[split]
+    known = seen_among(scored, read_seen(start)) if start else []
+    if known:
+        told = f"{len(known)} of the {len(scored)} images of {split} ({some(known)})"
+        warnings.warn(f"{start} was trained or selected on {told}: scores flatter what starts from it", stacklevel=2)
     seen = (views_of(dataset.train, recipe.views), dataset.dev, views_of(scored, tuned.views))
     counts, seconds = zip(*(embed_cases(zero_shot, cases, show_progress) for cases in seen), strict=True)
     options = {"seed": config.seed, "log_with": log_with, "show_progress": show_progress}
@@ -144,12 +149,14 @@ def finetune(
         "n_train": len(dataset.train),
         "n_dev": len(dataset.dev),
         f"n_{split}": table["case"].nunique(),
+        "seen_before": len(known),
         "seconds_encode": round(sum(seconds), 1),
         "seconds_train": round(result.seconds, 1),
         "encoded": sum(counts),
         "peak_memory_mb": peak_mb(),
         "precision": result.precision,
         "best_epoch": result.best_epoch,
+        "missed": table.attrs["missed"],
         "left_out": name_left_out(dataset, table, config.data),
         "without_lesion": sum(map(len, whole.splits.values())) - sum(map(len, dataset.splits.values())),
         "checkpoint": str(output),

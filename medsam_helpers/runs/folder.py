@@ -53,9 +53,11 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
     with atomic_write(output / "summary.md") as temporary:
         text = summary_text(run.table, f"{shown}", f"{dataset}; scored on {run.split}")
         temporary.write_text(text, encoding="utf-8")
-    from medsam_helpers.runs.card import write_run_card  # the cards are needed at the end only
+    from medsam_helpers.runs.card import write_run_card  # needed at the end only
     from medsam_helpers.runs.model_card import write_model_card
+    from medsam_helpers.runs.seen import write_seen
 
+    write_seen(output, dataset, start)
     card = write_run_card(
         output / "run_card.json",
         command=command,

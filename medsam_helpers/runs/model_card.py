@@ -24,6 +24,8 @@ def write_model_card(
     gain = Interval(metrics["gain"], *(np.nan if end is None else end for end in metrics["gain_ci95"]))
     split = card.get("split", "val")
     scored = f"scored once on {sizes['val']}" if split == "val" else "and scored on these, which flatters it"
+    if seen := metrics.get("seen_before"):
+        scored += f", {seen} of which the decoder that it began with had seen"
     phantom = ""
     if "phantom" in data["name"]:
         phantom = "**The images are phantoms, drawn by a program: these figures say nothing clinical.**\n\n"

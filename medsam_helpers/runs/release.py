@@ -12,6 +12,7 @@ from medsam_helpers.evaluation.tables import read_table
 from medsam_helpers.files import RELEASED
 from medsam_helpers.runs.finetune import headline
 from medsam_helpers.runs.model_card import write_model_card
+from medsam_helpers.runs.seen import SEEN_FILE, read_seen
 from medsam_helpers.sam.tuned import DECODER_FILE, read_card, save_decoder
 
 _LIMITS = """
@@ -28,7 +29,7 @@ The weights are stored in half precision and are computed with in float32.
 
 
 def release(run: Path, name: str, source: str | None = None, root: Path = RELEASED) -> Path:
-    """The folder `root/NAME`, with `decoder.safetensors` in fp16, `run_card.json` and `README.md` written.
+    """The folder `root/NAME`, with `decoder.safetensors` in fp16, its cards and what it has seen written to it.
 
     Args:
         run: folder of a finished run, scored on val.
@@ -36,7 +37,8 @@ def release(run: Path, name: str, source: str | None = None, root: Path = RELEAS
         source: a name of `data.hub.HUB_SOURCES` for its terms, where the run read the same images from a folder.
         root: where the folder is made.
     Raises:
-        CheckpointError: no finished run, scored on dev only, or a weight that fp16 cannot hold.
+        CheckpointError: no finished run, scored on dev only, without a list of what it has seen, or a weight that
+            fp16 cannot hold.
         ConfigError: a name that is a path, or an unknown source.
     """
     if Path(name).name != name or name in ("", ".", ".."):
@@ -54,6 +56,8 @@ def release(run: Path, name: str, source: str | None = None, root: Path = RELEAS
     state = {key: weight.half() for key, weight in load_file(run / DECODER_FILE).items()}
     if large := [key for key, weight in state.items() if not weight.isfinite().all()]:
         raise CheckpointError(f"{run / DECODER_FILE}: {large[0]} holds values that half precision cannot")
+    seen = read_seen(run)
     folder = save_decoder(state, root / name, card)
+    seen.to_csv(folder / SEEN_FILE, index=False)
     write_model_card(folder / "README.md", card, name, _LIMITS)
     return folder

@@ -254,6 +254,39 @@ def paired_differences_of(folder: str) -> pd.Series:
     return dice["tuned"] - dice["zero-shot"]
 
 
+def test_images_that_the_checkpoint_or_what_it_began_with_has_seen_are_told(tuned, cache, tmp_path):
+    said = medsam("evaluate", "--checkpoint", "run", "--data", "data", "--output", tmp_path / "new", "--json")
+    assert said.json["seen_before"] == 0
+    train = ["--split", "train", "--output", tmp_path / "old", "--json"]
+    said = medsam("evaluate", "--checkpoint", "run", "--data", "data", *train)
+    assert "7 of these images were trained or selected on: disc-" in said.out
+    turned = tmp_path / "turned"  # what the start was trained on is val now
+    shutil.copytree("data", turned)
+    (turned / "train.txt").rename(turned / "list")
+    (turned / "val.txt").rename(turned / "train.txt")
+    (turned / "list").rename(turned / "val.txt")
+    arguments = ["--data", turned, "--model", "tiny", *TRAINING, "--start", "run", "--json"]
+    began = medsam("finetune", *arguments, "--output", tmp_path / "on")
+    assert any("run was trained or selected on 8 of the 8 images of val" in line for line in began.err)
+    assert began.json["seen_before"] == 8
+    assert "8 of which the decoder that it began with had seen" in (tmp_path / "on" / "README.md").read_text()
+    said = medsam("evaluate", "--checkpoint", tmp_path / "on", "--data", "data", *train)
+    assert said.json["seen_before"] == 7, "inherited"
+    (tmp_path / "on" / "seen_images.csv").unlink()
+    said = medsam("evaluate", "--checkpoint", tmp_path / "on", "--data", "data", *train)
+    assert "whether these images are new to it is unknown" in said.out
+
+
+def test_a_model_that_needs_no_prompt_is_tried_on_images_without_a_lesion(cache, tmp_path):
+    *_, normal = save_images(draw_discs(6), tmp_path / "data", n_train=4)
+    Image.fromarray(np.zeros(normal.size_hw, np.uint8)).save(tmp_path / "data" / "masks" / f"{normal.name}.png")
+    arguments = ["--data", tmp_path / "data", "--empty-masks", "keep", "--json", "--output"]
+    said = medsam("evaluate", "--model", "unet", *arguments, tmp_path / "ev")
+    assert said.json["normal"] == 1
+    assert re.search(r"finds something in [01] of 1 images without a lesion, on average \d+\.\d %", said.out)
+    assert "normal" not in medsam("evaluate", "--model", "unet-box", *arguments, tmp_path / "ev-box").json
+
+
 # --- predict ---
 
 

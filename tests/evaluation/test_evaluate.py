@@ -7,7 +7,7 @@ import pytest
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.errors import ConfigError, DataError, ShapeError
-from medsam_helpers.evaluation.evaluate import case_boxes, evaluate, fill_box, fill_ellipse
+from medsam_helpers.evaluation.evaluate import case_boxes, evaluate, false_positives, fill_box, fill_ellipse
 from medsam_helpers.evaluation.metrics import score_mask
 from medsam_helpers.evaluation.tables import COLUMNS
 
@@ -110,6 +110,21 @@ def test_components_are_prompted_apart_and_scored_as_their_union():
     assert table.loc[("box", "exact"), "area_pred"] == 600 + 400
     assert table.loc[("m", "exact"), "iou_score"] == pytest.approx((0 + 1 / 3) / 2)
     assert table.loc[("m", "j20"), "iou_score"] == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_a_box_that_misses_its_lesion_is_counted_and_scored():
+    table = evaluate([make_case("dot", (30, 31, 40, 41)), make_case("big", (5, 55, 5, 85))], {"m": perfect})
+    assert table.attrs["missed"] == ["dot (j50)"]
+    assert len(table[table["case"] == "dot"]) == 3 * 3
+
+
+def test_what_is_found_in_images_without_a_lesion_counts_as_false_positive():
+    def left_half(case, boxes):
+        assert boxes.tolist() == [[0, 0, 90, 60]], "the whole image"
+        return np.arange(90)[None, None] < np.full((1, 60, 1), 45), np.ones(1)
+
+    found = false_positives([make_case("healthy"), make_case("a", (10, 30, 20, 60))], left_half)
+    assert found.to_dict("list") == {"case": ["healthy"], "area_pred": [60 * 45], "share": [0.5]}
 
 
 def test_empty_masks_are_left_out_by_name(cases):

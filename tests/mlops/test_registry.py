@@ -1,7 +1,7 @@
 """The registry: a version with its card, aliases, the gate, and the mask that comes back."""
 
-import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,12 +9,13 @@ from helpers import draw_discs, make_tiny_sam
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from medsam_helpers.data.case import Cases, Dataset
+from medsam_helpers.data.case import Case, Cases, Dataset
 from medsam_helpers.errors import DataError
 from medsam_helpers.mlops import registry
-from medsam_helpers.mlops.registry import RegistryError, judge, load_model, register, version_of
+from medsam_helpers.mlops.registry import RegistryError, judge, load_model, register, verdicts, version_of
 from medsam_helpers.mlops.tracking import RunTracker
 from medsam_helpers.runs.finetune import embed_cases
+from medsam_helpers.runs.seen import write_seen
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam, model_info
 from medsam_helpers.sam.segmenter import Segmenter
@@ -24,6 +25,13 @@ from medsam_helpers.training.recipes import Recipe
 
 DISCS = draw_discs(16, seed=9)
 DATA = Dataset("discs", DISCS[:3], DISCS[3:5], DISCS[5:], licence="nobody's", citation="none")
+FEW = {"prompt": "exact", "fewest": 11}
+
+
+def scored_on(*cases):
+    """A data set of these cases to be judged on."""
+    known = {case.name: case for case in cases}
+    return Dataset("v", Cases([], None), Cases([], None), Cases(list(known), known.__getitem__), "", "")
 
 
 @pytest.fixture
@@ -50,13 +58,14 @@ def trained(base):
     return segmenter.model
 
 
-def new_version(client, folder, base, name, model):
-    """Save a model's decoder, log it, register it."""
+def new_version(client, folder, base, name, model, start=None):
+    """Save a model's decoder, which began with that of the folder `start`, log it, register it."""
     card = {"base": "tiny", "base_path": str(base), "data_digest": DATA.digest, "precision": "fp32"}
     card["base_digest"] = model_info(load_sam(base, show_progress=False)).base_digest
     with RunTracker(folder, "registered", uri=client.tracking_uri, hardware_s=0) as tracker:
         save_decoder(part_state(model, ["mask_decoder"]), folder, card)
         (folder / "README.md").write_text(f"# The decoder {folder.name}\n")
+        write_seen(folder, DATA, start)
         tracker.log_data(DATA)
         for file in registry.CHECKPOINT_FILES:
             tracker.log_artifact(file, registry.CHECKPOINT)
@@ -92,31 +101,120 @@ def test_the_gate_promotes_what_is_better_and_nothing_else(client, tmp_path, bas
     for name, model in (("first", trained), ("equal", trained), ("worse", untrained)):
         new_version(client, tmp_path / name, base, "gate", model)
 
-    first = judge(client, "gate", DATA, "exact", version="1")
+    first = judge(client, "gate", DATA, version="1", **FEW)
     assert (first.promoted, first.other, first.n) == (True, "zero-shot", len(DATA.val))
     assert first.gain.low > 0
-    equal = judge(client, "gate", DATA, "exact", version="2")
+    equal = judge(client, "gate", DATA, version="2", **FEW)
     assert (equal.gain, equal.promoted) == ((0, 0, 0), False), "not worse is not better"
-    worse = judge(client, "gate", DATA, "exact")
+    worse = judge(client, "gate", DATA, **FEW)
     assert (worse.version, worse.other, worse.promoted) == ("3", "1", False)
     assert worse.gain.high < 0
     assert version_of(client, "gate", "champion") == "1"
-    noted = json.loads(client.get_model_version("gate", "3").tags["medsam.gate"])
-    assert (noted["promoted"], noted["other"]) == (False, "1")
     with pytest.raises(RegistryError, match="is the champion already"):
-        judge(client, "gate", DATA, "exact", version="1")
+        judge(client, "gate", DATA, version="1", **FEW)
 
     client.set_registered_model_alias("gate", "champion", "3")
-    better = judge(client, "gate", DATA, "exact", version="2")
+    better = judge(client, "gate", DATA, version="2", **FEW)
     assert (better.other, better.promoted) == ("3", True)
     assert version_of(client, "gate", "champion") == "2"
-    assert str(better).endswith("against version 3 on 11 images: promoted")
+    assert str(better).endswith("against version 3 on 11 images: promoted, verdict 2")
+    noted = [(one["number"], one["other"], one["promoted"]) for one in verdicts(client, "gate", "2")]
+    assert noted == [(1, "1", False), (2, "3", True)]
+    assert {one["data"] for one in verdicts(client, "gate", "2")} == {f"discs {DATA.val.digest[:16]}"}
+
+
+def test_a_promotion_takes_enough_different_images(client, tmp_path, base, trained):
+    new_version(client, tmp_path / "one", base, "few", trained)
+    with pytest.raises(DataError, match=r"11 different new images .* too few .*: take 30"):
+        judge(client, "few", DATA)
+    (case,) = DATA.val[:1]
+    names = scored_on(*(Case(f"copy-{number}", case.image, case.mask) for number in range(40)))
+    with pytest.raises(DataError, match=r"^1 different new images"):
+        judge(client, "few", names)
+    empty = scored_on(*(Case(name, DISCS[5].image, np.zeros_like(DISCS[5].mask)) for name in ("a", "b")))
+    with pytest.raises(DataError, match=r"^0 different new images with a lesion"):
+        judge(client, "few", empty)
+    assert version_of(client, "few", "champion") is None
+    assert verdicts(client, "few", "1") == []
+
+
+def test_judges_at_once_meet_each_other_s_champion(client, tmp_path, base, trained):
+    for number in range(4):
+        new_version(client, tmp_path / str(number), base, "race", trained)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda version: judge(client, "race", DATA, version=version, **FEW), "1234"))
+    (winner,) = [verdict for verdict in found if verdict.promoted]
+    assert winner.other == "zero-shot"
+    assert {verdict.other for verdict in found} == {"zero-shot", winner.version}
+    assert version_of(client, "race", "champion") == winner.version
+
+
+def test_nothing_is_noted_of_a_promotion_that_somebody_else_was_quicker_with(
+    client, tmp_path, base, trained, monkeypatch
+):
+    for name in ("one", "other"):
+        new_version(client, tmp_path / name, base, "quick", trained)
+    evaluate = registry.evaluate
+
+    def meanwhile(*args, **options):
+        client.set_registered_model_alias("quick", "champion", "2")
+        return evaluate(*args, **options)
+
+    monkeypatch.setattr(registry, "evaluate", meanwhile)
+    with pytest.raises(RegistryError, match="changed while version 1 was judged"):
+        judge(client, "quick", DATA, version="1", **FEW)
+    assert version_of(client, "quick", "champion") == "2"
+    assert verdicts(client, "quick", "1") == []
+
+
+def test_a_champion_that_is_gone_is_said_and_nothing_takes_its_place(client, tmp_path, base, trained):
+    for name in ("one", "other"):
+        new_version(client, tmp_path / name, base, "gone", trained)
+    assert judge(client, "gone", DATA, version="1", **FEW).promoted
+    client.delete_registered_model_alias("gone", "champion")
+    with pytest.raises(RegistryError, match="version 1 was promoted, and no version is the champion now: give the"):
+        judge(client, "gone", DATA, version="2", **FEW)
+    client.delete_model_version("gone", "1")
+    with pytest.raises(RegistryError, match="no version is the champion now"):
+        judge(client, "gone", DATA, version="2", **FEW)
+    client.delete_registered_model_tag("gone", "medsam.champion")  # as the message says
+    assert judge(client, "gone", DATA, version="2", **FEW).other == "zero-shot"
+
+
+def test_a_decoder_that_was_changed_in_the_store_is_not_loaded(client, tmp_path, base, trained):
+    version = new_version(client, tmp_path / "one", base, "swap", trained)
+    other = tmp_path / "other"
+    untrained = part_state(load_sam(base, show_progress=False), ["mask_decoder"])
+    save_decoder(untrained, other, {"base": "", "base_digest": ""})
+    client.log_artifact(version.run_id, other / "decoder.safetensors", "checkpoint")
+    with pytest.raises(RegistryError, match="version 1 in the store is not the one that was registered"):
+        load_model(client, "swap", "1")
+
+
+def test_a_version_is_written_as_the_registry_writes_it(client, tmp_path, base, trained):
+    new_version(client, tmp_path / "one", base, "written", trained)
+    with pytest.raises(RegistryError, match="no version '01'"):
+        judge(client, "written", DATA, version="01", **FEW)
 
 
 def test_the_gate_refuses_images_that_the_model_was_selected_on(client, tmp_path, base, trained):
     new_version(client, tmp_path / "one", base, "leak", trained)
-    dev, val = DATA.dev.names[0], DATA.val.names[0]
-    leaking = Dataset("l", DATA.train, DATA.dev, Cases([val, dev], DISCS.load), licence="", citation="")
-    with pytest.raises(DataError, match=f"trained or selected on 1 of these images .{dev}."):
-        judge(client, "leak", leaking, "exact")
+    dev = DATA.dev[0]
+    changed = dev.image.copy()
+    changed[0, 0] ^= 255  # one pixel of another value: the same picture all the same
+    for seen in (dev, Case(dev.name, changed, dev.mask)):
+        with pytest.raises(DataError, match=f"trained or selected on 1 of these images .{dev.name}."):
+            judge(client, "leak", scored_on(*DATA.val, seen), **FEW)
     assert version_of(client, "leak", "champion") is None
+    left = judge(client, "leak", scored_on(*DATA.val, dev), **FEW, drop_seen=True)
+    assert (left.n, left.seen) == (11, 1)
+    assert "on 11 images (1 seen before left out)" in str(left)
+
+
+def test_what_the_first_decoder_has_seen_the_second_has_seen_too(client, tmp_path, base, trained, monkeypatch):
+    new_version(client, tmp_path / "first", base, "lineage", trained)
+    others = draw_discs(5, seed=77)
+    monkeypatch.setitem(globals(), "DATA", Dataset("others", others[:3], others[3:], DISCS[5:], "", ""))
+    new_version(client, tmp_path / "second", base, "lineage", trained, start=tmp_path / "first")
+    with pytest.raises(DataError, match=r"version 2 was .* 5 of these images .disc-0, disc-1, disc-2, \.\.\."):
+        judge(client, "lineage", scored_on(*DISCS), **FEW)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from medsam_helpers.errors import PromptError
+from medsam_helpers.figures.embedding_maps import cosine_similarity_map, principal_components
 from medsam_helpers.geometry import ImageTransform
-from medsam_helpers.sam.embedding_maps import cosine_similarity_map, principal_components
 from medsam_helpers.sam.segmenter import Embedding
 
 

@@ -1,0 +1,52 @@
+"""Which images a checkpoint has seen: all that it, or what it was trained from, was trained or selected on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from medsam_helpers.data.case import Case, Dataset
+from medsam_helpers.data.duplicates import fingerprint, look_alike
+from medsam_helpers.errors import CheckpointError
+from medsam_helpers.files import atomic_write
+
+SEEN_FILE = "seen_images.csv"
+_COLUMNS = ["digest", "fingerprint"]
+
+
+def write_seen(folder: Path, dataset: Dataset, start: Path | None = None) -> None:
+    """Write the digests and fingerprints of train and dev, and of all that `start`, the first decoder, has seen.
+
+    No picture can be made of them. A file that is there is kept: a run's images never change.
+
+    Raises:
+        CheckpointError: `start` does not say what it has seen.
+    """
+    if (folder / SEEN_FILE).exists():
+        return
+    rows = [(case.image_digest, fingerprint(case.image)) for cases in (dataset.train, dataset.dev) for case in cases]
+    table = pd.concat([pd.DataFrame(rows, columns=_COLUMNS), *([read_seen(start)] if start else [])])
+    with atomic_write(folder / SEEN_FILE) as temporary:
+        table.drop_duplicates().sort_values(_COLUMNS).to_csv(temporary, index=False)
+
+
+def read_seen(folder: Path) -> pd.DataFrame:
+    """Table with the `digest` and `fingerprint` of each image that a checkpoint has seen.
+
+    Raises:
+        CheckpointError: the checkpoint does not say it, or in a damaged file.
+    """
+    try:
+        return pd.read_csv(folder / SEEN_FILE, dtype=str, keep_default_na=False)[_COLUMNS]
+    except (OSError, ValueError, KeyError) as error:
+        reason = f"{folder} does not say which images it was trained on ({SEEN_FILE}: {type(error).__name__})"
+        raise CheckpointError(f"{reason}: train it again, its cached embeddings make that quick") from error
+
+
+def seen_among(cases: Iterable[Case], seen: pd.DataFrame) -> list[str]:
+    """Names of the cases whose image is among those seen: the same pixels, or nearly the same picture."""
+    digests = set(seen["digest"])
+    alike = look_alike(seen["fingerprint"])
+    return [case.name for case in cases if case.image_digest in digests or alike(fingerprint(case.image))]
