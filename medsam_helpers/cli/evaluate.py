@@ -64,7 +64,7 @@ class Evaluate(Command, OfModel, DataSettings):
         before = f"zero-shot{WITH_TTA * self.tta}"
         if base := self.base_of(segmenter):
             models = {before: base.predict_case, **models}
-        table = evaluate(cases, models, prompts=[prompt], box_mode=box_mode)
+        table = evaluate(cases, models, prompts=[prompt], box_mode=box_mode, group_of=dataset.group_of)
         own = table[table["model"] == model]
         figures: Result = {name: round(own[name].mean(), 6) for name in METRICS}
         figures |= {"dice_ci95": mean_interval(own["dice"]).for_json()[1:], "n": len(own)}

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from medsam_helpers.data.case import Case
 from medsam_helpers.errors import ConfigError, DataError, ShapeError
 from medsam_helpers.evaluation.metrics import score_mask
-from medsam_helpers.evaluation.tables import COLUMNS
+from medsam_helpers.evaluation.tables import COLUMNS, GROUP
 from medsam_helpers.prompts import jitter_boxes, jitter_of, mask_to_boxes
 from medsam_helpers.settings import BoxMode
 
@@ -54,6 +54,7 @@ def evaluate(
     prompts: Sequence[str] = ("exact", "j20", "j50"),
     seed: int = 0,
     box_mode: BoxMode = "union",
+    group_of: Mapping[str, str] | None = None,
     show_progress: bool = True,
 ) -> pd.DataFrame:
     """Table of scores, one row a case, model and prompt, the baselines `box` and `ellipse` among the models.
@@ -68,6 +69,7 @@ def evaluate(
         seed: of the jitter.
         box_mode: "union": one box a case. "components": one a lesion; the union of the masks is scored, and the mean
             of the IoU scores is kept. "labels": one a label.
+        group_of: case -> its patient or video, a column `group` then, which intervals heed; see `Dataset.group_of`.
         show_progress: show the bar.
     Returns:
         The columns `COLUMNS`; areas in pixels, metrics in the original space, `iou_score` NaN for the baselines. Cases
@@ -101,6 +103,8 @@ def evaluate(
     if not rows:
         raise DataError(f"nothing to evaluate: none of the {len(left_out)} cases has a lesion in its mask")
     table = pd.DataFrame(rows, columns=COLUMNS)
+    if group_of:
+        table[GROUP] = table["case"].map(group_of)
     table.attrs |= {"left_out": left_out, "missed": missed}
     return table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ from medsam_helpers.evaluation.intervals import Interval, Method, mean_interval
 from medsam_helpers.files import atomic_write
 
 METRICS = ["dice", "iou", "hd95_percent", "nsd"]
+GROUP = "group"
+"""Column of the patient or video that a case is of, where that is known."""
 COLUMNS = ["case", "model", "prompt", "seed", *METRICS, "area_true", "area_pred", "iou_score"]
 
 
@@ -26,21 +28,20 @@ def paired_gain(
     metric: str = "dice",
     *,
     method: Method = "t",
-    groups: Mapping[str, Hashable] | None = None,
 ) -> Interval:
     """Mean over cases of `model` minus `base` on the same case and prompt, with its 95 % interval.
 
     Args:
-        table: as `evaluate` gives it; `prompt`, `model` and `base` are in it.
+        table: as `evaluate` gives it; `prompt`, `model` and `base` are in it. Where it has a column `group`, the spread
+            is that between groups.
         metric: one of `METRICS`.
         method: see `mean_interval`; "percentile" gives the intervals that the records were written with.
-        groups: case -> its patient or sequence, of all cases or more.
     Raises:
         ConfigError: the table has no such model, prompt or metric; the message lists those it has.
-        DataError: a case was scored for one of the two only, or has no group.
+        DataError: a case was scored for one of the two only.
     """
     gains = paired_differences(table, prompt, model, base, metric)
-    return mean_interval(gains, method, groups=_groups_of(gains.index, groups))
+    return mean_interval(gains, method, groups=_groups_of(gains.index, table))
 
 
 def paired_differences(
@@ -58,12 +59,8 @@ def paired_differences(
     return by_case[model] - by_case[base]
 
 
-def _groups_of(cases: pd.Index, groups: Mapping[str, Hashable] | None) -> list[Hashable] | None:
-    if groups is None:
-        return None
-    if missing := [case for case in cases if case not in groups]:
-        raise DataError(f"{len(missing)} cases have no group: {', '.join(missing[:3])}")
-    return [groups[case] for case in cases]
+def _groups_of(cases: pd.Index, table: pd.DataFrame) -> list[str] | None:
+    return None if GROUP not in table else table.groupby("case")[GROUP].first().loc[cases].tolist()
 
 
 def pooled_dice(rows: pd.DataFrame) -> float:
@@ -82,15 +79,12 @@ def check_name(what: str, name: str, known: Iterable[str]) -> None:
         raise ConfigError(f"{what} {name!r} is unknown: use one of {', '.join(names)}")
 
 
-def summarise(
-    table: pd.DataFrame, method: Method = "logit-t", *, groups: Mapping[str, Hashable] | None = None
-) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, method: Method = "logit-t") -> pd.DataFrame:
     """Table of means over cases, a row a model and prompt in the table's order; seeds are averaged by case first.
 
     Args:
-        table: as `evaluate` gives it.
+        table: as `evaluate` gives it; for a column `group` see `paired_gain`.
         method: of the interval, see `mean_interval`; "percentile" is that of the records.
-        groups: case -> its patient or sequence.
     Returns:
         Columns `model, prompt, n, dice, dice_low, dice_high, iou, hd95_percent, nsd`; n counts cases, low and high are
         the 95 % interval of the mean Dice, NaN below five cases.
@@ -98,7 +92,7 @@ def summarise(
     rows = []
     for (model, prompt), part in table.groupby(["model", "prompt"], sort=False):
         by_case = part.groupby("case")[METRICS].mean()
-        mean, low, high = mean_interval(by_case["dice"], method, groups=_groups_of(by_case.index, groups))
+        mean, low, high = mean_interval(by_case["dice"], method, groups=_groups_of(by_case.index, part))
         row = {"model": model, "prompt": prompt, "n": len(by_case), "dice": mean, "dice_low": low, "dice_high": high}
         rows.append(row | by_case[METRICS[1:]].mean().to_dict())
     return pd.DataFrame(rows, columns=["model", "prompt", "n", "dice", "dice_low", "dice_high", *METRICS[1:]])
@@ -107,7 +101,8 @@ def summarise(
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """The table as a CSV file, whole or not at all, six decimals, so that equal runs write equal files."""
     with atomic_write(path) as temporary:
-        table.to_csv(temporary, columns=COLUMNS, index=False, float_format="%.6f", lineterminator="\n")
+        columns = [*COLUMNS, *table.columns.intersection([GROUP])]
+        table.to_csv(temporary, columns=columns, index=False, float_format="%.6f", lineterminator="\n")
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -116,12 +111,14 @@ def read_table(path: str | Path) -> pd.DataFrame:
     Raises:
         DataError: no such file, not a CSV, or a column is missing.
     """
-    text = dict.fromkeys(["case", "model", "prompt"], str)
+    text = dict.fromkeys(["case", "model", "prompt", GROUP], str)
     try:
         table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"iou_score": [""]})
         if missing := [column for column in COLUMNS if column not in table]:
             raise DataError(f"{path} lacks the column(s) {', '.join(missing)}: a table of scores has {COLUMNS}")
-        return table[COLUMNS].astype(dict.fromkeys([*METRICS, "iou_score"], float))
+        return table[[*COLUMNS, *table.columns.intersection([GROUP])]].astype(
+            dict.fromkeys([*METRICS, "iou_score"], float)
+        )
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a table of scores: {error}") from error
 

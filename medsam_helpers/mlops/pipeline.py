@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -86,7 +87,8 @@ def track_evaluation(
     with RunTracker(folder, training.experiment, "evaluate val", uri=training.uri, hardware_s=0) as tracker:
         tracker.set_tags({TRAINED_BY_TAG: training.run_id(), "medsam.kind": "evaluation"})
         tracker.log_data(dataset, ("val",))
-        table = evaluate(dataset.val, models, prompts=("exact", "j20"), box_mode=box_mode, show_progress=False)
+        options: dict[str, Any] = {"box_mode": box_mode, "group_of": dataset.group_of, "show_progress": False}
+        table = evaluate(dataset.val, models, prompts=("exact", "j20"), **options)
         write_table(table, folder / "metrics.csv")
         tracker.log_artifact("metrics.csv")
         tracker.log(headline(table))

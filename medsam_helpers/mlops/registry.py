@@ -185,7 +185,7 @@ def _judge(
         segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)  # one base: encoded once
         embed_cases(segmenter, cases, show_progress=False)
         models[role] = segmenter.predict_case
-    table = evaluate(cases, models, prompts=[prompt], show_progress=False)
+    table = evaluate(cases, models, prompts=[prompt], group_of=dataset.group_of, show_progress=False)
     gain = paired_gain(table, prompt, CHALLENGER, CHAMPION)
     before = [tag for tag in client.get_model_version(name, version).tags if tag.startswith(_VERDICT)]
     data, better, other = f"{dataset.name} {cases.digest[:16]}", bool(gain.low > 0), champion or "zero-shot"

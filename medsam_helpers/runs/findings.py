@@ -11,7 +11,7 @@ from medsam_helpers.errors import ConfigError
 from medsam_helpers.evaluation.compare import WITH_TTA
 from medsam_helpers.evaluation.evaluate import BASELINES
 from medsam_helpers.evaluation.intervals import Interval, coverage_note
-from medsam_helpers.evaluation.tables import check_name, paired_gain
+from medsam_helpers.evaluation.tables import GROUP, check_name, paired_gain
 
 UNSEEN = "No interval sees a failure that was not sampled."
 
@@ -68,6 +68,8 @@ def _findings_of(rows: pd.DataFrame, prompt: str, model: str, base: str | None) 
     if ellipse > by_case.mean():  # NaN, where it was not scored, is not
         better = f"Dice {ellipse:.3f} against {by_case.mean():.3f}"
         yield f"Filling the ellipse in the box beats {model}, prompt {prompt}: {better}."
+    if GROUP in rows:
+        yield f"The intervals take the {rows[GROUP].nunique()} groups (patients, videos) as drawn, not single images."
     if note := coverage_note(len(by_case)):
         yield f"Of a mean Dice over {len(by_case)} images: {note}."
     yield f"Worst image of {model}, prompt {prompt}: {by_case.idxmin()}, Dice {by_case.min():.3f}."

@@ -31,7 +31,6 @@ from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint
 from medsam_helpers.prompts import prompt_name
 from medsam_helpers.runs.folder import Finetuned, name_left_out, write_run
-from medsam_helpers.runs.seen import read_seen, seen_among
 from medsam_helpers.runs.settings import RunConfig, check_names, config_from_environment
 from medsam_helpers.sam.checkpoints import sha256_of
 from medsam_helpers.sam.embeddings import EmbeddingStore
@@ -122,7 +121,11 @@ def finetune(
         load_checkpoint(start, base=tuned_model)
     tuned = Segmenter(tuned_model, precision=recipe.precision, store=store, tta=config.tta)
     scored = dataset.splits[split]
-    known = seen_among(scored, read_seen(start)) if start else []
+    known = []
+    if start:
+        from medsam_helpers.runs.seen import read_seen, seen_among
+
+        known = seen_among(scored, read_seen(start))
     if known:
         told = f"{len(known)} of the {len(scored)} images of {split} ({some(known)})"
         warnings.warn(f"{start} was trained or selected on {told}: scores flatter what starts from it", stacklevel=2)
@@ -142,7 +145,8 @@ def finetune(
         base = Segmenter(model, precision=recipe.precision, store=store, tta=True)
         models[f"zero-shot{WITH_TTA}"] = base.predict_case
     models["tuned"] = tuned.predict_case
-    table = evaluate(scored, models, prompts=prompts, box_mode=recipe.box_mode, show_progress=show_progress)
+    options = {"box_mode": recipe.box_mode, "group_of": dataset.group_of, "show_progress": show_progress}
+    table = evaluate(scored, models, prompts=prompts, **options)
     figures = {
         **headline(table, prompt),
         "prompt": prompt,

@@ -177,6 +177,7 @@ def test_evaluating_the_checkpoint_reproduces_what_finetune_said_and_keeps_freed
     assert "Worst image of tuned, prompt j20: " in said.out
     table = pd.read_csv("ev/metrics.csv")
     assert set(table["model"]) == {"box", "ellipse", "zero-shot", "tuned"}
+    assert "group" not in table
     own = table[table["model"] == "tuned"]
     for name in ("dice", "iou", "hd95_percent", "nsd"):
         assert said.json[name] == pytest.approx(own[name].mean(), abs=1e-4)
@@ -223,6 +224,15 @@ def test_an_evaluation_may_replace_an_earlier_one_but_no_checkpoint(tuned):
     before = files_of(Path("run"))
     one_line(medsam("evaluate", *arguments, "run"), "run holds other files")
     assert files_of(Path("run")) == before
+
+
+def test_cases_of_one_patient_are_said_to_be_and_the_intervals_heed_them(tmp_path):
+    """The discs 8 to 11 are val: two patients, of which there is no interval."""
+    (tmp_path / "groups.csv").write_text("name,patient\n" + "".join(f"disc-{i},p{i // 2}\n" for i in range(12)))
+    arguments = ["--data", "data", "--group-by", tmp_path / "groups.csv", "--output", tmp_path / "ev"]
+    said = medsam("evaluate", "--model", "tiny", *arguments)
+    assert "The intervals take the 2 groups (patients, videos) as drawn" in said.out
+    assert pd.read_csv(tmp_path / "ev" / "metrics.csv")["group"].unique().tolist() == ["p4", "p5"]
 
 
 # --- compare ---

@@ -33,10 +33,17 @@ def test_gain_is_paired_by_case_whatever_the_order_of_rows():
     table = table_of(tuned=differences, **{"zero-shot": [0] * 6})
     assert paired_gain(table, "j20") == mean_interval(differences, "t")
     assert paired_gain(table, "j20", method="percentile") == bootstrap_mean(differences), "as the records have it"
-    patients = {f"case{i}": i // 2 for i in range(6)}
-    assert np.isnan(paired_gain(table, "j20", groups=patients).low), "three patients"
-    with pytest.raises(DataError, match="1 cases have no group: case5"):
-        paired_gain(table, "j20", groups={f"case{i}": i for i in range(5)})
+
+
+def test_where_the_table_knows_patients_the_spread_is_theirs(tmp_path):
+    table = table_of(tuned=[0.1, 0.0, 0.2, 0.4, 0.05, 0.3] * 2, **{"zero-shot": [0] * 12})
+    number = table["case"].str.removeprefix("case").astype(int)
+    write_table(table.assign(group="p" + (number // 2).astype(str)), tmp_path / "metrics.csv")
+    grouped = read_table(tmp_path / "metrics.csv")
+    expected = mean_interval([0.1, 0.0, 0.2, 0.4, 0.05, 0.3] * 2, "t", groups=[i // 2 for i in range(12)])
+    assert paired_gain(grouped, "j20") == pytest.approx(expected) != paired_gain(table, "j20")
+    assert summarise(grouped)["dice_low"].tolist() != summarise(table)["dice_low"].tolist()
+    assert np.isnan(paired_gain(table.assign(group=number // 4), "j20").low), "three patients"
 
 
 def test_gain_needs_the_same_cases_and_known_names():
