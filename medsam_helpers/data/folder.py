@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from medsam_helpers.data.case import SPLITS, Case, Finding, SplitName
-from medsam_helpers.data.pairing import Pairs, is_clutter, pair
+from medsam_helpers.data.pairing import FORMATS, Pairs, is_clutter, pair
 from medsam_helpers.data.reading import read_case
 from medsam_helpers.data.sources import Selection, Source
 from medsam_helpers.data.splits import listing
@@ -127,6 +127,9 @@ def _advice(path: Path) -> str:
     if beside:
         shown = beside[0].relative_to(path)
         return f"{path}: masks lie beside their images ({shown}): move them to masks/, the images to images/; {wanted}"
+    other = next((file for file in sorted(path.rglob("*")) if file.suffix.lower() in FORMATS and file.is_file()), None)
+    if other:
+        return f"{path}: {other.relative_to(path)}: {FORMATS[other.suffix.lower()]}; {wanted}"
     lacking = [f"{name}/" for name, known in (("images", _IMAGES), ("masks", _MASKS)) if not _one_of(folders, known)]
     return f"{path}: it has no {' and no '.join(lacking)}; {wanted}"
 

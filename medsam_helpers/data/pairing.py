@@ -18,7 +18,7 @@ _ADDED = re.compile(
     r"^(?:mask[_-]?|p(?=\d))|(?:[_-](?:mask|segmentation|seg|gt|label|lesion))?(?:_\d+)?$", re.IGNORECASE
 )
 _NO_CASES = ("thumbs.db", "desktop.ini")
-_FORMATS = {
+FORMATS = {  # what people have beside pictures, and what to do
     ".dcm": "DICOM is not read: save PNG or TIFF",
     ".nii": "NIfTI is not read: save slices as PNG or TIFF",
     ".gz": "NIfTI and archives are not read: save slices as PNG or TIFF",
@@ -107,9 +107,9 @@ def _by_stem(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
             inside = sum(child.is_file() for child in file.rglob("*"))
             why = f"a folder of {inside} files, which are not read: move them up"
         elif file.read_bytes()[128:132] == b"DICM":
-            why = _FORMATS[".dcm"]
+            why = FORMATS[".dcm"]
         else:
-            why = _FORMATS.get(file.suffix.lower(), "no format that Pillow reads")
+            why = FORMATS.get(file.suffix.lower(), "no format that Pillow reads")
         findings.append(Finding("", "ignored file", "warning", f"{_short(file)}: {why}"))
     return files
 

@@ -116,8 +116,10 @@ def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[st
     """In words; a setting that is in one of the two only has its default in the other."""
     one, other = ({**side.get("recipe", {}), **side} for side in (stored, asked))
     names = [name for name in one | other if name != "recipe" and one.get(name) != other.get(name)]
-    told = {name: [_short(side.get(name, "the default")) for side in (one, other)] for name in names}
-    return [f"{name} is {was}, asked for {now}" for name, (was, now) in told.items()]
+    of = {name: [_short(side.get(name, "the default")) for side in (one, other)] for name in names}
+    told = {name: f"is {was}, asked for {now}" for name, (was, now) in of.items()}
+    told |= {name: "holds other images or masks than it did" for name in names if name in ("train", "dev")}
+    return [f"{name} {words}" for name, words in told.items()]
 
 
 def _short(value: Any) -> str:
