@@ -42,6 +42,8 @@ def decode(source: Source, exif: Exif = "apply") -> Decoded:
     Raises:
         DataError: not there, not readable, several frames in one file, or values that are not finite.
     """
+    if not isinstance(source, bytes) and Path(source).exists() and not Path(source).is_file():
+        raise DataError(f"{shown(source)}: a folder, a pipe or a device, not a file")
     try:
         # From memory: Pillow scrambles gray TIFF files with an orientation that it maps from disk.
         data = source if isinstance(source, bytes) else Path(source).read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -58,7 +59,7 @@ def folder_source(path: str | Path, selection: Selection) -> Source:
         why = [finding.detail for finding in pairs.findings if finding.problem != "missing mask"]
         head = f"{path}: no mask has the name of an image: name the mask of {image.name} {image.stem}.png"
         raise DataError(listing(head, why))
-    lists = {split: _read_list(file, pairs) for name, split in _LISTS.items() if (file := path / name).is_file()}
+    lists = {split: _read_list(path / name, pairs) for name, split in _LISTS.items() if os.path.lexists(path / name)}
     given = lists or given
     names = sorted({*pairs.images, *(name for members in given.values() for name in members)})
     listed = {name for members in given.values() for name in members}
@@ -141,6 +142,8 @@ def _is_prose(file: Path) -> bool:
 
 def _read_list(file: Path, pairs: Pairs) -> list[str]:
     """The cases of a list, found with or without the extension of a file."""
+    if not file.is_file():
+        raise DataError(f"{file}: a dangling link, a folder or a pipe, not a list: put a text file there, or remove it")
     data = file.read_bytes()
     try:
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")

@@ -106,6 +106,8 @@ def _by_stem(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
         elif file.is_dir():
             inside = sum(child.is_file() for child in file.rglob("*"))
             why = f"a folder of {inside} files, which are not read: move them up"
+        elif not file.is_file():
+            why = "a pipe or a device, not a file"
         elif file.read_bytes()[128:132] == b"DICM":
             why = FORMATS[".dcm"]
         else:

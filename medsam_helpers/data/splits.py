@@ -77,7 +77,10 @@ def groups_of(names: Sequence[str], group_by: str | None) -> dict[str, str]:
     if Path(group_by).expanduser().is_file():
         import pandas as pd
 
-        table = pd.read_csv(Path(group_by).expanduser(), dtype=str)
+        try:
+            table = pd.read_csv(Path(group_by).expanduser(), dtype=str, keep_default_na=False)
+        except (OSError, ValueError) as error:  # pandas' own errors, and text that is no UTF-8, are ValueErrors
+            raise DataError(f"{group_by}: not a CSV file of name and group ({error})") from error
         named = dict(zip(table.iloc[:, 0], table.iloc[:, -1], strict=True))
         found = {name: named.get(name, "") for name in names}
     else:

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -22,6 +22,9 @@ FOLDER = Path(__file__).parents[2] / "experiments"
 RESULTS = FOLDER.parent / "notebooks" / "results"
 
 
+SourceName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # it becomes a part of files' names
+
+
 class Trial(RunConfig):
     """One run of an experiment."""
 
@@ -33,8 +36,8 @@ class Trial(RunConfig):
     checkpoint: str | None = None  # a fine-tuned decoder that is scored beside its base, in place of training one
     folds: int | None = Field(None, ge=2, le=1000)  # each part of all cases is val once; default: the set's own split
     fold: int | None = None  # which of them this is, from 1
-    train_with: dict[str, PositiveInt] = Field({})  # further sets, and how many train cases; a tenth as many join dev
-    also_on: dict[str, Literal["val", "all"]] = Field({})  # further sets to score on; all: where none was trained on
+    train_with: dict[SourceName, PositiveInt] = Field({})  # of further sets; a tenth as many join dev
+    also_on: dict[SourceName, Literal["val", "all"]] = Field({})  # further sets; all: none was trained on
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
@@ -81,7 +84,7 @@ class Experiment(Settings):
     title: str = ""
     data: str = "kvasir"  # of the runs that name none
     score: Literal["dev", "val"] = "val"  # val is scored once a run; a search scores dev, and never reads val
-    prompts: tuple[str, ...] = ("exact", "j20", "j50")
+    prompts: tuple[str, ...] = Field(("exact", "j20", "j50"), min_length=1)
     dev_jitter_1024: float | None = Field(None, ge=0)  # at which every trial is chosen and judged; default: its own
     box_mode: BoxMode | None = None  # with which every trial is trained and judged; default: its recipe's
     trials: tuple[Trial, ...] = Field(min_length=1)
@@ -137,7 +140,7 @@ def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
         if twice := [label for label in labels if labels.count(label) > 1]:
             raise ConfigError(f"runs: {twice[0][0]!r} with seed {twice[0][1]} is there twice")
         return Experiment(**{"title": name} | content, name=name, trials=tuple(trials))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{file}: cannot be read as TOML: {error}") from error
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"{where}: {error}") from error

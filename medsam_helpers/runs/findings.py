@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from medsam_helpers.errors import ConfigError
-from medsam_helpers.evaluation.compare import WITH_TTA
-from medsam_helpers.evaluation.evaluate import BASELINES
+from medsam_helpers.evaluation.evaluate import BASELINES, WITH_TTA
 from medsam_helpers.evaluation.intervals import Interval, coverage_note
 from medsam_helpers.evaluation.tables import GROUP, check_name, paired_gain
 

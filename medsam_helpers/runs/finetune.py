@@ -25,8 +25,7 @@ from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
 from medsam_helpers.device import default_device, keep_freed_memory, peak_mb, restart_peak
 from medsam_helpers.errors import DataError, some
-from medsam_helpers.evaluation.compare import WITH_TTA
-from medsam_helpers.evaluation.evaluate import BASELINES, evaluate
+from medsam_helpers.evaluation.evaluate import BASELINES, WITH_TTA, evaluate
 from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint
 from medsam_helpers.prompts import prompt_name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from medsam_helpers.data.case import Dataset
+from medsam_helpers.errors import CheckpointError
 from medsam_helpers.evaluation.evaluate import case_boxes
 from medsam_helpers.evaluation.tables import pooled_dice, summarise, write_table
 from medsam_helpers.figures import cases as plotting
@@ -86,7 +88,7 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
 def _lasting(figures: dict[str, Any], card: Path) -> dict[str, Any]:
     """The figures for the card. A finished run that is called again encodes nothing: its card keeps what that took."""
     kept = {key: value for key, value in figures.items() if key != "checkpoint"}
-    if card.exists():
+    with suppress(CheckpointError):  # none, or damaged: it is written anew
         earlier = read_card(card.parent).get("metrics", {})
         kept |= {key: max(kept[key], earlier.get(key, 0)) for key in ("encoded", "seconds_encode")}
     return kept

@@ -38,7 +38,7 @@ class EmbeddingStore:
         path = self.folder / "key.json"
         try:
             found = dict(json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             if not isinstance(error, FileNotFoundError):
                 # Nothing is lost: the checksums tell which embeddings are of this key.
                 warnings.warn(f"{path} is damaged ({type(error).__name__}): written anew", stacklevel=2)

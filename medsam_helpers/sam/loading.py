@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 from transformers import AutoConfig, SamConfig
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from medsam_helpers.errors import CheckpointError, ConfigError, one_line
+from medsam_helpers.errors import CheckpointError, ConfigError, one_line, some
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.sam import checkpoints as weights
 from medsam_helpers.sam.model import PartiallyUnfrozenSam, Promptable, Sam, is_light
@@ -89,10 +91,18 @@ def _load_pretrained(source: str | Path, name: str) -> Sam:
             model = Sam(config)
             model.vision_encoder.fuse()
             state = load_file(Path(source) / "model.safetensors")
+            check_weights(state, source)
             # `save_pretrained` writes a shared tensor under one name only.
             model.load_state_dict({_TIED: state["shared_image_embedding.positional_embedding"]} | state, strict=True)
         else:
-            model = Sam.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
+            options: Any = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+            loaded: Any = Sam.from_pretrained(source, **options)
+            model, told = loaded
+            if missing := set(told["missing_keys"]) - {_TIED}:  # transformers would go on with random ones
+                raise KeyError(f"weights are missing: {some(sorted(missing))}")
+            check_weights(model.state_dict(), source)
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged folder makes transformers and safetensors raise all kinds
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise CheckpointError(f"{source}: cannot be loaded as a SAM ({reason})") from error
@@ -105,10 +115,23 @@ def _label(model: Sam, name: str, digest: str) -> Sam:
     return model
 
 
+def check_weights(weights: Mapping[str, Tensor], place: str | Path) -> None:
+    """Raise `CheckpointError` where one is not finite, or no floating number."""
+    if bad := [name for name, value in weights.items() if not (value.is_floating_point() and value.isfinite().all())]:
+        raise CheckpointError(
+            f"{place}: weights that are no finite numbers, in {some(bad)}: it is damaged, or diverged"
+        )
+
+
 def state_digest(model: Promptable) -> str:
     """SHA-256 over names and values of all weights."""
+    return tensors_digest(model.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and values."""
     sha = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         sha.update(name.encode())
         sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from medsam_helpers.errors import CheckpointError
 from medsam_helpers.files import atomic_write, find_checkpoint
-from medsam_helpers.sam.loading import load_sam, model_info
+from medsam_helpers.sam.loading import check_weights, load_sam, model_info
 from medsam_helpers.sam.model import Promptable
 from medsam_helpers.sam.parts import PARTS
 
@@ -35,10 +36,23 @@ def save_decoder(state: dict[str, Tensor], folder: Path, card: Mapping[str, Any]
         card: JSON-able; holds the base's `base` (name) and `base_digest`.
     """
     with atomic_write(folder / DECODER_FILE) as temporary:
-        save_file(state, temporary, metadata={"base": card["base"], "base_digest": card["base_digest"]})
+        # One entry: of several, safetensors writes now the one first, now the other.
+        save_file(state, temporary, metadata={"base_digest": card["base_digest"]})
     with atomic_write(folder / CARD_FILE) as temporary:
         temporary.write_text(json.dumps(card, indent=2) + "\n")
     return folder
+
+
+class _Card(BaseModel, extra="allow"):
+    """What the package itself reads of a card."""
+
+    base: str
+    base_digest: str
+    base_path: str | None = None
+    precision: str = "auto"
+    recipe: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    sizes: dict[str, int] = {}
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -49,11 +63,8 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     path = Path(folder) / CARD_FILE
     try:
-        card = json.loads(path.read_text())
-        if not isinstance(card, dict) or not {"base", "base_digest"} <= card.keys():
-            raise KeyError("base")
-        return card
-    except (OSError, ValueError, KeyError) as error:  # text that is no UTF-8 or no JSON is a ValueError
+        return _Card.model_validate_json(path.read_bytes()).model_dump(exclude_unset=True)
+    except (OSError, ValidationError) as error:
         raise CheckpointError(
             f"{folder}: not a decoder checkpoint ({path.name}: {type(error).__name__}). It needs {DECODER_FILE} and "
             f"{CARD_FILE}, as `medsam finetune --output` writes them"
@@ -67,7 +78,7 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
         folder: written by `save_decoder`, or the name of a released one in `checkpoints/`.
         base: where the base lies, if not where its name says; a model is changed in place.
     Raises:
-        CheckpointError: damaged, or the base is not the one that the decoder was trained on.
+        CheckpointError: damaged, a weight is not finite, or the base is not the one that it was trained on.
     """
     folder = find_checkpoint(folder)
     card = read_card(folder)
@@ -77,9 +88,16 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
         was = f"trained on {card['base']} with digest {card['base_digest'][:12]}..."
         raise CheckpointError(f"{folder}: {was}, this base has {found[:12]}...: pass the right base")
     try:
-        state = load_file(folder / DECODER_FILE)
+        with safe_open(folder / DECODER_FILE, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+            noted = (file.metadata() or {}).get("base_digest", found)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / DECODER_FILE}: missing or damaged ({error})") from error
+    check_weights(state, folder / DECODER_FILE)
+    if noted != found:
+        raise CheckpointError(
+            f"{folder}: {CARD_FILE} is of another decoder: this one's base has digest {noted[:12]}..."
+        )
     shapes = {name: tensor.shape for name, tensor in base.state_dict().items()}
     missing = sum(name.startswith("mask_decoder.") and name not in state for name in shapes)
     unknown = sum(not name.startswith(PARTS) or shapes.get(name) != state[name].shape for name in state)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, field_validator
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from medsam_helpers.errors import ConfigError
-from medsam_helpers.settings import BoxMode, Settings, Words, split_words
+from medsam_helpers.settings import BoxMode, Settings, split_words
 
 # Spelt out, since importing what they name takes seconds; tests hold both in step. Aliases: as older records call it.
 LossName = Literal["bce", "dice", "focal", "dice_bce", "dice_ce", "dice_ce_squared", "sam"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ViewName = Literal["as-is", "mirrored", "upside-down", "turned", "quarter-left", "quarter-right", "brighter", "darker"]
+PartName = Literal["mask_decoder", "prompt_encoder", "last_stage"]  # not the encoder, whose embeddings are cached
 Part = Callable[..., Any]
 """The reader's own function or object, in place of a name: see `training.own_parts`."""
 
@@ -41,13 +42,13 @@ class Recipe(Settings):
     """Where the cosine ends."""
     weight_decay: float = Field(0.01, ge=0)
     """Share of each weight that a step takes away, times the rate."""
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(0, ge=0, le=10**9)
     """Optimiser steps of linear rise before the schedule."""
     epochs: int = Field(10, ge=1, le=100_000)
     """Passes over the training cases."""
     batch: int = Field(4, ge=1, le=100_000)
     """Prompts a forward pass, over all processes."""
-    accumulation: int = Field(1, ge=1)
+    accumulation: int = Field(1, ge=1, le=100_000)
     """Forward passes an optimiser step."""
     precision: Precision = "auto"
     """Of the forward pass; auto: bf16 where it is fast. The loss is always computed in float32."""
@@ -61,23 +62,16 @@ class Recipe(Settings):
     """Largest norm of the gradient."""
     ema_decay: float = Field(0.0, ge=0, lt=1, validation_alias=AliasChoices("ema_decay", "average_decay"))
     """Of the exponential moving average of the weights, which dev scores and which is kept; 0: the last step's."""
-    loss_size: int | None = Field(None, ge=1)
+    loss_size: int | None = Field(None, ge=1, le=8192)
     """Side of the square that the loss is computed on, logits enlarged to it; default: the decoder's own, 256."""
     patience: int | None = Field(None, ge=0)
     """Epochs without a better dev score before the run stops; default: never."""
-    trainable: Words = ("mask_decoder",)
+    trainable: Annotated[tuple[PartName, ...], Field(min_length=1), BeforeValidator(split_words)] = ("mask_decoder",)
     """Parts whose weights change; last_stage is one in the models named so."""
     augment: bool | Part = False
     """Change each image at random on the way; for a network that sees pixels (a U-Net)."""
     oversampling: int = Field(1, ge=1, validation_alias=AliasChoices("oversampling", "several_times"))
     """How often an epoch shows an image with several lesions, the hardest prompt under one box round all."""
-
-    @field_validator("trainable")
-    @classmethod
-    def _has_cached_embeddings(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
-        if "vision_encoder" in parts:
-            raise ConfigError("the vision encoder cannot be trained here: its embeddings are cached")
-        return parts
 
     @staticmethod
     def plain(value: Any) -> Any:

@@ -14,8 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medsam_helpers.errors import CheckpointError, ConfigError
+from medsam_helpers.errors import CheckpointError, ConfigError, one_line
 from medsam_helpers.files import atomic_write
+from medsam_helpers.sam.loading import tensors_digest
 
 STATE_FILE = "training_state.safetensors"
 _GROUPS = ("current", "best", "average", "optimizer")
@@ -55,13 +56,16 @@ class TrainingState:
             with safe_open(path, framework="pt") as file:
                 run = json.loads(file.metadata()["run"])
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
-            stored = run.pop("identity")
-        except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"{path}: damaged training state ({error}); delete it to start anew") from error
+            stored, digest = run.pop("identity"), run.pop("digest")
+            state = cls(path, identity, judge, **run)
+            if digest != tensors_digest(tensors):
+                raise ValueError("its numbers changed since it was written")
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError, AttributeError) as error:
+            told = f"{path}: damaged training state ({one_line(error, 150)})"
+            raise CheckpointError(f"{told}; name a new output folder, or empty this one, to start anew") from error
         if stored != identity:
             differing = ", ".join(_differences(stored, identity))
             raise ConfigError(f"{path.parent} holds a run with other settings ({differing}): use another output folder")
-        state = cls(path, identity, judge, **run)
         for key, tensor in tensors.items():
             group, name = key.split("/", 1)
             getattr(state, group)[name] = tensor
@@ -96,6 +100,7 @@ class TrainingState:
         # Equal tensors may share memory (current is best): safetensors wants each its own.
         tensors = {f"{group}/{name}": one.clone() for group in _GROUPS for name, one in getattr(self, group).items()}
         run = {name: getattr(self, name) for name in ("identity", "history", "finished", "scaler")}
+        run["digest"] = tensors_digest(tensors)
         with atomic_write(self.path) as temporary:
             save_file(tensors, temporary, metadata={"run": json.dumps(run)})
 

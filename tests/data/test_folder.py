@@ -1,5 +1,6 @@
 """Folders: split files and limits, what a broken one says, and real ones as they are published."""
 
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from helpers import draw_discs, save_images
 from PIL import Image
 
 from medsam_helpers.data.loading import load_data
+from medsam_helpers.data.reading import read_image
 from medsam_helpers.errors import DataError
 
 
@@ -81,15 +83,25 @@ def test_a_folder_without_the_layout_says_what_it_lacks(tmp_path):
     (tmp_path / "masks").rmdir()
     (tmp_path / "scans" / "patient").mkdir(parents=True)
     (tmp_path / "scans" / "patient" / "ct.nii").touch()
-    with pytest.raises(
-        DataError, match=r"patient/ct.nii: NIfTI is not read: save slices as PNG or TIFF; a"
-    ):
+    with pytest.raises(DataError, match=r"patient/ct.nii: NIfTI is not read: save slices as PNG or TIFF; a"):
         load_data(tmp_path / "scans")
     with pytest.raises(DataError, match=r"annotations\.json may be COCO, which is not read"):
         load_data(tmp_path)
     (tmp_path / "images").rename(tmp_path / "benign")
     (tmp_path / "benign" / "1_mask.png").touch()
     with pytest.raises(DataError, match=r"masks lie beside their images \(benign/1_mask.png\)"):
+        load_data(tmp_path)
+
+
+def test_pipes_and_lists_that_are_no_files_are_told_and_nothing_waits_for_them(tmp_path):
+    save_images(draw_discs(4), tmp_path)
+    os.mkfifo(tmp_path / "images" / "pipe.png")
+    found = {finding.detail for finding in load_data(tmp_path).findings}
+    assert "images/pipe.png: a pipe or a device, not a file" in found
+    with pytest.raises(DataError, match=r"pipe.png: a folder, a pipe or a device, not a file"):
+        read_image(tmp_path / "images" / "pipe.png")
+    (tmp_path / "val.txt").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"val.txt: a dangling link, a folder or a pipe, not a list"):
         load_data(tmp_path)
 
 

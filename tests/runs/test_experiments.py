@@ -11,11 +11,11 @@ from medsam_helpers.cli.main import main
 from medsam_helpers.data.case import Case, Cases
 from medsam_helpers.data.sources import SOURCES
 from medsam_helpers.errors import CheckpointError, ConfigError, DataError
-from medsam_helpers.evaluation.compare import runs_as_models
 from medsam_helpers.evaluation.tables import read_table
 from medsam_helpers.runs import finetune as engine
 from medsam_helpers.runs import reproduce as runner
 from medsam_helpers.runs.experiments import FOLDER, experiment_names, read_experiment, sources_of
+from medsam_helpers.runs.recorded import runs_as_models
 from medsam_helpers.runs.reproduce import reproduce
 from medsam_helpers.sam.checkpoints import NAMES
 from medsam_helpers.training import loop as training
@@ -106,6 +106,14 @@ def test_the_search_changes_one_thing_at_a_time_and_judges_all_alike(name):
         ('kind = "zero-shot"', 'kind = "zero-shot", start = "a"', r"\(base\): start is where training begins"),
         ("train_limit = 2", "train_limit = 2, folds = 2", r"train_limit and folds cannot go together"),
         ('name = "first"', 'name = "first", also_on = {data = "val"}', r"also_on.data: this is the run's own data set"),
+        ('name = "first"', 'name = "first", also_on = {"../../x" = "val"}', r"\(first\): also_on .*match pattern"),
+        ('name = "first"', 'name = "first", trainable = []', r"\(first\): trainable .*at least 1"),
+        (
+            'name = "first"',
+            'name = "first", trainable = ["vision_encoder"]',
+            r"is unknown: use mask_decoder",
+        ),
+        ('"j20"]', "]" + 5000 * "[", r"dev.toml: cannot be read as TOML"),
         ('name = "first"', 'name = "first", checkpoint = "x"', r"model and checkpoint cannot go together"),
     ],
 )

@@ -4,6 +4,8 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.sam import checkpoints
@@ -17,7 +19,7 @@ def test_a_folder_in_the_hubs_layout_loads_as_it_was_saved(tiny_folder, tiny_sam
     assert (info.name, info.model_size, info.mask_size) == ("tiny", 128, 64)
 
 
-def test_what_is_no_base_model_is_named(tiny_folder, tuned, tmp_path):
+def test_what_is_no_base_model_is_named(tiny_folder, tiny_sam, tuned, tmp_path):
     with pytest.raises(ConfigError, match="no model 'sam-huge': use mobile-sam, lite-medsam, sam-vit-base"):
         load_sam("sam-huge")
     with pytest.raises(ConfigError, match="fine-tuned decoder, not a base model"):
@@ -26,6 +28,18 @@ def test_what_is_no_base_model_is_named(tiny_folder, tuned, tmp_path):
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match=r"tiny: cannot be loaded as a SAM"):
         load_sam(tiny_folder)
+    for change, said in (
+        ({"mask_decoder.iou_token.weight": None}, "weights are missing: mask_decoder.iou_token.weight"),
+        (
+            {"vision_encoder.pos_embed": torch.full_like(tiny_sam.vision_encoder.pos_embed, torch.inf)},
+            "no finite numbers, in vision_encoder.pos_embed",
+        ),
+    ):
+        tiny_sam.save_pretrained(tiny_folder)
+        weights = {name: value for name, value in (load_file(path) | change).items() if value is not None}
+        save_file(weights, path, {"format": "pt"})
+        with pytest.raises(CheckpointError, match=said):
+            load_sam(tiny_folder)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(CheckpointError, match="describes a 'bert' model"):
         load_sam(tmp_path)

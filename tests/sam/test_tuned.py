@@ -29,9 +29,16 @@ def test_a_decoder_refuses_another_base(tuned, tmp_path, tiny_sam):
         load_checkpoint(tuned, tmp_path / "other")
 
 
-def change(weights, **changes):
+def test_equal_weights_are_equal_bytes(tuned, tmp_path):
+    state, card = load_file(tuned / "decoder.safetensors"), read_card(tuned)
+    for number in range(8):  # two entries of metadata change places sooner or later
+        save_decoder(state, tmp_path / str(number), card)
+    assert len({(tmp_path / str(number) / "decoder.safetensors").read_bytes() for number in range(8)}) == 1
+
+
+def change(weights, metadata=None, **changes):
     state = {name: value for name, value in (load_file(weights) | changes).items() if value is not None}
-    save_file(state, weights)
+    save_file(state, weights, metadata)
 
 
 TOKEN = "mask_decoder.iou_token.weight"
@@ -43,7 +50,15 @@ TOKEN = "mask_decoder.iou_token.weight"
         (lambda weights, _: weights.write_bytes(weights.read_bytes()[:-100]), "missing or damaged"),
         (lambda weights, _: change(weights, **{TOKEN: None}), "1 decoder weights missing"),
         (lambda weights, _: change(weights, **{TOKEN: torch.zeros(3, 5)}), "0 decoder weights missing, 1 unknown"),
+        (
+            lambda weights, _: change(weights, **{TOKEN: torch.full((1, 32), torch.nan)}),
+            rf"no finite numbers, in {TOKEN}",
+        ),
+        (lambda weights, _: change(weights, **{TOKEN: torch.ones(1, 32, dtype=torch.int32)}), "no finite numbers"),
+        (lambda weights, _: change(weights, {"base_digest": "0" * 64}), "run_card.json is of another decoder"),
         (lambda _, card: card.write_bytes(b"\xff\xfe{"), "not a decoder checkpoint"),
+        (lambda _, card: card.write_text('{"base": 1, "base_digest": "0"}'), "not a decoder checkpoint"),
+        (lambda _, card: card.write_text('{"a": ' + "[" * 100_000), "not a decoder checkpoint"),
         (lambda _, card: card.write_text('{"base_digest": "0"}'), "not a decoder checkpoint"),
     ],
 )

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from medsam_helpers.errors import CheckpointError, ConfigError
+from medsam_helpers.files import check_output_dir
 from medsam_helpers.training.state import STATE_FILE, ExponentialMovingAverage, TrainingState
 
 IDENTITY = {"recipe": {"lr": 0.001, "views": ("as-is",)}, "seed": 0, "train": "a" * 64}
@@ -36,12 +37,31 @@ def test_of_two_equal_epochs_the_earlier_is_the_best(saved):
         ({"start": "b" * 64}, r"start is the default, asked for b{12}\.\.\."),
     ],
 )
-def test_another_runs_or_a_damaged_one_is_refused_and_says_why(saved, change, told):
+def test_another_runs_is_refused_and_says_why(saved, change, told):
     with pytest.raises(ConfigError, match=f"holds a run with other settings.*{told}"):
         TrainingState.open(saved, IDENTITY | change)
-    saved.write_bytes(saved.read_bytes()[:-10])
-    with pytest.raises(CheckpointError, match=r"damaged training state .* delete it to start anew"):
+
+
+def flip_a_bit(data):
+    return data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda data: data[:-10], "incomplete metadata"),
+        (flip_a_bit, "its numbers changed since it was written"),
+        (lambda data: data.replace(b"history", b"hastory"), "unexpected keyword argument 'hastory'"),
+    ],
+)
+def test_a_damaged_state_is_named_and_what_is_advised_works(saved, damage, told):
+    saved.write_bytes(damage(saved.read_bytes()))
+    with pytest.raises(CheckpointError, match=rf"damaged training state .*{told}.*; name a new .* or empty this one"):
         TrainingState.open(saved, IDENTITY)
+    (saved.parent / "decoder.safetensors").touch()
+    for file in list(saved.parent.iterdir()):
+        file.unlink()
+    check_output_dir(saved.parent, mark=STATE_FILE)
 
 
 def fill(model, value):

@@ -7,12 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from medsam_helpers.errors import DataError
+from medsam_helpers.evaluation.evaluate import WITH_TTA
 from medsam_helpers.evaluation.intervals import Method
 from medsam_helpers.evaluation.tables import COLUMNS, METRICS, paired_gain, read_table, summarise
 from medsam_helpers.sam.checkpoints import SPECIALISTS
-
-WITH_TTA = " with tta"
-"""Behind the name of a base model that was scored with test-time augmentation."""
 
 
 def runs_as_models(folder: str | Path, tested_on: str) -> pd.DataFrame:

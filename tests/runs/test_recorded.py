@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.compare import comparison_table, runs_as_models
+from medsam_helpers.runs.recorded import comparison_table, runs_as_models
 
 # Scored twice in "far": by both folds' models.
 RECORD = """\
