@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from inspect import signature
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import platformdirs
+from filelock import FileLock, Timeout
 
 from medsam_helpers.errors import ConfigError, some
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_PART = ".part"
 
 
 def cache_dir() -> Path:
@@ -37,13 +46,66 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{_PART}{path.suffix}")
     try:
         yield temporary
         give_ordinary_permissions(temporary)
         os.replace(temporary, path)
+    except Exception as error:  # of any library: safetensors has its own
+        if "No space left" in str(error):
+            free = shutil.disk_usage(path.parent).free / 1e6
+            raise OSError(f"no room for {path}: {free:.0f} MB are left; make room, and call again") from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` that takes its place when the block ends; after an error nothing stays.
+
+    Raises:
+        ConfigError: something lies there already.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{path} is not an empty folder: name a new one, so that nothing is overwritten")
+    aside = path.with_name(f".{path.name}{_PART}")
+    shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def one_writer(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, of which one call at a time writes to its argument `output`; a killed one leaves no lock.
+
+    What killed ones left half-written in that folder is removed first.
+    """
+
+    @wraps(function)
+    def alone(*args: P.args, **options: P.kwargs) -> R:
+        output = Path(signature(function).bind(*args, **options).arguments["output"])
+        if os.environ.get("RANK", "0") != "0":  # of several processes of one run the first writes
+            return function(*args, **options)
+        check_writable(output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(output.with_name(f".{output.name}.lock"), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ConfigError(f"{output}: another process writes there: wait for it, or name a new folder") from None
+        try:
+            for left in output.glob(f".*{_PART}*"):
+                left.unlink()
+            return function(*args, **options)
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+    return alone
 
 
 def give_ordinary_permissions(path: Path) -> None:

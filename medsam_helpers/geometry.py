@@ -8,6 +8,7 @@ take this way; a mask stretched to a square lands somewhere else unless the imag
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,9 +37,9 @@ class ImageTransform:
 
     @property
     def resized_hw(self) -> tuple[int, int]:
-        """Size of the image in the model space, before padding; rounded as `SamProcessor` rounds it."""
+        """Size of the image in the model space, before padding; rounded as `SamProcessor` does, a pixel at least."""
         scale = self.model_size / max(self.original_hw)
-        return int(self.original_hw[0] * scale + 0.5), int(self.original_hw[1] * scale + 0.5)
+        return max(1, int(self.original_hw[0] * scale + 0.5)), max(1, int(self.original_hw[1] * scale + 0.5))
 
     def covered_hw(self, side: int) -> tuple[float, float]:
         """Height and width of the image's part of a grid of `side` x `side` cells over the padded model space."""
@@ -119,7 +120,7 @@ def check_boxes(boxes: np.ndarray, original_hw: tuple[int, int]) -> np.ndarray:
     Raises:
         PromptError: names the box and what is wrong with it.
     """
-    boxes, (height, width) = np.asarray(boxes, np.float32), original_hw
+    boxes, (height, width) = _numbers("boxes", boxes), original_hw
     if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4 or boxes.size == 0:
         raise PromptError(f"boxes must be one (4,) or several (N, 4) of x0 y0 x1 y1, got shape {boxes.shape}")
     for box in boxes.reshape(-1, 4):
@@ -137,6 +138,13 @@ def check_boxes(boxes: np.ndarray, original_hw: tuple[int, int]) -> np.ndarray:
     return boxes.reshape(-1, 4)
 
 
+def _numbers(what: str, given: Any) -> np.ndarray:
+    try:
+        return np.asarray(given, np.float32)
+    except (TypeError, ValueError) as error:
+        raise PromptError(f"{what} must be numbers, in rows of one length: {error}") from None
+
+
 def check_points(points: np.ndarray, original_hw: tuple[int, int]) -> np.ndarray:
     """(K, 2) float32 xy points, checked to lie inside the image.
 
@@ -146,7 +154,7 @@ def check_points(points: np.ndarray, original_hw: tuple[int, int]) -> np.ndarray
     Raises:
         PromptError: names the first point outside.
     """
-    points, (height, width) = np.asarray(points, np.float32), original_hw
+    points, (height, width) = _numbers("points", points), original_hw
     if points.ndim not in (1, 2, 3) or points.shape[-1] != 2 or points.size == 0:
         raise PromptError(f"points must be one (2,), several (K, 2) or (N, K, 2) of x y, got shape {points.shape}")
     for x, y in points.reshape(-1, 2):

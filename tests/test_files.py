@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medsam_helpers.files import RELEASED, atomic_write, find_checkpoint
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.files import RELEASED, atomic_write, find_checkpoint, new_folder, one_writer
 
 
 def test_a_file_is_replaced_at_the_end_with_ordinary_permissions(tmp_path):
@@ -37,3 +38,50 @@ def test_a_released_checkpoint_is_found_by_its_name_unless_such_a_path_exists(tm
     assert find_checkpoint("no-such-name") == Path("no-such-name")
     (tmp_path / "kvasir-polyps").mkdir()
     assert find_checkpoint("kvasir-polyps") == Path("kvasir-polyps")
+
+
+def test_a_full_disk_is_told_with_the_file_and_what_is_left(tmp_path):
+    path, said = tmp_path / "weights.bin", "No space left on device"
+    for error in (OSError(28, said), RuntimeError(f"I/O error: {said} (os error 28)")):  # as safetensors says it
+        with pytest.raises(OSError, match=r"no room for .*weights.bin: \d+ MB are left"), atomic_write(path):
+            raise error
+
+
+@one_writer
+def write(output, text, meanwhile=lambda: None):
+    meanwhile()
+    output.mkdir(exist_ok=True)
+    (output / "text").write_text(text)
+
+
+def test_one_call_at_a_time_writes_to_a_folder_and_what_a_killed_one_left_is_removed(tmp_path):
+    place = tmp_path / "run"
+    place.mkdir()
+    (place / ".state.1a2b3c4d.part.safetensors").touch()
+    (place / ".hidden").touch()
+
+    def other():
+        with pytest.raises(ConfigError, match="run: another process writes there"):
+            write(place, "second")
+
+    write(place, "first", meanwhile=other)
+    assert sorted(path.name for path in place.iterdir()) == [".hidden", "text"]
+    assert (place / "text").read_text() == "first"
+    write(output=place, text="third")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"], "no lock stays"
+
+
+def test_a_new_folder_is_whole_or_not_there(tmp_path):
+    place = tmp_path / "new"
+    (tmp_path / ".new.part").mkdir()
+    (tmp_path / ".new.part" / "half").touch()  # of a killed process
+    with pytest.raises(KeyboardInterrupt), new_folder(place) as folder:  # noqa: PT012
+        (folder / "one").touch()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(place) as folder:
+        (folder / "one").touch()
+        assert not place.exists()
+    assert [path.name for path in place.iterdir()] == ["one"]
+    with pytest.raises(ConfigError, match="new is not an empty folder"), new_folder(place):
+        pass

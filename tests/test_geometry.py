@@ -172,3 +172,18 @@ def test_what_is_mirrored_twice_is_as_it_was():
         assert mirror(np.array(prompts), 10).tolist() == mirrored
         assert mirror(np.array(mirrored), 10).tolist() == prompts
     assert mirror(np.array([9.6, 0]), 10).tolist() == [0, 0], "stays inside"
+
+
+def test_a_strip_however_thin_keeps_a_pixel():
+    transform = ImageTransform((1, 5000))
+    assert transform.resized_hw == (1, 1024)
+    assert transform.image_to_model(np.zeros((1, 5000, 3), np.uint8)).shape == (1, 1024, 3)
+    assert transform.mask_to_target(np.ones((1, 5000), bool)).shape == (256, 256)
+
+
+@pytest.mark.parametrize("given", [["a", "b", "c", "d"], [[1, 2], [3]], None])
+def test_what_are_no_numbers_is_refused_as_a_prompt(given):
+    with pytest.raises(PromptError, match="must be"):
+        check_boxes(given, (10, 10))
+    with pytest.raises(PromptError, match="must be"):
+        check_points(given, (10, 10))

@@ -21,7 +21,7 @@ class Export(Command, OfModel):
         check_names(model=self.model, checkpoint=self.folder)
         output = self.output.expanduser()
         check_writable(output)
-        from medsam_helpers.sam.export import check_hub_access, export_model, push_to_hub
+        from medsam_helpers.runs.export import check_hub_access, export_model, push_to_hub
 
         if self.push_to_hub is not None:  # an empty name, of an unset variable, is a mistake too
             check_hub_access(self.push_to_hub)

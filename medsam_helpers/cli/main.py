@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shlex
 import signal
 import sys
@@ -47,6 +49,11 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit status: 0, 1 (audit found errors), 2 (one line said why), 130 (interrupted)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a name shows its code in its place
+            stream.reconfigure(errors="backslashreplace")
+    if not sys.stderr.isatty():  # a bar in a log: a line now and then
+        os.environ.setdefault("TQDM_MININTERVAL", "30")
     given = vars(build_parser().parse_args(argv))
     command, as_json = COMMANDS[given.pop("command")], given.pop("json")
     line = shlex.join(["medsam", *(argv if argv is not None else sys.argv[1:])])

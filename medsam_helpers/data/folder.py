@@ -77,7 +77,8 @@ def folder_source(path: str | Path, selection: Selection) -> Source:
         findings.append(Finding(name, "missing file", "error", told))
 
     load = partial(_load_case, pairs, selection)
-    return Source(path.resolve().name, names, dict(given), load, [*findings, *pairs.findings], unlisted)
+    shown = "".join(letter if letter.isprintable() else "?" for letter in path.resolve().name)
+    return Source(shown, names, dict(given), load, [*findings, *pairs.findings], unlisted)
 
 
 def _load_case(pairs: Pairs, selection: Selection, name: str) -> Case:

@@ -98,6 +98,10 @@ def _by_stem(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
     for file in sorted(folder.iterdir()):
         if is_clutter(file):
             continue
+        if not file.name.isprintable():  # it would reach terminals, tables and pages as it is
+            told = f"{file.name!a} in {folder.name}/: characters that cannot be shown, or no UTF-8: rename it"
+            findings.append(Finding("", "ignored file", "warning", told))
+            continue
         if file.is_file() and file.suffix.lower() in readable:
             files[unicodedata.normalize("NFC", file.stem)].append(file)
             continue

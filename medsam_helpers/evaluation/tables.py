@@ -102,7 +102,9 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """The table as a CSV file, whole or not at all, six decimals, so that equal runs write equal files."""
     with atomic_write(path) as temporary:
         columns = [*COLUMNS, *table.columns.intersection([GROUP])]
-        table.to_csv(temporary, columns=columns, index=False, float_format="%.6f", lineterminator="\n")
+        # A cell that begins so is a formula to a spreadsheet, unless an apostrophe stands before it.
+        safe = table.assign(case=table["case"].str.replace(r"^(?=[=+\-@'])", "'", regex=True))
+        safe.to_csv(temporary, columns=columns, index=False, float_format="%.6f", lineterminator="\n")
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -116,9 +118,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"iou_score": [""]})
         if missing := [column for column in COLUMNS if column not in table]:
             raise DataError(f"{path} lacks the column(s) {', '.join(missing)}: a table of scores has {COLUMNS}")
-        return table[[*COLUMNS, *table.columns.intersection([GROUP])]].astype(
-            dict.fromkeys([*METRICS, "iou_score"], float)
-        )
+        table["case"] = table["case"].str.replace(r"^'(?=[=+\-@'])", "", regex=True)
+        known = [*COLUMNS, *table.columns.intersection([GROUP])]
+        return table[known].astype(dict.fromkeys([*METRICS, "iou_score"], float))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a table of scores: {error}") from error
 

@@ -46,7 +46,7 @@ def show_case(
         draw_boxes(ax, boxes, path_effects=HALO)
     height, width = image.shape[:2]
     ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    ax.set_title(title, fontsize=10)
+    ax.set_title(title, fontsize=10, parse_math=False)  # a name may hold dollar signs
     ax.set_axis_off()
     return ax
 

@@ -11,8 +11,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset
-from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.files import atomic_write, cache_dir
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.files import atomic_write, cache_dir, new_folder, one_writer
 
 KINDS = ("endoscopy", "ultrasound")
 
@@ -88,27 +88,26 @@ def _drawing_digest() -> str:
     return hashlib.sha256(b"".join((*sources, *libraries))).hexdigest()[:16]
 
 
-def save_folder(dataset: Dataset, folder: str | Path, *, show_progress: bool = True) -> None:
+@one_writer
+def save_folder(dataset: Dataset, output: str | Path, *, show_progress: bool = True) -> None:
     """Write a data set in the folder layout: `images/` and `masks/` as PNG, `train.txt` and `val.txt`.
 
     The cases of `dev` go into `train.txt`, from which a reader draws its own dev split.
 
     Args:
         dataset: any data set, not only phantoms.
-        folder: made if it is not there.
+        output: folder that is made, whole or not at all.
     Raises:
-        DataError: the folder holds something already.
+        ConfigError: the folder holds something already.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder}: is not an empty folder; name a new one, so that nothing is mixed up or overwritten")
     lists = {"train": [*dataset.train.names, *dataset.dev.names], "val": dataset.val.names}
     count = sum(map(len, lists.values()))
     cases = (case for split in dataset.splits.values() for case in split)
-    for case in tqdm(cases, "save", count, unit="case", disable=not show_progress):
-        for part, pixels in {"images": case.image, "masks": case.mask}.items():
-            with atomic_write(folder / part / f"{case.name}.png") as path:
-                Image.fromarray(pixels).save(path)
-    for split, names in lists.items():
-        with atomic_write(folder / f"{split}.txt") as path:
-            path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    with new_folder(Path(output)) as folder:
+        for part in ("images", "masks"):
+            (folder / part).mkdir()
+        for case in tqdm(cases, "save", count, unit="case", disable=not show_progress):
+            Image.fromarray(case.image).save(folder / "images" / f"{case.name}.png")
+            Image.fromarray(case.mask).save(folder / "masks" / f"{case.name}.png")
+        for split, names in lists.items():
+            (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")

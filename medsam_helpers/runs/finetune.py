@@ -27,7 +27,7 @@ from medsam_helpers.device import default_device, keep_freed_memory, peak_mb, re
 from medsam_helpers.errors import DataError, some
 from medsam_helpers.evaluation.evaluate import BASELINES, WITH_TTA, evaluate
 from medsam_helpers.evaluation.tables import paired_gain
-from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint
+from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint, one_writer
 from medsam_helpers.prompts import prompt_name
 from medsam_helpers.runs.folder import Finetuned, name_left_out, write_run
 from medsam_helpers.runs.settings import RunConfig, check_names, config_from_environment
@@ -66,6 +66,7 @@ def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool
     return encoded, seconds
 
 
+@one_writer
 def finetune(
     config: RunConfig,
     output: Path,

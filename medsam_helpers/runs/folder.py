@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,7 +105,8 @@ def summary_text(table: pd.DataFrame, title: str, about: str) -> str:
     """The means of a table as a Markdown page, and what they say; `about` says over which cases they are."""
     from medsam_helpers.runs.findings import findings  # needed at the end only
 
-    head = f"# {title}\n\n{about}. Means at original resolution, with a 95 % interval; pooled: over all pixels.\n\n"
+    head = f"# {escape(title)}\n\n{escape(about)}. Means at original resolution, with a 95 % interval; "
+    head += "pooled: over all pixels.\n\n"
     head += "| model | prompt | n | Dice | interval | pooled Dice | IoU | HD95 (% of diagonal) | NSD |\n"
     head += "|---" * 9 + "|\n"
     row = "| {model} | {prompt} | {n} | {dice:.3f} | {interval} | {pooled:.3f} | {iou:.3f} | "
@@ -114,7 +116,7 @@ def summary_text(table: pd.DataFrame, title: str, about: str) -> str:
         interval = "{dice_low:.3f} to {dice_high:.3f}".format(**means) if known else "none"
         rows = table[(table["model"] == means["model"]) & (table["prompt"] == means["prompt"])]
         head += row.format(**means, interval=interval, pooled=pooled_dice(rows))
-    return head + "\n" + "".join(f"- {sentence}\n" for sentence in findings(table))
+    return head + "\n" + "".join(f"- {escape(sentence, quote=False)}\n" for sentence in findings(table))
 
 
 def picture(run: Finetuned) -> Figure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ pipeline_tag: mask-generation
 tags: [segment-anything, medical-imaging, medsam]
 ---
 
-# {name} {data["name"]}
+# {name} {escape(data["name"])}
 
 The {part}`{card["base"]}` after `{card["recipe"]["name"]}` ({card["recipe"]["loss"]}, learning rate
 {card["recipe"]["lr"]:g}, epoch {card["best_epoch"]} of {card["recipe"]["epochs"]}, {card["precision"]}{began}),
@@ -73,10 +74,10 @@ boxes only: a click alone may be answered with nothing, or with the whole image.
 {limits}
 ## Data
 
-{data["name"]}: {data["citation"].rstrip(".")}. Terms: {data["licence"].rstrip(".")}. Content digest
+{escape(data["name"])}: {data["citation"].rstrip(".")}. Terms: {data["licence"].rstrip(".")}. Content digest
 `{card["data_digest"][:16]}`.
 
-Made by: `{card["command"]}`
+Made by: `{card["command"].replace("`", "'")}`
 """
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

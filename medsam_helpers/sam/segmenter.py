@@ -95,7 +95,9 @@ class Segmenter:
 
     @torch.inference_mode()
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
-        """(B, 256, 64, 64) float32 features of B images, of any sizes."""
+        """(B, 256, 64, 64) float32 features of B images, of any sizes; `ShapeError` where there is none."""
+        if not images:
+            raise ShapeError("there is no image to encode")
         pixels = torch.cat([pixel_values(image, self.info) for image in images]).to(self.device)
         with autocast(self.device, self.precision):
             return self.model.get_image_embeddings(pixels).float()
@@ -190,8 +192,9 @@ class Segmenter:
             raise PromptError("no prompt: pass boxes, or points (a mask alone only refines one of these)")
         if mask_logits is not None:
             size = self.info.mask_size
-            if mask_logits.shape[1:] != (1, size, size):
-                raise ShapeError(f"mask_logits must be (N, 1, {size}, {size}), is {tuple(mask_logits.shape)}")
+            if mask_logits.shape[1:] != (1, size, size) or not mask_logits.isfinite().all():
+                told = f"mask_logits must be (N, 1, {size}, {size}) finite numbers"
+                raise ShapeError(f"{told}, is {tuple(mask_logits.shape)}")
             inputs["input_masks"] = mask_logits.float()
         if len({len(value) for value in inputs.values()}) > 1:
             counts = {name: len(value) for name, value in inputs.items()}

@@ -438,7 +438,7 @@ WRONG = [
     (PREDICT + "--box 1 1 9 9 --output ./data/../image.png", "is the image itself"),
     (TRAIN + "--output file/new", "file/new cannot be a folder"),
     (TRAIN + "--output data", "data holds other files (images, masks, train.txt, ...)"),
-    ("export --model tiny --output data", "data is not empty: export to a new folder"),
+    ("export --model tiny --output data", "data is data is not an empty folder: name a new one"),
     ("export --checkpoint tiny --output new", "checkpoint tiny holds no run_card.json"),
 ]
 
@@ -597,3 +597,28 @@ def test_an_interrupted_run_says_so_in_one_line_and_goes_on_when_called_again(pl
     assert history[1 : len(done)] == done[1:]
     assert said.json["n_val"] == 4
     assert not math.isnan(said.json["tuned_dice"])
+
+
+def test_names_are_text_on_every_page_picture_and_terminal(place, tmp_path):
+    """A terminal that knows ASCII only; a bar in a log is a line now and then."""
+    data = tmp_path / "<b>λ $x$ `"
+    save_images(draw_discs(5), data)
+    for part in ("images", "masks"):
+        (data / part / "disc-0.png").rename(data / part / "λ $x$ <i>.png")
+    command = [*PROGRAM, "finetune", "--data", data, "--model", "tiny", *TRAINING, "--output", tmp_path / "run"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "<b>" in done.stderr + done.stdout or "\\u03bb" in done.stdout
+    assert len(re.split(r"[\r\n]+", done.stderr)) < 40, done.stderr
+    for page in ("README.md", "summary.md"):
+        text = (tmp_path / "run" / page).read_text(encoding="utf-8")
+        assert "&lt;b&gt;" in text
+        assert not re.search(r"<[bi]>", re.sub(r"`[^`]*`", "", text)), page
+    assert (tmp_path / "run" / "before_after.png").exists()
+
+
+def test_two_runs_at_once_on_one_folder_are_told(place, tmp_path):
+    with FileLock(tmp_path / ".run.lock"):
+        said = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--output", tmp_path / "run")
+    one_line(said, "run: another process writes there: wait for it, or name a new folder")

@@ -93,13 +93,20 @@ def test_a_folder_without_the_layout_says_what_it_lacks(tmp_path):
         load_data(tmp_path)
 
 
-def test_pipes_and_lists_that_are_no_files_are_told_and_nothing_waits_for_them(tmp_path):
+def test_what_is_no_file_or_has_no_name_to_show_is_told_and_nothing_waits_for_it(tmp_path):
     save_images(draw_discs(4), tmp_path)
     os.mkfifo(tmp_path / "images" / "pipe.png")
     found = {finding.detail for finding in load_data(tmp_path).findings}
     assert "images/pipe.png: a pipe or a device, not a file" in found
     with pytest.raises(DataError, match=r"pipe.png: a folder, a pipe or a device, not a file"):
         read_image(tmp_path / "images" / "pipe.png")
+    names = ["\x1b[31mred.png", "turned\u202egnp.png", os.fsdecode(b"\xff.png")]
+    for name in names:  # an escape sequence, a direction mark, no UTF-8
+        shutil.copy(tmp_path / "images" / "disc-0.png", tmp_path / "images" / name)
+    told = [found.detail for found in load_data(tmp_path).findings if "rename it" in found.detail]
+    assert sorted(told) == sorted(
+        f"{name!a} in images/: characters that cannot be shown, or no UTF-8: rename it" for name in names
+    )
     (tmp_path / "val.txt").symlink_to("nowhere")
     with pytest.raises(DataError, match=r"val.txt: a dangling link, a folder or a pipe, not a list"):
         load_data(tmp_path)

@@ -35,6 +35,15 @@ def test_gain_is_paired_by_case_whatever_the_order_of_rows():
     assert paired_gain(table, "j20", method="percentile") == bootstrap_mean(differences), "as the records have it"
 
 
+def test_no_case_is_a_formula_in_a_spreadsheet_and_all_names_come_back(tmp_path):
+    names = ["=1+1", "+a", "-b", "@c", "'=d", "plain", "it's"]
+    table = table_of(tuned=[0.5] * 7).assign(case=names)
+    write_table(table, tmp_path / "metrics.csv")
+    cells = [line.split(",")[0] for line in (tmp_path / "metrics.csv").read_text().splitlines()[1:]]
+    assert cells == ["'=1+1", "'+a", "'-b", "'@c", "''=d", "plain", "it's"]
+    assert read_table(tmp_path / "metrics.csv")["case"].tolist() == names
+
+
 def test_where_the_table_knows_patients_the_spread_is_theirs(tmp_path):
     table = table_of(tuned=[0.1, 0.0, 0.2, 0.4, 0.05, 0.3] * 2, **{"zero-shot": [0] * 12})
     number = table["case"].str.removeprefix("case").astype(int)

@@ -5,7 +5,7 @@ import pytest
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.loading import load_data
-from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.errors import ConfigError
 from medsam_helpers.phantoms import dataset as phantoms
 from medsam_helpers.phantoms.dataset import KINDS, draw_phantom, phantom_dataset, save_folder
 
@@ -58,7 +58,7 @@ def test_saved_and_read_it_is_the_same_and_what_is_not_an_empty_folder_is_left_a
     assert back.val.names == data.val.names
     (tmp_path / "mine.txt").write_text("precious")
     for place in (tmp_path, tmp_path / "mine.txt"):
-        with pytest.raises(DataError, match="is not an empty folder"):
+        with pytest.raises(ConfigError, match="is not an empty folder"):
             save_folder(data, place)
     assert {path.name for path in tmp_path.iterdir()} == {"new", "mine.txt"}
 

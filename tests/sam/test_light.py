@@ -9,8 +9,8 @@ from reference_image import BOX, reference_image
 from transformers import SamVisionConfig
 
 from medsam_helpers.evaluation.metrics import dice
+from medsam_helpers.runs.export import export_model
 from medsam_helpers.sam import checkpoints
-from medsam_helpers.sam.export import export_model
 from medsam_helpers.sam.loading import load_sam, model_info, pixel_values, state_digest
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tiny_vit import TinyViT

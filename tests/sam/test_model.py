@@ -5,7 +5,7 @@ import torch
 from reference_image import BOX, reference_image
 
 from medsam_helpers.errors import ConfigError
-from medsam_helpers.sam.export import export_model
+from medsam_helpers.runs.export import export_model
 from medsam_helpers.sam.loading import load_sam, model_info, pixel_values, state_digest
 from medsam_helpers.sam.model import PartiallyUnfrozenSam, Sam
 from medsam_helpers.sam.parts import freeze_all_but

@@ -11,9 +11,9 @@ from medsam_helpers.cli.main import main
 from medsam_helpers.errors import ConfigError, PromptError
 from medsam_helpers.evaluation.evaluate import fill_box
 from medsam_helpers.geometry import ImageTransform
+from medsam_helpers.runs.export import export_model
 from medsam_helpers.runs.finetune import finetune
 from medsam_helpers.runs.settings import RunConfig
-from medsam_helpers.sam.export import export_model
 from medsam_helpers.sam.loading import load_sam, pixel_values, state_digest
 from medsam_helpers.sam.parts import parameter_table
 from medsam_helpers.sam.segmenter import Segmenter

@@ -17,7 +17,7 @@ from werkzeug.serving import make_server
 
 from medsam_helpers.cli.main import main
 from medsam_helpers.errors import CheckpointError, ConfigError
-from medsam_helpers.sam.export import check_hub_access, export_model, push_to_hub
+from medsam_helpers.runs.export import check_hub_access, export_model, push_to_hub
 from medsam_helpers.sam.loading import load_sam, state_digest
 from medsam_helpers.sam.segmenter import Segmenter
 
@@ -183,7 +183,7 @@ def test_a_weights_folder_gets_a_readme_and_what_cannot_be_exported_leaves_nothi
     assert (folder / "README.md").read_text().startswith("# tiny\n")
     assert not (folder / "finetune_card.json").exists()
     assert state_digest(load_sam(folder)) == state_digest(load_sam(base))
-    with pytest.raises(ConfigError, match="not empty: export to a new folder"):
+    with pytest.raises(ConfigError, match="is not an empty folder: name a new one"):
         export_model(base, folder)
     (tuned / "decoder.safetensors").write_bytes(b"cut")
     with pytest.raises(CheckpointError, match="missing or damaged"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import tempfile
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPi
 from transformers.models.sam.processing_sam import SamProcessor
 
 from medsam_helpers.errors import CheckpointError, ConfigError, one_line
-from medsam_helpers.files import give_ordinary_permissions
+from medsam_helpers.files import give_ordinary_permissions, new_folder, one_writer
 from medsam_helpers.sam.checkpoints import check_hub
 from medsam_helpers.sam.loading import load_sam, model_info
 from medsam_helpers.sam.model import PartiallyUnfrozenSam, is_light
@@ -27,6 +26,7 @@ _PLAIN = "Load it with `transformers.SamModel.from_pretrained`; the processor li
 _LIGHT = "Its encoder is TinyViT, which `transformers.SamModel` does not know: load it with `medsam_helpers.load_sam`."
 
 
+@one_writer
 def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
     """The folder, with configuration, weights, processor and model card written to it.
 
@@ -37,8 +37,6 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
         ConfigError: `output` holds something, or it is a specialist, which plain `transformers` does not know.
         CheckpointError: the model cannot be loaded.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f"{output} is not empty: export to a new folder")
     source = Path(name_or_checkpoint)
     fine_tuned = (source / CARD_FILE).is_file()
     model = load_checkpoint(source) if fine_tuned else load_sam(name_or_checkpoint)
@@ -46,9 +44,7 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
         raise ConfigError(f"{model.config.base_name} is no SAM, which transformers cannot load: keep {source} as it is")
     if isinstance(model, PartiallyUnfrozenSam):
         model = model.joined()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as temporary:
-        folder = Path(temporary) / output.name
+    with new_folder(output) as folder:
         _save(model, folder)
         readme, text = source / "README.md", f"# {model.config.base_name}\n"
         if fine_tuned and readme.is_file():
@@ -60,9 +56,6 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
             card = {key: value for key, value in read_card(source).items() if key not in ("base_path", "config")}
             (folder / ORIGIN_FILE).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         give_ordinary_permissions(folder / "model.safetensors")
-        if output.exists():
-            output.rmdir()
-        folder.rename(output)
     return output
 
 
