@@ -438,7 +438,7 @@ WRONG = [
     (PREDICT + "--box 1 1 9 9 --output ./data/../image.png", "is the image itself"),
     (TRAIN + "--output file/new", "file/new cannot be a folder"),
     (TRAIN + "--output data", "data holds other files (images, masks, train.txt, ...)"),
-    ("export --model tiny --output data", "data is data is not an empty folder: name a new one"),
+    ("export --model tiny --output data", "data is not an empty folder: name a new one"),
     ("export --checkpoint tiny --output new", "checkpoint tiny holds no run_card.json"),
 ]
 
