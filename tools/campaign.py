@@ -19,10 +19,12 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -166,6 +168,8 @@ def _what_went_wrong(act: Callable[[], object]) -> str:
             act()
     except MedsamError:
         return ""
+    except OSError as error:  # the system's own words, of which the command line makes a line
+        return "" if error.filename else f"{error} names no file"
     except BaseException as error:  # of any kind: that is what is looked for
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -195,7 +199,8 @@ def try_settings(place: Path, rng: random.Random) -> tuple[int, Wrong]:
             tried += 1
             try:
                 config = RunConfig(**{name: value})
-                if not np.isfinite(float(value)) or float(value) > 1e12 or float(value) < 0:
+                endless = name in ("epochs", "batch", "jitter_1024", "loss_size") and float(value) > 1e6
+                if not np.isfinite(float(value)) or float(value) < 0 or endless:
                     wrong.append(f"{name} {value[:30]!r} was taken: {config}")
             except MedsamError as error:
                 if len(str(error)) > 1000:
@@ -289,15 +294,127 @@ def kill_export(place: Path, number: int) -> tuple[int, Wrong]:
     return 1, wrong + ([f"export {number}: left behind {left}"] if left else [])
 
 
+def kill_sweep(place: Path, number: int) -> tuple[int, Wrong]:
+    """Launcher or a worker killed in the middle: taken up again, the sweep has its trials, and nobody else works."""
+    rng, folder, wrong = random.Random(2000 + number), place / f"sweep-{number}", Wrong()
+    code = (
+        "import sys; from medsam_helpers.mlops.sweeps import sweep; from medsam_helpers.mlops.trials import SweepPlan"
+    )
+    code += "; plan = SweepPlan('tiny', 'data', epochs=1, trials=4, precision='fp32', uri=sys.argv[2])"
+    code += "; study = sweep(sys.argv[1], plan, 2, False)"
+    code += "; print(sum(trial.state.name in ('COMPLETE', 'PRUNED') for trial in study.trials))"
+    command = [sys.executable, "-c", code, str(folder), os.environ["MLFLOW_TRACKING_URI"]]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    watch = threading.Timer(rng.uniform(8, 25), process.kill)
+    watch.start()
+    process.wait()
+    watch.cancel()
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode or int(done.stdout.split()[-1]) < 4:
+        wrong.append(f"sweep {number}: {done.stdout[-100:]} {done.stderr[-300:]}")
+    return 1, wrong
+
+
 def try_kills(place: Path, rng: random.Random) -> tuple[int, Wrong]:
-    """Kills of training and export, two at a time."""
+    """Kills of training, export and sweep, two at a time."""
+    from medsam_helpers.mlops.server import Server
+
     jobs = [(kill_training, number) for number in range(16)] + [(kill_export, number) for number in range(6)]
-    with ThreadPoolExecutor(2) as pool:
+    jobs += [(kill_sweep, number) for number in range(4)]
+    with Server(place / "mlflow") as server, ThreadPoolExecutor(2) as pool:
+        os.environ["MLFLOW_TRACKING_URI"] = server.uri
         found = list(pool.map(lambda job: job[0](place, job[1]), jobs))
     return sum(count for count, _ in found), [told for _, wrong in found for told in wrong]
 
 
-PARTS = {"damage": try_damage, "settings": try_settings, "kills": try_kills}
+# --- the relay ---
+
+
+def try_requests(place: Path, rng: random.Random) -> tuple[int, Wrong]:
+    """Hostile requests, every third time to a relay that was killed and started again: refused, and it goes on."""
+    import requests
+    from medsam_helpers.mlops.hooks import read_decisions, sign
+
+    from medsam_helpers.mlops.webhooks import PATH
+
+    log, wrong, tried, secret = place / "relay.jsonl", Wrong(), 0, "a secret"
+    names = ("WEBHOOK_SECRET", "DISPATCH_TOKEN", "DISPATCH_REPOSITORY")
+    # GitHub and MLflow are a port at which nobody answers: what is genuine is answered 502.
+    environment = os.environ | {f"MEDSAM_{name}": secret for name in names} | {"PYTHONPATH": str(ROOT)}
+    environment |= {"GITHUB_API_URL": "http://127.0.0.1:9", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "medsam_helpers.mlops.webhooks", "--port", str(port), "--log", str(log)]
+
+    def started() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(command, env=environment, cwd=place, stderr=subprocess.DEVNULL)
+        if not wait_until(lambda: _answers(address), 60):
+            wrong.append("the relay does not start")
+        return process
+
+    genuine = {"name": "breast", "version": "7", "alias": "challenger"}
+    hook = {"entity": "model_version_alias", "action": "created", "data": genuine}
+    values: list[object] = [
+        None,
+        1,
+        [],
+        {},
+        "-h",
+        "../x",
+        "\ud800",
+        "a" * 10_000,
+        "²",
+        "1e9",
+        "01",
+        "x; rm -rf /",
+        "$(id)",
+    ]
+    bodies = [json.dumps(hook | {"data": genuine | {key: value}}).encode() for key in genuine for value in values]
+    bodies += [json.dumps(hook | {key: value}).encode() for key in ("entity", "action", "data") for value in values]
+    bodies += [b"", b"[", b"null", b"[" * 100_000, b"\xff\xfe", rng.randbytes(500), b"{}" * 400_000]
+    relay = started()
+    for number, body in enumerate(rng.sample(bodies, len(bodies))):
+        if number % 12 == 11:
+            relay.kill()
+            relay.wait()
+            with log.open("ab") as file:
+                file.write(b'{"kind": "accep')  # a line that a power cut tore
+            relay = started()
+        now = rng.choice([str(int(time.time())), str(int(time.time())), "9" * 400, "²", "", "-1"])
+        delivery = rng.choice([f"d-{number}", "d-0", "x" * 200, ""])
+        signature = sign(secret, delivery, now, body) if rng.random() < 0.8 else "v1,nonsense"
+        told = {"Delivery-Id": delivery, "Timestamp": now, "Signature": signature}
+        headers = {f"X-MLflow-{name}": value.encode() for name, value in told.items()}
+        tried += 1
+        try:
+            status = requests.post(address + PATH, data=body, headers=headers, timeout=60).status_code
+        except requests.RequestException as error:
+            status = type(error).__name__
+        # 202: an alias that is none of ours, 502: a genuine one, since GitHub is away.
+        if status not in (202, 400, 401, 408, 409, 413, 502):
+            wrong.append(f"request {number} ({body[:60]!r}): {status}")
+    if not _answers(address):
+        wrong.append("the relay does not answer any more")
+    relay.kill()
+    relay.wait()
+    if log.stat().st_size > 500_000 or not read_decisions(log):
+        wrong.append(f"its log has {log.stat().st_size} bytes")
+    return tried, wrong
+
+
+def _answers(address: str) -> bool:
+    import requests
+
+    with contextlib.suppress(requests.RequestException):
+        return requests.get(f"{address}/health", timeout=10).ok
+    return False
+
+
+PARTS = {"damage": try_damage, "settings": try_settings, "kills": try_kills, "requests": try_requests}
 
 
 def main() -> None:
