@@ -81,9 +81,7 @@ def test_a_folder_without_the_layout_says_what_it_lacks(tmp_path):
     (tmp_path / "masks").rmdir()
     (tmp_path / "scans" / "patient").mkdir(parents=True)
     (tmp_path / "scans" / "patient" / "ct.nii").touch()
-    with pytest.raises(
-        DataError, match=r"patient/ct.nii: NIfTI is not read: save slices as PNG or TIFF; a"
-    ):
+    with pytest.raises(DataError, match=r"patient/ct.nii: NIfTI is not read: save slices as PNG or TIFF; a"):
         load_data(tmp_path / "scans")
     with pytest.raises(DataError, match=r"annotations\.json may be COCO, which is not read"):
         load_data(tmp_path)
