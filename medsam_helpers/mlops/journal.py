@@ -27,21 +27,21 @@ Record = dict[str, Any]
 
 
 class Journal:
-    """A file of JSON lines in a run's folder, one a record; each process of a distributed run has its own."""
+    """A file of JSON lines, one a record; each process of a distributed run has its own."""
 
-    def __init__(self, folder: Path, process: int = 0) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path, self._lock = folder / f"journal-{process}.jsonl", threading.Lock()
-        if self.path.exists():
-            self._append("")  # ends the half line that a killed process may have left
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self._lock = path, threading.Lock()
+        self._torn = path.exists()  # a killed process or a full disk may have left half a line
 
     def write(self, kind: str, **content: Any) -> None:
         """Append a record with the time, in milliseconds since 1970."""
-        self._append(json.dumps({"kind": kind, "time": round(time.time() * 1000), **content}))
-
-    def _append(self, line: str) -> None:
-        with self._lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        line = json.dumps({"kind": kind, "time": round(time.time() * 1000), **content}) + "\n"
+        with self._lock:
+            torn, self._torn = self._torn, True
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n" * torn + line)
+            self._torn = False
 
 
 def start_record(folder: Path) -> Record | None:
@@ -61,7 +61,7 @@ def read_records(path: Path, place: int = 0) -> Iterator[tuple[Record, int]]:
                 return
             try:
                 yield json.loads(line), place
-            except json.JSONDecodeError:  # torn by a kill, or the empty line after it
+            except ValueError:  # torn by a kill or a power cut, or the empty line after it
                 continue
 
 

@@ -59,7 +59,9 @@ class RunTracker(GeneralTracker):
     ) -> None:
         self.folder, self.experiment, self.uri = Path(folder), experiment, uri or tracking_uri()
         number = int(os.environ.get("RANK", "0"))  # as torchrun says it
-        self.tracker = Journal(self.folder, number)  # accelerate's name for what a tracker writes to
+        self.tracker = Journal(
+            self.folder / f"journal-{number}.jsonl"
+        )  # accelerate's name for what a tracker writes to
         super().__init__()
         self._patience, self._end = patience_s, threading.Event()
         self._delivery: Delivery | None = None

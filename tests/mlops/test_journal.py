@@ -23,7 +23,7 @@ def tracker(tmp_path, client):
 
 
 def test_records_wait_until_their_line_is_whole(tmp_path):
-    writer = Journal(tmp_path)
+    writer = Journal(tmp_path / "journal-0.jsonl")
     writer.write("start", key="k")
     with open(writer.path, "a") as file:
         file.write('{"kind": "tags"')
@@ -33,7 +33,7 @@ def test_records_wait_until_their_line_is_whole(tmp_path):
 
 
 def test_threads_write_whole_lines(tmp_path):
-    writer = Journal(tmp_path)
+    writer = Journal(tmp_path / "journal-0.jsonl")
     with ThreadPoolExecutor(4) as pool:
         pool.map(lambda step: writer.write("metrics", values={"x": 1.0}, step=step), range(800))
     lines = writer.path.read_text().splitlines()
