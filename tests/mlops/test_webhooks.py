@@ -18,7 +18,6 @@ import yaml
 from fastapi import FastAPI, Header, Response
 from mlflow import MlflowClient
 
-from medsam_helpers.errors import ConfigError
 from medsam_helpers.mlops import gate, hooks, webhooks
 from medsam_helpers.mlops.hooks import read_decisions, sign
 from medsam_helpers.mlops.server import wait_until
@@ -160,8 +159,9 @@ def test_a_torn_log_starts_again_and_forgets_nothing(relay, github, settings):
     with settings.log.open("ab") as file:
         file.write(b'{"kind": "accepted", "deliv\xff\x00')
     restarted = serve_in_thread(make_relay(settings))
+    assert send(restarted, delivery="d-2").status_code == 202
     assert send(restarted, secret="another").status_code == 401, "a forged one takes no genuine one's place"
-    assert [send(restarted, delivery=name).status_code for name in ("d-1", "d-2")] == [409, 202]
+    assert send(restarted).status_code == 409
     again = serve_in_thread(make_relay(settings))
     assert [send(again, delivery=name).status_code for name in ("d-1", "d-2", "d-3")] == [409, 409, 202]
 
@@ -209,10 +209,11 @@ def test_a_challenger_whose_hook_got_lost_is_found_once(github, settings, mlflow
     assert wait_until(lambda: asked("lost-1"))
     challenge("lost-2")
     assert wait_until(lambda: asked("lost-2"))
-    serve_in_thread(make_relay(replace(asking, registry=mlflow_server.uri)))
+    serve_in_thread(make_relay(asking))
     challenge("lost-3")
     assert wait_until(lambda: asked("lost-3"))
     assert [asked(f"lost-{number}") for number in (1, 2)] == [1, 1]
+    asking.registry = None  # the two relays live on, and need not ask for ever
     for number in (1, 2, 3):
         client.delete_registered_model(f"lost-{number}")
 
@@ -237,24 +238,17 @@ def test_from_the_registry_to_the_workflow(relay, github, mlflow_server):
     client.delete_webhook(client.list_webhooks()[0].webhook_id)
 
 
-def test_secrets_come_from_the_environment_and_are_not_shown(monkeypatch, tmp_path):
+def test_secrets_come_from_the_environment_and_are_not_shown(monkeypatch, tmp_path, capsys):
     for name, value in (("DISPATCH_TOKEN", TOKEN), ("DISPATCH_REPOSITORY", REPOSITORY), ("WEBHOOK_SECRET", "")):
         monkeypatch.setenv(f"MEDSAM_{name}", value)
-    with pytest.raises(ConfigError, match="set MEDSAM_WEBHOOK_SECRET in the environment"):
-        Settings.from_environment(tmp_path / "log")
+    monkeypatch.setattr(sys, "argv", ["relay", "--log", str(tmp_path / "log")])
+    with pytest.raises(SystemExit, match="2"):
+        webhooks.main()
+    assert re.fullmatch(r"relay: set MEDSAM_WEBHOOK_SECRET in the environment.+\n", capsys.readouterr().err)
     monkeypatch.setenv("MEDSAM_WEBHOOK_SECRET", SECRET)
     settings = Settings.from_environment(tmp_path / "log")
     assert (settings.secret, settings.token, settings.repository) == (SECRET, TOKEN, REPOSITORY)
     assert not [kept for kept in (SECRET, TOKEN) if kept in repr(settings)]
-
-
-def test_without_secrets_the_relay_ends_with_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["relay"])
-    for name in ("DISPATCH_TOKEN", "DISPATCH_REPOSITORY", "WEBHOOK_SECRET"):
-        monkeypatch.delenv(f"MEDSAM_{name}", raising=False)
-    with pytest.raises(SystemExit, match="2"):
-        webhooks.main()
-    assert re.fullmatch(r"relay: set MEDSAM_WEBHOOK_SECRET .+\n", capsys.readouterr().err)
 
 
 def test_the_workflow_is_valid_listens_to_the_relay_and_puts_nothing_of_it_into_a_command(monkeypatch, capsys):
