@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import platform
 import threading
 import time
@@ -14,11 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
+from accelerate import PartialState
 from accelerate.tracking import GeneralTracker, on_main_process
 from filelock import FileLock, Timeout
 from optuna import TrialPruned
 
 from medsam_helpers.data.case import SPLITS, Dataset
+from medsam_helpers.device import default_device
 from medsam_helpers.errors import DataError, MedsamError
 from medsam_helpers.files import atomic_write
 from medsam_helpers.mlops.hardware import hardware_samples
@@ -61,7 +62,8 @@ class RunTracker(GeneralTracker):
         patience_s: float = 20,
     ) -> None:
         self.folder, self.experiment, self.uri = Path(folder), experiment, uri or tracking_uri()
-        number = int(os.environ.get("RANK", "0"))  # as torchrun says it
+        # Asked here as the training will ask: the first to ask decides whether several processes know of one another.
+        number = PartialState(cpu=default_device().type == "cpu").process_index
         self.tracker = Journal(
             self.folder / f"journal-{number}.jsonl"
         )  # accelerate's name for what a tracker writes to
