@@ -169,6 +169,9 @@ def test_what_was_judged_on_these_images_is_not_judged_once_more(client, tmp_pat
         new_version(client, tmp_path / name, base, "once", trained)
     assert ("once", "2") in unjudged(client), "the challenger, and no version that is none any more"
     assert ("once", "1") not in unjudged(client)
+    client.set_registered_model_alias("once", "champion", "2")
+    assert ("once", "2") not in unjudged(client), "the champion waits for nothing"
+    client.delete_registered_model_alias("once", "champion")
     few = scored_on(*DISCS[5:9], DATA.dev[0])
     known = judge(client, "once", few, "exact", fewest=4, drop_seen=True)
     with monkeypatch.context() as patch:
