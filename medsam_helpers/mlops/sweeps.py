@@ -26,6 +26,7 @@ from medsam_helpers.mlops.trials import (
     SweepPlan,
     finished,
     keep_plan,
+    mend_study,
     open_study,
     read_plan,
     trials_table,
@@ -51,6 +52,7 @@ def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: 
     """
     folder = Path(folder).absolute()
     plan = keep_plan(folder, plan)
+    mend_study(folder)
     study = open_study(folder)
     with RunTracker(folder / "mlflow", plan.experiment, folder.name, uri=plan.uri) as run:
         dataset, segmenter, _ = plan.prepare()

@@ -1,6 +1,7 @@
 """What a sweep searches and what came of it: plan and search space, the study, the table of its trials."""
 
 import json
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.recipes import Recipe, get_recipe
 
-PLAN_FILE, REFUSED, _RECIPE = "plan.json", "refused", "medsam"  # a recipe without a warm-up: trials take few steps
+PLAN_FILE, _STUDY_FILE, REFUSED = "plan.json", "study.jsonl", "refused"
+_RECIPE = "medsam"  # a recipe without a warm-up: trials take few steps
 SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-5, 1e-3, log=True),
     "loss": CategoricalDistribution(("dice_ce", "dice_bce", "sam")),
@@ -90,13 +92,19 @@ def keep_plan(folder: Path, plan: SweepPlan) -> SweepPlan:
     return plan
 
 
+def mend_study(folder: Path) -> None:
+    """Cut off the half line that a full disk may have left in the study; before any worker writes to it again."""
+    if (file := folder / _STUDY_FILE).exists():
+        os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
+
+
 def open_study(folder: Path, worker: int = 0) -> optuna.Study:
     """The study in a sweep's folder, made where missing; a file, since sqlite loses workers that start together.
 
     Whoever opens it later draws other values: the sampler's seed follows from the worker and the trials that are there.
     """
     study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(folder / "study.jsonl"))),
+        storage=JournalStorage(JournalFileBackend(str(folder / _STUDY_FILE))),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
         study_name="sweep",
         direction="maximize",

@@ -4,7 +4,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from medsam_helpers.mlops.trials import SPACE, best_recipe, open_study, study_of, trials_table
+from medsam_helpers.mlops.trials import SPACE, best_recipe, mend_study, open_study, study_of, trials_table
 from medsam_helpers.training.recipes import get_recipe
 
 
@@ -42,3 +42,13 @@ def test_a_study_that_is_opened_again_or_by_another_worker_draws_new_values(tmp_
         for _ in range(3):
             study.tell(study.ask(SPACE), 0.5)
     assert len({trial.params["lr"] for trial in study.trials}) == 9
+
+
+def test_a_study_whose_last_line_is_torn_goes_on(tmp_path):
+    mend_study(tmp_path)  # nothing is there yet
+    open_study(tmp_path).ask(SPACE)
+    with open(tmp_path / "study.jsonl", "ab") as file:
+        file.write(b'{"op_code":4,"wor')
+    mend_study(tmp_path)
+    open_study(tmp_path).ask(SPACE)
+    assert len(open_study(tmp_path).trials) == 2
