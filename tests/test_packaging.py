@@ -130,6 +130,25 @@ def test_workflow_is_valid_and_covers_every_supported_python():
     assert [step.get("run") for step in job["steps"]][-2:] == ["make lint", ".ci/run"]
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_a_workflow_fetches_fixed_versions_reads_only_and_fails_where_a_command_does(path):
+    workflow = yaml.safe_load(path.read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert workflow["permissions"] == {"contents": "read"}
+    assert not [job for job in workflow["jobs"].values() if "permissions" in job]
+    lines = re.findall(r"uses: .+", path.read_text())
+    assert len(lines) == sum("uses" in step for step in steps)
+    assert [line for line in lines if not re.fullmatch(r"uses: [\w-]+/[\w-]+@[0-9a-f]{40}  # v[\d.]+", line)] == []
+    piped = [step for step in steps if re.search(r"[^|]\|[^|]", step.get("run", ""))]
+    assert [step["name"] for step in piped if step.get("shell") != "bash"] == [], "without it there is no pipefail"
+    assert not re.search(r"pipx run (?!uv==\d+[.]\d+[.]\d+ )", path.read_text())
+
+
+def test_what_builds_the_package_is_pinned_too():
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert build == [str(line) for line in constraint_lines() if line.name == "setuptools"]
+
+
 def test_pre_commit_runs_the_pinned_ruff():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     pin = next(str(line) for line in constraint_lines() if line.name == "ruff")

@@ -4,6 +4,7 @@ Training never waits for the server and never dies of it: what the server misses
 or by another. Delivering twice changes nothing: MLflow keeps equal points of a metric once.
 """
 
+import errno
 import json
 import logging
 import threading
@@ -13,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import requests
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
@@ -27,21 +28,21 @@ Record = dict[str, Any]
 
 
 class Journal:
-    """A file of JSON lines in a run's folder, one a record; each process of a distributed run has its own."""
+    """A file of JSON lines, one a record; each process of a distributed run has its own."""
 
-    def __init__(self, folder: Path, process: int = 0) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path, self._lock = folder / f"journal-{process}.jsonl", threading.Lock()
-        if self.path.exists():
-            self._append("")  # ends the half line that a killed process may have left
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self._lock = path, threading.Lock()
+        self._torn = path.exists()  # a killed process or a full disk may have left half a line
 
     def write(self, kind: str, **content: Any) -> None:
         """Append a record with the time, in milliseconds since 1970."""
-        self._append(json.dumps({"kind": kind, "time": round(time.time() * 1000), **content}))
-
-    def _append(self, line: str) -> None:
-        with self._lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        line = json.dumps({"kind": kind, "time": round(time.time() * 1000), **content}) + "\n"
+        with self._lock:
+            torn, self._torn = self._torn, True
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n" * torn + line)
+            self._torn = False
 
 
 def start_record(folder: Path) -> Record | None:
@@ -61,7 +62,7 @@ def read_records(path: Path, place: int = 0) -> Iterator[tuple[Record, int]]:
                 return
             try:
                 yield json.loads(line), place
-            except json.JSONDecodeError:  # torn by a kill, or the empty line after it
+            except ValueError:  # torn by a kill or a power cut, or the empty line after it
                 continue
 
 
@@ -73,10 +74,26 @@ class Delivery:
         start = start_record(folder)
         if start is None:
             raise DataError(f"{folder}: holds no journal of a run")
-        self._start, self._places, self._sending = start, dict[str, int](), threading.Lock()
+        self._start, self._places, self.trouble = start, dict[str, int](), ""
+        self._sending = FileLock(folder / ".sending.lock")  # one at a time, of other processes too: or two make a run
 
     def send(self) -> bool:
         """Whether there was something new; it is delivered. `MlflowException` if the server does not answer."""
+        with self._sending:
+            return self._send()
+
+    def try_to_send(self) -> bool:
+        """Whether the server took all that is there now; else `trouble` says why not. For several threads."""
+        try:
+            self.send()
+        except (MlflowException, OSError) as error:  # those of requests are OSErrors, without a number
+            _LOG.debug("%s: %s", self.client.tracking_uri, error)
+            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+            self.trouble = f"no room on the disk of {self.folder}" if full else f"{self.client.tracking_uri} is away"
+            return False
+        return True
+
+    def _send(self) -> bool:
         if not self.run_id:
             self._find_or_create_run()
         sent = False
@@ -90,16 +107,6 @@ class Delivery:
                 with atomic_write(self.folder / _SENT) as temporary:
                     temporary.write_text(json.dumps({"run_id": self.run_id, "places": self._places}))
         return sent
-
-    def try_to_send(self) -> bool:
-        """Whether the server took all that is there now; for several threads."""
-        with self._sending:
-            try:
-                self.send()
-            except (MlflowException, requests.RequestException, OSError) as error:
-                _LOG.debug("%s: %s", self.client.tracking_uri, error)
-                return False
-            return True
 
     def _find_or_create_run(self) -> None:
         start, note = self._start, self.folder / _SENT

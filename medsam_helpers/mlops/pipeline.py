@@ -9,6 +9,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+from accelerate import PartialState
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.data.loading import load_data
@@ -29,7 +30,7 @@ TRACKING_FOLDER, QUALITATIVE_FILE = ".tracking", "qualitative.json"
 
 @dataclass(frozen=True)
 class Tracked:
-    """A finished run, and the ids of its training and its evaluation in MLflow."""
+    """A finished run, and the ids of training and evaluation in MLflow, which of several processes the first has."""
 
     run: Finetuned
     run_id: str
@@ -61,6 +62,8 @@ def train_tracked(
         run = finetune(config, output, show_progress, recipe=recipe, log_with=tracker)
         for name in CHECKPOINT_FILES:
             tracker.log_artifact(f"../{name}", CHECKPOINT)
+        if not PartialState().is_main_process:  # the first one tells of all
+            return Tracked(run, "", "")
         run_id = tracker.run_id()
     models = {"zero-shot": run.zero_shot.predict_case, "tuned": run.tuned.predict_case}
     _, evaluation_id = track_evaluation(tracker, run.dataset, models, box_mode=run.recipe.box_mode, pictures=pictures)

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import platformdirs
 import requests
@@ -62,14 +62,17 @@ class Server:
         except OSError as error:
             raise ServerError(f"port {self.port} is taken, perhaps by another server: choose another one") from error
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)  # the database holds what others on this machine need not read
         command = [
+            *(sys.executable, "-m", "medsam_helpers.mlops.guard"),  # should this process be killed, the server goes too
             *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(self.port), "--workers", "1"),
             *("--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"),
             *("--artifacts-destination", str(self.folder / "artifacts")),
         ]
         with open(log := self.folder / "server.log", "ab") as out:
             # In a session of its own: ^C in a notebook is for the cell, and a stop reaches the server's workers too.
-            process = subprocess.Popen(command, env=self.environment(), stdout=out, stderr=out, start_new_session=True)
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": out, "stderr": out}
+            process = subprocess.Popen(command, env=self.environment(), start_new_session=True, **pipes)
         self._process = process
         atexit.register(self.stop)  # for whoever ends without
         if wait_until(lambda: self._answers() or process.poll() is not None, timeout_s) and process.poll() is None:
@@ -83,10 +86,11 @@ class Server:
         process, self._process = self._process, None
         atexit.unregister(self.stop)
         if process is not None:
-            for number in [signal.SIGKILL] if force else [signal.SIGTERM, signal.SIGKILL]:
-                with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                    os.killpg(process.pid, number)
-                    process.wait(timeout=15)
+            with process:  # closes the pipe to the guard in the end
+                for number in [signal.SIGKILL] if force else [signal.SIGTERM, signal.SIGKILL]:
+                    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                        os.killpg(process.pid, number)
+                        process.wait(timeout=15)
 
     def environment(self) -> dict[str, str]:
         """Its environment: this process's (no telemetry), no job runners (1.5 GB), hooks to this machine allowed."""
@@ -118,13 +122,13 @@ class Server:
 
 
 def main() -> None:
-    """Start the server, print its address, stop it on ^C."""
+    """Start the server, print its address, stop it on ^C, or when the terminal closes."""
     parser = argparse.ArgumentParser(description="An MLflow server on the loopback; ^C stops it, and nothing is lost.")
     default = os.environ.get("MEDSAM_MLOPS") or f"{platformdirs.user_data_dir('medsam')}/mlops"
     parser.add_argument("--folder", type=Path, default=default, help="of all its data (default: %(default)s)")
     parser.add_argument("--port", type=int, default=5000, help="default: 5000")
     args = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(0))
     try:
         with Server(args.folder.expanduser(), args.port) as server:

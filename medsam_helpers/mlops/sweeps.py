@@ -20,7 +20,17 @@ from medsam_helpers.data.views import views_of
 from medsam_helpers.errors import TrainingError
 from medsam_helpers.mlops.server import wait_until
 from medsam_helpers.mlops.tracking import RunTracker
-from medsam_helpers.mlops.trials import SPACE, SweepPlan, finished, keep_plan, open_study, read_plan, trials_table
+from medsam_helpers.mlops.trials import (
+    REFUSED,
+    SPACE,
+    SweepPlan,
+    finished,
+    keep_plan,
+    mend_study,
+    open_study,
+    read_plan,
+    trials_table,
+)
 from medsam_helpers.runs.finetune import embed_cases
 from medsam_helpers.training.loop import fit
 
@@ -42,6 +52,7 @@ def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: 
     """
     folder = Path(folder).absolute()
     plan = keep_plan(folder, plan)
+    mend_study(folder)
     study = open_study(folder)
     with RunTracker(folder / "mlflow", plan.experiment, folder.name, uri=plan.uri) as run:
         dataset, segmenter, _ = plan.prepare()
@@ -67,7 +78,7 @@ def _supervise(folder: Path, plan: SweepPlan, study: optuna.Study, workers: int,
                 if number >= 3 * workers:
                     end = (folder / f"worker-{number - 1}.log").read_text(errors="replace")[-800:]
                     raise TrainingError(f"{folder}: {number} workers died; the log of the last ends so:\n{end}")
-                command = [sys.executable, "-m", __name__, str(folder), str(number), parent]
+                command = [sys.executable, "-m", __name__, str(folder), str(number), parent, str(os.getpid())]
                 with open(folder / f"worker-{number}.log", "ab") as log:
                     running[number] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
                 number += 1
@@ -93,26 +104,31 @@ def _ask_again(study: optuna.Study, alive: set[int]) -> None:
 
 
 class Pruner(GeneralTracker):
-    """Tells Optuna each epoch's dev Dice; a trial not worth its time ends with `optuna.TrialPruned` out of `fit`."""
+    """Tells Optuna each epoch's dev Dice; a trial not worth its time ends with `optuna.TrialPruned` out of `fit`.
+
+    Where a supervisor's process id is given, and that is the parent no more, `SystemExit` ends the trial at any step.
+    """
 
     name = "optuna"
     requires_logging_directory = False
 
-    def __init__(self, trial: Trial) -> None:
-        self.tracker = trial  # accelerate's name for what a tracker writes to
+    def __init__(self, trial: Trial, supervisor: int | None = None) -> None:
+        self.tracker, self._supervisor = trial, supervisor  # accelerate's name for what a tracker writes to
         super().__init__()
 
     def log(self, values: dict, step: int | None = None, **_: Any) -> None:
-        """Report the epochs; steps go by."""
+        """Report the epochs; steps go by, as long as the supervisor lives."""
+        if self._supervisor not in (None, os.getppid()):
+            sys.exit("the sweep's process is gone")
         if values.get("epoch"):
             self.tracker.report(values["dev_dice"], int(values["epoch"]))
             if self.tracker.should_prune():
                 raise optuna.TrialPruned
 
 
-def _work(folder: Path, worker: int, parent: str) -> None:
+def _work(folder: Path, worker: int, parent: str, supervisor: int) -> None:
     """Train trials, each a part of the run `parent`, until the study has enough or the supervisor is gone."""
-    plan, supervisor = read_plan(folder), os.getppid()
+    plan = read_plan(folder)
     dataset, segmenter, store = plan.prepare()
 
     def dev_dice(trial: Trial) -> float:
@@ -122,7 +138,7 @@ def _work(folder: Path, worker: int, parent: str) -> None:
         with RunTracker(place, plan.experiment, name, uri=plan.uri, hardware_s=0) as run:
             run.set_tags({MLFLOW_PARENT_RUN_ID: parent, "medsam.trial": str(trial.number), "medsam.kind": "trial"})
             cases, model = (dataset.train, dataset.dev), copy.deepcopy(segmenter.model)
-            options: dict[str, Any] = {"dev_jitter_1024": DEV_JITTER_1024, "log_with": [run, Pruner(trial)]}
+            options: dict[str, Any] = {"dev_jitter_1024": DEV_JITTER_1024, "log_with": [run, Pruner(trial, supervisor)]}
             recipe = plan.recipe.but(**trial.params)
             return fit(model, *cases, recipe, store, place, show_progress=False, **options).best_dev_dice
 
@@ -134,11 +150,13 @@ def _work(folder: Path, worker: int, parent: str) -> None:
             study.tell(trial, dev_dice(trial))
         except optuna.TrialPruned:
             study.tell(trial, state=TrialState.PRUNED)
-        except Exception as error:
+        except TrainingError as error:
+            trial.set_user_attr(REFUSED, str(error))
             study.tell(trial, state=TrialState.FAIL)
-            if not isinstance(error, TrainingError):
-                raise
+        except Exception:
+            study.tell(trial, state=TrialState.FAIL)
+            raise
 
 
 if __name__ == "__main__":
-    _work(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    _work(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

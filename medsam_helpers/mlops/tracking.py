@@ -1,9 +1,9 @@
 """`RunTracker`: a run in MLflow, through accelerate's tracker interface and a journal that survives the server."""
 
+import contextlib
 import json
 import logging
 import math
-import os
 import platform
 import threading
 import time
@@ -13,19 +13,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
+from accelerate import PartialState
 from accelerate.tracking import GeneralTracker, on_main_process
+from filelock import FileLock, Timeout
 from optuna import TrialPruned
 
 from medsam_helpers.data.case import SPLITS, Dataset
+from medsam_helpers.device import default_device
 from medsam_helpers.errors import DataError, MedsamError
 from medsam_helpers.files import atomic_write
 from medsam_helpers.mlops.hardware import hardware_samples
-from medsam_helpers.mlops.journal import MAIN_JOURNAL, Delivery, Journal, start_record
+from medsam_helpers.mlops.journal import MAIN_JOURNAL, Delivery, Journal, read_records, start_record
 from medsam_helpers.mlops.lineage import CASES_FILE, dataset_records
 from medsam_helpers.mlops.server import tracking_uri, wait_until
 from medsam_helpers.runs.card import git_commit
 
 _LOG = logging.getLogger(__name__)
+_ALIVE = ".alive.lock"  # held by the process of a run as long as it lives
 _LIBRARIES = ("torch", "transformers", "accelerate", "monai", "numpy", "mlflow")
 
 
@@ -58,12 +62,20 @@ class RunTracker(GeneralTracker):
         patience_s: float = 20,
     ) -> None:
         self.folder, self.experiment, self.uri = Path(folder), experiment, uri or tracking_uri()
-        number = int(os.environ.get("RANK", "0"))  # as torchrun says it
-        self.tracker = Journal(self.folder, number)  # accelerate's name for what a tracker writes to
+        # Asked here as the training will ask: the first to ask decides whether several processes know of one another.
+        number = PartialState(cpu=default_device().type == "cpu").process_index
+        self.tracker = Journal(
+            self.folder / f"journal-{number}.jsonl"
+        )  # accelerate's name for what a tracker writes to
         super().__init__()
         self._patience, self._end = patience_s, threading.Event()
         self._delivery: Delivery | None = None
         if number == 0:
+            self._alive = FileLock(self.folder / _ALIVE, thread_local=False)
+            try:
+                self._alive.acquire(timeout=patience_s)  # one that was stopped may need a moment
+            except Timeout as error:
+                raise MedsamError(f"{self.folder}: another process is at this run; wait for it, or stop it") from error
             if start_record(self.folder):
                 self.tracker.write("resume")
             else:
@@ -113,7 +125,9 @@ class RunTracker(GeneralTracker):
     def run_id(self, timeout_s: float = 300) -> str:
         """The run's id in MLflow, all so far delivered; `MedsamError` if the server did not take it in time."""
         if not (self._delivery and wait_until(self._delivery.try_to_send, timeout_s)):
-            raise MedsamError(f"{self.uri} did not take the run within {timeout_s:.0f} s; it waits in {self.folder}")
+            why = f" ({self._delivery.trouble})" if self._delivery else ""
+            told = f"{self.uri} did not take the run within {timeout_s:.0f} s{why}"
+            raise MedsamError(f"{told}; it waits in {self.folder}")
         return self._delivery.run_id
 
     def __enter__(self) -> Self:
@@ -127,7 +141,8 @@ class RunTracker(GeneralTracker):
         if self._delivery:
             self.tracker.write("end", status="KILLED" if stopped else "FAILED" if kind else "FINISHED")
             if not wait_until(self._delivery.try_to_send, self._patience):
-                _LOG.warning("%s is away; deliver %s later (see `deliver`)", self.uri, self.folder)
+                _LOG.warning("%s; deliver %s later (see `deliver`)", self._delivery.trouble, self.folder)
+            self._alive.release()
 
     def _keep_measuring(self, process_number: int, interval_s: float) -> None:
         """Record the hardware every so many seconds, and at the end."""
@@ -143,11 +158,19 @@ class RunTracker(GeneralTracker):
         while not self._end.wait(pause):
             arrived = delivery.try_to_send()
             if not arrived and pause == 1.0:
-                _LOG.warning("%s does not answer; the run goes on, and its journal waits", self.uri)
+                _LOG.warning("%s; the run goes on, and its journal waits", delivery.trouble)
             pause = 1.0 if arrived else min(10.0, 2 * pause)
 
 
 def deliver(root: str | Path, uri: str | None = None) -> list[Path]:
-    """The folders of runs under `root` of which a server missed something; it has all now, else `MlflowException`."""
+    """The folders of runs under `root` of which a server missed something; it has all now, else `MlflowException`.
+
+    A run whose process died is told to have been killed, when it wrote its last record.
+    """
     folders = [path.parent for path in sorted(Path(root).rglob(MAIN_JOURNAL)) if start_record(path.parent)]
+    for folder in folders:
+        with contextlib.suppress(Timeout), FileLock(folder / _ALIVE, timeout=0):
+            *_, (last, _) = read_records(folder / MAIN_JOURNAL)
+            if last["kind"] != "end":
+                Journal(folder / MAIN_JOURNAL).write("end", status="KILLED", time=last["time"])
     return [folder for folder in folders if Delivery(folder, uri or tracking_uri()).send()]

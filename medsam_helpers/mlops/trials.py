@@ -1,9 +1,11 @@
 """What a sweep searches and what came of it: plan and search space, the study, the table of its trials."""
 
 import json
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
@@ -21,7 +23,8 @@ from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.recipes import Recipe, get_recipe
 
-PLAN_FILE, _RECIPE = "plan.json", "medsam"  # a recipe without a warm-up: trials take few steps
+PLAN_FILE, _STUDY_FILE, REFUSED = "plan.json", "study.jsonl", "refused"
+_RECIPE = "medsam"  # a recipe without a warm-up: trials take few steps
 SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-5, 1e-3, log=True),
     "loss": CategoricalDistribution(("dice_ce", "dice_bce", "sam")),
@@ -89,16 +92,27 @@ def keep_plan(folder: Path, plan: SweepPlan) -> SweepPlan:
     return plan
 
 
+def mend_study(folder: Path) -> None:
+    """Cut off the half line that a full disk may have left in the study; before any worker writes to it again."""
+    if (file := folder / _STUDY_FILE).exists():
+        os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
+
+
 def open_study(folder: Path, worker: int = 0) -> optuna.Study:
-    """The study in a sweep's folder, made where missing; a file, since sqlite loses workers that start together."""
-    return optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(folder / "study.jsonl"))),
-        sampler=optuna.samplers.TPESampler(seed=worker, n_startup_trials=8, constant_liar=True),
+    """The study in a sweep's folder, made where missing; a file, since sqlite loses workers that start together.
+
+    Whoever opens it later draws other values: the sampler's seed follows from the worker and the trials that are there.
+    """
+    study = optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(folder / _STUDY_FILE))),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
         study_name="sweep",
         direction="maximize",
         load_if_exists=True,
     )
+    seed = int(np.random.SeedSequence([worker, len(study.trials)]).generate_state(1)[0])
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True)
+    return study
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
@@ -112,11 +126,15 @@ def best_recipe(study: optuna.Study) -> Recipe:
 
 
 def trials_table(study: optuna.Study) -> pd.DataFrame:
-    """A trial a row, the best first: number, state, dev Dice at the end and after an epoch, epochs, seconds, values."""
+    """A trial a row, the best first: number, state, dev Dice at the end and after an epoch, epochs, seconds, values.
+
+    `failed` says why a trial has no score: "died" with its worker, or what training said when it refused.
+    """
     rows = [
         {
             "trial": trial.number,
             "state": trial.state.name.lower(),
+            "failed": trial.user_attrs.get(REFUSED, "died") if trial.state == TrialState.FAIL else "",
             "dev_dice": trial.value,
             "first_dice": trial.intermediate_values.get(1),
             "epochs": max(trial.intermediate_values, default=0),

@@ -1,5 +1,6 @@
 """The journal and its delivery: whole lines, nothing twice, nothing held up."""
 
+import errno
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from medsam_helpers.errors import DataError, MedsamError
+from medsam_helpers.mlops import journal
 from medsam_helpers.mlops.journal import Delivery, Journal, read_records
 from medsam_helpers.mlops.tracking import RunTracker, deliver
 
@@ -23,7 +25,7 @@ def tracker(tmp_path, client):
 
 
 def test_records_wait_until_their_line_is_whole(tmp_path):
-    writer = Journal(tmp_path)
+    writer = Journal(tmp_path / "journal-0.jsonl")
     writer.write("start", key="k")
     with open(writer.path, "a") as file:
         file.write('{"kind": "tags"')
@@ -33,7 +35,7 @@ def test_records_wait_until_their_line_is_whole(tmp_path):
 
 
 def test_threads_write_whole_lines(tmp_path):
-    writer = Journal(tmp_path)
+    writer = Journal(tmp_path / "journal-0.jsonl")
     with ThreadPoolExecutor(4) as pool:
         pool.map(lambda step: writer.write("metrics", values={"x": 1.0}, step=step), range(800))
     lines = writer.path.read_text().splitlines()
@@ -49,6 +51,30 @@ def test_delivering_twice_changes_nothing(tracker, client, tmp_path):
     (tmp_path / "run" / "sent.json").unlink()  # the note of what was delivered is gone
     assert deliver(tmp_path, client.tracking_uri) == [tmp_path / "run"]
     assert [point.step for point in client.get_metric_history(run_id, "x")] == list(range(1500))
+
+
+def test_deliveries_at_once_make_one_run(client, tmp_path):
+    with RunTracker(tmp_path / "run", "at once", uri="http://127.0.0.1:1", hardware_s=0, patience_s=0) as tracker:
+        tracker.log({"x": 3}, 1)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: deliver(tmp_path, client.tracking_uri), range(4)))
+    assert len(client.search_runs([client.get_experiment_by_name("at once").experiment_id])) == 1
+
+
+def test_a_run_has_one_process_at_a_time(tracker, tmp_path, client):
+    with tracker, pytest.raises(MedsamError, match="another process is at this run"):
+        RunTracker(tmp_path / "run", "journals", uri=client.tracking_uri, hardware_s=0, patience_s=0)
+
+
+def test_a_full_disk_is_called_so(tracker, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(journal, "atomic_write", full)
+    with tracker:
+        pass
+    assert "no room on the disk" in caplog.text
+    assert "is away" not in caplog.text
 
 
 def test_what_the_server_refuses_is_named_and_holds_up_nothing(tracker, client, caplog):

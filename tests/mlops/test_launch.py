@@ -88,11 +88,16 @@ def test_a_job_that_fails_says_why(root):
         job.result()
 
 
-def test_two_processes_give_the_result_of_one(root, reference):
-    figures = submitted(root, "two", processes=2).results()
+def test_two_processes_give_the_result_of_one_and_tell_of_one_run(root, reference, mlflow_server):
+    figures = submitted(root, "two", uri=mlflow_server.uri, processes=2).results()
     assert [each["tuned_dice"] for each in figures] == pytest.approx([reference["tuned_dice"]] * 2, abs=0.01)
     loss = [pd.read_csv(root / name / "history.csv")["loss"].dropna() for name in ("reference", "two")]
     assert loss[1].to_numpy() == pytest.approx(loss[0].to_numpy(), rel=0.01)
+    client = MlflowClient(mlflow_server.uri)
+    told = client.search_runs([client.get_experiment_by_name("medsam").experiment_id])
+    (trained,) = [run for run in told if run.info.run_name == "two"]
+    evaluations = [run for run in told if run.data.tags.get("medsam.trained_by") == trained.info.run_id]
+    assert [run.info.status for run in (trained, *evaluations)] == ["FINISHED"] * 2
 
 
 def test_the_same_experiment_on_slurm_gives_the_same_weights(root, reference, slurm):

@@ -1,6 +1,8 @@
 """The registry: a version with its card, aliases, the gate, and the mask that comes back."""
 
+import json
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,10 +12,12 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from medsam_helpers.data.case import Case, Cases, Dataset
-from medsam_helpers.errors import DataError
-from medsam_helpers.mlops import registry
-from medsam_helpers.mlops.registry import RegistryError, judge, load_model, register, verdicts, version_of
+from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.mlops import gate, registry
+from medsam_helpers.mlops.gate import judge, unjudged, verdicts
+from medsam_helpers.mlops.registry import RegistryError, load_model, register, version_of
 from medsam_helpers.mlops.tracking import RunTracker
+from medsam_helpers.phantoms.dataset import save_folder
 from medsam_helpers.runs.finetune import embed_cases
 from medsam_helpers.runs.seen import write_seen
 from medsam_helpers.sam.embeddings import EmbeddingStore
@@ -32,6 +36,17 @@ def scored_on(*cases):
     """A data set of these cases to be judged on."""
     known = {case.name: case for case in cases}
     return Dataset("v", Cases([], None), Cases([], None), Cases(list(known), known.__getitem__), "", "")
+
+
+def told(main, arguments, client, monkeypatch, capsys):
+    """Exit status, output and error stream of a command."""
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
+    try:
+        main()
+    except SystemExit as end:
+        return end.code, *capsys.readouterr()
+    return 0, *capsys.readouterr()
 
 
 @pytest.fixture
@@ -118,9 +133,9 @@ def test_the_gate_promotes_what_is_better_and_nothing_else(client, tmp_path, bas
     assert (better.other, better.promoted) == ("3", True)
     assert version_of(client, "gate", "champion") == "2"
     assert str(better).endswith("against version 3 on 11 images: promoted, verdict 2")
-    noted = [(one["number"], one["other"], one["promoted"]) for one in verdicts(client, "gate", "2")]
+    noted = [(one.number, one.other, one.promoted) for one in verdicts(client, "gate", "2")]
     assert noted == [(1, "1", False), (2, "3", True)]
-    assert {one["data"] for one in verdicts(client, "gate", "2")} == {f"discs {DATA.val.digest[:16]}"}
+    assert {one.data for one in verdicts(client, "gate", "2")} == {f"discs {DATA.val.digest[:16]}"}
 
 
 def test_a_promotion_takes_enough_different_images(client, tmp_path, base, trained):
@@ -149,18 +164,56 @@ def test_judges_at_once_meet_each_other_s_champion(client, tmp_path, base, train
     assert version_of(client, "race", "champion") == winner.version
 
 
+def test_what_was_judged_on_these_images_is_not_judged_once_more(client, tmp_path, base, trained, monkeypatch, capsys):
+    for name in ("one", "other"):
+        new_version(client, tmp_path / name, base, "once", trained)
+    assert ("once", "2") in unjudged(client), "the challenger, and no version that is none any more"
+    assert ("once", "1") not in unjudged(client)
+    client.set_registered_model_alias("once", "champion", "2")
+    assert ("once", "2") not in unjudged(client), "the champion waits for nothing"
+    client.delete_registered_model_alias("once", "champion")
+    few = scored_on(*DISCS[5:9], DATA.dev[0])
+    known = judge(client, "once", few, "exact", fewest=4, drop_seen=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(gate, "evaluate", None)
+        assert str(judge(client, "once", few, "exact", fewest=4, once=True)) == str(known)
+    assert ("once", "2") not in unjudged(client)
+    assert judge(client, "once", DATA, **FEW, once=True).promoted, "other images are judged"
+    assert judge(client, "once", DATA, **FEW, once=True).number == 2, "the champion too has its verdict"
+    command = ["gate", "--once", f"--data={tmp_path / 'discs'}", "--prompt=exact", "--fewest=1", "--version=1"]
+    save_folder(Dataset("", DISCS[:1], DISCS[1:2], DISCS[5:8], "", ""), tmp_path / "discs", show_progress=False)
+    first, again = (told(gate.main, [*command, "--", "once"], client, monkeypatch, capsys) for _ in range(2))
+    assert first[:2] == again[:2]
+    assert json.loads(first[1].splitlines()[1])["version"] == "1"
+
+
+def test_an_error_of_the_gate_is_one_line_and_a_name_is_no_option(client, tmp_path, monkeypatch, capsys):
+    for name, reason in {
+        "-h": "'-h' is no name for a registered model",
+        "no one": "'no one' is no name",
+        "nobody": "Registered Model with name=nobody not found",
+    }.items():
+        status, out, error = told(
+            gate.main, ["gate", "--data=phantom-ultrasound", "--", name], client, monkeypatch, capsys
+        )
+        assert (status, out, error.count("\n")) == (2, "", 1)
+        assert reason in error
+    with pytest.raises(ConfigError, match="'a\\\\n' is no name"):
+        register(client, "a\n", "any", tmp_path)
+
+
 def test_nothing_is_noted_of_a_promotion_that_somebody_else_was_quicker_with(
     client, tmp_path, base, trained, monkeypatch
 ):
     for name in ("one", "other"):
         new_version(client, tmp_path / name, base, "quick", trained)
-    evaluate = registry.evaluate
+    evaluate = gate.evaluate
 
     def meanwhile(*args, **options):
         client.set_registered_model_alias("quick", "champion", "2")
         return evaluate(*args, **options)
 
-    monkeypatch.setattr(registry, "evaluate", meanwhile)
+    monkeypatch.setattr(gate, "evaluate", meanwhile)
     with pytest.raises(RegistryError, match="changed while version 1 was judged"):
         judge(client, "quick", DATA, version="1", **FEW)
     assert version_of(client, "quick", "champion") == "2"

@@ -1,7 +1,9 @@
 """The server: its data outlives it, a taken port is told, no worker stays behind."""
 
+import contextlib
 import signal
 import socket
+import subprocess
 import sys
 
 import psutil
@@ -9,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from medsam_helpers.mlops import server
-from medsam_helpers.mlops.server import Server, ServerError
+from medsam_helpers.mlops.server import Server, ServerError, wait_until
 
 
 def processes_at(port):
@@ -43,3 +45,20 @@ def test_a_server_that_ends_at_once_is_told_with_its_log(tmp_path):
     (tmp_path / "mlflow.db").write_text("no database")
     with pytest.raises(ServerError, match=r"no answer within .* its log ends so:"):
         Server(tmp_path).start()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+def test_the_server_ends_with_whoever_started_it_and_its_port_is_free(tmp_path, number):
+    asked = Server(tmp_path)
+    command = [sys.executable, "-m", "medsam_helpers.mlops.server", "--folder", tmp_path, "--port", str(asked.port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout.readline() == f"MLflow: {asked.uri}\n"
+        launcher.send_signal(number)
+    assert launcher.returncode == (0 if number == signal.SIGHUP else -number)
+
+    def started():
+        with contextlib.suppress(ServerError), asked:
+            return True
+
+    assert wait_until(started)
+    assert oct(tmp_path.stat().st_mode)[-3:] == "700", "nobody else reads the database"

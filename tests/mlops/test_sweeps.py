@@ -1,8 +1,12 @@
 """Sweeps: two workers share a study, none of its trials gets lost, and each is a run inside the sweep's run."""
 
 import json
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import optuna
 import pandas as pd
@@ -14,9 +18,10 @@ from optuna.trial import TrialState
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.errors import ConfigError, TrainingError
+from medsam_helpers.mlops import sweeps
 from medsam_helpers.mlops.server import wait_until
 from medsam_helpers.mlops.sweeps import Pruner, sweep
-from medsam_helpers.mlops.trials import SPACE, SweepPlan, finished
+from medsam_helpers.mlops.trials import SPACE, SweepPlan, finished, keep_plan, open_study, trials_table
 from medsam_helpers.phantoms.dataset import save_folder
 from medsam_helpers.training.state import STATE_FILE
 
@@ -86,6 +91,37 @@ def test_workers_that_die_again_and_again_end_the_sweep_with_their_log(plan, tmp
     (tmp_path / "sweep" / "trials").write_text("no folder")
     with pytest.raises(TrainingError, match=r"3 workers died; the log of the last ends so:[\s\S]*NotADirectoryError"):
         sweep(tmp_path / "sweep", plan, workers=1, show_progress=False)
+
+
+def test_workers_stop_when_their_sweep_is_killed_and_the_trial_is_asked_for_again(plan, tmp_path):
+    folder = tmp_path / "sweep"
+    code = "import sys; from pathlib import Path; from medsam_helpers.mlops import sweeps; folder = Path(sys.argv[1]); "
+    code += "sweeps.sweep(folder, sweeps.read_plan(folder), 1, False)"
+    keep_plan(folder, replace(plan, epochs=100_000, trials=1))
+    with subprocess.Popen([sys.executable, "-c", code, folder]) as launcher:
+        assert wait_until(lambda: list(folder.glob(f"trials/*/{STATE_FILE}")))
+        (worker,) = psutil.Process(launcher.pid).children()
+        launcher.kill()
+    assert wait_until(lambda: not worker.is_running(), 60)
+    study = open_study(folder)
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
+    sweeps._ask_again(study, set())
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_a_trial_that_is_refused_keeps_the_reason_and_the_worker_goes_on(plan, tmp_path, monkeypatch, mlflow_server):
+    keep_plan(tmp_path, replace(plan, trials=1))
+    answers = iter([TrainingError("the loss is nan"), 0.5])
+
+    def fit(*_, **__):
+        if isinstance(answer := next(answers), Exception):
+            raise answer
+        return SimpleNamespace(best_dev_dice=answer)
+
+    monkeypatch.setattr(sweeps, "fit", fit)
+    parent = MlflowClient(mlflow_server.uri).create_run("0").info.run_id
+    sweeps._work(tmp_path, 0, parent, os.getppid())
+    assert list(trials_table(open_study(tmp_path))["failed"]) == ["", "the loss is nan"]
 
 
 def test_a_trial_far_below_the_others_is_pruned_and_a_good_one_is_not():

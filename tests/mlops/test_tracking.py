@@ -117,8 +117,14 @@ def test_a_process_that_is_killed_has_written_all_it_logged(tmp_path, client, cu
     assert killed.returncode == -signal.SIGKILL
     with open(tmp_path / "run" / "journal-0.jsonl", "a") as file:
         file.write('{"kind": "metrics", "ti')  # as a kill in the middle of a line would leave it
+    assert deliver(tmp_path, client.tracking_uri) == [tmp_path / "run"]
+    (run,) = client.search_runs([client.get_experiment_by_name("dies").experiment_id])
+    wrote = [json.loads(line)["time"] for line in (tmp_path / "run" / "journal-0.jsonl").read_text().splitlines()[:201]]
+    assert (run.info.status, run.info.end_time) == ("KILLED", wrote[-1]), "when it was last heard of"
     with RunTracker(tmp_path / "run", "dies", uri=client.tracking_uri, hardware_s=0) as tracker:
         tracker.log({"x": 200}, 200)
+        deliver(tmp_path, client.tracking_uri)
+        assert client.get_run(tracker.run_id()).info.status == "RUNNING", "it lives"
     runs = client.search_runs([client.get_experiment_by_name("dies").experiment_id])
     assert [run.info.status for run in runs] == ["FINISHED"], "it went on with the run that was there"
     assert curve(runs[0].info.run_id, "x") == [(i, float(i)) for i in range(201)]

@@ -1,12 +1,16 @@
 """Automation: a signed hook of a real server starts a workflow, every other request is refused and logged."""
 
+import errno
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -14,10 +18,10 @@ import yaml
 from fastapi import FastAPI, Header, Response
 from mlflow import MlflowClient
 
-from medsam_helpers.errors import ConfigError
-from medsam_helpers.mlops import registry, webhooks
+from medsam_helpers.mlops import gate, hooks, webhooks
+from medsam_helpers.mlops.hooks import read_decisions, sign
 from medsam_helpers.mlops.server import wait_until
-from medsam_helpers.mlops.webhooks import EVENT, PATH, Settings, make_relay, read_decisions, serve_in_thread, sign
+from medsam_helpers.mlops.webhooks import EVENT, PATH, Settings, make_relay, serve_in_thread
 
 WORKFLOW = Path(__file__).parents[2] / ".github" / "workflows" / "evaluate-and-promote.yml"
 SECRET, TOKEN, REPOSITORY = "a secret of this test", "a token of this test", "someone/something"
@@ -57,10 +61,11 @@ def relay(settings):
     return serve_in_thread(make_relay(settings))
 
 
-def send(relay, content=ALIAS_SET, *, delivery="d-1", age_s=0, secret=SECRET, change=lambda body: body):
-    body, timestamp = json.dumps(content).encode(), str(int(time.time() - age_s))
+def send(relay, content=ALIAS_SET, *, delivery="d-1", age_s=0, secret=SECRET, change=lambda body: body, at=None):
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    timestamp = at or str(int(time.time() - age_s))
     told = {"Delivery-Id": delivery, "Timestamp": timestamp, "Signature": sign(secret, delivery, timestamp, body)}
-    headers = {f"X-MLflow-{name}": value for name, value in told.items()}
+    headers = {f"X-MLflow-{name}": value.encode("latin-1") for name, value in told.items()}
     return requests.post(relay + PATH, data=change(body), headers=headers, timeout=60)
 
 
@@ -74,8 +79,8 @@ def test_a_genuine_hook_becomes_a_dispatch_once_even_after_a_restart(relay, gith
     assert [send(restarted, delivery=name).status_code for name in ("d-1", "d-2")] == [409, 202]
     assert len(github.asked) == 2
     decisions = read_decisions(settings.log)
-    assert [line["accepted"] for line in decisions] == [False, True, False, False, True]
-    assert decisions[1]["what"] == f"dispatched {EVENT} for breast version 7"
+    assert [line["kind"] for line in decisions] == ["accepted", "failed", "accepted", "refused", "refused", "accepted"]
+    assert decisions[2]["what"] == f"dispatched {EVENT} for breast version 7"
     assert TOKEN not in settings.log.read_text()
 
 
@@ -96,7 +101,121 @@ def test_what_starts_no_workflow_is_answered_and_logged(relay, github, settings,
     answer, accepted = send(relay, **options), status == 202
     assert (answer.status_code, answer.json()) == (status, {"accepted" if accepted else "refused": reason})
     (line,) = read_decisions(settings.log)
-    assert (line["accepted"], line["what"], line["delivery"], github.asked) == (accepted, reason, "d-1", [])
+    assert (line["kind"] == "accepted", line["what"], line["delivery"], github.asked) == (accepted, reason, "d-1", [])
+
+
+def with_data(**changes):
+    return ALIAS_SET | {"data": MODEL | changes}
+
+
+NONSENSE = {
+    "deep": b'{"a":' * 100_000,
+    "data no object": ALIAS_SET | {"data": ["breast"]},
+    "no name": ALIAS_SET | {"data": {"alias": "challenger", "version": "7"}},
+    "a lone surrogate": json.dumps(with_data(name="\ud800")).encode(),
+    "not UTF-8": b'{"entity": "\xff"}',
+    "a word that is none": ALIAS_SET | {"action": "Created\n"},
+    **{f"name {name[:9]!r}": with_data(name=name) for name in ("-h", "", "a b", "a\n", "..", "$(id)", "a" * 101, "é")},
+    **{f"version {version[:9]!r}": with_data(version=version) for version in ("01", "0", "-1", "²", "7\n", "7" * 400)},
+}
+
+
+@pytest.mark.parametrize("content", NONSENSE.values(), ids=NONSENSE)
+def test_signed_nonsense_is_refused_as_such(relay, github, content):
+    assert send(relay, content).status_code == 400
+    assert (send(relay).status_code, len(github.asked)) == (202, 1), "its delivery's id is not used up"
+
+
+def test_odd_times_and_ids_are_refused_though_signed(relay, github):
+    now = int(time.time())
+    assert {send(relay, at=at).status_code for at in ("²", "1" * 400, "-1", f"{now}.0", f"+{now}")} == {401}
+    assert {send(relay, delivery=delivery).status_code for delivery in ("d" * 81, "\x85", "")} == {400}
+    assert github.asked == []
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "status"),
+    [
+        ("Content-Length: 10\r\nTransfer-Encoding: chunked\r\n\r\n", b"186A0\r\n", b"413"),
+        ("Content-Length: 1000001\r\n\r\n", b"x" * 1_000_001, b"413"),
+        ("Content-Length: 10\r\n\r\n", b"half", b"408"),
+        ("Content-Le", b"", b""),
+    ],
+    ids=["two lengths", "too long", "half a body", "half a head"],
+)
+def test_a_request_is_held_neither_in_memory_nor_for_ever(relay, monkeypatch, head, body, status):
+    monkeypatch.setattr(hooks, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(webhooks, "PATIENCE_S", 0.5)
+    address = urlsplit(relay)
+    with socket.create_connection((address.hostname, address.port), timeout=60) as sending:
+        sending.sendall(f"POST {PATH} HTTP/1.1\r\nHost: relay\r\n{head}".encode() + body)
+        answer = b"".join(iter(lambda: sending.recv(4096), b""))  # until it is closed
+    assert answer[9:12] == status
+
+
+def test_a_torn_log_starts_again_and_forgets_nothing(relay, github, settings):
+    assert send(relay).status_code == 202
+    assert oct(settings.log.stat().st_mode)[-3:] == "600"
+    with settings.log.open("ab") as file:
+        file.write(b'{"kind": "accepted", "deliv\xff\x00')
+    restarted = serve_in_thread(make_relay(settings))
+    assert send(restarted, delivery="d-2").status_code == 202
+    assert send(restarted, secret="another").status_code == 401, "a forged one takes no genuine one's place"
+    assert send(restarted).status_code == 409
+    again = serve_in_thread(make_relay(settings))
+    assert [send(again, delivery=name).status_code for name in ("d-1", "d-2", "d-3")] == [409, 409, 202]
+
+
+def test_with_a_full_disk_nothing_is_passed_on(relay, github, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hooks.Journal, "write", full)
+        assert (send(relay).status_code, send(relay, secret="another").status_code) == (507, 401)
+    assert github.asked == []
+    assert (send(relay).status_code, len(github.asked)) == (202, 1)
+
+
+def test_refusals_do_not_fill_the_log(tmp_path, monkeypatch):
+    log = hooks.Decisions(tmp_path / "log")
+    for number in range(1000):
+        log.refuse(f"d-{number}", "the signature does not fit")
+    later = time.monotonic() + 61
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    log.refuse("d-1000", "the signature does not fit")
+    told = [(line["delivery"], line.get("times")) for line in read_decisions(tmp_path / "log")]
+    assert told == [("d-0", None), ("", 999), ("d-1000", None)]
+
+
+def test_a_challenger_whose_hook_got_lost_is_found_once(github, settings, mlflow_server):
+    client = MlflowClient(mlflow_server.uri)
+    run_id = client.create_run("0").info.run_id
+
+    def challenge(name):
+        client.create_registered_model(name)
+        client.create_model_version(name, f"runs:/{run_id}/x", run_id, await_creation_for=0)
+        client.set_registered_model_alias(name, "challenger", "1")
+
+    def asked(name):
+        return [payload["client_payload"] for payload in github.asked].count({"name": name, "version": "1"})
+
+    asking = replace(settings, registry=mlflow_server.uri, ask_every_s=0.1)
+    challenge("lost-1")
+    github.down = True
+    serve_in_thread(make_relay(asking))
+    assert wait_until(lambda: any(line["kind"] == "failed" for line in read_decisions(settings.log)))
+    github.down = False  # it is asked for again
+    assert wait_until(lambda: asked("lost-1"))
+    challenge("lost-2")
+    assert wait_until(lambda: asked("lost-2"))
+    serve_in_thread(make_relay(asking))
+    challenge("lost-3")
+    assert wait_until(lambda: asked("lost-3"))
+    assert [asked(f"lost-{number}") for number in (1, 2)] == [1, 1]
+    asking.registry = None  # the two relays live on, and need not ask for ever
+    for number in (1, 2, 3):
+        client.delete_registered_model(f"lost-{number}")
 
 
 def test_from_the_registry_to_the_workflow(relay, github, mlflow_server):
@@ -119,11 +238,13 @@ def test_from_the_registry_to_the_workflow(relay, github, mlflow_server):
     client.delete_webhook(client.list_webhooks()[0].webhook_id)
 
 
-def test_secrets_come_from_the_environment_and_are_not_shown(monkeypatch, tmp_path):
+def test_secrets_come_from_the_environment_and_are_not_shown(monkeypatch, tmp_path, capsys):
     for name, value in (("DISPATCH_TOKEN", TOKEN), ("DISPATCH_REPOSITORY", REPOSITORY), ("WEBHOOK_SECRET", "")):
         monkeypatch.setenv(f"MEDSAM_{name}", value)
-    with pytest.raises(ConfigError, match="set MEDSAM_WEBHOOK_SECRET in the environment"):
-        Settings.from_environment(tmp_path / "log")
+    monkeypatch.setattr(sys, "argv", ["relay", "--log", str(tmp_path / "log")])
+    with pytest.raises(SystemExit, match="2"):
+        webhooks.main()
+    assert re.fullmatch(r"relay: set MEDSAM_WEBHOOK_SECRET in the environment.+\n", capsys.readouterr().err)
     monkeypatch.setenv("MEDSAM_WEBHOOK_SECRET", SECRET)
     settings = Settings.from_environment(tmp_path / "log")
     assert (settings.secret, settings.token, settings.repository) == (SECRET, TOKEN, REPOSITORY)
@@ -137,8 +258,8 @@ def test_the_workflow_is_valid_listens_to_the_relay_and_puts_nothing_of_it_into_
     assert workflow[True]["repository_dispatch"]["types"] == [EVENT]  # YAML 1.1 reads `on` as true
     commands = [step["run"] for step in workflow["jobs"]["gate"]["steps"] if "run" in step]
     assert not [command for command in commands if "${{" in command]
-    (asked,) = [command for command in commands if "medsam_helpers.mlops.registry" in command]
-    monkeypatch.setattr(sys, "argv", ["registry", "--help"])
+    (asked,) = [command for command in commands if "medsam_helpers.mlops.gate" in command]
+    monkeypatch.setattr(sys, "argv", ["gate", "--help"])
     with pytest.raises(SystemExit):
-        registry.main()
+        gate.main()
     assert set(re.findall(r"--\w+", asked)) <= set(re.findall(r"--\w+", capsys.readouterr().out))
