@@ -336,8 +336,9 @@ def try_kills(place: Path, rng: random.Random) -> tuple[int, Wrong]:
 def try_requests(place: Path, rng: random.Random) -> tuple[int, Wrong]:
     """Hostile requests, every third time to a relay that was killed and started again: refused, and it goes on."""
     import requests
-    from medsam_helpers.mlops.hooks import read_decisions, sign
 
+    from medsam_helpers.mlops.hooks import read_decisions, sign
+    from medsam_helpers.mlops.server import wait_until
     from medsam_helpers.mlops.webhooks import PATH
 
     log, wrong, tried, secret = place / "relay.jsonl", Wrong(), 0, "a secret"
