@@ -25,10 +25,12 @@ from medsam_helpers.mlops.trials import (
     SPACE,
     SweepPlan,
     finished,
+    is_over,
     keep_plan,
     mend_study,
     open_study,
     read_plan,
+    refused,
     trials_table,
 )
 from medsam_helpers.runs.finetune import embed_cases
@@ -48,7 +50,8 @@ def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: 
     Raises:
         ConfigError: the folder holds another plan's sweep.
         MedsamError: the MLflow server does not answer.
-        TrainingError: workers die again and again; with the end of the log of one.
+        TrainingError: workers die again and again, with the end of the log of one; or trials are refused, more than
+            twice as many as there shall be.
     """
     folder = Path(folder).absolute()
     plan = keep_plan(folder, plan)
@@ -73,8 +76,8 @@ def _supervise(folder: Path, plan: SweepPlan, study: optuna.Study, workers: int,
     environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers)), **os.environ}
     number, running = 0, dict[int, subprocess.Popen[bytes]]()
     try:
-        while running or len(finished(study)) < plan.trials:
-            while len(running) < workers and len(finished(study)) < plan.trials:
+        while running or not is_over(study, plan):
+            while len(running) < workers and not is_over(study, plan):
                 if number >= 3 * workers:
                     end = (folder / f"worker-{number - 1}.log").read_text(errors="replace")[-800:]
                     raise TrainingError(f"{folder}: {number} workers died; the log of the last ends so:\n{end}")
@@ -90,6 +93,8 @@ def _supervise(folder: Path, plan: SweepPlan, study: optuna.Study, workers: int,
         for process in running.values():
             process.terminate()
             process.wait()
+    if len(finished(study)) < plan.trials:
+        raise TrainingError(f"{folder}: training refused {len(refused(study))} trials; the last: {refused(study)[-1]}")
 
 
 def _ask_again(study: optuna.Study, alive: set[int]) -> None:
@@ -143,7 +148,7 @@ def _work(folder: Path, worker: int, parent: str, supervisor: int) -> None:
             return fit(model, *cases, recipe, store, place, show_progress=False, **options).best_dev_dice
 
     study = open_study(folder, worker)
-    while len(finished(study)) < plan.trials and os.getppid() == supervisor:  # orphans stop
+    while not is_over(study, plan) and os.getppid() == supervisor:  # orphans stop
         trial = study.ask(SPACE)
         trial.set_user_attr("worker", worker)
         try:

@@ -120,6 +120,17 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
+def refused(study: optuna.Study) -> list[str]:
+    """What training said of each trial that it refused."""
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    return [trial.user_attrs[REFUSED] for trial in failed if REFUSED in trial.user_attrs]
+
+
+def is_over(study: optuna.Study, plan: SweepPlan) -> bool:
+    """Whether the study has its trials, or training refused twice as many."""
+    return len(finished(study)) >= plan.trials or len(refused(study)) >= 2 * plan.trials
+
+
 def best_recipe(study: optuna.Study) -> Recipe:
     """The recipe of the trial with the highest dev Dice."""
     return get_recipe(_RECIPE).but(**study.best_params)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import re
 import shlex
 import sys
 import time
@@ -14,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 from accelerate import PartialState
 from filelock import FileLock
 from torch import Tensor
@@ -25,11 +23,10 @@ from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
 from medsam_helpers.device import default_device, keep_freed_memory, peak_mb, restart_peak
 from medsam_helpers.errors import DataError, some
-from medsam_helpers.evaluation.evaluate import BASELINES, WITH_TTA, evaluate
-from medsam_helpers.evaluation.tables import paired_gain
+from medsam_helpers.evaluation.evaluate import WITH_TTA, evaluate
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint, one_writer
 from medsam_helpers.prompts import prompt_name
-from medsam_helpers.runs.folder import Finetuned, name_left_out, write_run
+from medsam_helpers.runs.folder import Finetuned, headline, name_left_out, write_run
 from medsam_helpers.runs.settings import RunConfig, check_names, config_from_environment
 from medsam_helpers.sam.checkpoints import sha256_of
 from medsam_helpers.sam.embeddings import EmbeddingStore
@@ -169,23 +166,6 @@ def finetune(
     if PartialState().is_main_process:
         write_run(finished, config, result, command or shlex.join(sys.argv), time.perf_counter() - started, commit)
     return finished
-
-
-def headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:
-    """The figures that a run is known by: mean Dice of each model, and the paired gain, six digits of each.
-
-    With test-time augmentation `gain` is over the base without it, and `gain_over_tta` over the base with it too.
-    The interval of fewer than five images is [None, None].
-    """
-    means = table[table["prompt"] == prompt].groupby("model")["dice"].mean()
-    figures = {}
-    for model in ("zero-shot", "tuned", *BASELINES, f"zero-shot{WITH_TTA}"):
-        if model in means:
-            figures[f"{re.sub('[- ]', '_', model)}_dice"] = round(means[model], 6)
-    for base, name in (("zero-shot", "gain"), (f"zero-shot{WITH_TTA}", "gain_over_tta")):
-        if base in means:
-            figures[name], *figures[f"{name}_ci95"] = paired_gain(table, prompt, base=base).for_json()
-    return figures
 
 
 def get_or_train(config: RunConfig | None = None, show_progress: bool = True) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
@@ -15,8 +16,8 @@ from matplotlib.figure import Figure
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.errors import CheckpointError
-from medsam_helpers.evaluation.evaluate import case_boxes
-from medsam_helpers.evaluation.tables import pooled_dice, summarise, write_table
+from medsam_helpers.evaluation.evaluate import BASELINES, WITH_TTA, case_boxes
+from medsam_helpers.evaluation.tables import paired_gain, pooled_dice, summarise, write_table
 from medsam_helpers.figures import cases as plotting
 from medsam_helpers.files import atomic_write
 from medsam_helpers.runs.settings import RunConfig
@@ -84,6 +85,23 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
     with atomic_write(output / "before_after.png") as temporary:
         picture(run).savefig(temporary, dpi=110)
     write_model_card(output / "README.md", card)
+
+
+def headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:
+    """The figures that a run is known by: mean Dice of each model, and the paired gain, six digits of each.
+
+    With test-time augmentation `gain` is over the base without it, and `gain_over_tta` over the base with it too.
+    The interval of fewer than five images is [None, None].
+    """
+    means = table[table["prompt"] == prompt].groupby("model")["dice"].mean()
+    figures = {}
+    for model in ("zero-shot", "tuned", *BASELINES, f"zero-shot{WITH_TTA}"):
+        if model in means:
+            figures[f"{re.sub('[- ]', '_', model)}_dice"] = round(means[model], 6)
+    for base, name in (("zero-shot", "gain"), (f"zero-shot{WITH_TTA}", "gain_over_tta")):
+        if base in means:
+            figures[name], *figures[f"{name}_ci95"] = paired_gain(table, prompt, base=base).for_json()
+    return figures
 
 
 def _lasting(figures: dict[str, Any], card: Path) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Segmenter:
 
     @property
     def needs_prompt(self) -> bool:
-        """Whether it looks at the prompt at all: a U-Net without a box finds the lesion by itself."""
+        """Whether it looks at its prompt; a U-Net may find the lesion by itself."""
         return getattr(self.model, "sees_box", True)
 
     def embed(self, image: Any) -> Embedding:
@@ -193,8 +193,7 @@ class Segmenter:
         if mask_logits is not None:
             size = self.info.mask_size
             if mask_logits.shape[1:] != (1, size, size) or not mask_logits.isfinite().all():
-                told = f"mask_logits must be (N, 1, {size}, {size}) finite numbers"
-                raise ShapeError(f"{told}, is {tuple(mask_logits.shape)}")
+                raise ShapeError(f"mask_logits must be finite, (N, 1, {size}, {size}), is {tuple(mask_logits.shape)}")
             inputs["input_masks"] = mask_logits.float()
         if len({len(value) for value in inputs.values()}) > 1:
             counts = {name: len(value) for name, value in inputs.items()}

@@ -124,6 +124,15 @@ def test_a_trial_that_is_refused_keeps_the_reason_and_the_worker_goes_on(plan, t
     assert list(trials_table(open_study(tmp_path))["failed"]) == ["", "the loss is nan"]
 
 
+def test_a_sweep_whose_trials_are_all_refused_ends_and_says_why(plan, tmp_path, monkeypatch, mlflow_server):
+    plan = keep_plan(tmp_path, replace(plan, trials=2))
+    monkeypatch.setattr(sweeps, "fit", lambda *_, **__: (_ for _ in ()).throw(TrainingError("the loss is nan")))
+    parent = MlflowClient(mlflow_server.uri).create_run("0").info.run_id
+    sweeps._work(tmp_path, 0, parent, os.getppid())
+    with pytest.raises(TrainingError, match="training refused 4 trials; the last: the loss is nan"):
+        sweeps._supervise(tmp_path, plan, open_study(tmp_path), 2, parent)
+
+
 def test_a_trial_far_below_the_others_is_pruned_and_a_good_one_is_not():
     study = optuna.create_study(direction="maximize", pruner=optuna.pruners.MedianPruner(n_startup_trials=1))
 
