@@ -157,3 +157,11 @@ def test_a_click_alone_on_a_model_of_boxes_is_warned_of(segmenter, image):
     with pytest.warns(UserWarning, match="trained with boxes only"):
         segmenter.predict(image, points=[20, 20])
     segmenter.model.config.boxes_only = False
+
+
+def test_what_cannot_be_encoded_or_refined_is_refused_in_words(tiny_sam, discs):
+    segmenter, image = Segmenter(tiny_sam, "cpu", precision="fp32"), discs(1)[0].image
+    with pytest.raises(ShapeError, match="there is no image to encode"):
+        segmenter.encode([])
+    with pytest.raises(ShapeError, match="mask_logits must be finite"):
+        segmenter.predict(image, boxes=[5, 5, 40, 40], mask_logits=torch.full((1, 1, 64, 64), torch.nan))
