@@ -16,7 +16,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 TUTORIAL := build/html
 
 .DELETE_ON_ERROR:
-.PHONY: help setup tutorial test test-browser coverage mlops lab lint fix bench clean
+.PHONY: help setup tutorial test test-browser coverage mlops lab lint fix bench campaign clean
 
 help:  ## list these commands (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench: $(INSTALLED)  ## run the benchmarks; one line of JSON each
 	@for script in $$(grep -ls '^# make bench:' benchmarks/*.py); do \
 		$(BIN)/python $$script $$(sed -n 's/^# make bench: *//p' $$script) || exit 1; \
 	done
+
+campaign: $(INSTALLED)  ## damaged files, nonsense settings, kills and hostile requests: what was tried, what went wrong
+	$(BIN)/python tools/campaign.py
 
 clean:  ## remove .venv, caches and build/; your runs and the downloaded checkpoints stay
 	rm -rf $(VENV) build *.egg-info .coverage .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

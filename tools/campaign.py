@@ -260,7 +260,8 @@ def kill_training(place: Path, number: int) -> tuple[int, Wrong]:
         _, err = process.communicate()
         watch.cancel()
         kills += 1
-        if process.returncode not in (0, -signal.SIGKILL, -signal.SIGTERM, 130):
+        # -SIGINT: Python's own end where an interrupt went through code that was run from text.
+        if process.returncode not in (0, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 130):
             wrong.append(f"training {number}: status {process.returncode}: {err[-300:]}")
     done = medsam(place, finetune(output), f"cache-{number}")
     if done.returncode:
@@ -378,7 +379,7 @@ def try_requests(place: Path, rng: random.Random) -> tuple[int, Wrong]:
     bodies += [json.dumps(hook | {key: value}).encode() for key in ("entity", "action", "data") for value in values]
     bodies += [b"", b"[", b"null", b"[" * 100_000, b"\xff\xfe", rng.randbytes(500), b"{}" * 400_000]
     relay = started()
-    for number, body in enumerate(rng.sample(bodies, len(bodies))):
+    for number, body in enumerate(rng.sample(2 * bodies, 120)):
         if number % 12 == 11:
             relay.kill()
             relay.wait()
