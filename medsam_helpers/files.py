@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -79,6 +80,13 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def remove_leftovers(folder: Path, pattern: str, older_s: float = 0) -> None:
+    """Remove what killed writers left half-written; `older_s`: not what may be a living one's."""
+    for left in folder.glob(pattern):
+        if left.name[0] == "." and _PART in left.name and time.time() - left.stat().st_mtime > older_s:
+            left.unlink(missing_ok=True)
+
+
 def one_writer(function: Callable[P, R]) -> Callable[P, R]:
     """The function, of which one call at a time writes to its argument `output`; a killed one leaves no lock.
 
@@ -98,8 +106,7 @@ def one_writer(function: Callable[P, R]) -> Callable[P, R]:
         except Timeout:
             raise ConfigError(f"{output}: another process writes there: wait for it, or name a new folder") from None
         try:
-            for left in output.glob(f".*{_PART}*"):
-                left.unlink()
+            remove_leftovers(output, "*")
             return function(*args, **options)
         finally:
             Path(lock.lock_file).unlink(missing_ok=True)

@@ -10,11 +10,10 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from medsam_helpers.errors import ConfigError, MedsamError
-from medsam_helpers.runs.seen import SEEN_FILE
 from medsam_helpers.sam.checkpoints import sha256_of
 from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.segmenter import Segmenter
-from medsam_helpers.sam.tuned import CARD_FILE, DECODER_FILE, load_checkpoint, read_card
+from medsam_helpers.sam.tuned import CARD_FILE, DECODER_FILE, SEEN_FILE, load_checkpoint, read_card
 
 CHALLENGER, CHAMPION, CHECKPOINT = "challenger", "champion", "checkpoint"
 CHECKPOINT_FILES = (DECODER_FILE, CARD_FILE, SEEN_FILE, "README.md")

@@ -26,7 +26,7 @@ from medsam_helpers.errors import DataError, some
 from medsam_helpers.evaluation.evaluate import WITH_TTA, evaluate
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint, one_writer
 from medsam_helpers.prompts import prompt_name
-from medsam_helpers.runs.folder import Finetuned, headline, name_left_out, write_run
+from medsam_helpers.runs.folder import Finetuned, headline, is_complete, name_left_out, write_run
 from medsam_helpers.runs.settings import RunConfig, check_names, config_from_environment
 from medsam_helpers.sam.checkpoints import sha256_of
 from medsam_helpers.sam.embeddings import EmbeddingStore
@@ -179,10 +179,11 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
     """
     config = config or config_from_environment()
     folder = run_folder(config, load_data(config.data, **config.selection()).digest)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "README.md").exists():
-            finetune(config, folder, show_progress)
+    if not is_complete(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not is_complete(folder):
+                finetune(config, folder, show_progress)
     return folder
 
 

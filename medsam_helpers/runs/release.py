@@ -12,8 +12,8 @@ from medsam_helpers.evaluation.tables import read_table
 from medsam_helpers.files import RELEASED
 from medsam_helpers.runs.folder import headline
 from medsam_helpers.runs.model_card import write_model_card
-from medsam_helpers.runs.seen import SEEN_FILE, read_seen
-from medsam_helpers.sam.tuned import DECODER_FILE, read_card, save_decoder
+from medsam_helpers.runs.seen import read_seen
+from medsam_helpers.sam.tuned import DECODER_FILE, SEEN_FILE, read_card, save_decoder
 
 _LIMITS = """
 ## Intended use and limits

@@ -11,8 +11,8 @@ from medsam_helpers.data.case import Case, Dataset
 from medsam_helpers.data.duplicates import fingerprint, look_alike
 from medsam_helpers.errors import CheckpointError
 from medsam_helpers.files import atomic_write
+from medsam_helpers.sam.tuned import SEEN_FILE
 
-SEEN_FILE = "seen_images.csv"
 _COLUMNS = ["digest", "fingerprint"]
 
 

@@ -107,6 +107,8 @@ def fetch(entry: PinnedFile, show_progress: bool = True) -> Path:
     import requests
 
     folder, reasons = cache_dir() / "checkpoints", []
+    if (path := folder / entry.filename).is_file() and sha256_of(path) == entry.sha256:
+        return path  # `pooch` would want to write there
     pooch.get_logger().setLevel("WARNING")  # it would print each file's hash
     for source in entry.sources:
         try:
@@ -117,7 +119,6 @@ def fetch(entry: PinnedFile, show_progress: bool = True) -> Path:
         except Exception as error:  # of any kind: each is told, and the next source is tried
             offline = isinstance(error, requests.ConnectionError | requests.Timeout)
             reasons.append(f"{source}: {'no connection' if offline else one_line(error, 200)}")
-    path = folder / entry.filename
     if path.exists():
         reasons.insert(0, f"the cached file {path} is damaged ({path.stat().st_size} bytes)")
     advice = f"Connect to the network, or put the file at {path}, or pass its path in place of the name"

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medsam_helpers.errors import StoreError
-from medsam_helpers.files import atomic_write, cache_dir
+from medsam_helpers.files import atomic_write, cache_dir, remove_leftovers
 from medsam_helpers.sam.loading import ModelInfo
 
 _MAPPED_AT_ONCE = 30_000  # files; Linux allows a process 65,530
@@ -82,6 +82,7 @@ class EmbeddingStore:
         Args:
             images: pairs of an image's digest and a function that gives its embedding, called only when needed.
         """
+        remove_leftovers(self.folder, "*/.*", older_s=3600)
         computed = 0
         for digest, embed in images:
             if self._read(digest) is not None:

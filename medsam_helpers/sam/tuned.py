@@ -18,7 +18,7 @@ from medsam_helpers.sam.loading import check_weights, load_sam, model_info
 from medsam_helpers.sam.model import Promptable
 from medsam_helpers.sam.parts import PARTS
 
-DECODER_FILE, CARD_FILE = "decoder.safetensors", "run_card.json"
+DECODER_FILE, CARD_FILE, SEEN_FILE = "decoder.safetensors", "run_card.json", "seen_images.csv"
 
 
 def part_state(model: Promptable, parts: Iterable[str]) -> dict[str, Tensor]:

@@ -618,6 +618,15 @@ def test_names_are_text_on_every_page_picture_and_terminal(place, tmp_path):
     assert (tmp_path / "run" / "before_after.png").exists()
 
 
+def test_a_damaged_card_in_a_finished_folder_is_written_anew(tuned, tmp_path):
+    again = [*["finetune", "--data", "data", "--model", "tiny"], *TRAINING, "--json", "--output"]
+    shutil.copytree("run", tmp_path / "run")
+    (tmp_path / "run" / "run_card.json").write_text("[" * 100_000)
+    said = medsam(*again, tmp_path / "run")
+    assert said.json["tuned_dice"] == tuned.json["tuned_dice"], said.err
+    assert json.loads((tmp_path / "run" / "run_card.json").read_text())["base"] == "tiny"
+
+
 def test_two_runs_at_once_on_one_folder_are_told(place, tmp_path):
     with FileLock(tmp_path / ".run.lock"):
         said = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--output", tmp_path / "run")

@@ -2,6 +2,8 @@
 
 import hashlib
 import multiprocessing
+import os
+import time
 import warnings
 
 import pytest
@@ -42,6 +44,16 @@ def test_each_image_is_embedded_once_after_an_interrupt_too_and_found_by_a_new_s
     assert torch.equal(again[names[3]], value(names[3]).half())
     with pytest.raises(KeyError):
         again["ff"]
+
+
+def test_what_a_killed_process_left_half_written_is_removed_and_what_another_writes_now_is_not(tmp_path):
+    EmbeddingStore(tmp_path, KEY).build(images(NAMES[:1]))
+    (place,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    for name, age_s in (("old", 7200), ("young", 60)):
+        (place / f".{name}.part.safetensors").touch()
+        os.utime(place / f".{name}.part.safetensors", times=(time.time() - age_s,) * 2)
+    EmbeddingStore(tmp_path, KEY).build([])
+    assert [path.name for path in place.glob(".*")] == [".young.part.safetensors"]
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut"])
