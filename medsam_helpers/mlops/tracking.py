@@ -64,9 +64,8 @@ class RunTracker(GeneralTracker):
         self.folder, self.experiment, self.uri = Path(folder), experiment, uri or tracking_uri()
         # Asked here as the training will ask: the first to ask decides whether several processes know of one another.
         number = PartialState(cpu=default_device().type == "cpu").process_index
-        self.tracker = Journal(
-            self.folder / f"journal-{number}.jsonl"
-        )  # accelerate's name for what a tracker writes to
+        # `tracker` is accelerate's name for what a tracker writes to.
+        self.tracker = Journal(self.folder / f"journal-{number}.jsonl")
         super().__init__()
         self._patience, self._end = patience_s, threading.Event()
         self._delivery: Delivery | None = None
