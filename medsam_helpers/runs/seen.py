@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 
-from medsam_helpers.data.case import Case, Dataset
+from medsam_helpers.data.case import Cases, Dataset
 from medsam_helpers.data.duplicates import fingerprint, look_alike
 from medsam_helpers.errors import CheckpointError
 from medsam_helpers.files import atomic_write
@@ -26,7 +26,7 @@ def write_seen(folder: Path, dataset: Dataset, start: Path | None = None) -> Non
     """
     if (folder / SEEN_FILE).exists():
         return
-    rows = [(case.image_digest, fingerprint(case.image)) for cases in (dataset.train, dataset.dev) for case in cases]
+    rows = [row for cases in (dataset.train, dataset.dev) for row in _prints(cases)]
     table = pd.concat([pd.DataFrame(rows, columns=_COLUMNS), *([read_seen(start)] if start else [])])
     with atomic_write(folder / SEEN_FILE) as temporary:
         table.drop_duplicates().sort_values(_COLUMNS).to_csv(temporary, index=False)
@@ -45,8 +45,19 @@ def read_seen(folder: Path) -> pd.DataFrame:
         raise CheckpointError(f"{reason}: train it again, its cached embeddings make that quick") from error
 
 
-def seen_among(cases: Iterable[Case], seen: pd.DataFrame) -> list[str]:
+def seen_among(cases: Cases, seen: pd.DataFrame) -> list[str]:
     """Names of the cases whose image is among those seen: the same pixels, or nearly the same picture."""
-    digests = set(seen["digest"])
-    alike = look_alike(seen["fingerprint"])
-    return [case.name for case in cases if case.image_digest in digests or alike(fingerprint(case.image))]
+    digests, alike = set(seen["digest"]), look_alike(seen["fingerprint"])
+    named = zip(cases.names, _prints(cases), strict=True)
+    return [name for name, (digest, look) in named if digest in digests or alike(look)]
+
+
+def _prints(cases: Cases) -> list[tuple[str, str]]:
+    """Digest and fingerprint of each image; threads help, since Pillow decodes outside Python's global lock."""
+
+    def prints(name: str) -> tuple[str, str]:
+        case = cases.load(name)
+        return case.image_digest, fingerprint(case.image)
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(prints, cases.names))
