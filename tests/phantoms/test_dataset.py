@@ -58,7 +58,7 @@ def test_saved_and_read_it_is_the_same_and_what_is_not_an_empty_folder_is_left_a
     assert back.val.names == data.val.names
     (tmp_path / "mine.txt").write_text("precious")
     for place in (tmp_path, tmp_path / "mine.txt"):
-        with pytest.raises(ConfigError, match="is not an empty folder|cannot be a folder"):
+        with pytest.raises(ConfigError, match=r"is not an empty folder|cannot be a folder"):
             save_folder(data, place)
     assert {path.name for path in tmp_path.iterdir()} == {"new", "mine.txt"}
 

@@ -93,7 +93,7 @@ def test_points_boxes_and_masks_each_change_the_answer(segmenter, image):
         (
             {"boxes": [5, 5, 9, 9], "mask_logits": torch.zeros(1, 1, 8, 8)},
             ShapeError,
-            r"must be finite, \(N, 1, 64, 64\)",
+            r"finite, \(N, 1, 64, 64\)",
         ),
     ],
 )
