@@ -53,7 +53,9 @@ def before_after_scatter(
     low = float(by_case[[base, model]].min().min())
     ends = [low - 0.05 * (1 - low), 1 + 0.02 * (1 - low)]
     ax.plot(ends, ends, color="black", linewidth=1, linestyle=":")
-    ax.set(xlim=ends, ylim=ends, aspect="equal", xlabel=f"Dice, {base}", ylabel=f"Dice, {model}")
+    ax.set(xlim=ends, ylim=ends, aspect="equal")
+    ax.set_xlabel(f"Dice, {base}", parse_math=False)  # a run's name may hold dollar signs
+    ax.set_ylabel(f"Dice, {model}", parse_math=False)
     ax.legend(frameon=False, fontsize=8, loc="lower right")
     return ax
 

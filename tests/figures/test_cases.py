@@ -86,3 +86,7 @@ def test_training_curves_show_what_the_history_holds():
     zero_shot, tuned = axes[1].get_lines()
     assert set(zero_shot.get_ydata()) == {0.5}
     np.testing.assert_array_equal(tuned.get_xydata(), [[1, 0.6], [2, 0.7]])
+
+
+def test_a_name_with_dollar_signs_is_drawn_as_it_is():
+    assert render(title=r"$\frac{$").shape == (10 * ZOOM, 20 * ZOOM, 3)
