@@ -48,8 +48,8 @@ class Evaluate(Command, OfModel, DataSettings):
 
         from medsam_helpers.data.views import views_of
         from medsam_helpers.evaluation.evaluate import WITH_TTA, evaluate, false_positives
-        from medsam_helpers.evaluation.intervals import mean_interval
-        from medsam_helpers.evaluation.tables import METRICS, paired_gain, pooled_dice, write_table
+        from medsam_helpers.evaluation.intervals import Interval
+        from medsam_helpers.evaluation.tables import METRICS, paired_gain, pooled_dice, summarise, write_table
         from medsam_helpers.runs.card import write_run_card
         from medsam_helpers.runs.finetune import embed_cases
         from medsam_helpers.runs.folder import name_left_out, summary_text
@@ -66,7 +66,8 @@ class Evaluate(Command, OfModel, DataSettings):
         table = evaluate(cases, models, prompts=[prompt], box_mode=box_mode, group_of=dataset.group_of)
         own = table[table["model"] == model]
         figures: Result = {name: round(own[name].mean(), 6) for name in METRICS}
-        figures |= {"dice_ci95": mean_interval(own["dice"]).for_json()[1:], "n": len(own)}
+        (means,) = summarise(own).itertuples()
+        figures |= {"dice_ci95": Interval(means.dice, means.dice_low, means.dice_high).for_json()[1:], "n": len(own)}
         figures["dice_pooled"] = round(pooled_dice(own), 6)
         if base:
             figures["zero_shot_dice"] = round(table.loc[table["model"] == before, "dice"].mean(), 6)

@@ -41,7 +41,7 @@ def paired_gain(
         DataError: a case was scored for one of the two only.
     """
     gains = paired_differences(table, prompt, model, base, metric)
-    return mean_interval(gains, method, groups=_groups_of(gains.index, table))
+    return mean_interval(gains, method, groups=_groups_of(gains.index, table, method))
 
 
 def paired_differences(
@@ -59,8 +59,13 @@ def paired_differences(
     return by_case[model] - by_case[base]
 
 
-def _groups_of(cases: pd.Index, table: pd.DataFrame) -> list[str] | None:
-    return None if GROUP not in table else table.groupby("case")[GROUP].first().loc[cases].tolist()
+def _groups_of(cases: pd.Index, table: pd.DataFrame, method: Method) -> list[str] | None:
+    # The bootstrap of the records knows no groups.
+    return (
+        None
+        if GROUP not in table or method == "percentile"
+        else table.groupby("case")[GROUP].first().loc[cases].tolist()
+    )
 
 
 def pooled_dice(rows: pd.DataFrame) -> float:
@@ -92,7 +97,7 @@ def summarise(table: pd.DataFrame, method: Method = "logit-t") -> pd.DataFrame:
     rows = []
     for (model, prompt), part in table.groupby(["model", "prompt"], sort=False):
         by_case = part.groupby("case")[METRICS].mean()
-        mean, low, high = mean_interval(by_case["dice"], method, groups=_groups_of(by_case.index, part))
+        mean, low, high = mean_interval(by_case["dice"], method, groups=_groups_of(by_case.index, part, method))
         row = {"model": model, "prompt": prompt, "n": len(by_case), "dice": mean, "dice_low": low, "dice_high": high}
         rows.append(row | by_case[METRICS[1:]].mean().to_dict())
     return pd.DataFrame(rows, columns=["model", "prompt", "n", "dice", "dice_low", "dice_high", *METRICS[1:]])

@@ -230,7 +230,8 @@ def test_cases_of_one_patient_are_said_to_be_and_the_intervals_heed_them(tmp_pat
     """The discs 8 to 11 are val: two patients, of which there is no interval."""
     (tmp_path / "groups.csv").write_text("name,patient\n" + "".join(f"disc-{i},p{i // 2}\n" for i in range(12)))
     arguments = ["--data", "data", "--group-by", tmp_path / "groups.csv", "--output", tmp_path / "ev"]
-    said = medsam("evaluate", "--model", "tiny", *arguments)
+    said = medsam("evaluate", "--model", "tiny", *arguments, "--json")
+    assert said.json["dice_ci95"] == [None, None]
     assert "The intervals take the 2 groups (patients, videos) as drawn" in said.out
     assert pd.read_csv(tmp_path / "ev" / "metrics.csv")["group"].unique().tolist() == ["p4", "p5"]
 

@@ -52,6 +52,7 @@ def test_where_the_table_knows_patients_the_spread_is_theirs(tmp_path):
     expected = mean_interval([0.1, 0.0, 0.2, 0.4, 0.05, 0.3] * 2, "t", groups=[i // 2 for i in range(12)])
     assert paired_gain(grouped, "j20") == pytest.approx(expected) != paired_gain(table, "j20")
     assert summarise(grouped)["dice_low"].tolist() != summarise(table)["dice_low"].tolist()
+    assert paired_gain(grouped, "j20", method="percentile") == paired_gain(table, "j20", method="percentile")
     assert np.isnan(paired_gain(table.assign(group=number // 4), "j20").low), "three patients"
 
 
