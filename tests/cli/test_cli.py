@@ -231,9 +231,10 @@ def test_cases_of_one_patient_are_said_to_be_and_the_intervals_heed_them(tmp_pat
     (tmp_path / "groups.csv").write_text("name,patient\n" + "".join(f"disc-{i},p{i // 2}\n" for i in range(12)))
     arguments = ["--data", "data", "--group-by", tmp_path / "groups.csv", "--output", tmp_path / "ev"]
     said = medsam("evaluate", "--model", "tiny", *arguments, "--json")
-    assert said.json["dice_ci95"] == [None, None]
     assert "The intervals take the 2 groups (patients, videos) as drawn" in said.out
     assert pd.read_csv(tmp_path / "ev" / "metrics.csv")["group"].unique().tolist() == ["p4", "p5"]
+    train = medsam("evaluate", "--model", "tiny", *arguments, "--split", "train", "--json").json
+    assert (train["n"] >= 5, train["dice_ci95"]) == (True, [None, None]), "images enough, and too few patients"
 
 
 # --- compare ---
