@@ -38,6 +38,9 @@ from medsam_helpers.training.loop import fit
 from medsam_helpers.training.recipes import Recipe
 from medsam_helpers.training.state import STATE_FILE
 
+# Raised with each change of what lies in a run's folder: a cache that outlived an update holds older ones.
+_FORMAT = 2
+
 
 def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool = True) -> tuple[int, float]:
     """Number of images that were encoded into the segmenter's store, and the seconds of encoding, without reading.
@@ -191,7 +194,7 @@ def run_folder(config: RunConfig, data_digest: str, *more: Any) -> Path:
     """The cache's folder for a run of these settings, recipe, weights and pixels, and of what `more` names."""
     places = (config.model, config.start, getattr(config, "checkpoint", None))
     weights = [_weights(find_checkpoint(place)) for place in places if place]
-    identity = [sorted(config.identity().items()), weights, data_digest, *more]
+    identity = [_FORMAT, sorted(config.identity().items()), weights, data_digest, *more]
     return cache_dir() / "runs" / hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
 
 

@@ -2,6 +2,7 @@
 
 from helpers import make_tiny_sam
 
+from medsam_helpers.runs import finetune
 from medsam_helpers.runs.finetune import run_folder
 from medsam_helpers.runs.settings import RunConfig
 
@@ -15,6 +16,12 @@ def test_a_run_is_known_by_the_weights_it_begins_with_not_by_what_lies_beside_th
     assert run_folder(config, "pixels") == first
     decoder.write_bytes(b"other weights")
     assert run_folder(config, "pixels") != first
+
+
+def test_a_run_that_an_older_version_left_in_the_cache_is_made_anew(monkeypatch):
+    now = run_folder(RunConfig(), "pixels")
+    monkeypatch.setattr(finetune, "_FORMAT", finetune._FORMAT - 1)
+    assert run_folder(RunConfig(), "pixels") != now
 
 
 def test_a_run_is_known_by_its_settings_its_base_and_its_pixels(tmp_path):
