@@ -16,7 +16,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 TUTORIAL := build/html
 
 .DELETE_ON_ERROR:
-.PHONY: help setup tutorial test test-browser coverage mlops lab lint fix bench campaign clean
+.PHONY: help setup tutorial site results test test-browser coverage mlops lab lint fix bench campaign clean
 
 help:  ## list these commands (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,8 +27,14 @@ help:  ## list these commands (the default)
 
 setup: $(INSTALLED)  ## build .venv with everything in it, at the tested versions
 
-tutorial: $(INSTALLED)  ## the main job: run every notebook, and write them as pages to build/html
+tutorial: $(INSTALLED)  ## the main job: run every notebook, and build the course as a site in build/html
 	$(BIN)/python tools/build_series.py --output $(TUTORIAL) $(if $(DATA),--data '$(DATA)') $(if $(MODEL),--model '$(MODEL)')
+
+site: $(INSTALLED)  ## the same site from the outputs that are stored in the notebooks: runs nothing
+	$(BIN)/python tools/build_series.py --output $(TUTORIAL) --stored
+
+results: $(INSTALLED)  ## write RESULTS.md and the table of README.md anew from notebooks/results
+	$(BIN)/python tools/results.py
 
 test: $(INSTALLED)  ## doctests, unit tests and every notebook, cell by cell; two files at a time
 	$(BIN)/python -m pytest --nbval --numprocesses 2 --dist loadfile --no-loadscope-reorder

@@ -1,6 +1,7 @@
-"""Runs the notebooks from top to bottom, each in a fresh kernel, and writes them as HTML pages: `make tutorial`.
+"""Runs the notebooks from top to bottom, each in a fresh kernel, and builds the site from them: `make tutorial`.
 
 The notebooks themselves are only read: what a run on other data shows stands in the pages, never in the repository.
+With `--stored` nothing is run, and the pages show the outputs that are stored in the notebooks: `make site`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +21,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from nbconvert import HTMLExporter
 from nbformat import NotebookNode
-from series_index import Entry, index_page, minutes
+from series_index import Entry, minutes, series_list
 from tqdm import tqdm
 
 from medsam_helpers.data.sources import SOURCES
@@ -28,11 +31,7 @@ from medsam_helpers.files import check_writable
 from medsam_helpers.runs.settings import check_names, config_from_environment
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDGET = "application/vnd.jupyter.widget-view+json"
-NAV = (
-    '<nav style="font:14px system-ui,sans-serif;padding:.8em 1.2em">'
-    '<a href="{index}" style="color:#0072b2">&larr; All notebooks</a></nav>'
-)
+PAGES = ("RESULTS.md", "CONTRIBUTING.md", "checkpoints/*/README.md")
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MedsamError as error:
         print(f"build_series: {error}", file=sys.stderr)
         return 2
-    try:
-        return build(notebooks, args.output, environment, f"{config}")
-    except KeyboardInterrupt:
-        print(f"build_series: interrupted; the pages written so far: {args.output / 'index.html'}", file=sys.stderr)
-        return 130
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return build(notebooks, Path(folder), args.output, None if args.stored else environment, f"{config}")
+        except KeyboardInterrupt:
+            print("build_series: interrupted; no pages were written", file=sys.stderr)
+            return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data", metavar="SOURCE", help="a folder with images/ and masks/, or a name; default: phantom"
     )
     parser.add_argument("--model", metavar="NAME", help="a name of `medsam weights --list`, or a path")
+    parser.add_argument("--stored", action="store_true", help="run nothing: show the outputs that are stored")
     parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", metavar="DIR")
     parser.add_argument("--output", type=Path, default=Path("build/html"), metavar="DIR")
     return parser
@@ -94,35 +95,62 @@ def kernel_environment(data: str | None, model: str | None) -> dict[str, str]:
     return environment
 
 
-def build(notebooks: Sequence[Path], output: Path, environment: dict[str, str], what: str) -> int:
-    """Run every notebook, write its page, and the index after each, so that there is something to read early."""
-    solutions = {path: path.parent / "solutions" / f"{path.name[:2]}_solutions.ipynb" for path in notebooks}
-    solutions = {path: solution for path, solution in solutions.items() if solution.is_file()}
-    pages = {*notebooks, *solutions.values()}
-    for solution in solutions.values():
-        # As they are stored: solutions are about the exercises, whatever data the series runs on.
-        write_page(nbformat.read(solution, as_version=4), solution, output, notebooks[0].parent, pages)
-
-    entries = [Entry.of(nbformat.read(path, as_version=4), path, path in solutions) for path in notebooks]
+def build(notebooks: Sequence[Path], source: Path, output: Path, environment: dict[str, str] | None, what: str) -> int:
+    """Run every notebook where there is an environment for it, and build the site; `source` is an empty folder."""
+    collect(notebooks, source)
+    entries = [Entry.of(nbformat.read(path, as_version=4), path) for path in notebooks]
     width, started, failures = max(len(entry.title) for entry in entries), time.perf_counter(), []
-    print(f"{len(notebooks)} notebooks, on {what}; pages go to {output}", flush=True)
+    if environment is not None:
+        print(f"{len(notebooks)} notebooks, on {what}; pages go to {output}", flush=True)
     for path, entry in zip(notebooks, entries, strict=True):
-        began = time.perf_counter()
-        notebook, failure = execute(path, environment, entry.title)
-        entry.seconds = time.perf_counter() - began
-        entry.status = f"failed in cell {failure.cell}: {failure.error}" if failure else "ran"
+        notebook = nbformat.read(path, as_version=4)
+        if environment is not None:
+            began = time.perf_counter()
+            notebook, failure = execute(path, environment, entry.title)
+            entry.seconds = time.perf_counter() - began
+            entry.failure = f"failed in cell {failure.cell}: {failure.error}" if failure else ""
+            failures += [failure] if failure else []
+            print(f"{entry.title:{width}}  {minutes(entry.seconds):>12}  {'failed' if failure else 'ran'}", flush=True)
         entry.add_picture(notebook)
-        write_page(notebook, path, output, notebooks[0].parent, pages)
-        (output / "index.html").write_text(index_page(entries, what), encoding="utf-8")
-        failures += [failure] if failure else []
-        print(f"{entry.title:{width}}  {minutes(entry.seconds):>12}  {'failed' if failure else 'ran'}", flush=True)
+        nbformat.write(notebook, source / "notebooks" / path.name)
 
-    ran = len(notebooks) - len(failures)
-    print(f"{ran} of {len(notebooks)} notebooks ran, in {minutes(time.perf_counter() - started)}")
+    took = minutes(time.perf_counter() - started)
+    ran = f"{len(notebooks) - len(failures)} of {len(notebooks)} notebooks ran, in {took}"
+    (source / "series.html").write_text(series_list(entries, f"{what}: {ran}" if environment else ""), encoding="utf-8")
+    if environment is not None:
+        print(ran)
     for failure in failures:
         print(f"build_series: {failure}", file=sys.stderr)
+    if not build_site(source, output):
+        print("build_series: Sphinx could not build the pages; its words are above", file=sys.stderr)
+        return 1
     print(f"Open {output / 'index.html'} in a browser")
     return int(bool(failures))
+
+
+def collect(notebooks: Sequence[Path], source: Path) -> None:
+    """Copies of all pages but the notebooks themselves, those of docs/ at the top, the others where they stand here."""
+    home = notebooks[0].parent
+    (source / "notebooks" / "solutions").mkdir(parents=True)
+    for path in (ROOT / "docs").glob("*.md"):
+        shutil.copy(path, source)
+    for path in (found for pattern in PAGES for found in ROOT.glob(pattern)):
+        (source / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, source / path.relative_to(ROOT))
+    for path in notebooks:  # as they are stored: solutions are about the exercises, whatever data the series runs on
+        if (solution := home / "solutions" / f"{path.name[:2]}_solutions.ipynb").is_file():
+            shutil.copy(solution, source / "notebooks" / "solutions")
+    if (home / "pictures").is_dir():
+        shutil.copytree(home / "pictures", source / "notebooks" / "pictures")
+
+
+def build_site(source: Path, output: Path) -> bool:
+    """Whether Sphinx, with the settings of docs/conf.py, made the pages."""
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "--keep-going", "-c", str(ROOT / "docs")]
+    command += ["-d", str(source / ".doctrees"), str(source), str(output)]
+    # PYTHONWARNINGS: what the libraries tell their developers is nothing to the reader of a build's output.
+    environment = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, check=False).returncode == 0
 
 
 def execute(path: Path, environment: dict[str, str], title: str) -> tuple[NotebookNode, Failure | None]:
@@ -167,39 +195,6 @@ def _cell(notebook: NotebookNode, index: int) -> str:
 def _last_line(text: str) -> str:
     """Colours of the terminal taken out."""
     return re.sub(r"\x1b\[[\d;]*m", "", text).strip().splitlines()[-1] if text.strip() else ""
-
-
-def write_page(notebook: NotebookNode, path: Path, output: Path, folder: Path, pages: set[Path]) -> None:
-    """One notebook as HTML, at the place below `output` that it has below `folder`."""
-    for cell in notebook.cells:
-        if cell.cell_type == "code":  # progress bars and other widgets live in a running kernel only
-            cell.outputs = [shown for shown in cell.outputs if WIDGET not in shown.get("data", {})]
-    page = output / path.relative_to(folder).with_suffix(".html")
-    name = notebook.cells[0].source.partition("\n")[0].lstrip("# ")
-    resources = {"metadata": {"name": name, "path": str(path.parent)}}
-    html, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, resources=resources)
-    index = os.path.relpath(output / "index.html", page.parent)
-    html = re.sub(r"<body[^>]*>", lambda body: body[0] + NAV.format(index=index), html, count=1)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(relink(html, path, page, pages), encoding="utf-8")
-
-
-def relink(html: str, notebook: Path, page: Path, pages: set[Path]) -> str:
-    """Links to a notebook that has a page lead to the page; to another file of the project, to where it lies."""
-    known = {path.resolve() for path in pages}
-
-    def change(link: re.Match[str]) -> str:
-        target, hash_, place = link[2].partition("#")
-        file = (notebook.parent / target).resolve()
-        if not target or re.match(r"[a-z]+:", target) or not file.exists():
-            return link[0]
-        new = str(Path(target).with_suffix(".html").as_posix())
-        if file not in known:
-            new = Path(os.path.relpath(file, page.parent.resolve())).as_posix()
-        return f'{link[1]}"{new}{hash_}{place}"'
-
-    # In the links of the prose alone: what `<script>` and `<style>` hold is nobody's link.
-    return re.sub(r'(<a\b[^>]*?\bhref=)"([^"]*)"', change, html)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def minutes(seconds: float) -> str:
 
 
 def several_lesions(record: str, name: str) -> dict[str, Any]:
-    """Scores of the images with one lesion, and with several under one box; and the latter's share of all that is missing."""
+    """Scores of the images with one lesion and of those with several, and the latter's share of all that is missing."""
     lesions = pd.read_csv(RESULTS / "describe-kvasir" / "cases.csv").set_index("case")["lesions"]
     scores = by_case(f"{record}: {name}", "j20", "dice", "kvasir")
     several = lesions.reindex(scores.index) > 1

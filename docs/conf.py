@@ -1,0 +1,42 @@
+"""Settings of the site; tools/build_series.py calls Sphinx with them. Nothing on a page may come from another host."""
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+from course import repository  # noqa: E402  (it stands beside this file)
+
+project = html_title = "MedSAM, step by step"
+author = "the authors of MedSAM, step by step"
+html_show_copyright = False
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "course"]
+nitpicky = False
+
+myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_heading_anchors = 4
+nb_execution_mode = "off"  # tools/build_series.py has run them
+nb_merge_streams = True
+nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # by default scripts of a CDN
+html_math_renderer = "mathml"  # of course.py: browsers draw it, no script is loaded
+
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the signature has none of them then; the docstrings say shapes and units
+python_display_short_literal_types = True
+
+html_theme = "sphinx_book_theme"
+html_static_path = ["_static"]
+html_css_files = ["course.css"]
+html_favicon = "_static/favicon.svg"
+html_last_updated_fmt = "%Y-%m-%d"
+html_theme_options = {
+    "home_page_in_toc": True,
+    "show_navbar_depth": 1,
+    "show_toc_level": 2,
+    "use_download_button": True,
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+    "extra_footer": "Not for clinical use. Research and teaching only.",
+    **({"repository_url": repository(), "use_repository_button": True} if repository() else {}),
+}
