@@ -23,7 +23,7 @@ html_math_renderer = "mathml"  # of course.py: browsers draw it, no script is lo
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signature has none of them then; the docstrings say shapes and units
-python_display_short_literal_types = True
+autodoc_preserve_defaults = True  # as they are written: the value of `os.environ` is nobody's business
 
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
@@ -31,7 +31,7 @@ html_css_files = ["course.css"]
 html_favicon = "_static/favicon.svg"
 html_last_updated_fmt = "%Y-%m-%d"
 html_theme_options = {
-    "home_page_in_toc": True,
+    "navbar_persistent": [],
     "show_navbar_depth": 1,
     "show_toc_level": 2,
     "use_download_button": True,

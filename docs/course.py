@@ -59,7 +59,7 @@ def contents(app: Sphinx) -> str:
     found = sorted(app.env.found_docs)
     solutions = [page for page in found if page.startswith("notebooks/solutions/")]
     course = [page for page in found if page.startswith("notebooks/") and page not in solutions]
-    cards = [page for page in found if page.startswith("checkpoints/")]
+    cards = [f"{page.split('/')[1]} <{page}>" for page in found if page.startswith("checkpoints/")]
     parts = {"Course": course, "Guide": GUIDE, "Reference": (*REFERENCE, *cards), "Solutions": solutions}
     return "\n\n" + "\n".join(TOC.format(name, "\n".join(pages)) for name, pages in parts.items() if pages)
 
@@ -85,6 +85,12 @@ def course_page(notebook: dict[str, Any], app: Sphinx, page: str) -> dict[str, A
             cell["source"] = relink(text, app, page)
             continue
         cell["outputs"] = [output for output in cell.get("outputs", []) if WIDGET not in output.get("data", {})]
+        for output in cell["outputs"]:  # what can be scrolled can be reached with the keys
+            if "text/html" in output.get("data", {}):
+                page_part = "".join(output["data"]["text/html"])
+                output["data"]["text/html"] = re.sub(
+                    r"(?=style=['\"][^'\"]*overflow:\s*auto)", 'tabindex="0" ', page_part
+                )
         if any("image/png" in output.get("data", {}) for output in cell["outputs"]):
             cell["metadata"]["mystnb"] = {"image": {"alt": alt_text(cell, heading)}}
         for number in {number for where, number in asked if where == place} & solutions.keys():
