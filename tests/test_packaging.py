@@ -22,7 +22,7 @@ import medsam_helpers
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-OWN = [ROOT / folder for folder in ("tests", "tests/notebooks", "tests/browser", "tools")]
+OWN = [ROOT / folder for folder in ("tests", "tests/notebooks", "tests/browser", "tools", "docs")]
 CUDA = ("nvidia-", "cuda-", "triton")
 
 
@@ -95,7 +95,11 @@ def test_core_imports_only_what_a_plain_install_brings():
 
 
 def test_all_brings_everything_that_any_file_imports():
-    files = [f for folder in ("medsam_helpers", "tests", "benchmarks", "tools") for f in (ROOT / folder).rglob("*.py")]
+    files = [
+        f
+        for folder in ("medsam_helpers", "tests", "benchmarks", "tools", "docs")
+        for f in (ROOT / folder).rglob("*.py")
+    ]
     available = reachable()
     (everything,) = map(Requirement, EXTRAS["all"])
     assert (everything.name, everything.extras) == (PROJECT["name"], EXTRAS.keys() - {"all"})
@@ -135,7 +139,8 @@ def test_a_workflow_fetches_fixed_versions_reads_only_and_fails_where_a_command_
     workflow = yaml.safe_load(path.read_text())
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     assert workflow["permissions"] == {"contents": "read"}
-    assert not [job for job in workflow["jobs"].values() if "permissions" in job]
+    more = {name: job["permissions"] for name, job in workflow["jobs"].items() if "permissions" in job}
+    assert more == ({"publish": {"pages": "write", "id-token": "write"}} if path.stem == "pages" else {})
     lines = re.findall(r"uses: .+", path.read_text())
     assert len(lines) == sum("uses" in step for step in steps)
     assert [line for line in lines if not re.fullmatch(r"uses: [\w-]+/[\w-]+@[0-9a-f]{40}  # v[\d.]+", line)] == []

@@ -1,4 +1,4 @@
-"""`tools/build_series.py` on a tiny series: pages, links, front page, failures, and notebooks left as they were."""
+"""`tools/build_series.py` on a tiny series: pages, links, solutions, failures, and notebooks left as they were."""
 
 import os
 import re
@@ -6,22 +6,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import course
 import nbformat
 import pytest
 from build_series import main
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+import medsam_helpers
+
 ROOT = Path(__file__).parents[2]
 CORRECT = [new_output("stream", name="stdout", text="correct, as it is stored")]
 BAR = [new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "a stored bar"})]
-LINKS = "[a](#there) [b](01_fail.ipynb#a-place) [c](solutions/00_solutions.ipynb) [d](notes.txt) [e](09_later.ipynb)"
+LINKS = "[a](#there) [b](01_fail.ipynb#a-place) [c](solutions/00_solutions.ipynb) [d](../LICENSE)"
 READS = "import os\nprint(open('notes.txt').read(), os.environ['MEDSAM_DATA'], os.environ['MEDSAM_MODEL'])"
 SERIES = {
     "00_begin": [
         new_markdown_cell("# 00 Begin & go\n\nA *promise* with `code`.\n\n> Not for clinical use"),
-        new_markdown_cell(f"{LINKS} [f](https://example.org/a.ipynb)"),
+        new_markdown_cell(f"## Round one\n\n{LINKS} [f](https://example.org/a.ipynb)\n\n$$\\frac{{1}}{{2}}$$"),
         new_code_cell(READS, outputs=CORRECT),
-        new_code_cell("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\nunseen = 1"),
+        new_code_cell("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\nunseen = print('1 and 2')"),
+        new_code_cell("from medsam_helpers import check\ncheck('00.1', None) if False else None"),
         new_code_cell("from tqdm.auto import tqdm\nfor _ in tqdm(range(3), desc='a living bar'): pass", outputs=BAR),
     ],
     "01_fail": [
@@ -33,6 +37,8 @@ SERIES = {
     "solutions/00_solutions": [
         new_markdown_cell("# 00 Solutions\n\nOf [00](../00_begin.ipynb)."),
         new_code_cell("raise SystemExit  # never run", outputs=CORRECT),
+        new_markdown_cell("## 00.1 One\n\nIt is two."),
+        new_code_cell("answer = 2"),
     ],
 }
 
@@ -63,42 +69,77 @@ def links(page):
 
 def test_cells_run_anew_in_the_notebooks_folder_on_the_data_and_model_asked_for(built):
     folder, _, pages = built
-    page = pages["00_begin.html"]
+    page = pages["notebooks/00_begin.html"]
     assert f"hello {(folder / 'mine').resolve()} lite-medsam" in page
-    assert not re.search("as it is stored|a stored bar|a living bar:", page)
-    assert 'src="data:image/png;base64,' in page, "MPLBACKEND=Agg would have kept the picture out"
-    assert re.search(r"name .*unseen.* is not defined", pages["01_fail.html"]), "each kernel is fresh"
-    assert "as it is stored" in pages["solutions/00_solutions.html"], "solutions are not run"
+    assert not re.search("a stored bar|a living bar:", page)
+    # MPLBACKEND=Agg would have kept the picture out.
+    assert re.search(r'<img alt="Figure, Round one: 1 and 2"[^>]* src="[^"]*[.]png"', page)
+    assert re.search(r"name .*unseen.* is not defined", pages["notebooks/01_fail.html"]), "each kernel is fresh"
+    assert "as it is stored" in pages["notebooks/solutions/00_solutions.html"], "solutions are not run"
 
 
 def test_links_between_the_pages_work(built):
     folder, _, pages = built
-    assert links(pages["00_begin.html"]).keys() >= {"#there", "01_fail.html#a-place", "https://example.org/a.ipynb"}
+    asked = {"#there", "01_fail.html#a-place", "https://example.org/a.ipynb", "solutions/00_solutions.html"}
+    assert links(pages["notebooks/00_begin.html"]).keys() >= asked
     for name, page in pages.items():
         inside = [link for link in links(page) if not re.match("https?:|#", link)]
         beside = (folder / "pages" / name).parent
-        lost = [link for link in inside if not (beside / link.partition("#")[0]).exists()]
-        assert lost == (["09_later.ipynb"] if name == "00_begin.html" else [])
+        assert [link for link in inside if not (beside / link.partition("#")[0]).exists()] == [], name
+
+
+def test_a_solution_is_folded_below_its_exercise_and_not_in_the_download(built):
+    folder, _, pages = built
+    page = pages["notebooks/00_begin.html"]
+    folded = re.search(r"(?s)<details class='solution'><summary>Solution of 00.1</summary>(.*?)</details>", page)[1]
+    assert "It is two." in folded
+    assert re.sub("<[^>]*>", "", folded).strip().endswith("answer = 2")
+    assert "Solution of 00.1" not in (folder / "pages/_sources/notebooks/00_begin.ipynb").read_text()
 
 
 def test_a_failing_cell_is_told_in_one_line_and_the_others_go_on(built):
     _, done, pages = built
     assert done.returncode == 1
-    assert done.stderr == "build_series: 01_fail.ipynb, cell [2] '# the second cell': ValueError: no such thing\n"
-    assert "no such thing" in pages["01_fail.html"]
-    assert ">42" in re.sub(r"\s", "", pages["02_end.html"])
+    said = [line for line in done.stderr.splitlines() if line.startswith("build_series")]
+    assert said == ["build_series: 01_fail.ipynb, cell [2] '# the second cell': ValueError: no such thing"]
+    assert "no such thing" in pages["notebooks/01_fail.html"]
+    assert ">42" in re.sub(r"\s", "", pages["notebooks/02_end.html"])
     assert re.search(r"^01 Fail +\d+ s  failed\n02 End +\d+ s  ran\n2 of 3 notebooks ran", done.stdout, re.MULTILINE)
 
 
-def test_the_front_page_stands_alone_and_says_what_happened(built):
+def test_the_front_page_says_what_happened(built):
     page = built[2]["index.html"]
-    assert not re.search(r"<link|<script|(src|href)=\"(https?:|//)|url\(", page), "loads something"
-    titles = {"00_begin.html": "Begin &amp; go", "01_fail.html": "Fail", "02_end.html": "End"}
-    assert links(page).items() >= (titles | {"solutions/00_solutions.html": "solutions"}).items()
+    listed = re.findall(r'<span class="title"><a href="notebooks/(\w+)[.]html">([^<]*)', page)
+    assert listed == [("00_begin", "00 Begin &amp; go"), ("01_fail", "01 Fail"), ("02_end", "02 End")]
     assert "A <em>promise</em> with <code>code</code>." in page
-    assert re.findall(r'<tr class="(\w+)">', page) == ["ran", "failed", "ran"]
-    assert "ValueError: no such thing" in page
+    assert "failed in cell [2] &#x27;# the second cell&#x27;: ValueError: no such thing" in page
     assert page.count("data:image/jpeg;base64,") == 1
+
+
+def test_formulas_need_no_script_and_the_reference_tells_nothing_of_this_machine(built):
+    pages = built[2]
+    assert "<mfrac>" in pages["notebooks/00_begin.html"]
+    assert not [name for name, page in pages.items() if re.search(r'<(?:script|link|img)[^>]*"https?://', page)]
+    assert set(medsam_helpers.__all__) - {"__version__", "COLORS"} <= {
+        name.rpartition(".")[2] for name in re.findall(r'id="(medsam_helpers[.\w]+)"', pages["api.html"])
+    }
+    assert "environment=os.environ" in re.sub(r"<[^>]*>", "", pages["api.html"])
+
+
+def test_launch_buttons_appear_where_the_repository_is_known(monkeypatch):
+    monkeypatch.setattr(course, "ROOT", Path(os.devnull).parent)  # no checkout, so no remote
+    for address, known in [
+        ("git@github.com:some-one/med.sam.git\n", "https://github.com/some-one/med.sam"),
+        ("https://example.org/a/b", ""),
+        ("", ""),
+    ]:
+        monkeypatch.setenv("MEDSAM_REPOSITORY", address)
+        course.repository.cache_clear()
+        assert course.repository() == known
+    monkeypatch.setattr(course, "repository", lambda: "https://github.com/a/b")
+    urls = {link["text"]: link["url"] for link in course.launch_links("notebooks/00_x")}
+    assert urls["Colab"] == "https://colab.research.google.com/github/a/b/blob/main/notebooks/00_x.ipynb"
+    assert urls.keys() == {"Colab", "Binder", "Kaggle"}
 
 
 @pytest.mark.parametrize(
