@@ -31,7 +31,7 @@ def browser():
 
 
 def pages_of(site):
-    return sorted(page for page in site.rglob("*.html") if page.name not in ("genindex.html", "search.html"))
+    return sorted(page for page in site.rglob("*.html") if "_static" not in page.parts)
 
 
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS.keys())
@@ -46,20 +46,20 @@ def test_pages_ask_no_other_host_and_are_no_wider_than_the_screen(site, browser,
         page.goto(path.as_uri(), wait_until="networkidle")
         if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
             wide.append(path.name)
-        assert page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).length") == 0, path
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert (broken, wide) == ([], [])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_and_every_figure_has_a_text(site, browser, scheme):
-    page = browser.new_context(color_scheme=scheme, reduced_motion="reduce").new_page()
+    page, serious = browser.new_context(color_scheme=scheme, reduced_motion="reduce").new_page(), {}
     for path in pages_of(site):
         page.goto(path.as_uri())
         found = Axe().run(page).response["violations"]
-        serious = {hit["id"]: hit["nodes"][0]["html"] for hit in found if hit["impact"] in ("serious", "critical")}
-        assert serious == {}, path.name
-        assert page.locator(".cell_output > .output img:not([alt])").count() == 0, path.name
+        for hit in (hit for hit in found if hit["impact"] in ("serious", "critical")):
+            serious[path.name, hit["id"]] = hit["nodes"][0]["html"]
+        assert page.locator(".cell_output img:not([alt])").count() == 0, path.name
+    assert serious == {}
 
 
 def test_search_finds_and_a_solution_unfolds(site, browser):

@@ -92,8 +92,7 @@ def test_a_solution_is_folded_below_its_exercise_and_not_in_the_download(built):
     folder, _, pages = built
     page = pages["notebooks/00_begin.html"]
     folded = re.search(r"(?s)<details class='solution'><summary>Solution of 00.1</summary>(.*?)</details>", page)[1]
-    assert "It is two." in folded
-    assert re.sub("<[^>]*>", "", folded).strip().endswith("answer = 2")
+    assert re.sub("<[^>]*>", "", folded).split() == ["It", "is", "two.", "answer", "=", "2"]
     assert "Solution of 00.1" not in (folder / "pages/_sources/notebooks/00_begin.ipynb").read_text()
 
 
@@ -116,30 +115,23 @@ def test_the_front_page_says_what_happened(built):
     assert page.count("data:image/jpeg;base64,") == 1
 
 
-def test_formulas_need_no_script_and_the_reference_tells_nothing_of_this_machine(built):
-    pages = built[2]
-    assert "<mfrac>" in pages["notebooks/00_begin.html"]
-    assert not [name for name, page in pages.items() if re.search(r'<(?:script|link|img)[^>]*"https?://', page)]
-    assert set(medsam_helpers.__all__) - {"__version__", "COLORS"} <= {
-        name.rpartition(".")[2] for name in re.findall(r'id="(medsam_helpers[.\w]+)"', pages["api.html"])
-    }
-    assert "environment=os.environ" in re.sub(r"<[^>]*>", "", pages["api.html"])
+def test_the_reference_has_every_public_name_and_tells_nothing_of_this_machine(built):
+    page = built[2]["api.html"]
+    names = {name.rpartition(".")[2] for name in re.findall(r'id="(medsam_helpers[.\w]+)"', page)}
+    assert set(medsam_helpers.__all__) - names == {"__version__", "COLORS"}
+    assert "environment=os.environ" in re.sub(r"<[^>]*>", "", page)
 
 
 def test_launch_buttons_appear_where_the_repository_is_known(monkeypatch):
-    monkeypatch.setattr(course, "ROOT", Path(os.devnull).parent)  # no checkout, so no remote
-    for address, known in [
-        ("git@github.com:some-one/med.sam.git\n", "https://github.com/some-one/med.sam"),
-        ("https://example.org/a/b", ""),
-        ("", ""),
-    ]:
+    known = []
+    for address in ("git@github.com:some-one/med.sam.git\n", "https://example.org/a/b"):
         monkeypatch.setenv("MEDSAM_REPOSITORY", address)
         course.repository.cache_clear()
-        assert course.repository() == known
+        known.append(course.repository())
+    assert known == ["https://github.com/some-one/med.sam", ""]
     monkeypatch.setattr(course, "repository", lambda: "https://github.com/a/b")
     urls = {link["text"]: link["url"] for link in course.launch_links("notebooks/00_x")}
     assert urls["Colab"] == "https://colab.research.google.com/github/a/b/blob/main/notebooks/00_x.ipynb"
-    assert urls.keys() == {"Colab", "Binder", "Kaggle"}
 
 
 @pytest.mark.parametrize(
