@@ -39,7 +39,7 @@ results: $(INSTALLED)  ## write RESULTS.md and the table of README.md anew from 
 test: $(INSTALLED)  ## doctests, unit tests and every notebook, cell by cell; two files at a time
 	$(BIN)/python -m pytest --nbval --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test-browser: $(INSTALLED)  ## the box-prompt demo in a real browser; installs Debian's Chromium where it is missing
+test-browser: $(INSTALLED)  ## the box-prompt demo and the site in a real browser; installs Debian's Chromium where it is missing
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || test -n "$(MEDSAM_CHROMIUM)" || { \
 		$(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends chromium; } || { \
 		echo "Chromium is missing and apt-get cannot install it: install it, or name it in MEDSAM_CHROMIUM." >&2; exit 1; }

@@ -29,6 +29,7 @@ html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
 html_favicon = "_static/favicon.svg"
+html_use_index = False  # the page of the reference lists its names
 html_last_updated_fmt = "%Y-%m-%d"
 html_theme_options = {
     "navbar_persistent": [],

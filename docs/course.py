@@ -56,7 +56,7 @@ def read_page(app: Sphinx, page: str, content: list[str]) -> None:
 
 def contents(app: Sphinx) -> str:
     """The tables of contents, in the order of the sidebar."""
-    found = sorted(app.env.found_docs)
+    found = sorted(app.env.found_docs, key=lambda page: page.split("/"))
     solutions = [page for page in found if page.startswith("notebooks/solutions/")]
     course = [page for page in found if page.startswith("notebooks/") and page not in solutions]
     cards = [f"{page.split('/')[1]} <{page}>" for page in found if page.startswith("checkpoints/")]
@@ -125,7 +125,7 @@ def alt_text(cell: dict[str, Any], heading: str) -> str:
     """A text in place of a cell's figures: its first comment, else the section's heading; and what it printed first."""
     comment = re.match(r"(?:%.*\n)?# ?(.+)", "".join(cell["source"]))
     printed = ["".join(output.get("text", "")).strip() for output in cell["outputs"] if output.get("name") == "stdout"]
-    first = next((text.splitlines()[0] for text in printed if text), "")
+    first = next((" ".join(text.splitlines()[0].split()) for text in printed if text), "")
     about = comment[1] if comment else heading
     return re.sub(r"[`*$]", "", f"Figure, {about}: {first}" if first else f"Figure, {about}")[:300]
 
