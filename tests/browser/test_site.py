@@ -42,7 +42,8 @@ def test_pages_ask_no_other_host_and_are_no_wider_than_the_screen(site, browser,
     context.on("request", lambda request: asked.append(request.url))
     page = context.new_page()
     page.on("pageerror", lambda error: broken.append(str(error)))
-    page.on("requestfailed", lambda request: broken.append(request.url))
+    # An icon that is still on its way when the next page is opened is not missing.
+    page.on("requestfailed", lambda request: broken.append(request.url) if "ABORTED" not in request.failure else None)
     for path in pages_of(site):
         page.goto(path.as_uri())
         if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
