@@ -21,9 +21,14 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def default_device() -> torch.device:
-    """The CUDA device, else Apple's MPS, else the CPU."""
+    """The CUDA device (of several processes each has its own), else Apple's MPS, else the CPU.
+
+    `ACCELERATE_USE_CPU=1`, as accelerate has it, asks for the CPU.
+    """
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        return torch.device("cpu")
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 

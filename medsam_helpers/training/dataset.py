@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
 from tqdm.auto import tqdm
 
 from medsam_helpers.data.case import Case
@@ -27,7 +26,7 @@ nothing counts, (h, w) bool."""
 _DRAWS = 20  # of a box that misses its lesion, before it is taken as it is
 
 
-class PromptedCases(Dataset):
+class PromptedCases:
     """Training examples: a cached embedding, a box jittered anew each epoch, the target in the mask space.
 
     The draw of epoch e and case i depends on (seed, e, i) alone, as resuming needs. Set `epoch` before each pass.
@@ -118,16 +117,11 @@ class PromptedCases(Dataset):
         example = {"image_embeddings": features, "input_boxes": torch.from_numpy(box), "target": target.float()[None]}
         return example | ({"ignored": ignored.float()[None]} if self._some_ignored else {})
 
+    def batch(self, indices: Sequence[int], device: torch.device) -> dict[str, Tensor]:
+        """Several examples on a device, one a row, in float32."""
+        examples = [self[index] for index in indices]
+        return {name: torch.stack([one[name] for one in examples]).to(device).float() for name in examples[0]}
 
-class EpochOrder(Sampler[int]):
-    """A permutation of the examples that depends on (seed, epoch) alone."""
-
-    def __init__(self, examples: PromptedCases) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng([self.examples.seed, self.examples.epoch])
-        yield from rng.permutation(len(self.examples)).tolist()
+    def order(self) -> list[int]:
+        """A permutation of the examples that depends on (seed, epoch) alone."""
+        return np.random.default_rng([self.seed, self.epoch]).permutation(len(self)).tolist()

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from medsam_helpers.data.case import Case
@@ -19,8 +17,11 @@ from medsam_helpers.device import autocast
 from medsam_helpers.errors import TrainingError
 from medsam_helpers.evaluation.evaluate import case_boxes
 from medsam_helpers.evaluation.metrics import dice, iou
+from medsam_helpers.sam.model import Promptable
 from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.training.dataset import PromptedCases
 from medsam_helpers.training.losses import get_loss
+from medsam_helpers.training.processes import add_up_gradients, joined, processes, share_of
 from medsam_helpers.training.recipes import Recipe
 from medsam_helpers.training.state import ExponentialMovingAverage
 
@@ -29,31 +30,57 @@ from medsam_helpers.training.state import ExponentialMovingAverage
 class Learner:
     """What a step works with."""
 
-    accelerator: Accelerator
-    model: nn.Module
+    model: Promptable
+    examples: PromptedCases
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: ExponentialMovingAverage
     recipe: Recipe
     precision: str
+    device: torch.device
+    log: Callable[..., None]
 
 
-def train_epoch(learner: Learner, loader: DataLoader, rates: Iterator[tuple[int, float]], bar: tqdm) -> float:
-    """Mean loss of one pass over the examples; `rates` gives number and learning rate of each optimiser step.
+def passes_of_steps(order: Sequence[int], recipe: Recipe) -> Iterator[list[tuple[list[int], float]]]:
+    """Of each optimiser step of an epoch this process's forward passes: examples, and their share of the step.
 
-    A first loss that is not finite comes back alone, without a step.
+    Each process takes every N-th example of a batch. One that gets none of a short last batch takes its first with
+    weight 0, so that all do each step together. Weighted so, the gradients of all add up to that of one process, for
+    every loss that is a mean over the examples.
+    """
+    number, of = processes().process_index, processes().num_processes
+    per_step = recipe.batch * recipe.accumulation
+    for first in range(0, len(order), per_step):
+        step = order[first : first + per_step]
+        batches = [step[start : start + recipe.batch] for start in range(0, len(step), recipe.batch)]
+        yield [(list(batch[number::of]) or [batch[0]], len(batch[number::of]) / len(step)) for batch in batches]
 
+
+def train_epoch(
+    learner: Learner, order: Sequence[int], rates: Iterator[tuple[int, float]], bar: tqdm
+) -> float:
+    """Mean loss of the optimiser steps of one pass over the examples in that order.
+
+    A first loss that is not finite comes back alone, without a step; but in fp16 its scaler skips such steps.
+
+    Args:
+        learner: what a step works with; several processes share each batch.
+        order: indices of the examples.
+        rates: number and learning rate of each optimiser step.
+        bar: moved on at each step.
     Raises:
         TrainingError: an own loss returned no scalar, or one without a gradient.
     """
-    accelerator, model, optimizer, recipe = learner.accelerator, learner.model, learner.optimizer, learner.recipe
-    loss_of, losses = get_loss(recipe.loss), []
+    model, optimizer, recipe = learner.model, learner.optimizer, learner.recipe
+    loss_of, losses, taken = get_loss(recipe.loss), list[Tensor](), list[tuple[int, float]]()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
-    for batch in loader:
-        with accelerator.accumulate(model):
+    for passes in passes_of_steps(order, recipe):
+        total = torch.zeros((), device=learner.device)
+        for indices, weight in passes:
+            batch = learner.examples.batch(indices, learner.device)
             target, ignored = batch.pop("target"), batch.pop("ignored", None)
-            with autocast(accelerator.device, learner.precision):
+            with autocast(learner.device, learner.precision):
                 logits = model(**batch, multimask_output=False).pred_masks
             # (B, prompts, masks, h, w) with one prompt and one mask: losses want (B, 1, h, w).
             logits = logits.flatten(0, 1).float()
@@ -64,24 +91,27 @@ def train_epoch(learner: Learner, loader: DataLoader, rates: Iterator[tuple[int,
             loss = loss_of(logits, target)
             if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
                 raise TrainingError(f"the loss must return a scalar tensor that has a gradient, returned {loss}")
-            losses.append(loss.detach())
-            if len(losses) == 1 and not loss.isfinite():
-                break
-            accelerator.backward(learner.scaler.scale(loss))
-            if accelerator.sync_gradients:
-                step, rate = next(rates)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                learner.scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-                learner.scaler.step(optimizer)
-                learner.scaler.update()
-                optimizer.zero_grad()
-                learner.average.update()
-                if accelerator.trackers:
-                    accelerator.log({"step_loss": loss.item(), "step_lr": rate}, step=step)
-                bar.update()
-    return accelerator.reduce(torch.stack(losses).mean(), "mean").item()
+            learner.scaler.scale(loss * weight).backward()
+            total += loss.detach() * weight
+        losses.append(total)
+        if len(losses) == 1 and not learner.scaler.is_enabled() and not all(joined([bool(total.isfinite())])):
+            return math.nan
+        taken.append(next(rates))
+        for group in optimizer.param_groups:
+            group["lr"] = taken[-1][1]
+        add_up_gradients(parameters)
+        learner.scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+        learner.scaler.step(optimizer)
+        learner.scaler.update()
+        optimizer.zero_grad()
+        learner.average.update()
+        bar.update()
+    # Fetched once an epoch: a look at each would let a GPU wait for the CPU, and the CPU for the GPU.
+    of_steps = np.sum(joined([torch.stack(losses).tolist()]), axis=0)
+    for (step, rate), loss in zip(taken, of_steps, strict=True):
+        learner.log({"step_loss": float(loss), "step_lr": rate}, step=step)
+    return float(np.mean(of_steps[np.isfinite(of_steps)] if learner.scaler.is_enabled() else of_steps))
 
 
 def get_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -94,9 +124,7 @@ def get_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim
     return optimizer
 
 
-def dev_scores(
-    segmenter: Segmenter, dev: Sequence[Case], recipe: Recipe, seed: int, accelerator: Accelerator
-) -> dict[str, float]:
+def dev_scores(segmenter: Segmenter, dev: Sequence[Case], recipe: Recipe, seed: int) -> dict[str, float]:
     """Mean scores at original size: `dev_dice`, `dev_iou`, of an own metric `dev_score`. Processes share the cases.
 
     Raises:
@@ -104,17 +132,15 @@ def dev_scores(
     """
     own = {"dev_score": recipe.metric} if callable(recipe.metric) else {}
     metrics: dict[str, Callable[..., float]] = {"dev_dice": dice, "dev_iou": iou} | own
-    total = torch.zeros(len(metrics), device=accelerator.device)
+    scores = list[list[float]]()
     segmenter.model.eval()
-    for index in range(accelerator.process_index, len(dev), accelerator.num_processes):
-        case = dev[index]
+    for case in (dev[index] for index in share_of(len(dev))):
         masks, _ = segmenter.predict_case(case, case_boxes(case, recipe.box_mode, recipe.jitter_1024, seed))
         prediction = case.counted(np.logical_or.reduce(masks))
-        scores = [float(metric(prediction, case.mask)) for metric in metrics.values()]
-        if not math.isfinite(scores[-1]):
-            raise TrainingError(f"{case.name}: the metric must return a finite number, returned {scores[-1]}")
-        total += torch.tensor(scores, device=accelerator.device)
-    return dict(zip(metrics, (accelerator.reduce(total, "sum") / len(dev)).tolist(), strict=True))
+        scores.append([float(metric(prediction, case.mask)) for metric in metrics.values()])
+        if not math.isfinite(scores[-1][-1]):
+            raise TrainingError(f"{case.name}: the metric must return a finite number, returned {scores[-1][-1]}")
+    return dict(zip(metrics, np.mean(joined(scores), axis=0).tolist(), strict=True))
 
 
 def learning_rate(step: int, total_steps: int, recipe: Recipe) -> float:
