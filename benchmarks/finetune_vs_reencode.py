@@ -79,13 +79,13 @@ def measure(args: argparse.Namespace) -> dict[str, float | None]:
         features = list(segmenter.encode(images))
         pairs = list(zip(cases, features, strict=True))
         started = time.perf_counter()
-        store.build((case.image_digest, lambda value=value: value) for case, value in pairs)
+        for case, value in pairs:
+            store.put(case.image_digest, value)
         pieces["write_embedding"] = (time.perf_counter() - started) / len(cases)
         examples = PromptedCases(cases, store, segmenter.info.transform, recipe)
 
         def read() -> dict[str, torch.Tensor]:
-            rows = [examples[i % len(examples)] for i in range(recipe.batch)]
-            return {name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]}
+            return examples.batch([i % len(examples) for i in range(recipe.batch)], device)
 
         pieces["read_example"] = seconds(read, 6) / recipe.batch
         ready = read()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -23,7 +23,7 @@ class EmbeddingStore:
     """A folder of fp16 embeddings, each a file that is found by the digest of the image's pixels.
 
     `key.json` says to which encoder, preprocessing and precision they belong; each has a checksum over key and values.
-    A build that was stopped goes on, and several processes may fill one store.
+    Several threads and processes may fill one store.
 
     Args:
         folder: made where missing.
@@ -76,25 +76,19 @@ class EmbeddingStore:
             raise StoreError(f"{self._path(digest)} is damaged: embed the data again, and it is rebuilt")
         return embedding
 
-    def build(self, images: Iterable[tuple[str, Callable[[], Tensor]]]) -> int:
-        """The number of embeddings that were missing, or damaged (a warning names these), and are there now.
+    def holds(self, digest: str) -> bool:
+        """Whether the embedding is there and whole; of a damaged one a warning says that it has to be made again."""
+        whole = self._read(digest) is not None
+        if not whole and digest in self:
+            warnings.warn(f"{self._path(digest)} is damaged: it is computed again", stacklevel=2)
+        return whole
 
-        Args:
-            images: pairs of an image's digest and a function that gives its embedding, called only when needed.
-        """
-        remove_leftovers(self.folder, "*/.*", older_s=3600)
-        computed = 0
-        for digest, embed in images:
-            if self._read(digest) is not None:
-                continue
-            path = self._path(digest)
-            if digest in self:
-                warnings.warn(f"{path} is damaged: it is computed again", stacklevel=2)
-            embedding = embed().detach().half().cpu().contiguous()
-            with atomic_write(path) as temporary:
-                save_file({"embedding": embedding}, temporary, metadata={"sha256": self._checksum(embedding)})
-            computed += 1
-        return computed
+    def put(self, digest: str, embedding: Tensor) -> None:
+        """Keep an embedding, in fp16; what killed writers left half-written beside it is removed."""
+        embedding, path = embedding.detach().half().cpu().contiguous(), self._path(digest)
+        remove_leftovers(path.parent, ".*", older_s=3600)
+        with atomic_write(path) as temporary:
+            save_file({"embedding": embedding}, temporary, metadata={"sha256": self._checksum(embedding)})
 
     def _path(self, digest: str) -> Path:
         return self.folder / digest[:2] / f"{digest}.safetensors"

@@ -98,7 +98,7 @@ class Segmenter:
         """(B, 256, 64, 64) float32 features of B images, of any sizes; `ShapeError` where there is none."""
         if not images:
             raise ShapeError("there is no image to encode")
-        pixels = torch.cat([pixel_values(image, self.info) for image in images]).to(self.device)
+        pixels = torch.cat([pixel_values(image, self.info, self.device) for image in images])
         with autocast(self.device, self.precision):
             return self.model.get_image_embeddings(pixels).float()
 

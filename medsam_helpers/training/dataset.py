@@ -120,7 +120,8 @@ class PromptedCases:
     def batch(self, indices: Sequence[int], device: torch.device) -> dict[str, Tensor]:
         """Several examples on a device, one a row, in float32."""
         examples = [self[index] for index in indices]
-        return {name: torch.stack([one[name] for one in examples]).to(device).float() for name in examples[0]}
+        stacked = {name: torch.stack([one[name] for one in examples]) for name in examples[0]}
+        return {name: values.to(device, non_blocking=True).float() for name, values in stacked.items()}
 
     def order(self) -> list[int]:
         """A permutation of the examples that depends on (seed, epoch) alone."""

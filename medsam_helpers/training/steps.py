@@ -56,9 +56,7 @@ def passes_of_steps(order: Sequence[int], recipe: Recipe) -> Iterator[list[tuple
         yield [(list(batch[number::of]) or [batch[0]], len(batch[number::of]) / len(step)) for batch in batches]
 
 
-def train_epoch(
-    learner: Learner, order: Sequence[int], rates: Iterator[tuple[int, float]], bar: tqdm
-) -> float:
+def train_epoch(learner: Learner, order: Sequence[int], rates: Iterator[tuple[int, float]], bar: tqdm) -> float:
     """Mean loss of the optimiser steps of one pass over the examples in that order.
 
     A first loss that is not finite comes back alone, without a step; but in fp16 its scaler skips such steps.

@@ -8,7 +8,7 @@ from helpers import draw_discs, embedded, make_tiny_sam
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import VIEWS, view_of, views_of
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.runs.finetune import embed_cases
+from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.training.dataset import PromptedCases
 from medsam_helpers.training.recipes import Recipe
 
