@@ -19,7 +19,7 @@ from filelock import FileLock
 from medsam_helpers.data.case import Cases, Dataset
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
-from medsam_helpers.device import peak_mb, restart_peak
+from medsam_helpers.device import default_device, effective_precision, gpu_memory, own_memory_mb
 from medsam_helpers.errors import DataError, some
 from medsam_helpers.evaluation.evaluate import WITH_TTA, Predictor, evaluate
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint, one_writer
@@ -82,7 +82,6 @@ def finetune(
     check_output_dir(output, mark=STATE_FILE)
     start = config.start_folder
     check_names(checkpoint=start)
-    restart_peak()
     dataset = dataset or load_data(config.data, **(config.selection() | ({"val_limit": 0} if split == "dev" else {})))
     whole, dataset = dataset, dataset.with_lesions()
     if empty := [name for name in ("train", "dev", split) if not len(dataset.splits[name])]:
@@ -133,7 +132,8 @@ def finetune(
         "seconds_encode": round(sum(seconds), 1),
         "seconds_train": round(result.seconds, 1),
         "encoded": sum(counts),
-        "peak_memory_mb": peak_mb(),
+        "own_memory_mb": own_memory_mb(),
+        **gpu_memory(),
         "precision": result.precision,
         "best_epoch": result.best_epoch,
         "missed": table.attrs["missed"],
@@ -177,10 +177,14 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
 
 
 def run_folder(config: RunConfig, data_digest: str, *more: Any) -> Path:
-    """The cache's folder for a run of these settings, recipe, weights and pixels, and of what `more` names."""
+    """The cache's folder for a run of these settings, recipe, weights and pixels, and of what `more` names.
+
+    A run in another precision, on a GPU say, is another one.
+    """
     places = (config.model, config.start, getattr(config, "checkpoint", None))
     weights = [_weights(find_checkpoint(place)) for place in places if place]
-    identity = [_FORMAT, sorted(config.identity().items()), weights, data_digest, *more]
+    precision = effective_precision(config.full_recipe().precision, default_device())
+    identity = [_FORMAT, sorted(config.identity().items()), precision, weights, data_digest, *more]
     return cache_dir() / "runs" / hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
 
 

@@ -17,7 +17,7 @@ from medsam_helpers.data.case import Cases, Dataset
 from medsam_helpers.data.folds import everything, make_folds, with_training_of
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
-from medsam_helpers.device import peak_mb, restart_peak
+from medsam_helpers.device import own_memory_mb
 from medsam_helpers.evaluation.tables import write_table
 from medsam_helpers.files import atomic_write, check_output_dir, find_checkpoint
 from medsam_helpers.runs.card import git_commit, write_run_card
@@ -141,11 +141,10 @@ class _Runner:
     def _score_as_it_is(self, trial: Trial, folder: Path) -> None:
         """Score the base model, and the trial's checkpoint where it has one."""
         started, commit = time.perf_counter(), git_commit()
-        restart_peak()
         dataset = self.cases(trial)
         cases = dataset.splits[self.experiment.score]
         precision, encoded, seconds = self._score(trial, trial.checkpoint, cases, folder / "metrics.csv")
-        metrics = {"encoded": encoded, "seconds_encode": round(seconds, 1), "peak_memory_mb": peak_mb()}
+        metrics = {"encoded": encoded, "seconds_encode": round(seconds, 1), "own_memory_mb": own_memory_mb()}
         if trial.checkpoint:
             card = read_card(find_checkpoint(trial.checkpoint))
             metrics |= {"prompt": card["metrics"]["prompt"], "n_train": card["sizes"]["train"]}

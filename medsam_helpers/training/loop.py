@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from medsam_helpers.data.case import Case
 from medsam_helpers.device import effective_precision
 from medsam_helpers.errors import DataError, TrainingError
-from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.sam.embeddings import EmbeddingStore, Resident
 from medsam_helpers.sam.loading import model_info
 from medsam_helpers.sam.model import Promptable
 from medsam_helpers.sam.parts import freeze_all_but
@@ -28,7 +28,7 @@ from medsam_helpers.training.dataset import PromptedCases
 from medsam_helpers.training.processes import check_shared, processes
 from medsam_helpers.training.recipes import Recipe
 from medsam_helpers.training.state import STATE_FILE, ExponentialMovingAverage, TrainingState
-from medsam_helpers.training.steps import Learner, dev_scores, get_optimizer, learning_rate, train_epoch
+from medsam_helpers.training.steps import Dev, Learner, get_optimizer, learning_rate, train_epoch
 
 
 @dataclass(frozen=True)
@@ -94,34 +94,35 @@ def fit(
     precision = effective_precision(recipe.precision, device)
     info, parameters = model_info(model), freeze_all_but(model, recipe.trainable)
     examples = PromptedCases(train, store, info.transform, recipe, seed, show_progress)
+    segmenter = Segmenter(model, device, precision, store)  # moves the model there
+    scored = Dev(dev, segmenter, recipe.but(jitter_1024=dev_jitter_1024), seed)
+    if device.type == "cuda":
+        examples.features = scored.features = Resident(store, device)
     identity = {
         "recipe": recipe.identity(),
         "seed": seed,
         "precision": precision,
         "base_digest": info.base_digest,
         "train": hashlib.sha256("".join(examples.digests).encode()).hexdigest(),
-        "dev": hashlib.sha256("".join(case.digest for case in dev).encode()).hexdigest(),
+        "dev": scored.digest,
     }
     optional = {"dev_jitter_1024": dev_jitter_1024, "start": start}
     identity |= {name: value for name, value in optional.items() if value is not None}
     state = TrainingState.open(output / STATE_FILE, identity, judge)
 
-    model.to(device)  # type: ignore[arg-type]
     optimizer = get_optimizer(recipe, parameters)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     state.restore(model, optimizer, scaler)
     average = ExponentialMovingAverage(model, recipe.ema_decay)
     average.load(state.average)
     learner = Learner(model, examples, optimizer, scaler, average, recipe, precision, device, accelerator.log)
-    segmenter = Segmenter(model, device, precision, store)
-    dev_recipe = recipe.but(jitter_1024=dev_jitter_1024)
     accelerator.init_trackers("medsam", config={name: str(value) for name, value in recipe.as_dict().items()})
     steps_per_epoch = math.ceil(len(examples) / (recipe.batch * recipe.accumulation))
 
     def finish_epoch(row: dict[str, float]) -> None:
         current = part_state(model, recipe.trainable)
         with average.applied():
-            scores = dev_scores(segmenter, dev, dev_recipe, seed)
+            scores = scored.scores()
             row |= {name: score for name, score in scores.items() if name in ("dev_dice", judge)}
             state.record(row, current, part_state(model, recipe.trainable))
         state.average = {name: weight.cpu() for name, weight in average.weights.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,18 +13,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from medsam_helpers.data.case import Case
+from medsam_helpers.data.case import Case, in_threads
 from medsam_helpers.device import autocast
-from medsam_helpers.errors import TrainingError
+from medsam_helpers.errors import DataError, TrainingError
 from medsam_helpers.evaluation.evaluate import case_boxes
 from medsam_helpers.evaluation.metrics import dice, iou
+from medsam_helpers.geometry import ImageTransform
+from medsam_helpers.sam.embeddings import EmbeddingStore, Resident
 from medsam_helpers.sam.model import Promptable
 from medsam_helpers.sam.segmenter import Segmenter
-from medsam_helpers.training.dataset import PromptedCases
+from medsam_helpers.training.dataset import Packed, PromptedCases
 from medsam_helpers.training.losses import get_loss
 from medsam_helpers.training.processes import add_up_gradients, joined, processes, share_of
 from medsam_helpers.training.recipes import Recipe
 from medsam_helpers.training.state import ExponentialMovingAverage
+
+_Scored = tuple[str, str, ImageTransform, np.ndarray, Packed, Packed]
+"""Name, digest of the image, transform, boxes, mask, and where nothing counts."""
 
 
 @dataclass(frozen=True)
@@ -122,23 +128,64 @@ def get_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim
     return optimizer
 
 
-def dev_scores(segmenter: Segmenter, dev: Sequence[Case], recipe: Recipe, seed: int) -> dict[str, float]:
-    """Mean scores at original size: `dev_dice`, `dev_iou`, of an own metric `dev_score`. Processes share the cases.
+class Dev:
+    """The cases that choose the epoch, as each scoring needs them: box and mask; their pixels are read once.
 
+    Args:
+        cases: their embeddings have to be in the store.
+        segmenter: of the model that trains, with the store.
+        recipe: gives boxes, jitter (one fixed draw a case) and metric.
+        seed: of the jitter.
     Raises:
-        TrainingError: an own metric returned no finite number.
+        DataError: an embedding is missing.
     """
-    own = {"dev_score": recipe.metric} if callable(recipe.metric) else {}
-    metrics: dict[str, Callable[..., float]] = {"dev_dice": dice, "dev_iou": iou} | own
-    scores = list[list[float]]()
-    segmenter.model.eval()
-    for case in (dev[index] for index in share_of(len(dev))):
-        masks, _ = segmenter.predict_case(case, case_boxes(case, recipe.box_mode, recipe.jitter_1024, seed))
-        prediction = case.counted(np.logical_or.reduce(masks))
-        scores.append([float(metric(prediction, case.mask)) for metric in metrics.values()])
-        if not math.isfinite(scores[-1][-1]):
-            raise TrainingError(f"{case.name}: the metric must return a finite number, returned {scores[-1][-1]}")
-    return dict(zip(metrics, np.mean(joined(scores), axis=0).tolist(), strict=True))
+
+    def __init__(self, cases: Sequence[Case], segmenter: Segmenter, recipe: Recipe, seed: int) -> None:
+        self.segmenter, store = segmenter, segmenter.store
+        assert store is not None, "the segmenter has no store"
+        own = {"dev_score": recipe.metric} if callable(recipe.metric) else {}
+        self.metrics: dict[str, Callable[..., float]] = {"dev_dice": dice, "dev_iou": iou} | own
+        self.features: EmbeddingStore | Resident = store
+
+        def prepared(index: int) -> tuple[str, _Scored]:
+            case = cases[index]
+            if case.image_digest not in store:
+                raise DataError(f"{case.name}: no embedding of this image in {store.folder}; embed the data first")
+            boxes = case_boxes(case, recipe.box_mode, recipe.jitter_1024, seed)
+            transform, nowhere = (
+                segmenter.info.transform(case.size_hw),
+                Packed(~case.counted(~np.zeros_like(case.mask))),
+            )
+            return case.digest, (case.name, case.image_digest, transform, boxes, Packed(case.mask), nowhere)
+
+        digests, self._cases = zip(*in_threads(prepared, range(len(cases))), strict=True)
+        self.digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def scores(self) -> dict[str, float]:
+        """Mean scores at original size: `dev_dice`, `dev_iou`, of an own metric `dev_score`. Processes share the cases.
+
+        Raises:
+            TrainingError: an own metric returned no finite number.
+        """
+        self.segmenter.model.eval()
+        mine = [self._cases[index] for index in share_of(len(self._cases))]
+        at_once = 1 if self.segmenter.device.type == "cpu" else 16
+        groups = [mine[first : first + at_once] for first in range(0, len(mine), at_once)]
+        scores = joined([row for group in groups for row in self._scores_of(group)])
+        return dict(zip(self.metrics, np.mean(scores, axis=0).tolist(), strict=True))
+
+    def _scores_of(self, group: Sequence[_Scored]) -> Iterator[list[float]]:
+        counts = [len(boxes) for _, _, _, boxes, _, _ in group]
+        features = [self.features[digest][None].float() for _, digest, *_ in group]
+        each = torch.cat([one.expand(count, -1, -1, -1) for one, count in zip(features, counts, strict=True)])
+        boxes = [torch.from_numpy(transform.to_model(boxes))[:, None] for _, _, transform, boxes, _, _ in group]
+        logits, _ = self.segmenter.decode(each, {"input_boxes": torch.cat(boxes)})
+        for (name, _, transform, _, mask, nowhere), answers in zip(group, logits.split(counts), strict=True):
+            found = (transform.logits_to_original(answers) > 0).any(dim=0)[0].cpu().numpy() & ~nowhere.array()
+            row = [float(metric(found, mask.array())) for metric in self.metrics.values()]
+            if not math.isfinite(row[-1]):
+                raise TrainingError(f"{name}: the metric must return a finite number, returned {row[-1]}")
+            yield row
 
 
 def learning_rate(step: int, total_steps: int, recipe: Recipe) -> float:
