@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
-from typing import Any, Literal, NamedTuple, TypeVar, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
 from medsam_helpers.errors import DataError
 
-T = TypeVar("T")
-R = TypeVar("R")
 SplitName = Literal["train", "dev", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "dev", "val", "test")
 
@@ -93,22 +88,6 @@ class Case:
         return hashlib.sha256((self.image_digest + "".join(map(array_digest, parts))).encode()).hexdigest()
 
 
-def in_threads(function: Callable[[T], R], items: Iterable[T], threads: int | None = None) -> Iterator[R]:
-    """The function of each item, in their order; threads (default: one a core) are at the next ones meanwhile.
-
-    It helps with images, since Pillow decodes and resizes outside Python's global lock.
-    """
-    threads = threads or os.cpu_count() or 1
-    rest, pool = iter(items), ThreadPoolExecutor(threads)
-    try:
-        waiting = deque(pool.submit(function, item) for item in islice(rest, 2 * threads))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 class Cases(Sequence[Case]):
     """A lazy, ordered sequence of cases: names are known at once, pixels are decoded when asked for."""
 
@@ -133,7 +112,8 @@ class Cases(Sequence[Case]):
     @cached_property
     def digest(self) -> str:
         """SHA-256 over names and pixels of all cases, whatever their order. Decodes every case once."""
-        lines = sorted(in_threads(lambda name: f"{name} {self.load(name).digest}", self.names))
+        with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's global lock
+            lines = sorted(pool.map(lambda name: f"{name} {self.load(name).digest}", self.names))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

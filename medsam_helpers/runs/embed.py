@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from medsam_helpers.data.case import Case, in_threads
+from medsam_helpers.data.case import Case
 from medsam_helpers.device import keep_freed_memory
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.processes import joined, share_of
+
+T = TypeVar("T")
+
+
+def _ahead(function: Callable[[int], T], indices: Iterable[int], threads: int) -> Iterator[T]:
+    """The function of each index, in order; threads are at the next ones meanwhile, and never far ahead."""
+    rest, pool = iter(indices), ThreadPoolExecutor(threads)
+    try:
+        waiting = deque(pool.submit(function, index) for index in islice(rest, 2 * threads))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(function, index) for index in islice(rest, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool = True) -> tuple[int, float]:
@@ -47,7 +64,7 @@ def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool
     share = share_of(len(cases))
     bar = tqdm(total=len(share), desc=f"embed ({segmenter.precision})", unit="image", disable=not show_progress)
     with bar, ThreadPoolExecutor(threads) as writer:
-        for digest, pixels in in_threads(prepared, share, threads):
+        for digest, pixels in _ahead(prepared, share, threads):
             if pixels is not None:
                 batch[digest] = pixels
             if len(batch) == at_once:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+from tqdm.contrib.concurrent import thread_map
 
-from medsam_helpers.data.case import Cases, Dataset, in_threads
+from medsam_helpers.data.case import Cases, Dataset
 from medsam_helpers.data.duplicates import fingerprint, look_alike
 from medsam_helpers.errors import CheckpointError
 from medsam_helpers.files import atomic_write
@@ -58,4 +59,4 @@ def _prints(cases: Cases) -> list[tuple[str, str]]:
         case = cases.load(name)
         return case.image_digest, fingerprint(case.image)
 
-    return list(in_threads(prints, cases.names))
+    return thread_map(prints, cases.names, disable=True)

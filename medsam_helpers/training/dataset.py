@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm.contrib.concurrent import thread_map
 
-from medsam_helpers.data.case import Case, in_threads
+from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import view_of
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.evaluation.evaluate import fill_box
@@ -95,9 +95,8 @@ class PromptedCases:
             return case.name, case.digest, times, [seen(view_of(case, view)) for view in recipe.views]
 
         vanished = []
-        read = in_threads(lambda index: prepared(cases[index]), range(len(cases)))
-        quiet = None if show_progress else True
-        for name, digest, times, views in tqdm(read, "reading cases", len(cases), leave=False, disable=quiet):
+        bar = {"desc": "reading cases", "leave": False, "disable": None if show_progress else True}
+        for name, digest, times, views in thread_map(lambda index: prepared(cases[index]), range(len(cases)), **bar):
             if all(len(boxes) for _, _, boxes, _, _ in views):
                 self.digests += [digest] * times
                 self._views += [views] * times

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+from tqdm.contrib.concurrent import thread_map
 
-from medsam_helpers.data.case import Case, in_threads
+from medsam_helpers.data.case import Case
 from medsam_helpers.device import autocast
 from medsam_helpers.errors import DataError, TrainingError
 from medsam_helpers.evaluation.evaluate import case_boxes
@@ -152,13 +153,11 @@ class Dev:
             if case.image_digest not in store:
                 raise DataError(f"{case.name}: no embedding of this image in {store.folder}; embed the data first")
             boxes = case_boxes(case, recipe.box_mode, recipe.jitter_1024, seed)
-            transform, nowhere = (
-                segmenter.info.transform(case.size_hw),
-                Packed(~case.counted(~np.zeros_like(case.mask))),
-            )
-            return case.digest, (case.name, case.image_digest, transform, boxes, Packed(case.mask), nowhere)
+            nowhere = np.zeros_like(case.mask) if case.ignored is None else case.ignored
+            seen = case.name, case.image_digest, segmenter.info.transform(case.size_hw)
+            return case.digest, (*seen, boxes, Packed(case.mask), Packed(nowhere))
 
-        digests, self._cases = zip(*in_threads(prepared, range(len(cases))), strict=True)
+        digests, self._cases = zip(*thread_map(prepared, range(len(cases)), disable=True), strict=True)
         self.digest = hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def scores(self) -> dict[str, float]:
