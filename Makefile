@@ -15,6 +15,9 @@ INSTALLED := $(VENV)/installed.stamp
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 TUTORIAL := build/html
 
+# Torch's threads wait asleep, not spinning: beside a busy neighbour that takes half the time.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .DELETE_ON_ERROR:
 .PHONY: help setup tutorial test test-browser test-gpu test-hub coverage mlops lab lint fix bench campaign clean
 

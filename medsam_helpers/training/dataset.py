@@ -68,7 +68,7 @@ class PromptedCases:
         self.recipe, self.seed, self.epoch = recipe, seed, 0
         self.augment: Part | None = recipe.augment if callable(recipe.augment) else None
         if recipe.augment is True:
-            from medsam_helpers.training.augmentation import augmented  # MONAI takes seconds to import
+            from medsam_helpers.specialists.augmentation import augmented  # MONAI takes seconds to import
 
             self.augment = augmented
         self.digests: list[str] = []

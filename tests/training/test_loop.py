@@ -172,6 +172,7 @@ def test_recipes_of_several_precisions_train_in_one_process_each_in_its_own(sett
     half, full = (train(setting, tmp_path / name, RECIPE.but(precision=name))[1] for name in ("bf16", "fp32"))
     assert (half.precision, full.precision) == ("bf16", "fp32")
     assert half.history["loss"][1] != full.history["loss"][1]
+    assert half.history["dev_dice"][0] == full.history["dev_dice"][0], "dev is scored in float32"
     assert half.history["loss"][1] == pytest.approx(full.history["loss"][1], rel=0.05)
     with pytest.warns(UserWarning, match="fp16 needs CUDA"):
         _, result = train(setting, tmp_path / "run", RECIPE.but(precision="fp16"))
