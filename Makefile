@@ -15,8 +15,11 @@ INSTALLED := $(VENV)/installed.stamp
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 TUTORIAL := build/html
 
+# Torch's threads wait asleep, not spinning: beside a busy neighbour that takes half the time.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .DELETE_ON_ERROR:
-.PHONY: help setup tutorial site results test test-browser coverage mlops lab lint fix bench campaign clean
+.PHONY: help setup tutorial site results test test-browser test-gpu test-hub coverage mlops lab lint fix bench campaign clean
 
 help:  ## list these commands (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +47,13 @@ test-browser: $(INSTALLED)  ## the box-prompt demo and the site in a real browse
 		$(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q --no-install-recommends chromium; } || { \
 		echo "Chromium is missing and apt-get cannot install it: install it, or name it in MEDSAM_CHROMIUM." >&2; exit 1; }
 	$(BIN)/python -m pytest tests/browser
+
+test-gpu: $(INSTALLED)  ## on a CUDA device: the CPU's answers in each precision, resuming, memory, notebooks 00, 04, 05
+	$(BIN)/python -c 'import torch, sys; sys.exit(None if torch.cuda.is_available() else "no CUDA device: nothing was tested")'
+	$(BIN)/python -m pytest tests -m cuda
+
+test-hub: $(INSTALLED)  ## where the model hub is reached: the pretrained ViT-B's load, predict and train
+	$(BIN)/python -m pytest tests -m hub
 
 coverage: $(INSTALLED)  ## the share of the package's lines that doctests and unit tests run, module by module
 	$(BIN)/python -m pytest medsam_helpers tests -m 'not browser' --numprocesses 2 --dist loadfile --cov=medsam_helpers

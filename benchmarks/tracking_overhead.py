@@ -22,7 +22,7 @@ from medsam_helpers.data.loading import load_data
 from medsam_helpers.device import default_device, keep_freed_memory
 from medsam_helpers.mlops.server import Server
 from medsam_helpers.mlops.tracking import RunTracker
-from medsam_helpers.runs.finetune import embed_cases
+from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.segmenter import Segmenter

@@ -64,7 +64,7 @@ def patchwork(number: int, height: int = 64, width: int = 64) -> np.ndarray:
 
 def embedded(model, cases: Cases, folder: Path) -> Segmenter:
     """A segmenter of the model, with the cases' embeddings in its store."""
-    from medsam_helpers.runs.finetune import embed_cases
+    from medsam_helpers.runs.embed import embed_cases
     from medsam_helpers.sam.embeddings import EmbeddingStore
 
     segmenter = Segmenter(model, "cpu", precision="fp32")

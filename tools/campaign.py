@@ -107,7 +107,7 @@ def readers(place: Path) -> dict[str, Callable[[], object]]:
 
     def stored() -> object:
         store = EmbeddingStore.for_model(info, "fp32", place / "cache" / "image-embeddings")
-        return store.build((path.stem, lambda: embedding) for path in embeddings)
+        return [store.holds(path.stem) or store.put(path.stem, embedding) for path in embeddings]
 
     info = model_info(load_sam(place / "tiny", show_progress=False))
     embeddings = sorted((place / "cache" / "image-embeddings").glob("*/*/*.safetensors"))

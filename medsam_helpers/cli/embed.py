@@ -24,7 +24,7 @@ class Embed(Command, DataSettings):
     def run(self, line: str) -> Result:
         check_names(model=self.model, data=self.data)
         dataset = load_data(self.data, **self.selection())
-        from medsam_helpers.runs.finetune import embed_cases
+        from medsam_helpers.runs.embed import embed_cases
         from medsam_helpers.sam.embeddings import EmbeddingStore
         from medsam_helpers.sam.segmenter import Segmenter
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack, redirect_stdout
 
 from medsam_helpers import __version__
 from medsam_helpers.cli.audit import Audit
@@ -54,12 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     if not sys.stderr.isatty():  # a bar in a log: a line now and then
         os.environ.setdefault("TQDM_MININTERVAL", "30")
+    # Torch's threads wait asleep, not spinning: beside a busy neighbour that takes half the time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = vars(build_parser().parse_args(argv))
     command, as_json = COMMANDS[given.pop("command")], given.pop("json")
     line = shlex.join(["medsam", *(argv if argv is not None else sys.argv[1:])])
     # A scheduler that ends the job asks with SIGTERM: what was computed is kept as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with warnings.catch_warnings():
+    with ExitStack() as quiet, warnings.catch_warnings():
+        if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
+            quiet.enter_context(redirect_stdout(io.StringIO()))
         warnings.showwarning = lambda message, *_, **__: _tell(f"warning: {message}")
         try:
             result = command(**given).run(line)
@@ -72,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             _tell("interrupted" + "; the same command goes on from here" * command.RESUMES)
             return 130
-    if as_json:
+    if as_json and os.environ.get("RANK", "0") == "0":
         print(json.dumps(result))
     return result.get("exit_status", 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, overload
@@ -111,7 +112,8 @@ class Cases(Sequence[Case]):
     @cached_property
     def digest(self) -> str:
         """SHA-256 over names and pixels of all cases, whatever their order. Decodes every case once."""
-        lines = sorted(f"{name} {case.digest}" for name, case in zip(self.names, self, strict=True))
+        with ThreadPoolExecutor() as pool:  # Pillow decodes outside Python's global lock
+            lines = sorted(pool.map(lambda name: f"{name} {self.load(name).digest}", self.names))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -28,7 +28,7 @@ from medsam_helpers.mlops.registry import (
     version_of,
 )
 from medsam_helpers.mlops.server import tracking_uri
-from medsam_helpers.runs.finetune import embed_cases
+from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.runs.seen import read_seen, seen_among
 from medsam_helpers.sam.embeddings import EmbeddingStore
 

@@ -9,7 +9,6 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
-from accelerate import PartialState
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.data.loading import load_data
@@ -23,6 +22,7 @@ from medsam_helpers.runs.finetune import finetune
 from medsam_helpers.runs.folder import Finetuned
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.settings import BoxMode
+from medsam_helpers.training.processes import processes
 from medsam_helpers.training.recipes import Recipe
 
 TRACKING_FOLDER, QUALITATIVE_FILE = ".tracking", "qualitative.json"
@@ -62,7 +62,7 @@ def train_tracked(
         run = finetune(config, output, show_progress, recipe=recipe, log_with=tracker)
         for name in CHECKPOINT_FILES:
             tracker.log_artifact(f"../{name}", CHECKPOINT)
-        if not PartialState().is_main_process:  # the first one tells of all
+        if not processes().is_main_process:  # the first one tells of all
             return Tracked(run, "", "")
         run_id = tracker.run_id()
     models = {"zero-shot": run.zero_shot.predict_case, "tuned": run.tuned.predict_case}

@@ -33,7 +33,7 @@ from medsam_helpers.mlops.trials import (
     refused,
     trials_table,
 )
-from medsam_helpers.runs.finetune import embed_cases
+from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.training.loop import fit
 
 DEV_JITTER_1024 = 20.0  # of the boxes on dev: the same for all trials, whatever they train with

@@ -13,13 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from accelerate import PartialState
 from accelerate.tracking import GeneralTracker, on_main_process
 from filelock import FileLock, Timeout
 from optuna import TrialPruned
 
 from medsam_helpers.data.case import SPLITS, Dataset
-from medsam_helpers.device import default_device
 from medsam_helpers.errors import DataError, MedsamError
 from medsam_helpers.files import atomic_write
 from medsam_helpers.mlops.hardware import hardware_samples
@@ -27,6 +25,7 @@ from medsam_helpers.mlops.journal import MAIN_JOURNAL, Delivery, Journal, read_r
 from medsam_helpers.mlops.lineage import CASES_FILE, dataset_records
 from medsam_helpers.mlops.server import tracking_uri, wait_until
 from medsam_helpers.runs.card import git_commit
+from medsam_helpers.training.processes import processes
 
 _LOG = logging.getLogger(__name__)
 _ALIVE = ".alive.lock"  # held by the process of a run as long as it lives
@@ -62,8 +61,7 @@ class RunTracker(GeneralTracker):
         patience_s: float = 20,
     ) -> None:
         self.folder, self.experiment, self.uri = Path(folder), experiment, uri or tracking_uri()
-        # Asked here as the training will ask: the first to ask decides whether several processes know of one another.
-        number = PartialState(cpu=default_device().type == "cpu").process_index
+        number = processes().process_index
         # `tracker` is accelerate's name for what a tracker writes to.
         self.tracker = Journal(self.folder / f"journal-{number}.jsonl")
         super().__init__()

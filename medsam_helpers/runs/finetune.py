@@ -8,24 +8,23 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
-from accelerate import PartialState
+import pandas as pd
 from filelock import FileLock
-from torch import Tensor
-from tqdm.auto import tqdm
 
-from medsam_helpers.data.case import Case, Dataset
+from medsam_helpers.data.case import Cases, Dataset
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
-from medsam_helpers.device import default_device, keep_freed_memory, peak_mb, restart_peak
+from medsam_helpers.device import default_device, effective_precision, gpu_memory, own_memory_mb
 from medsam_helpers.errors import DataError, some
-from medsam_helpers.evaluation.evaluate import WITH_TTA, evaluate
+from medsam_helpers.evaluation.evaluate import WITH_TTA, Predictor, evaluate
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint, one_writer
 from medsam_helpers.prompts import prompt_name
+from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.runs.folder import Finetuned, headline, is_complete, name_left_out, write_run
 from medsam_helpers.runs.settings import RunConfig, check_names, config_from_environment
 from medsam_helpers.sam.checkpoints import sha256_of
@@ -35,35 +34,12 @@ from medsam_helpers.sam.parts import check_parts
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import DECODER_FILE, load_checkpoint
 from medsam_helpers.training.loop import fit
+from medsam_helpers.training.processes import joined, processes, share_of
 from medsam_helpers.training.recipes import Recipe
 from medsam_helpers.training.state import STATE_FILE
 
 # Raised with each change of what lies in a run's folder: a cache that outlived an update holds older ones.
 _FORMAT = 2
-
-
-def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool = True) -> tuple[int, float]:
-    """Number of images that were encoded into the segmenter's store, and the seconds of encoding, without reading.
-
-    Each of several processes does its share. The process keeps freed memory from then on, see `keep_freed_memory`.
-    """
-    assert segmenter.store is not None, "the segmenter has no store to fill"
-    keep_freed_memory()
-    state, seconds = PartialState(cpu=default_device().type == "cpu"), 0.0
-
-    def encode(case: Case) -> Tensor:
-        nonlocal seconds
-        started = time.perf_counter()
-        features = segmenter.encode([case.image])[0]
-        seconds += time.perf_counter() - started
-        return features
-
-    share = range(state.process_index, len(cases), state.num_processes)
-    bar = tqdm(share, desc=f"embed ({segmenter.precision})", unit="image", disable=not show_progress)
-    mine = (cases[index] for index in bar)
-    encoded = segmenter.store.build((case.image_digest, partial(encode, case)) for case in mine)
-    state.wait_for_everyone()
-    return encoded, seconds
 
 
 @one_writer
@@ -106,7 +82,6 @@ def finetune(
     check_output_dir(output, mark=STATE_FILE)
     start = config.start_folder
     check_names(checkpoint=start)
-    restart_peak()
     dataset = dataset or load_data(config.data, **(config.selection() | ({"val_limit": 0} if split == "dev" else {})))
     whole, dataset = dataset, dataset.with_lesions()
     if empty := [name for name in ("train", "dev", split) if not len(dataset.splits[name])]:
@@ -146,7 +121,7 @@ def finetune(
         models[f"zero-shot{WITH_TTA}"] = base.predict_case
     models["tuned"] = tuned.predict_case
     options = {"box_mode": recipe.box_mode, "group_of": dataset.group_of, "show_progress": show_progress}
-    table = evaluate(scored, models, prompts=prompts, **options)
+    table = evaluate_together(scored, models, prompts=prompts, **options)
     figures = {
         **headline(table, prompt),
         "prompt": prompt,
@@ -157,7 +132,8 @@ def finetune(
         "seconds_encode": round(sum(seconds), 1),
         "seconds_train": round(result.seconds, 1),
         "encoded": sum(counts),
-        "peak_memory_mb": peak_mb(),
+        "own_memory_mb": own_memory_mb(),
+        **gpu_memory(),
         "precision": result.precision,
         "best_epoch": result.best_epoch,
         "missed": table.attrs["missed"],
@@ -166,9 +142,19 @@ def finetune(
         "checkpoint": str(output),
     }
     finished = Finetuned(zero_shot, tuned, dataset, recipe, table, figures, output, split)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         write_run(finished, config, result, command or shlex.join(sys.argv), time.perf_counter() - started, commit)
+    processes().wait_for_everyone()
     return finished
+
+
+def evaluate_together(cases: Cases, models: Mapping[str, Predictor], **options: Any) -> pd.DataFrame:
+    """The table of `evaluate`, the cases shared by the processes that run together; each gets the whole."""
+    share = share_of(len(cases))
+    tables = joined([evaluate(cases[share.start : share.stop], models, **options)] if share else [])
+    table = pd.concat(tables, ignore_index=True)
+    table.attrs = {name: [case for one in tables for case in one.attrs[name]] for name in tables[0].attrs}
+    return table
 
 
 def get_or_train(config: RunConfig | None = None, show_progress: bool = True) -> Path:
@@ -182,19 +168,23 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
     """
     config = config or config_from_environment()
     folder = run_folder(config, load_data(config.data, **config.selection()).digest)
-    if not is_complete(folder):
+    if any(joined([not is_complete(folder)])):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not is_complete(folder):
+        with FileLock(f"{folder}.lock") if processes().is_main_process else nullcontext():
+            if any(joined([not is_complete(folder)])):
                 finetune(config, folder, show_progress)
     return folder
 
 
 def run_folder(config: RunConfig, data_digest: str, *more: Any) -> Path:
-    """The cache's folder for a run of these settings, recipe, weights and pixels, and of what `more` names."""
+    """The cache's folder for a run of these settings, recipe, weights and pixels, and of what `more` names.
+
+    A run in another precision, on a GPU say, is another one.
+    """
     places = (config.model, config.start, getattr(config, "checkpoint", None))
     weights = [_weights(find_checkpoint(place)) for place in places if place]
-    identity = [_FORMAT, sorted(config.identity().items()), weights, data_digest, *more]
+    precision = effective_precision(config.full_recipe().precision, default_device())
+    identity = [_FORMAT, sorted(config.identity().items()), precision, weights, data_digest, *more]
     return cache_dir() / "runs" / hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
 
 

@@ -151,4 +151,4 @@ def _summary_row(trial: Trial, card: dict[str, Any], table: pd.DataFrame, histor
     gain = paired_gain(table, metrics["prompt"], method="percentile") if compares else (None, None, None)
     row |= {"gain_prompt": metrics.get("prompt"), **dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))}
     row |= {"seconds_encode": metrics["seconds_encode"], "seconds_train": metrics.get("seconds_train", 0)}
-    return row | {"seconds": card["seconds"], "peak_memory_mb": metrics["peak_memory_mb"]}
+    return row | {"seconds": card["seconds"], "own_memory_mb": metrics.get("own_memory_mb")}

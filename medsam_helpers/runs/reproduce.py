@@ -17,18 +17,19 @@ from medsam_helpers.data.case import Cases, Dataset
 from medsam_helpers.data.folds import everything, make_folds, with_training_of
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
-from medsam_helpers.device import peak_mb, restart_peak
-from medsam_helpers.evaluation.evaluate import evaluate
+from medsam_helpers.device import own_memory_mb
 from medsam_helpers.evaluation.tables import write_table
 from medsam_helpers.files import atomic_write, check_output_dir, find_checkpoint
 from medsam_helpers.runs.card import git_commit, write_run_card
+from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.runs.experiments import RESULTS, Experiment, Trial, sources_of
-from medsam_helpers.runs.finetune import embed_cases, finetune, run_folder
+from medsam_helpers.runs.finetune import evaluate_together, finetune, run_folder
 from medsam_helpers.runs.record import RunRecord, read_record, record_of_run, write_record
 from medsam_helpers.runs.settings import check_names
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import CARD_FILE, read_card
+from medsam_helpers.training.processes import joined, processes
 from medsam_helpers.training.state import STATE_FILE
 
 
@@ -70,7 +71,8 @@ def reproduce(
             there = " (recorded)" if runs[index] else ""
             print(f"{experiment.name}, run {index + 1} of {len(runs)}: {trial}{there}", file=sys.stderr)
         runs[index] = runs[index] or record_of_run(trial, runner.finish(trial))
-        summary = write_record(experiment, [run for run in runs if run], output, command, commit)
+        done, is_first = [run for run in runs if run], processes().is_main_process
+        (summary,) = joined([write_record(experiment, done, output, command, commit)] if is_first else [])
     return summary
 
 
@@ -107,20 +109,21 @@ class _Runner:
     def finish(self, trial: Trial) -> Path:
         """Do what the trial's folder lacks: the run, and its scores on other data sets."""
         folder = self.folder(trial)
-        if not (folder / "README.md").exists():
+        if any(joined([not (folder / "README.md").exists()])):
             (self._train if trial.is_trained else self._score_as_it_is)(trial, folder)
         checkpoint = folder if trial.is_trained else trial.checkpoint
         for name, part in trial.also_on.items():
             path, limit = folder / f"metrics-{name}.csv", None if part == "all" else 0
-            if not path.exists():
+            if any(joined([not path.exists()])):
                 cases = everything(load_data(self.sources[name], train_limit=limit, dev_limit=limit))
                 self._score(trial, checkpoint, cases, path)
+        processes().wait_for_everyone()  # the first one writes
         return folder
 
     def _train(self, trial: Trial, folder: Path) -> None:
         # Test-time augmentation does not change the training: where the other one of the two was trained, take that.
         other = self.folder(trial.but(tta=not trial.tta)) / STATE_FILE
-        if other.exists() and not (folder / STATE_FILE).exists():
+        if processes().is_main_process and other.exists() and not (folder / STATE_FILE).exists():
             with atomic_write(folder / STATE_FILE) as temporary:
                 shutil.copy(other, temporary)
         config = trial.config().but(data=self.sources[trial.data], **self.experiment.limits(trial))
@@ -138,14 +141,15 @@ class _Runner:
     def _score_as_it_is(self, trial: Trial, folder: Path) -> None:
         """Score the base model, and the trial's checkpoint where it has one."""
         started, commit = time.perf_counter(), git_commit()
-        restart_peak()
         dataset = self.cases(trial)
         cases = dataset.splits[self.experiment.score]
         precision, encoded, seconds = self._score(trial, trial.checkpoint, cases, folder / "metrics.csv")
-        metrics = {"encoded": encoded, "seconds_encode": round(seconds, 1), "peak_memory_mb": peak_mb()}
+        metrics = {"encoded": encoded, "seconds_encode": round(seconds, 1), "own_memory_mb": own_memory_mb()}
         if trial.checkpoint:
             card = read_card(find_checkpoint(trial.checkpoint))
             metrics |= {"prompt": card["metrics"]["prompt"], "n_train": card["sizes"]["train"]}
+        if not processes().is_main_process:
+            return
         write_run_card(
             folder / CARD_FILE,
             command=self.command,
@@ -170,5 +174,7 @@ class _Runner:
         encoded, seconds = embed_cases(base, views_of(cases, views), self.show_progress)
         box_mode = trial.full_recipe().box_mode if trial.is_trained else self.experiment.box_mode or "union"
         prompts, show = self.experiment.prompts, self.show_progress
-        write_table(evaluate(cases, models, prompts=prompts, box_mode=box_mode, show_progress=show), path)
+        table = evaluate_together(cases, models, prompts=prompts, box_mode=box_mode, show_progress=show)
+        if processes().is_main_process:
+            write_table(table, path)
         return base.precision, encoded, seconds

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
+from tqdm.contrib.concurrent import thread_map
 
 from medsam_helpers.data.case import Cases, Dataset
 from medsam_helpers.data.duplicates import fingerprint, look_alike
@@ -53,11 +53,10 @@ def seen_among(cases: Cases, seen: pd.DataFrame) -> list[str]:
 
 
 def _prints(cases: Cases) -> list[tuple[str, str]]:
-    """Digest and fingerprint of each image; threads help, since Pillow decodes outside Python's global lock."""
+    """Digest and fingerprint of each image."""
 
     def prints(name: str) -> tuple[str, str]:
         case = cases.load(name)
         return case.image_digest, fingerprint(case.image)
 
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(prints, cases.names))
+    return thread_map(prints, cases.names, disable=True)

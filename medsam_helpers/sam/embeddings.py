@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from medsam_helpers.device import default_device
 from medsam_helpers.errors import StoreError
 from medsam_helpers.files import atomic_write, cache_dir, remove_leftovers
 from medsam_helpers.sam.loading import ModelInfo
@@ -23,7 +26,7 @@ class EmbeddingStore:
     """A folder of fp16 embeddings, each a file that is found by the digest of the image's pixels.
 
     `key.json` says to which encoder, preprocessing and precision they belong; each has a checksum over key and values.
-    A build that was stopped goes on, and several processes may fill one store.
+    Several threads and processes may fill one store.
 
     Args:
         folder: made where missing.
@@ -53,6 +56,9 @@ class EmbeddingStore:
         """The store of a model under `root` (default: the cache), one folder a key."""
         key: dict[str, str | int] = {"base": info.name, "base_digest": info.base_digest, "model_size": info.model_size}
         key |= {"pixel_scaling": info.pixel_scaling, "precision": precision}
+        if (device := default_device().type) != "cpu":  # it rounds otherwise
+            precision = f"{precision}-{device}"
+            key |= {"precision": precision}
         root = root or cache_dir() / "image-embeddings"
         return cls(root / f"{info.name}-{info.base_digest[:12]}-{precision}", key)
 
@@ -76,25 +82,19 @@ class EmbeddingStore:
             raise StoreError(f"{self._path(digest)} is damaged: embed the data again, and it is rebuilt")
         return embedding
 
-    def build(self, images: Iterable[tuple[str, Callable[[], Tensor]]]) -> int:
-        """The number of embeddings that were missing, or damaged (a warning names these), and are there now.
+    def holds(self, digest: str) -> bool:
+        """Whether the embedding is there and whole; of a damaged one a warning says that it has to be made again."""
+        whole = self._read(digest) is not None
+        if not whole and digest in self:
+            warnings.warn(f"{self._path(digest)} is damaged: it is computed again", stacklevel=2)
+        return whole
 
-        Args:
-            images: pairs of an image's digest and a function that gives its embedding, called only when needed.
-        """
-        remove_leftovers(self.folder, "*/.*", older_s=3600)
-        computed = 0
-        for digest, embed in images:
-            if self._read(digest) is not None:
-                continue
-            path = self._path(digest)
-            if digest in self:
-                warnings.warn(f"{path} is damaged: it is computed again", stacklevel=2)
-            embedding = embed().detach().half().cpu().contiguous()
-            with atomic_write(path) as temporary:
-                save_file({"embedding": embedding}, temporary, metadata={"sha256": self._checksum(embedding)})
-            computed += 1
-        return computed
+    def put(self, digest: str, embedding: Tensor) -> None:
+        """Keep an embedding, in fp16; what killed writers left half-written beside it is removed."""
+        embedding, path = embedding.detach().half().cpu().contiguous(), self._path(digest)
+        remove_leftovers(path.parent, ".*", older_s=3600)
+        with atomic_write(path) as temporary:
+            save_file({"embedding": embedding}, temporary, metadata={"sha256": self._checksum(embedding)})
 
     def _path(self, digest: str) -> Path:
         return self.folder / digest[:2] / f"{digest}.safetensors"
@@ -118,3 +118,28 @@ class EmbeddingStore:
         sha = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode())
         sha.update(embedding.numpy().data)
         return sha.hexdigest()
+
+
+class Resident:
+    """The embeddings of a store on a GPU: each stays there from its first use on, as long as they fit.
+
+    Args:
+        store: where they come from.
+        device: where they go.
+        most_mb: how much may stay. Default: `MEDSAM_RESIDENT_MB`, else half of what is free.
+    """
+
+    def __init__(self, store: EmbeddingStore, device: torch.device, most_mb: float | None = None) -> None:
+        self.store, self.device = store, device
+        self._held: dict[str, Tensor] = {}
+        set_mb = most_mb or float(os.environ.get("MEDSAM_RESIDENT_MB") or 0)
+        self._room = set_mb * 1e6 if set_mb or device.type != "cuda" else torch.cuda.mem_get_info(device)[0] / 2
+
+    def __getitem__(self, digest: str) -> Tensor:
+        """(256, 64, 64) float16 on the device; errors as those of `EmbeddingStore`."""
+        if digest in self._held:
+            return self._held[digest]
+        embedding = self.store[digest].to(self.device)
+        if embedding.nbytes <= self._room:
+            self._held[digest], self._room = embedding, self._room - embedding.nbytes
+        return embedding

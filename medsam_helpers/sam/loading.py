@@ -149,21 +149,23 @@ def model_info(model: Promptable) -> ModelInfo:
     )
 
 
-def pixel_values(image: np.ndarray, info: ModelInfo) -> Tensor:
+def pixel_values(image: np.ndarray, info: ModelInfo, device: str | torch.device = "cpu") -> Tensor:
     """The encoder's input: resized, scaled, padded right and bottom with zeros.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         info: of the model that will see it.
+        device: where it is scaled and padded; it travels there as uint8.
     Returns:
         (1, 3, S, S) float32.
     """
-    resized = info.transform(image.shape[:2]).image_to_model(image).astype(np.float32)
+    resized = torch.from_numpy(info.transform(image.shape[:2]).image_to_model(image).copy()).to(device).float()
     if info.pixel_scaling == "minmax":
-        scaled = (resized - resized.min()) / max(np.ptp(resized), 1e-8)
+        low, high = resized.aminmax()
+        scaled = (resized - low) / (high - low).clamp(min=1e-8)
     else:
-        mean, deviation = np.array([IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD], np.float32)
+        mean, deviation = torch.tensor([IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD], device=device)
         scaled = (resized / 255 - mean) / deviation
     height, width = scaled.shape[:2]
     padding = (0, info.model_size - width, 0, info.model_size - height)
-    return F.pad(torch.from_numpy(scaled).permute(2, 0, 1)[None], padding)
+    return F.pad(scaled.permute(2, 0, 1)[None], padding)

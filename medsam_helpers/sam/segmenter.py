@@ -98,7 +98,7 @@ class Segmenter:
         """(B, 256, 64, 64) float32 features of B images, of any sizes; `ShapeError` where there is none."""
         if not images:
             raise ShapeError("there is no image to encode")
-        pixels = torch.cat([pixel_values(image, self.info) for image in images]).to(self.device)
+        pixels = torch.cat([pixel_values(image, self.info, self.device) for image in images])
         with autocast(self.device, self.precision):
             return self.model.get_image_embeddings(pixels).float()
 
@@ -135,14 +135,14 @@ class Segmenter:
             told = f"{self.info.name} was trained with boxes only: a click alone may give nothing, or the whole image"
             warnings.warn(f"{told}; draw a box", stacklevel=2)
         prompts = self._prompt_inputs(transform, boxes, points, labels, mask_logits)
-        logits, scores = self._decode(embedding.features, prompts, multimask)
+        logits, scores = self.decode(embedding.features, prompts, multimask)
         # Lazily, a prompt at a time: at the original size they may be large.
         large: Iterable[Tensor] = map(transform.logits_to_original, logits.split(1))
         if embedding.mirrored is not None:
             width = transform.original_hw[1]
             boxes, points = (None if prompt is None else mirror(prompt, width) for prompt in (boxes, points))
             prompts = self._prompt_inputs(transform, boxes, points, labels, None)
-            others, other_scores = self._decode(embedding.mirrored, prompts, multimask)
+            others, other_scores = self.decode(embedding.mirrored, prompts, multimask)
             scores = (scores + other_scores) / 2
             # Added up at the original size: in the mask space the padding lies on the right of both.
             turned_back = (transform.logits_to_original(other).flip(-1) for other in others.split(1))
@@ -150,12 +150,20 @@ class Segmenter:
         masks = torch.cat([one > 0 for one in large])
         return Prediction(masks.cpu().numpy(), scores.cpu().numpy(), logits.cpu())
 
-    def _decode(self, features: Tensor, prompts: dict[str, Tensor], multimask: bool) -> tuple[Tensor, Tensor]:
-        """Logits (N, M, h, w) and scores (N, M); prompts go along the batch: SamModel takes one mask an image."""
-        outputs = []
-        for parts in zip(*(value.split(_PROMPTS_AT_ONCE) for value in prompts.values()), strict=True):
-            seen = features.to(self.device).expand(len(parts[0]), -1, -1, -1)
-            part = dict(zip(prompts, parts, strict=True))
+    @torch.inference_mode()
+    def decode(self, features: Tensor, prompts: dict[str, Tensor], multimask: bool = False) -> tuple[Tensor, Tensor]:
+        """Logits (N, M, h, w) float32 and scores (N, M) of N prompts, each on its features, or all on the same.
+
+        Args:
+            features: (N or 1, 256, 64, 64) float.
+            prompts: as `SamModel` takes them, in the model space, one a row: it takes one mask an image.
+            multimask: see `predict`.
+        """
+        count, outputs = len(next(iter(prompts.values()))), []
+        for first in range(0, count, _PROMPTS_AT_ONCE):
+            part = {name: value[first : first + _PROMPTS_AT_ONCE].to(self.device) for name, value in prompts.items()}
+            seen = features if len(features) == 1 else features[first : first + _PROMPTS_AT_ONCE]
+            seen = seen.to(self.device).expand(min(count - first, _PROMPTS_AT_ONCE), -1, -1, -1)
             outputs.append(self.model(image_embeddings=seen, multimask_output=multimask, **part))
         logits, scores = ([one[name][:, 0].float() for one in outputs] for name in ("pred_masks", "iou_scores"))
         return torch.cat(logits), torch.cat(scores)
@@ -198,4 +206,4 @@ class Segmenter:
         if len({len(value) for value in inputs.values()}) > 1:
             counts = {name: len(value) for name, value in inputs.items()}
             raise ShapeError(f"each prompt needs one of each kind, got {counts}")
-        return {name: value.to(self.device) for name, value in inputs.items()}
+        return inputs

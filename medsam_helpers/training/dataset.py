@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
-from tqdm.auto import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import view_of
@@ -18,16 +17,28 @@ from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.evaluation.evaluate import fill_box
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.prompts import jitter_boxes, mask_to_boxes
-from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.sam.embeddings import EmbeddingStore, Resident
 from medsam_helpers.training.recipes import Part, Recipe
 
-_View = tuple[str, ImageTransform, np.ndarray, list[Tensor], Tensor]
-"""Of a view of a case: digest of its image, transform, boxes (N, 4), a target (h, w) bool for each box, and where
-nothing counts, (h, w) bool."""
+
+class Packed:
+    """A bool array in an eighth of its memory."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.shape, self.bits = array.shape, np.packbits(array)
+
+    def array(self) -> np.ndarray:
+        """A bool array, as it was."""
+        return np.unpackbits(self.bits, count=math.prod(self.shape)).reshape(self.shape).view(np.bool_)
+
+
+_View = tuple[str, ImageTransform, np.ndarray, list[Packed], Packed | None]
+"""Of a view of a case: digest of its image, transform, boxes (N, 4), a target (h, w) for each box, and where nothing
+counts, (h, w)."""
 _DRAWS = 20  # of a box that misses its lesion, before it is taken as it is
 
 
-class PromptedCases(Dataset):
+class PromptedCases:
     """Training examples: a cached embedding, a box jittered anew each epoch, the target in the mask space.
 
     The draw of epoch e and case i depends on (seed, e, i) alone, as resuming needs. Set `epoch` before each pass.
@@ -53,10 +64,11 @@ class PromptedCases(Dataset):
         seed: int = 0,
         show_progress: bool = False,
     ) -> None:
-        self.store, self.recipe, self.seed, self.epoch = store, recipe, seed, 0
+        self.features: EmbeddingStore | Resident = store
+        self.recipe, self.seed, self.epoch = recipe, seed, 0
         self.augment: Part | None = recipe.augment if callable(recipe.augment) else None
         if recipe.augment is True:
-            from medsam_helpers.training.augmentation import augmented  # MONAI takes seconds to import
+            from medsam_helpers.specialists.augmentation import augmented  # MONAI takes seconds to import
 
             self.augment = augmented
         self.digests: list[str] = []
@@ -70,25 +82,30 @@ class PromptedCases(Dataset):
                 masks = [case.labels == label for label in np.unique(case.labels[case.labels > 0])]
             else:
                 masks = [case.mask & fill_box(box, case.size_hw) for box in boxes]  # what each box asks for
-            nowhere = np.zeros_like(case.mask) if case.ignored is None else case.ignored
-            ignored = transform.mask_to_target(nowhere, recipe.loss_size).bool()
-            targets = [transform.mask_to_target(mask, recipe.loss_size).bool() & ~ignored for mask in masks]
+            targets = [transform.mask_to_target(mask, recipe.loss_size).numpy() > 0 for mask in masks]
+            nowhere = None
+            if case.ignored is not None:
+                ignored = transform.mask_to_target(case.ignored, recipe.loss_size).numpy() > 0
+                targets, nowhere = [target & ~ignored for target in targets], Packed(ignored)
             kept = [number for number, target in enumerate(targets) if target.any()]
-            return case.image_digest, transform, boxes[kept], [targets[number] for number in kept], ignored
+            return case.image_digest, transform, boxes[kept], [Packed(targets[number]) for number in kept], nowhere
+
+        def prepared(case: Case) -> tuple[str, str, int, list[_View]]:
+            times = recipe.oversampling if len(mask_to_boxes(case.mask, "components")) > 1 else 1
+            return case.name, case.digest, times, [seen(view_of(case, view)) for view in recipe.views]
 
         vanished = []
-        for case in tqdm(cases, desc="reading cases", leave=False, disable=None if show_progress else True):
-            times = recipe.oversampling if len(mask_to_boxes(case.mask, "components")) > 1 else 1
-            views = [seen(view_of(case, view)) for view in recipe.views]
+        bar = {"desc": "reading cases", "leave": False, "disable": None if show_progress else True}
+        for name, digest, times, views in thread_map(lambda index: prepared(cases[index]), range(len(cases)), **bar):
             if all(len(boxes) for _, _, boxes, _, _ in views):
-                self.digests += [case.digest] * times
+                self.digests += [digest] * times
                 self._views += [views] * times
             else:
-                vanished.append(case.name)
+                vanished.append(name)
         if vanished:
             told = f"left out of training, since their lesions vanish on the loss's grid: {', '.join(vanished)}"
             warnings.warn(f"{told}; train on a finer one (loss_size=1024, --loss-size 1024), or crop", stacklevel=2)
-        self._some_ignored = any(ignored.any() for views in self._views for *_, ignored in views)
+        self._some_ignored = any(ignored is not None for views in self._views for *_, ignored in views)
         if recipe.augment is True and self._views and store[self._views[0][0][0]].shape[0] != 3:
             raise ConfigError("augment changes pixels, and this model is trained on cached embeddings: use views")
 
@@ -96,16 +113,16 @@ class PromptedCases(Dataset):
         return len(self.digests)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """`image_embeddings` (256, 64, 64), `input_boxes` (1, 4) in the model space, `target` (1, h, w) in {0, 1}.
+        """`image_embeddings` (256, 64, 64), `input_boxes` (1, 4) in the model space, `target` (1, h, w) bool.
 
-        Where a case has pixels that count nowhere, all have `ignored` (1, h, w) in {0, 1}.
+        Where a case has pixels that count nowhere, all have `ignored` (1, h, w) bool.
         """
         rng = np.random.default_rng([self.seed, self.epoch, index])
         digest, transform, boxes, targets, ignored = self._views[index][rng.integers(len(self._views[index]))]
         chosen = rng.integers(len(boxes))
-        features, target = self.store[digest].float(), targets[chosen]
+        features, target = self.features[digest], torch.from_numpy(targets[chosen].array())
         if self.augment:  # what comes out is a picture of its own: the box goes round its target
-            features, target = self.augment(features, target, rng)
+            features, target = self.augment(features.float(), target, rng)
             box = jitter_boxes(mask_to_boxes(target.numpy()), tuple(target.shape), self.recipe.jitter_1024, rng)
             box = box * np.float32(transform.model_size / target.shape[-1])
         else:
@@ -115,19 +132,20 @@ class PromptedCases(Dataset):
                 if target[int(y0) : math.ceil(y1), int(x0) : math.ceil(x1)].any():  # it may miss a small lesion
                     break
             box = transform.to_model(box)
-        example = {"image_embeddings": features, "input_boxes": torch.from_numpy(box), "target": target.float()[None]}
-        return example | ({"ignored": ignored.float()[None]} if self._some_ignored else {})
+        example = {"image_embeddings": features, "input_boxes": torch.from_numpy(box), "target": target[None]}
+        if self._some_ignored:
+            nowhere = torch.zeros_like(target) if ignored is None else torch.from_numpy(ignored.array())
+            example["ignored"] = nowhere[None]
+        return example
 
+    def batch(self, indices: Sequence[int], device: torch.device) -> dict[str, Tensor]:
+        """Several examples on a device, one a row, in float32."""
+        examples = [self[index] for index in indices]
+        stacked = {name: torch.stack([one[name] for one in examples]) for name in examples[0]}
+        if device.type == "cuda":  # from pinned memory a copy waits for nobody
+            stacked = {name: rows if rows.is_cuda else rows.pin_memory() for name, rows in stacked.items()}
+        return {name: rows.to(device, non_blocking=True).float() for name, rows in stacked.items()}
 
-class EpochOrder(Sampler[int]):
-    """A permutation of the examples that depends on (seed, epoch) alone."""
-
-    def __init__(self, examples: PromptedCases) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng([self.examples.seed, self.examples.epoch])
-        yield from rng.permutation(len(self.examples)).tolist()
+    def order(self) -> list[int]:
+        """A permutation of the examples that depends on (seed, epoch) alone."""
+        return np.random.default_rng([self.seed, self.epoch]).permutation(len(self)).tolist()

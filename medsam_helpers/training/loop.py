@@ -11,24 +11,24 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from medsam_helpers.data.case import Case
-from medsam_helpers.device import default_device, effective_precision
+from medsam_helpers.device import effective_precision
 from medsam_helpers.errors import DataError, TrainingError
-from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.sam.embeddings import EmbeddingStore, Resident
 from medsam_helpers.sam.loading import model_info
 from medsam_helpers.sam.model import Promptable
 from medsam_helpers.sam.parts import freeze_all_but
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import part_state
-from medsam_helpers.training.dataset import EpochOrder, PromptedCases
+from medsam_helpers.training.dataset import PromptedCases
+from medsam_helpers.training.processes import check_shared, processes
 from medsam_helpers.training.recipes import Recipe
 from medsam_helpers.training.state import STATE_FILE, ExponentialMovingAverage, TrainingState
-from medsam_helpers.training.steps import Learner, dev_scores, get_optimizer, learning_rate, train_epoch
+from medsam_helpers.training.steps import Dev, Learner, get_optimizer, learning_rate, train_epoch
 
 
 @dataclass(frozen=True)
@@ -86,55 +86,49 @@ def fit(
     """
     if not len(train) or not len(dev):
         raise DataError(f"training needs cases in train and in dev, got {len(train)} and {len(dev)}")
-    accelerator = Accelerator(
-        mixed_precision="no",  # the recipe's precision is set where the model is called: a process may use several
-        gradient_accumulation_steps=recipe.accumulation,
-        # The recipe's batch is the whole one: several processes share it, and so take the same steps as one.
-        dataloader_config=DataLoaderConfiguration(split_batches=True),
-        # Dice and cross-entropy give the IoU head no gradient.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-        log_with=log_with,
-        project_dir=output,
-        cpu=default_device().type == "cpu",
-    )
-    device, judge = accelerator.device, "dev_dice" if recipe.metric == "dice" else "dev_score"
+    device, is_first = processes().device, processes().is_main_process
+    judge = "dev_dice" if recipe.metric == "dice" else "dev_score"
+    check_shared(output)
+    # For its trackers only: the recipe's precision is set where the model is called, and `processes` share the batches.
+    accelerator = Accelerator(mixed_precision="no", log_with=log_with, project_dir=output, cpu=device.type == "cpu")
     precision = effective_precision(recipe.precision, device)
     info, parameters = model_info(model), freeze_all_but(model, recipe.trainable)
     examples = PromptedCases(train, store, info.transform, recipe, seed, show_progress)
+    segmenter = Segmenter(model, device, precision, store)  # moves the model there
+    scored = Dev(dev, segmenter, recipe.but(jitter_1024=dev_jitter_1024), seed)
+    if device.type == "cuda":
+        examples.features = scored.features = Resident(store, device)
     identity = {
         "recipe": recipe.identity(),
         "seed": seed,
         "precision": precision,
         "base_digest": info.base_digest,
         "train": hashlib.sha256("".join(examples.digests).encode()).hexdigest(),
-        "dev": hashlib.sha256("".join(case.digest for case in dev).encode()).hexdigest(),
+        "dev": scored.digest,
     }
     optional = {"dev_jitter_1024": dev_jitter_1024, "start": start}
     identity |= {name: value for name, value in optional.items() if value is not None}
     state = TrainingState.open(output / STATE_FILE, identity, judge)
 
-    wrapped, loader = accelerator.prepare(model, DataLoader(examples, recipe.batch, sampler=EpochOrder(examples)))
     optimizer = get_optimizer(recipe, parameters)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     state.restore(model, optimizer, scaler)
     average = ExponentialMovingAverage(model, recipe.ema_decay)
     average.load(state.average)
-    learner = Learner(accelerator, wrapped, optimizer, scaler, average, recipe, precision)
-    segmenter = Segmenter(model, device, precision, store)
-    dev_recipe = recipe.but(jitter_1024=dev_jitter_1024)
+    learner = Learner(model, examples, optimizer, scaler, average, recipe, precision, device, accelerator.log)
     accelerator.init_trackers("medsam", config={name: str(value) for name, value in recipe.as_dict().items()})
-    steps_per_epoch = math.ceil(len(loader) / recipe.accumulation)
+    steps_per_epoch = math.ceil(len(examples) / (recipe.batch * recipe.accumulation))
 
     def finish_epoch(row: dict[str, float]) -> None:
         current = part_state(model, recipe.trainable)
         with average.applied():
-            scores = dev_scores(segmenter, dev, dev_recipe, seed, accelerator)
+            scores = scored.scores()
             row |= {name: score for name, score in scores.items() if name in ("dev_dice", judge)}
             state.record(row, current, part_state(model, recipe.trainable))
         state.average = {name: weight.cpu() for name, weight in average.weights.items()}
         waited = state.epoch - state.best_epoch
         state.finished = state.epoch >= recipe.epochs or (recipe.patience is not None and waited >= recipe.patience)
-        if accelerator.is_main_process:
+        if is_first:
             state.save(optimizer, scaler)
         accelerator.log(row | scores | {"epoch": state.epoch}, step=state.epoch * steps_per_epoch)
 
@@ -143,13 +137,13 @@ def fit(
 
     total, done = recipe.epochs * steps_per_epoch, state.epoch * steps_per_epoch
     rate_of = learning_rate if isinstance(recipe.schedule, str) else recipe.schedule
-    quiet = not show_progress or not accelerator.is_main_process
+    quiet = not show_progress or not is_first
     with tqdm(total=total, initial=done, desc=f"fine-tune ({precision})", unit="step", disable=quiet) as bar:
         while not state.finished:
             started = time.perf_counter()
             examples.epoch = state.epoch + 1
             rates = ((step + 1, rate_of(step, total, recipe)) for step in range(state.epoch * steps_per_epoch, total))
-            loss = train_epoch(learner, loader, rates, bar)
+            loss = train_epoch(learner, examples.order(), rates, bar)
             if not math.isfinite(loss):
                 advice = f"try a lower learning rate, or precision fp32 (now {precision})"
                 kept = f"epoch {state.epoch} is kept in {output}"
@@ -158,7 +152,8 @@ def fit(
             finish_epoch({"loss": loss, "lr": rate, "seconds": round(time.perf_counter() - started, 2)})
             bar.set_postfix(loss=f"{loss:.3f}", dev_dice=f"{state.history[-1]['dev_dice']:.3f}")
 
-    accelerator.end_training()
+    for tracker in accelerator.trackers:  # not `end_training`, which takes the processes apart
+        tracker.finish()
     model.load_state_dict(state.best, strict=False)
     model.eval().requires_grad_(False)
     history = pd.DataFrame(state.history).rename_axis("epoch").reset_index()

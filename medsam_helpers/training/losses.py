@@ -18,12 +18,12 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def _checked(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both as float32, after the checks that all losses promise."""
+    """Both as float32, after the checks that all losses promise; on a GPU the values are not looked at."""
     if logits.shape != target.shape or logits.ndim != 4 or logits.shape[1] != 1:
         shapes = f"{tuple(logits.shape)} and {tuple(target.shape)}"
         raise ShapeError(f"logits and target must both be (B, 1, H, W), are {shapes}")
     logits, target = logits.float(), target.float()
-    if (target * (target - 1)).any():
+    if not target.is_cuda and (target * (target - 1)).any():  # there each look would stop the queue of a GPU
         values = f"its values run from {target.min():g} to {target.max():g}"
         raise DataError(f"target must hold 0 and 1 only, {values}; binarise the mask first, such as mask > 127")
     return logits, target

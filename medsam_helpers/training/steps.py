@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,51 +10,82 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.device import autocast
-from medsam_helpers.errors import TrainingError
+from medsam_helpers.errors import DataError, TrainingError
 from medsam_helpers.evaluation.evaluate import case_boxes
 from medsam_helpers.evaluation.metrics import dice, iou
+from medsam_helpers.geometry import ImageTransform
+from medsam_helpers.sam.embeddings import EmbeddingStore, Resident
+from medsam_helpers.sam.model import Promptable
 from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.training.dataset import Packed, PromptedCases
 from medsam_helpers.training.losses import get_loss
+from medsam_helpers.training.processes import add_up_gradients, joined, processes, share_of
 from medsam_helpers.training.recipes import Recipe
 from medsam_helpers.training.state import ExponentialMovingAverage
+
+_Scored = tuple[str, str, ImageTransform, np.ndarray, Packed, Packed]
+"""Name, digest of the image, transform, boxes, mask, and where nothing counts."""
 
 
 @dataclass(frozen=True)
 class Learner:
     """What a step works with."""
 
-    accelerator: Accelerator
-    model: nn.Module
+    model: Promptable
+    examples: PromptedCases
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: ExponentialMovingAverage
     recipe: Recipe
     precision: str
+    device: torch.device
+    log: Callable[..., None]
 
 
-def train_epoch(learner: Learner, loader: DataLoader, rates: Iterator[tuple[int, float]], bar: tqdm) -> float:
-    """Mean loss of one pass over the examples; `rates` gives number and learning rate of each optimiser step.
+def passes_of_steps(order: Sequence[int], recipe: Recipe) -> Iterator[list[tuple[list[int], float]]]:
+    """Of each optimiser step of an epoch this process's forward passes: examples, and their share of the step.
 
-    A first loss that is not finite comes back alone, without a step.
+    Each process takes every N-th example of a batch. One that gets none of a short last batch takes its first with
+    weight 0, so that all do each step together. Weighted so, the gradients of all add up to that of one process, for
+    every loss that is a mean over the examples.
+    """
+    number, of = processes().process_index, processes().num_processes
+    per_step = recipe.batch * recipe.accumulation
+    for first in range(0, len(order), per_step):
+        step = order[first : first + per_step]
+        batches = [step[start : start + recipe.batch] for start in range(0, len(step), recipe.batch)]
+        yield [(list(batch[number::of]) or [batch[0]], len(batch[number::of]) / len(step)) for batch in batches]
 
+
+def train_epoch(learner: Learner, order: Sequence[int], rates: Iterator[tuple[int, float]], bar: tqdm) -> float:
+    """Mean loss of the optimiser steps of one pass over the examples in that order.
+
+    A first loss that is not finite comes back alone, without a step; but in fp16 its scaler skips such steps.
+
+    Args:
+        learner: what a step works with; several processes share each batch.
+        order: indices of the examples.
+        rates: number and learning rate of each optimiser step.
+        bar: moved on at each step.
     Raises:
         TrainingError: an own loss returned no scalar, or one without a gradient.
     """
-    accelerator, model, optimizer, recipe = learner.accelerator, learner.model, learner.optimizer, learner.recipe
-    loss_of, losses = get_loss(recipe.loss), []
+    model, optimizer, recipe = learner.model, learner.optimizer, learner.recipe
+    loss_of, losses, taken = get_loss(recipe.loss), list[Tensor](), list[tuple[int, float]]()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
-    for batch in loader:
-        with accelerator.accumulate(model):
+    for passes in passes_of_steps(order, recipe):
+        total = torch.zeros((), device=learner.device)
+        for indices, weight in passes:
+            batch = learner.examples.batch(indices, learner.device)
             target, ignored = batch.pop("target"), batch.pop("ignored", None)
-            with autocast(accelerator.device, learner.precision):
+            with autocast(learner.device, learner.precision):
                 logits = model(**batch, multimask_output=False).pred_masks
             # (B, prompts, masks, h, w) with one prompt and one mask: losses want (B, 1, h, w).
             logits = logits.flatten(0, 1).float()
@@ -64,24 +96,27 @@ def train_epoch(learner: Learner, loader: DataLoader, rates: Iterator[tuple[int,
             loss = loss_of(logits, target)
             if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
                 raise TrainingError(f"the loss must return a scalar tensor that has a gradient, returned {loss}")
-            losses.append(loss.detach())
-            if len(losses) == 1 and not loss.isfinite():
-                break
-            accelerator.backward(learner.scaler.scale(loss))
-            if accelerator.sync_gradients:
-                step, rate = next(rates)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                learner.scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-                learner.scaler.step(optimizer)
-                learner.scaler.update()
-                optimizer.zero_grad()
-                learner.average.update()
-                if accelerator.trackers:
-                    accelerator.log({"step_loss": loss.item(), "step_lr": rate}, step=step)
-                bar.update()
-    return accelerator.reduce(torch.stack(losses).mean(), "mean").item()
+            learner.scaler.scale(loss * weight).backward()
+            total += loss.detach() * weight
+        losses.append(total)
+        if len(losses) == 1 and not learner.scaler.is_enabled() and not all(joined([bool(total.isfinite())])):
+            return math.nan
+        taken.append(next(rates))
+        for group in optimizer.param_groups:
+            group["lr"] = taken[-1][1]
+        add_up_gradients(parameters)
+        learner.scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+        learner.scaler.step(optimizer)
+        learner.scaler.update()
+        optimizer.zero_grad()
+        learner.average.update()
+        bar.update()
+    # Fetched once an epoch: a look at each would let a GPU wait for the CPU, and the CPU for the GPU.
+    of_steps = np.sum(joined([torch.stack(losses).tolist()]), axis=0)
+    for (step, rate), loss in zip(taken, of_steps, strict=True):
+        learner.log({"step_loss": float(loss), "step_lr": rate}, step=step)
+    return float(np.mean(of_steps[np.isfinite(of_steps)] if learner.scaler.is_enabled() else of_steps))
 
 
 def get_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -94,27 +129,62 @@ def get_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim
     return optimizer
 
 
-def dev_scores(
-    segmenter: Segmenter, dev: Sequence[Case], recipe: Recipe, seed: int, accelerator: Accelerator
-) -> dict[str, float]:
-    """Mean scores at original size: `dev_dice`, `dev_iou`, of an own metric `dev_score`. Processes share the cases.
+class Dev:
+    """The cases that choose the epoch, as each scoring needs them: box and mask; their pixels are read once.
 
+    Args:
+        cases: their embeddings have to be in the store.
+        segmenter: of the model that trains, with the store.
+        recipe: gives boxes, jitter (one fixed draw a case) and metric.
+        seed: of the jitter.
     Raises:
-        TrainingError: an own metric returned no finite number.
+        DataError: an embedding is missing.
     """
-    own = {"dev_score": recipe.metric} if callable(recipe.metric) else {}
-    metrics: dict[str, Callable[..., float]] = {"dev_dice": dice, "dev_iou": iou} | own
-    total = torch.zeros(len(metrics), device=accelerator.device)
-    segmenter.model.eval()
-    for index in range(accelerator.process_index, len(dev), accelerator.num_processes):
-        case = dev[index]
-        masks, _ = segmenter.predict_case(case, case_boxes(case, recipe.box_mode, recipe.jitter_1024, seed))
-        prediction = case.counted(np.logical_or.reduce(masks))
-        scores = [float(metric(prediction, case.mask)) for metric in metrics.values()]
-        if not math.isfinite(scores[-1]):
-            raise TrainingError(f"{case.name}: the metric must return a finite number, returned {scores[-1]}")
-        total += torch.tensor(scores, device=accelerator.device)
-    return dict(zip(metrics, (accelerator.reduce(total, "sum") / len(dev)).tolist(), strict=True))
+
+    def __init__(self, cases: Sequence[Case], segmenter: Segmenter, recipe: Recipe, seed: int) -> None:
+        self.segmenter, store = segmenter, segmenter.store
+        assert store is not None, "the segmenter has no store"
+        own = {"dev_score": recipe.metric} if callable(recipe.metric) else {}
+        self.metrics: dict[str, Callable[..., float]] = {"dev_dice": dice, "dev_iou": iou} | own
+        self.features: EmbeddingStore | Resident = store
+
+        def prepared(index: int) -> tuple[str, _Scored]:
+            case = cases[index]
+            if case.image_digest not in store:
+                raise DataError(f"{case.name}: no embedding of this image in {store.folder}; embed the data first")
+            boxes = case_boxes(case, recipe.box_mode, recipe.jitter_1024, seed)
+            nowhere = np.zeros_like(case.mask) if case.ignored is None else case.ignored
+            seen = case.name, case.image_digest, segmenter.info.transform(case.size_hw)
+            return case.digest, (*seen, boxes, Packed(case.mask), Packed(nowhere))
+
+        digests, self._cases = zip(*thread_map(prepared, range(len(cases)), disable=True), strict=True)
+        self.digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def scores(self) -> dict[str, float]:
+        """Mean scores at original size: `dev_dice`, `dev_iou`, of an own metric `dev_score`. Processes share the cases.
+
+        Raises:
+            TrainingError: an own metric returned no finite number.
+        """
+        self.segmenter.model.eval()
+        mine = [self._cases[index] for index in share_of(len(self._cases))]
+        at_once = 1 if self.segmenter.device.type == "cpu" else 16
+        groups = [mine[first : first + at_once] for first in range(0, len(mine), at_once)]
+        scores = joined([row for group in groups for row in self._scores_of(group)])
+        return dict(zip(self.metrics, np.mean(scores, axis=0).tolist(), strict=True))
+
+    def _scores_of(self, group: Sequence[_Scored]) -> Iterator[list[float]]:
+        counts = [len(boxes) for _, _, _, boxes, _, _ in group]
+        features = [self.features[digest][None].float() for _, digest, *_ in group]
+        each = torch.cat([one.expand(count, -1, -1, -1) for one, count in zip(features, counts, strict=True)])
+        boxes = [torch.from_numpy(transform.to_model(boxes))[:, None] for _, _, transform, boxes, _, _ in group]
+        logits, _ = self.segmenter.decode(each, {"input_boxes": torch.cat(boxes)})
+        for (name, _, transform, _, mask, nowhere), answers in zip(group, logits.split(counts), strict=True):
+            found = (transform.logits_to_original(answers) > 0).any(dim=0)[0].cpu().numpy() & ~nowhere.array()
+            row = [float(metric(found, mask.array())) for metric in self.metrics.values()]
+            if not math.isfinite(row[-1]):
+                raise TrainingError(f"{name}: the metric must return a finite number, returned {row[-1]}")
+            yield row
 
 
 def learning_rate(step: int, total_steps: int, recipe: Recipe) -> float:

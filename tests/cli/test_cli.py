@@ -355,6 +355,15 @@ def test_audit_counts_what_it_finds_and_fails_on_errors(place, tmp_path):
         assert named in said.out
 
 
+def test_of_several_processes_the_first_one_speaks(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    assert main(["weights", "--json"]) == 0
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("RANK", "0")
+    assert main(["weights", "--json"]) == 0
+    assert "mobile-sam" in capsys.readouterr().out
+
+
 def test_every_command_explains_itself(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     overview = medsam("--help").out

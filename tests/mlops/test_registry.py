@@ -18,7 +18,7 @@ from medsam_helpers.mlops.gate import judge, unjudged, verdicts
 from medsam_helpers.mlops.registry import RegistryError, load_model, register, version_of
 from medsam_helpers.mlops.tracking import RunTracker
 from medsam_helpers.phantoms.dataset import save_folder
-from medsam_helpers.runs.finetune import embed_cases
+from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.runs.seen import write_seen
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam, model_info

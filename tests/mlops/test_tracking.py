@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.mlops.lineage import datasets_of, split_digest
 from medsam_helpers.mlops.tracking import RunTracker, deliver
-from medsam_helpers.runs.finetune import embed_cases
+from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.loop import fit

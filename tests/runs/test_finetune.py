@@ -24,6 +24,14 @@ def test_a_run_that_an_older_version_left_in_the_cache_is_made_anew(monkeypatch)
     assert run_folder(RunConfig(), "pixels") != now
 
 
+def test_a_run_in_another_precision_is_another_run(monkeypatch):
+    folders = set()
+    for precision in ("fp32", "bf16"):
+        monkeypatch.setattr(finetune, "effective_precision", lambda *_, precision=precision: precision)
+        folders.add(run_folder(RunConfig(), "pixels"))
+    assert len(folders) == 2
+
+
 def test_a_run_is_known_by_its_settings_its_base_and_its_pixels(tmp_path):
     def squares(logits, target):
         return ((logits.sigmoid() - target) ** 2).mean()

@@ -21,44 +21,39 @@ def value(digest: str) -> torch.Tensor:
     return torch.full((4, 2, 2), float(int(digest, 16) % 100))
 
 
-def images(digests, calls=None):
-    """Pairs of a digest and a function that gives its embedding; `calls` takes the digests of those called."""
-    called = [] if calls is None else calls
-    return [(digest, lambda digest=digest: called.append(digest) or value(digest)) for digest in digests]
+def fill(folder, digests):
+    """The digests of those that were not there: these are now."""
+    store = EmbeddingStore(folder, KEY)
+    missing = [digest for digest in digests if not store.holds(digest)]
+    for digest in missing:
+        store.put(digest, value(digest))
+    return missing
 
 
-def test_each_image_is_embedded_once_after_an_interrupt_too_and_found_by_a_new_store(tmp_path):
-    def interrupted():
-        yield from images(NAMES[:3], calls)
-        raise KeyboardInterrupt
-
-    calls, names = [], NAMES[:5]
-    with pytest.raises(KeyboardInterrupt):
-        EmbeddingStore(tmp_path, KEY).build(interrupted())
-    assert EmbeddingStore(tmp_path, KEY).build(images([*names, names[0]], calls)) == 2
+def test_what_was_put_there_is_found_by_a_new_store(tmp_path):
+    assert fill(tmp_path, NAMES[:3]) == NAMES[:3]
+    assert fill(tmp_path, NAMES[:5]) == NAMES[3:5]
     again = EmbeddingStore(tmp_path, KEY)
-    assert again.build(images(names, calls)) == 0
-    assert calls == names
-    assert (len(again), names[0] in again, "ff" in again) == (5, True, False)
-    assert again[names[3]].dtype == torch.float16
-    assert torch.equal(again[names[3]], value(names[3]).half())
+    assert (len(again), NAMES[0] in again, again.holds(NAMES[0]), "ff" in again) == (5, True, True, False)
+    assert again[NAMES[3]].dtype == torch.float16
+    assert torch.equal(again[NAMES[3]], value(NAMES[3]).half())
     with pytest.raises(KeyError):
         again["ff"]
 
 
 def test_what_a_killed_process_left_half_written_is_removed_and_what_another_writes_now_is_not(tmp_path):
-    EmbeddingStore(tmp_path, KEY).build(images(NAMES[:1]))
+    fill(tmp_path, NAMES[:1])
     (place,) = (path for path in tmp_path.iterdir() if path.is_dir())
     for name, age_s in (("old", 7200), ("young", 60)):
         (place / f".{name}.part.safetensors").touch()
         os.utime(place / f".{name}.part.safetensors", times=(time.time() - age_s,) * 2)
-    EmbeddingStore(tmp_path, KEY).build([])
+    fill(tmp_path, [NAMES[0][:2] + NAMES[1][2:]])  # into the same place
     assert [path.name for path in place.glob(".*")] == [".young.part.safetensors"]
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut"])
 def test_a_damaged_embedding_is_named_and_only_it_is_rebuilt(tmp_path, harm):
-    EmbeddingStore(tmp_path, KEY).build(images(NAMES[:3]))
+    fill(tmp_path, NAMES[:3])
     (path,) = tmp_path.rglob(f"{NAMES[1]}.safetensors")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -66,10 +61,8 @@ def test_a_damaged_embedding_is_named_and_only_it_is_rebuilt(tmp_path, harm):
     store = EmbeddingStore(tmp_path, KEY)
     with pytest.raises(StoreError, match=rf"{path.name} is damaged: embed the data again"):
         store[NAMES[1]]
-    calls = []
     with pytest.warns(UserWarning, match=rf"{path.name} is damaged: it is computed again"):
-        store.build(images(NAMES[:3], calls))
-    assert calls == [NAMES[1]]
+        assert fill(tmp_path, NAMES[:3]) == [NAMES[1]]
     assert torch.equal(store[NAMES[1]], value(NAMES[1]).half())
 
 
@@ -83,7 +76,7 @@ def test_a_store_of_another_model_is_refused(tiny_sam, tmp_path):
 
 @pytest.mark.parametrize("content", ["{", "\udcff"])
 def test_a_damaged_key_is_written_anew_and_embeddings_of_another_are_not_taken_for_it(tmp_path, content):
-    EmbeddingStore(tmp_path, KEY).build(images(NAMES[:2]))
+    fill(tmp_path, NAMES[:2])
     (tmp_path / "key.json").write_text(content, errors="surrogateescape")
     with pytest.warns(UserWarning, match=r"key\.json is damaged .*written anew"):
         assert EmbeddingStore(tmp_path, KEY)[NAMES[0]].shape == (4, 2, 2)
@@ -95,7 +88,7 @@ def test_a_damaged_key_is_written_anew_and_embeddings_of_another_are_not_taken_f
 
 def _fill(folder, digests):
     warnings.simplefilter("error")
-    EmbeddingStore(folder, KEY).build(images(digests))
+    fill(folder, digests)
 
 
 def test_several_processes_fill_one_store_at_a_time(tmp_path):

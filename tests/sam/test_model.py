@@ -4,6 +4,7 @@ import pytest
 import torch
 from reference_image import BOX, reference_image
 
+from medsam_helpers.device import autocast
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.runs.export import export_model
 from medsam_helpers.sam.loading import load_sam, model_info, pixel_values, state_digest
@@ -41,6 +42,17 @@ def unfrozen():
 
 
 @pytest.mark.slow
+def test_a_box_does_not_move_in_half_precision(tiny_sam):
+    model = Sam(tiny_sam.config).eval()
+    boxes = torch.tensor([[[3.3, 7.7, 90.1, 101.9]]])
+    whole, _ = model.prompt_encoder(None, None, boxes, None)
+    with autocast(torch.device("cpu"), "bf16"):
+        half, _ = model.prompt_encoder(None, None, boxes, None)
+    assert torch.equal(half, whole)
+    names = [name for name, _ in model.named_parameters() if "positional" in name]
+    assert names == ["shared_image_embedding.positional_embedding"], "one weight for image and prompts"
+
+
 def test_a_partially_unfrozen_model_answers_as_the_whole_one(mobile_sam, unfrozen):
     image, info = reference_image(), model_info(mobile_sam)
     box = torch.from_numpy(info.transform(image.shape[:2]).to_model(BOX))[None, None]

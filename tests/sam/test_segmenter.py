@@ -14,7 +14,7 @@ from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import views_of
 from medsam_helpers.errors import DataError, PromptError, ShapeError
 from medsam_helpers.geometry import mirror
-from medsam_helpers.runs.finetune import embed_cases
+from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.segmenter import Segmenter
 

@@ -8,8 +8,8 @@ from helpers import draw_discs, embedded, make_tiny_sam
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import VIEWS, view_of, views_of
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.runs.finetune import embed_cases
-from medsam_helpers.training.dataset import EpochOrder, PromptedCases
+from medsam_helpers.runs.embed import embed_cases
+from medsam_helpers.training.dataset import PromptedCases
 from medsam_helpers.training.recipes import Recipe
 
 RECIPE = Recipe(name="test")
@@ -32,11 +32,11 @@ def test_a_box_moves_each_epoch_and_the_target_is_what_it_asks_for(segmenter):
     assert [tuple(value.shape) for value in first.values()] == [(32, 16, 16), (1, 4), (1, 64, 64)]
     assert torch.equal(first["target"][0], segmenter.info.transform(case.size_hw).mask_to_target(case.mask))
     assert torch.equal(examples[2]["input_boxes"], first["input_boxes"])
-    order = list(EpochOrder(examples))
+    order = examples.order()
     assert sorted(order) == [0, 1, 2, 3]
     examples.epoch = 1
     assert not torch.equal(examples[2]["input_boxes"], first["input_boxes"])
-    assert list(EpochOrder(examples)) != order
+    assert examples.order() != order
 
 
 def around(mask):

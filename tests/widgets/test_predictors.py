@@ -55,7 +55,7 @@ def test_the_least_recently_used_embedding_goes_first(predictor):
 
 def test_an_embedding_that_lies_in_the_segmenters_store_is_taken_from_there(predictor, segmenter, tmp_path):
     segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision, tmp_path)
-    segmenter.store.build([(array_digest(IMAGE), lambda: segmenter.embed(IMAGE).features[0])])
+    segmenter.store.put(array_digest(IMAGE), segmenter.embed(IMAGE).features[0])
     masks, _ = predictor(IMAGE, BOX[None], NO_POINTS)
     assert predictor.cache.encoded == 0
     assert (masks[0] != segmenter.predict(IMAGE, boxes=BOX).masks[0, 0]).mean() < 5e-3, "but for half precision"

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from helpers import draw_discs, embedded
 
 from medsam_helpers.sam.loading import load_sam
-from medsam_helpers.training.augmentation import augmented
+from medsam_helpers.specialists.augmentation import augmented
 from medsam_helpers.training.dataset import PromptedCases
 from medsam_helpers.training.recipes import get_recipe
 

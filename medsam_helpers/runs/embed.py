@@ -1,0 +1,77 @@
+"""`embed_cases`: each image through the encoder once, while threads read and resize the next ones."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from medsam_helpers.data.case import Case
+from medsam_helpers.device import keep_freed_memory
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.training.processes import joined, share_of
+
+T = TypeVar("T")
+
+
+def _ahead(function: Callable[[int], T], indices: Iterable[int], threads: int) -> Iterator[T]:
+    """The function of each index, in order; threads are at the next ones meanwhile, and never far ahead."""
+    rest, pool = iter(indices), ThreadPoolExecutor(threads)
+    try:
+        waiting = deque(pool.submit(function, index) for index in islice(rest, 2 * threads))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(function, index) for index in islice(rest, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool = True) -> tuple[int, float]:
+    """Number of images that were encoded into the segmenter's store, and the seconds of encoding, without reading.
+
+    Each of several processes does its share. The process keeps freed memory from then on, see `keep_freed_memory`.
+    """
+    store, transform = segmenter.store, segmenter.info.transform
+    assert store is not None, "the segmenter has no store to fill"
+    keep_freed_memory()
+    # A GPU encodes quicker than one thread reads, and in batches; a CPU has its hands full with one image.
+    threads, at_once = (1, 1) if segmenter.device.type == "cpu" else (os.cpu_count() or 1, 16)
+    batch, writing, seconds, encoded = dict[str, np.ndarray](), list[Future[None]](), 0.0, 0
+
+    def prepared(index: int) -> tuple[str, np.ndarray | None]:
+        case = cases[index]
+        there = store.holds(case.image_digest)
+        return case.image_digest, None if there else transform(case.size_hw).image_to_model(case.image)
+
+    def encode() -> None:
+        nonlocal seconds, encoded
+        started = time.perf_counter()
+        features = segmenter.encode(list(batch.values())).half().cpu()
+        seconds += time.perf_counter() - started
+        encoded += len(batch)
+        writing.extend(writer.submit(store.put, *pair) for pair in zip(batch, features, strict=True))
+        while len(writing) > 4 * at_once:
+            writing.pop(0).result()
+        batch.clear()
+
+    share = share_of(len(cases))
+    bar = tqdm(total=len(share), desc=f"embed ({segmenter.precision})", unit="image", disable=not show_progress)
+    with bar, ThreadPoolExecutor(threads) as writer:
+        for digest, pixels in _ahead(prepared, share, threads):
+            if pixels is not None:
+                batch[digest] = pixels
+            if len(batch) == at_once:
+                encode()
+            bar.update()
+        if batch:
+            encode()
+        for written in writing:
+            written.result()
+    return sum(joined([encoded])), max(joined([seconds]))
