@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.prompts import mask_to_boxes
-from tests.browser.lab import Notebook, chromium, jupyter_lab
+from tools.lab import Notebook, chromium, jupyter_lab
 
 DEMO = """
 from medsam_helpers.widgets import box_prompt_demo

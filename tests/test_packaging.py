@@ -79,7 +79,7 @@ def imported_distributions(files):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 modules = [node.module]
-            for top in {m.partition(".")[0] for m in modules} - sys.stdlib_module_names - {"medsam_helpers", "tests"}:
+            for top in {m.partition(".")[0] for m in modules} - sys.stdlib_module_names - {"medsam_helpers", "tools"}:
                 if not any((folder / f"{top}.py").exists() for folder in (file.parent, *OWN)):
                     found[canonicalize_name(owners.get(top, [top])[0])] = str(file.relative_to(ROOT))
     return found

@@ -6,10 +6,10 @@ python tools/make_picture.py
 from __future__ import annotations
 
 import io
-import sys
 import tempfile
 from pathlib import Path
 
+from lab import Notebook, chromium, jupyter_lab
 from PIL import Image
 
 from medsam_helpers.data.loading import load_data
@@ -17,11 +17,7 @@ from medsam_helpers.evaluation.evaluate import case_boxes
 from medsam_helpers.runs.finetune import get_or_train
 from medsam_helpers.runs.settings import config_from_environment
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "browser"))
-from lab import Notebook, chromium, jupyter_lab  # noqa: E402
-
-OUTPUT = ROOT / "notebooks" / "pictures" / "box_prompt.png"
+OUTPUT = Path(__file__).resolve().parents[1] / "notebooks" / "pictures" / "box_prompt.png"
 CASE = "endoscopy-val-0004"
 
 
