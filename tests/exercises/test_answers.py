@@ -232,6 +232,22 @@ ANSWERS = [
     ("07.3", partial(genuine, what="one side"), "in the future passes"),
     ("07.3", partial(genuine, what="no memory"), "the same hook passes twice"),
     ("07.3", partial(genuine, what="short"), "of 299 seconds ago is refused"),
+    ("08.1", (-0.0129, -0.0249, -0.0037), "correct"),
+    ("08.1", (0.0129, 0.0037, 0.0249), "the sign"),
+    ("08.1", (-0.0036, -0.0076, 0.0002), "at j20"),
+    ("08.1", (-0.0129, -0.1, 0.1), "image by image"),
+    ("08.1", -0.0129, "mean, low and high"),
+    ("08.2", ["jitter 10", "rate 1e-4", "no average", "one view", "6 views: light too"], "correct"),
+    ("08.2", ["jitter 10", "batch 8"], "batch 8: its interval"),
+    ("08.2", "jitter 10", "4 more"),
+    ("08.2", ["as it is"], "baseline"),
+    ("08.3", (0.0073, -0.0060, 0.0177), "over 10 images"),
+    ("08.4", 0.923, "7 images of 120"),
+    ("08.5", (0.0267, 0.0164, 0.0389), "only one side"),
+    ("08.6", ("iou", "nsd", "hd95_percent"), "just holds zero"),
+    ("08.7", (0.0051, -0.0049, 0.0170), "over the untouched model"),
+    ("08.8", 1.2877, "a growth compares two"),
+    ("08.9", 89.75, "medians"),
 ]
 
 
