@@ -1,6 +1,7 @@
 """Checkers of notebook 08, what helped on real images: numbers and names read from the records."""
 
 from collections.abc import Collection, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -33,10 +34,26 @@ def _names_hint(answer: Answer, right: Collection[str], known: Mapping[str, str]
         yield f"{missing} more: the size of a difference is not asked, only whether its interval leaves out zero"
 
 
-@checker("08.1")
-def _guide_and_sam(answer: Answer) -> Hints:
-    known = {-0.0036: "that is at j20: take j50", -0.0146: "that is guide minus best: take sam"}
-    yield from _interval_hint(answer, (-0.0129, -0.0249, -0.0037), known)
+_INTERVALS = {
+    "08.1": (
+        (-0.0129, -0.0249, -0.0037),
+        {-0.0036: "that is at j20: take j50", -0.0146: "that is guide minus best: take sam"},
+    ),
+    "08.3": (
+        (0.0082, 0.0028, 0.0149),
+        {0.0073: "that is over 10 images: take 160 images", 0.0095: "that is at j50: take j20"},
+    ),
+    "08.5": (
+        (0.0227, 0.0082, 0.0371),
+        {0.0267: "only one side has test-time augmentation", 0.0053: "that is what it adds to the tuned model"},
+    ),
+    "08.7": (
+        (-0.0125, -0.0219, -0.0012),
+        {0.0051: "that is over the untouched model: compare with 160 polyps", -0.1520: "that is the U-Net"},
+    ),
+}
+for _number, (_right, _known) in _INTERVALS.items():
+    checker(_number)(partial(_interval_hint, right=_right, known=_known))
 
 
 @checker("08.2")
@@ -45,12 +62,6 @@ def _clear_at_j50(answer: Answer) -> Hints:
     known |= {"mobile-sam zero-shot": "mobile-sam zero-shot: the untouched model is no trial"}
     right = ("rate 1e-4", "jitter 10", "no average", "one view", "6 views: light too")
     yield from _names_hint(answer, right, known, "its interval at j50 holds zero")
-
-
-@checker("08.3")
-def _more_than_160(answer: Answer) -> Hints:
-    known = {0.0073: "that is over 10 images: take 160 images", 0.0095: "that is at j50: take j20"}
-    yield from _interval_hint(answer, (0.0082, 0.0028, 0.0149), known)
 
 
 @checker("08.4")
@@ -63,24 +74,10 @@ def _a_quarter_several(answer: Answer) -> Hints:
     yield from number_hint(answer, 0.8755, 2e-3, known, "weigh both rows of the column `union`: 3 / 4 and 1 / 4")
 
 
-@checker("08.5")
-def _training_alone(answer: Answer) -> Hints:
-    known = {0.0267: "only one side has test-time augmentation: that is training and augmentation together"}
-    known |= {0.0053: "that is what test-time augmentation adds to the tuned model"}
-    yield from _interval_hint(answer, (0.0227, 0.0082, 0.0371), known)
-
-
 @checker("08.6")
 def _ahead_in(answer: Answer) -> Hints:
     known = {"hd95_percent": "hd95_percent: its interval just holds zero (a distance: below zero is better)"}
     yield from _names_hint(answer, ("iou", "nsd"), known, "its interval holds zero, or it is no metric of the table")
-
-
-@checker("08.7")
-def _ultrasound_for_polyps(answer: Answer) -> Hints:
-    known = {0.0051: "that is over the untouched model: compare with the decoder of 160 polyps"}
-    known |= {-0.1520: "that is the U-Net: take the decoder, mobile-sam"}
-    yield from _interval_hint(answer, (-0.0125, -0.0219, -0.0012), known)
 
 
 @checker("08.8")

@@ -35,6 +35,13 @@ def tversky(logits, target, a, b, dims=(1, 2, 3)):
     return 1 - (hit / mass).mean()
 
 
+def own_loss(logits, target, *, dims=(1, 2, 3), eps=1.0, squash=torch.sigmoid, mean=True):
+    p = squash(logits)
+    hit, false_alarm, miss = ((part).sum(dims) for part in (p * target, p * (1 - target), (1 - p) * target))
+    each = 1 - (hit + eps) / (hit + 0.3 * false_alarm + 0.7 * miss + eps)
+    return each.mean() if mean else each
+
+
 def cell_to_original(row, column, height, width):
     scale = 1024 / max(height, width)
     return (column + 0.5) * 4 / scale, (row + 0.5) * 4 / scale
@@ -182,20 +189,31 @@ ANSWERS = [
     ("03.3", first_pixel, "larger mistake"),
     ("03.3", lambda *given: first_pixel(*given, largest=True), "at the rim"),
     ("03.3", lambda *given: (*next_click(*given)[:2], 1), "label is 0"),
-    ("04.1", np.float32(260), "correct"),
-    ("04.1", 255, "round up in each epoch"),
-    ("04.1", 2030, "those are images"),
-    ("04.2", stop, "correct"),
-    ("04.2", lambda *given: (stop(*given)[0], int(np.argmax(given[0]))), "never ran"),
-    ("04.2", lambda *given: stop(*given, better=lambda new, old: new >= old), "the earlier stays"),
-    ("04.2", without_zero_shot, "epoch 0, the zero-shot model"),
-    ("04.2", lambda *given: (len(given[0]) - 1, stop(*given)[1]), "is the last"),
-    ("04.2", lambda *given: 3, "two epochs"),
-    ("04.3", accumulated, "correct"),
-    ("04.3", only_summed, "2 times too large"),
-    ("04.3", lambda *given: only_summed(*given) / len(given[1]), "weigh each by its share"),
-    ("04.3", all_at_once, "one batch at a time"),
-    ("04.3", lambda *given: -accumulated(*given), "every image weighs the same"),
+    ("04.1", lambda e, r, s, n: n * (e + s) / (e + n * (r + s)), "correct"),
+    ("04.1", lambda e, r, s, n: n * (e + s) / (e + n * s), "add `read`"),
+    ("04.1", lambda e, r, s, n: (e + n * (r + s)) / (n * (e + s)), "upside down"),
+    ("04.2", accumulated, "correct"),
+    ("04.2", only_summed, "2 times too large"),
+    ("04.2", lambda *given: only_summed(*given) / len(given[1]), "weigh each by its share"),
+    ("04.2", all_at_once, "one batch at a time"),
+    ("04.2", lambda *given: -accumulated(*given), "every image weighs the same"),
+    ("04.4", stop, "correct"),
+    ("04.4", lambda *given: (stop(*given)[0], int(np.argmax(given[0]))), "never ran"),
+    ("04.4", lambda *given: stop(*given, better=lambda new, old: new >= old), "the earlier stays"),
+    ("04.4", without_zero_shot, "epoch 0, the zero-shot model"),
+    ("04.4", lambda *given: (len(given[0]) - 1, stop(*given)[1]), "is the last"),
+    ("04.4", lambda *given: 3, "two epochs"),
+    ("04.3", own_loss, "correct"),
+    ("04.3", lambda z, t: own_loss(z, t, mean=False), "one number"),
+    ("04.3", lambda z, t: own_loss(z, t, mean=False).sum(), "summed over the batch"),
+    ("04.3", lambda z, t: own_loss(z, t, dims=(0, 1, 2, 3)), "within each image"),
+    ("04.3", lambda z, t: own_loss((z > 0).float(), t), "no gradient"),
+    ("04.3", lambda z, t: own_loss(z, t, eps=0), "NaN"),
+    ("04.3", lambda z, t: own_loss(z, t, squash=lambda z: z), "sigmoid"),
+    ("04.3", lambda z, t: 1 - own_loss(z, t), "makes the loss small"),
+    ("04.5", np.float32(156), "correct"),
+    ("04.5", 182, "epoch 7 was not finished"),
+    ("04.5", 153, "round up in each epoch"),
     ("05.1", 0.67, "correct"),
     ("05.1", 8 / 9, "whose IoU is 0.8"),
     ("05.2", by_patient, "correct"),
