@@ -111,6 +111,14 @@ def by_patient(gains, patients, rng, draw_images=False, percentiles=(2.5, 97.5))
     return np.percentile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), percentiles)
 
 
+def rule_card(low, high, n, dice, ellipse, used, zero=0.0):
+    if used or n < 5:
+        return "used before" if used else "too few"
+    if ellipse >= dice:
+        return "box"
+    return "better" if low > -zero else "worse" if high < 0 else "open"
+
+
 def by_ratio(reference, measured, width=1.96):
     logs = np.log(np.asarray(measured) / np.asarray(reference))
     return np.exp(logs.mean() + np.array([0, -width, width]) * logs.std(ddof=1))
@@ -220,10 +228,17 @@ ANSWERS = [
     ("05.2", lambda *given: by_patient(*given, draw_images=True), "draw patients"),
     ("05.2", lambda *given: by_patient(*given, percentiles=(0.01, 99.99)), "too wide"),
     ("05.2", lambda *given: (0.4, 0.5), "does not hold"),
-    ("05.3", by_ratio, "correct"),
-    ("05.3", lambda *given: np.log(by_ratio(*given)), "logarithms still"),
-    ("05.3", lambda *given: limits_of_agreement(*given)[:3], "about 1"),
-    ("05.3", lambda r, m: by_ratio(r, m, width=1.96 / len(r) ** 0.5), "root of n"),
+    ("05.3", rule_card, "correct"),
+    ("05.3", lambda *given: rule_card(*given, zero=1e-9), "ends at zero holds it"),
+    ("05.3", lambda low, high, *_: rule_card(low, high, 99, 1, 0, False), "comes before the interval"),
+    ("05.3", lambda *given: rule_card(*given[:5], False), "comes first"),
+    ("05.4", lambda dice, ellipse: (dice.mean() - ellipse.mean()) / (1 - ellipse.mean()), "correct"),
+    ("05.4", lambda dice, ellipse: ((dice - ellipse) / (1 - ellipse)).mean(), "means first"),
+    ("05.4", lambda dice, ellipse: dice.mean() - ellipse.mean(), "divide by"),
+    ("05.5", by_ratio, "correct"),
+    ("05.5", lambda *given: np.log(by_ratio(*given)), "logarithms still"),
+    ("05.5", lambda *given: limits_of_agreement(*given)[:3], "about 1"),
+    ("05.5", lambda r, m: by_ratio(r, m, width=1.96 / len(r) ** 0.5), "root of n"),
     ("06.1", 2 / 3, "correct"),
     ("06.1", 0.8, "Dice"),
     ("06.2", ellipse, "correct"),
