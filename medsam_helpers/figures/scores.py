@@ -101,6 +101,7 @@ def differences(ax: Axes, intervals: Mapping[str, Interval], color: str = COLORS
         ax.errorbar(mean, place, xerr=error, fmt="o", capsize=3, color=edge, markerfacecolor=face, markersize=5)
     ax.axvline(0, color="black", linewidth=1, linestyle=":")
     ax.set_yticks(range(len(intervals)), list(intervals), fontsize=8)
+    ax.locator_params(axis="x", nbins=5)
     ax.set_ylim(len(intervals) - 0.5, -0.5)  # and not inverted: panels that share the axis would turn it back
     return ax
 
