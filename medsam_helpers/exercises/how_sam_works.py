@@ -63,8 +63,8 @@ def _next_click(answer: Answer) -> Hints:
 def _cell_of_a_click(answer: Answer) -> Hints:
     for x, y, height, width in ((100, 40, 300, 400), (30, 500, 800, 600)):
         row, column = (int((place + 0.5) * 64 / max(height, width)) for place in (y, x))
-        found = tuple(map(float, answer(x, y, height, width)))
-        known = {
+        found = tuple(float(place) for place in answer(x, y, height, width))
+        known: dict[tuple[float, ...], str] = {
             (column, row): "row first, which comes from y, then column",
             (int((y + 0.5) * 64 / height), int((x + 0.5) * 64 / width)): "one scale for both sides: that of the longer",
         }
