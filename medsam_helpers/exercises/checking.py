@@ -11,7 +11,8 @@ Answer = Any
 Hints = Iterator[str]
 """What a checker yields: hints, of which the first is shown; none for a right answer."""
 Checker = Callable[[Answer], Hints]
-_MODULES = ("start", "losses", "dataset", "how_sam_works", "finetuning", "evaluation", "prompting", "mlops")
+_MODULES: tuple[str, ...] = ("start", "losses", "dataset", "how_sam_works", "finetuning", "evaluation")
+_MODULES += ("prompting", "mlops", "what_helped")
 _CHECKERS: dict[str, Checker] = {}
 
 

@@ -6,45 +6,22 @@ from itertools import product
 import numpy as np
 import torch
 
-from medsam_helpers.exercises.checking import Answer, Hints, checker, number_hint
+from medsam_helpers.exercises.checking import Answer, Hints, checker, near, number_hint
 
 
 @checker("04.1")
-def _optimiser_steps(answer: Answer) -> Hints:
+def _speed_up(answer: Answer) -> Hints:
+    encode, read, step, epochs = 0.5, 0.1, 0.2, 3
     known = {
-        510: "those are forward passes: with accumulation 2, two of them make one step",
-        255: "an epoch ends with a step of its own: round up in each epoch, not once at the end",
-        250: "the last, smaller batch of an epoch counts too: round up",
-        2030: "those are images: four of them make a batch, two batches a step",
+        2.1 / 1.1: "a kept embedding is read from disk in every epoch: add `read`",
+        2.1 / 0.9: "the embedding must be computed once: add `encode`",
+        1.4 / 2.1: "upside down: the loop without a cache goes above the line",
     }
-    otherwise = "batches an epoch, then steps an epoch (each rounded up), then times the epochs"
-    yield from number_hint(answer, 260, 0.5, known, otherwise)
+    otherwise = "epochs * (encode + step) over encode + epochs * (read + step)"
+    yield from number_hint(answer(encode, read, step, epochs), 2.1 / 1.4, 1e-3, known, otherwise)
 
 
 @checker("04.2")
-def _early_stopping(answer: Answer) -> Hints:
-    curves = [[0.9, 0.8, 0.7, 0.6], [0.8, 0.9, 0.85, 0.95, 0.9, 0.9, 0.97], [0.5, 0.6, 0.7], [0.8, 0.9, 0.9, 0.9]]
-    curves += np.random.default_rng(0).uniform(0.85, 0.95, (20, 12)).round(2).tolist()
-    for curve, patience in product(curves, (1, 2, 3)):
-        try:
-            stopped, kept = (int(epoch) for epoch in answer(list(curve), patience))
-        except TypeError:
-            yield "give back two epochs: the last that runs, and the one whose weights are kept"
-        best = 0
-        for epoch, score in enumerate(curve):
-            best = epoch if score > curve[best] else best
-            if epoch - best >= patience:
-                break
-        situation = f"{', '.join(f'{score:g}' for score in curve[:7])}, ... with patience {patience}"
-        if kept > stopped:
-            yield f"an epoch that never ran was kept, of {situation}: training had stopped"
-        if kept != best:
-            yield f"{situation} keeps epoch {best}: epoch 0, the zero-shot model, counts; of equals the earlier stays"
-        if stopped != epoch:
-            yield f"of {situation} epoch {epoch} is the last: count epochs since the best so far, or reach the end"
-
-
-@checker("04.3")
 def _accumulated(answer: Answer) -> Hints:
     generator = torch.Generator().manual_seed(0)
     passes: list[int] = []
@@ -73,3 +50,62 @@ def _accumulated(answer: Answer) -> Hints:
         if math.isclose(ratio, len(sizes), rel_tol=0.02):
             yield f"{len(sizes)} times too large: each loss is a mean already, so their sum must be divided"
         yield "add up the gradients of the batches so that every image weighs the same"
+
+
+@checker("04.3")
+def _loss_of_ones_own(answer: Answer) -> Hints:
+    generator = torch.Generator().manual_seed(3)
+    target = (torch.rand(3, 1, 8, 8, generator=generator) > 0.7).float()
+    logits = torch.randn(3, 1, 8, 8, generator=generator).requires_grad_()
+    value = torch.as_tensor(answer(logits, target))
+    if value.shape != ():
+        yield f"give back one number, the mean over the batch: yours has the shape {tuple(value.shape)}"
+    if not value.requires_grad:
+        yield "no gradient reaches the logits: no threshold, no `.item()`, no `.detach()`"
+    signs = 2 * target - 1
+    perfect, surer, wrong = (float(answer(sure * signs, target)) for sure in (10, 100, -10))
+    if not math.isfinite(float(answer(torch.full_like(target, -200), 0 * target))):
+        yield "a target without a lesion gives NaN: add a small number above and below the line"
+    if min(value.item(), perfect, wrong) < -1e-3 or abs(surer - perfect) > 0.01:
+        yield "it falls below zero, or changes when a perfect answer gets surer: take the sigmoid of the logits first"
+    if perfect > 0.1 * wrong:
+        yield f"a perfect answer costs {perfect:.2f}, a wrong one {wrong:.2f}: `fit` makes the loss small"
+    alone = [float(answer(logits.detach()[i : i + 1], target[i : i + 1])) for i in range(3)]
+    if not near(value.detach(), sum(alone) / 3, 1e-3):
+        times = near(value.detach(), sum(alone), 1e-3)
+        yield (
+            "summed over the batch: take the mean" if times else "sum within each image, then take the mean over images"
+        )
+
+
+@checker("04.4")
+def _early_stopping(answer: Answer) -> Hints:
+    curves = [[0.9, 0.8, 0.7, 0.6], [0.8, 0.9, 0.85, 0.95, 0.9, 0.9, 0.97], [0.5, 0.6, 0.7], [0.8, 0.9, 0.9, 0.9]]
+    curves += np.random.default_rng(0).uniform(0.85, 0.95, (20, 12)).round(2).tolist()
+    for curve, patience in product(curves, (1, 2, 3)):
+        try:
+            stopped, kept = (int(epoch) for epoch in answer(list(curve), patience))
+        except TypeError:
+            yield "give back two epochs: the last that runs, and the one whose weights are kept"
+        best = 0
+        for epoch, score in enumerate(curve):
+            best = epoch if score > curve[best] else best
+            if epoch - best >= patience:
+                break
+        situation = f"{', '.join(f'{score:g}' for score in curve[:7])}, ... with patience {patience}"
+        if kept > stopped:
+            yield f"an epoch that never ran was kept, of {situation}: training had stopped"
+        if kept != best:
+            yield f"{situation} keeps epoch {best}: epoch 0, the zero-shot model, counts; of equals the earlier stays"
+        if stopped != epoch:
+            yield f"of {situation} epoch {epoch} is the last: count epochs since the best so far, or reach the end"
+
+
+@checker("04.5")
+def _steps_on_disk(answer: Answer) -> Hints:
+    known = {
+        182: "epoch 7 was not finished: the state on disk is that after epoch 6",
+        306: "those are forward passes: with accumulation 2, two of them make one step",
+        150: "the last, smaller batch of an epoch counts too: round up",
+    }
+    yield from number_hint(answer, 156, 0.5, known, "batches, then steps an epoch, each rounded up; times 6 epochs")

@@ -19,7 +19,7 @@ def _size_of_a_store(answer: Answer) -> Hints:
     yield from number_hint(answer, right, 0.01, known, otherwise)
 
 
-@checker("03.2")
+@checker("03.3")
 def _stability(answer: Answer) -> Hints:
     logits = torch.tensor([[3.0, 0.5, -0.5], [-2.0, 1.5, 0.2]])
     # Above 1: two. Above -1: five, above 0 four of them.
@@ -33,7 +33,7 @@ def _stability(answer: Answer) -> Hints:
         yield "the offset is the second argument"
 
 
-@checker("03.3")
+@checker("03.2")
 def _next_click(answer: Answer) -> Hints:
     truth = np.zeros((40, 60), bool)
     truth[5:35, 10:40] = True
@@ -57,3 +57,16 @@ def _next_click(answer: Answer) -> Hints:
             yield "the click lies at the rim of the mistake: click where it is deepest"
         if said != label:
             yield f"the click lies in {kind}, so its label is {label}: 1 says lesion, 0 says not lesion"
+
+
+@checker("03.4")
+def _cell_of_a_click(answer: Answer) -> Hints:
+    for x, y, height, width in ((100, 40, 300, 400), (30, 500, 800, 600)):
+        row, column = (int((place + 0.5) * 64 / max(height, width)) for place in (y, x))
+        found = tuple(float(place) for place in answer(x, y, height, width))
+        known: dict[tuple[float, ...], str] = {
+            (column, row): "row first, which comes from y, then column",
+            (int((y + 0.5) * 64 / height), int((x + 0.5) * 64 / width)): "one scale for both sides: that of the longer",
+        }
+        if found != (row, column):
+            yield known.get(found, "scale by 1024 over the longer side, divide by the 16 pixels of a cell, round down")

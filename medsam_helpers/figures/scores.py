@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.evaluation.agreement import limits_of_agreement
 from medsam_helpers.evaluation.evaluate import BASELINES
-from medsam_helpers.evaluation.intervals import mean_interval
+from medsam_helpers.evaluation.intervals import Interval, mean_interval
 from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.figures.cases import COLORS
 from medsam_helpers.prompts import jitter_of
@@ -89,6 +89,20 @@ def jitter_curve(ax: Axes, table: pd.DataFrame) -> Axes:
             ax.fill_between(jitters, low, high, color=style["color"], alpha=0.15, linewidth=0)
     ax.set(xlabel="jitter: sides move by up to N pixels of a model space of 1024", ylabel="mean Dice")
     ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def differences(ax: Axes, intervals: Mapping[str, Interval], color: str = COLORS["tuned"]) -> Axes:
+    """The axes with a row a comparison: mean and interval; grey and hollow where the interval holds zero."""
+    for place, (mean, low, high) in enumerate(intervals.values()):
+        clear = not low <= 0 <= high
+        face, edge = (color, color) if clear else ("white", "#777777")
+        error = [[mean - low], [high - mean]]
+        ax.errorbar(mean, place, xerr=error, fmt="o", capsize=3, color=edge, markerfacecolor=face, markersize=5)
+    ax.axvline(0, color="black", linewidth=1, linestyle=":")
+    ax.set_yticks(range(len(intervals)), list(intervals), fontsize=8)
+    ax.locator_params(axis="x", nbins=5)
+    ax.set_ylim(len(intervals) - 0.5, -0.5)  # and not inverted: panels that share the axis would turn it back
     return ax
 
 

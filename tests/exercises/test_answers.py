@@ -35,6 +35,13 @@ def tversky(logits, target, a, b, dims=(1, 2, 3)):
     return 1 - (hit / mass).mean()
 
 
+def own_loss(logits, target, *, dims=(1, 2, 3), eps=1.0, squash=torch.sigmoid, mean=True):
+    p = squash(logits)
+    hit, false_alarm, miss = ((part).sum(dims) for part in (p * target, p * (1 - target), (1 - p) * target))
+    each = 1 - (hit + eps) / (hit + 0.3 * false_alarm + 0.7 * miss + eps)
+    return each.mean() if mean else each
+
+
 def cell_to_original(row, column, height, width):
     scale = 1024 / max(height, width)
     return (column + 0.5) * 4 / scale, (row + 0.5) * 4 / scale
@@ -102,6 +109,14 @@ def by_patient(gains, patients, rng, draw_images=False, percentiles=(2.5, 97.5))
     drawn = rng.integers(len(groups), size=(4000, len(groups)))
     sums, sizes = np.array([g.sum() for g in groups]), np.array([g.size for g in groups])
     return np.percentile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), percentiles)
+
+
+def rule_card(low, high, n, dice, ellipse, used, zero=0.0):
+    if used or n < 5:
+        return "used before" if used else "too few"
+    if ellipse >= dice:
+        return "box"
+    return "better" if low > -zero else "worse" if high < 0 else "open"
 
 
 def by_ratio(reference, measured, width=1.96):
@@ -173,39 +188,59 @@ ANSWERS = [
     ("03.1", torch.tensor(1.71875), "correct"),
     ("03.1", 3.44, "float32"),
     ("03.1", 1.845, "units of 1000"),
-    ("03.2", stability, "correct"),
-    ("03.2", lambda logits, offset: (logits > offset).sum() / (logits > 0).sum(), "mask at 0"),
-    ("03.2", lambda logits, offset: stability(logits, 1.0), "second argument"),
-    ("03.3", next_click, "correct"),
-    ("03.3", lambda *given: (0, 0, 0), "prediction is right"),
-    ("03.3", lambda *given: (60, 3, 0), "outside the image"),
-    ("03.3", first_pixel, "larger mistake"),
-    ("03.3", lambda *given: first_pixel(*given, largest=True), "at the rim"),
-    ("03.3", lambda *given: (*next_click(*given)[:2], 1), "label is 0"),
-    ("04.1", np.float32(260), "correct"),
-    ("04.1", 255, "round up in each epoch"),
-    ("04.1", 2030, "those are images"),
-    ("04.2", stop, "correct"),
-    ("04.2", lambda *given: (stop(*given)[0], int(np.argmax(given[0]))), "never ran"),
-    ("04.2", lambda *given: stop(*given, better=lambda new, old: new >= old), "the earlier stays"),
-    ("04.2", without_zero_shot, "epoch 0, the zero-shot model"),
-    ("04.2", lambda *given: (len(given[0]) - 1, stop(*given)[1]), "is the last"),
-    ("04.2", lambda *given: 3, "two epochs"),
-    ("04.3", accumulated, "correct"),
-    ("04.3", only_summed, "2 times too large"),
-    ("04.3", lambda *given: only_summed(*given) / len(given[1]), "weigh each by its share"),
-    ("04.3", all_at_once, "one batch at a time"),
-    ("04.3", lambda *given: -accumulated(*given), "every image weighs the same"),
+    ("03.3", stability, "correct"),
+    ("03.3", lambda logits, offset: (logits > offset).sum() / (logits > 0).sum(), "mask at 0"),
+    ("03.3", lambda logits, offset: stability(logits, 1.0), "second argument"),
+    ("03.2", next_click, "correct"),
+    ("03.2", lambda *given: (0, 0, 0), "prediction is right"),
+    ("03.2", lambda *given: (60, 3, 0), "outside the image"),
+    ("03.2", first_pixel, "larger mistake"),
+    ("03.2", lambda *given: first_pixel(*given, largest=True), "at the rim"),
+    ("03.2", lambda *given: (*next_click(*given)[:2], 1), "label is 0"),
+    ("03.4", lambda x, y, h, w: ((y + 0.5) * 64 // max(h, w), (x + 0.5) * 64 // max(h, w)), "correct"),
+    ("03.4", lambda x, y, h, w: ((x + 0.5) * 64 // max(h, w), (y + 0.5) * 64 // max(h, w)), "row first"),
+    ("03.4", lambda x, y, h, w: ((y + 0.5) * 64 // h, (x + 0.5) * 64 // w), "one scale"),
+    ("04.1", lambda e, r, s, n: n * (e + s) / (e + n * (r + s)), "correct"),
+    ("04.1", lambda e, r, s, n: n * (e + s) / (e + n * s), "add `read`"),
+    ("04.1", lambda e, r, s, n: (e + n * (r + s)) / (n * (e + s)), "upside down"),
+    ("04.2", accumulated, "correct"),
+    ("04.2", only_summed, "2 times too large"),
+    ("04.2", lambda *given: only_summed(*given) / len(given[1]), "weigh each by its share"),
+    ("04.2", all_at_once, "one batch at a time"),
+    ("04.2", lambda *given: -accumulated(*given), "every image weighs the same"),
+    ("04.4", stop, "correct"),
+    ("04.4", lambda *given: (stop(*given)[0], int(np.argmax(given[0]))), "never ran"),
+    ("04.4", lambda *given: stop(*given, better=lambda new, old: new >= old), "the earlier stays"),
+    ("04.4", without_zero_shot, "epoch 0, the zero-shot model"),
+    ("04.4", lambda *given: (len(given[0]) - 1, stop(*given)[1]), "is the last"),
+    ("04.4", lambda *given: 3, "two epochs"),
+    ("04.3", own_loss, "correct"),
+    ("04.3", lambda z, t: own_loss(z, t, mean=False), "one number"),
+    ("04.3", lambda z, t: own_loss(z, t, mean=False).sum(), "summed over the batch"),
+    ("04.3", lambda z, t: own_loss(z, t, dims=(0, 1, 2, 3)), "within each image"),
+    ("04.3", lambda z, t: own_loss((z > 0).float(), t), "no gradient"),
+    ("04.3", lambda z, t: own_loss(z, t, eps=0), "NaN"),
+    ("04.3", lambda z, t: own_loss(z, t, squash=lambda z: z), "sigmoid"),
+    ("04.3", lambda z, t: 1 - own_loss(z, t), "makes the loss small"),
+    ("04.5", np.float32(156), "correct"),
+    ("04.5", 182, "epoch 7 was not finished"),
     ("05.1", 0.67, "correct"),
     ("05.1", 8 / 9, "whose IoU is 0.8"),
     ("05.2", by_patient, "correct"),
     ("05.2", lambda *given: by_patient(*given, draw_images=True), "draw patients"),
     ("05.2", lambda *given: by_patient(*given, percentiles=(0.01, 99.99)), "too wide"),
     ("05.2", lambda *given: (0.4, 0.5), "does not hold"),
-    ("05.3", by_ratio, "correct"),
-    ("05.3", lambda *given: np.log(by_ratio(*given)), "logarithms still"),
-    ("05.3", lambda *given: limits_of_agreement(*given)[:3], "about 1"),
-    ("05.3", lambda r, m: by_ratio(r, m, width=1.96 / len(r) ** 0.5), "root of n"),
+    ("05.3", rule_card, "correct"),
+    ("05.3", lambda *given: rule_card(*given, zero=1e-9), "ends at zero holds it"),
+    ("05.3", lambda low, high, *_: rule_card(low, high, 99, 1, 0, False), "comes before the interval"),
+    ("05.3", lambda *given: rule_card(*given[:5], False), "comes first"),
+    ("05.4", lambda dice, ellipse: (dice.mean() - ellipse.mean()) / (1 - ellipse.mean()), "correct"),
+    ("05.4", lambda dice, ellipse: ((dice - ellipse) / (1 - ellipse)).mean(), "means first"),
+    ("05.4", lambda dice, ellipse: dice.mean() - ellipse.mean(), "divide by"),
+    ("05.5", by_ratio, "correct"),
+    ("05.5", lambda *given: np.log(by_ratio(*given)), "logarithms still"),
+    ("05.5", lambda *given: limits_of_agreement(*given)[:3], "about 1"),
+    ("05.5", lambda r, m: by_ratio(r, m, width=1.96 / len(r) ** 0.5), "root of n"),
     ("06.1", 2 / 3, "correct"),
     ("06.1", 0.8, "Dice"),
     ("06.2", ellipse, "correct"),
@@ -232,6 +267,22 @@ ANSWERS = [
     ("07.3", partial(genuine, what="one side"), "in the future passes"),
     ("07.3", partial(genuine, what="no memory"), "the same hook passes twice"),
     ("07.3", partial(genuine, what="short"), "of 299 seconds ago is refused"),
+    ("08.1", (-0.0129, -0.0249, -0.0037), "correct"),
+    ("08.1", (0.0129, 0.0037, 0.0249), "the sign"),
+    ("08.1", (-0.0036, -0.0076, 0.0002), "at j20"),
+    ("08.1", (-0.0129, -0.1, 0.1), "image by image"),
+    ("08.1", -0.0129, "mean, low and high"),
+    ("08.2", ["jitter 10", "rate 1e-4", "no average", "one view", "6 views: light too"], "correct"),
+    ("08.2", ["jitter 10", "batch 8"], "batch 8: its interval"),
+    ("08.2", "jitter 10", "4 more"),
+    ("08.2", ["as it is"], "baseline"),
+    ("08.3", (0.0073, -0.0060, 0.0177), "over 10 images"),
+    ("08.4", 0.923, "7 images of 120"),
+    ("08.5", (0.0267, 0.0164, 0.0389), "only one side"),
+    ("08.6", ("iou", "nsd", "hd95_percent"), "just holds zero"),
+    ("08.7", (0.0051, -0.0049, 0.0170), "over the untouched model"),
+    ("08.8", 1.2877, "a growth compares two"),
+    ("08.9", 89.75, "medians"),
 ]
 
 

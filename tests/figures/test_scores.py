@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.evaluation.agreement import calibration_table, limits_of_agreement
+from medsam_helpers.evaluation.intervals import Interval
 from medsam_helpers.evaluation.tables import scores_by
 from medsam_helpers.figures import scores
 from medsam_helpers.figures.cases import COLORS
@@ -92,6 +93,16 @@ def test_group_means_stand_over_their_group_and_say_how_many_there_are(ax):
         ends = np.array([segment[:, 1] for segment in drawn.lines[2][0].get_segments()])
         np.testing.assert_allclose(ends, rows[["low", "high"]])
     assert labels(ax) == ["zero-shot", "tuned", "third"]
+
+
+def test_differences_are_hollow_where_the_interval_holds_zero(ax):
+    rows = {"open": Interval(0.01, -0.01, 0.03), "clear": Interval(-0.02, -0.03, -0.01)}
+    scores.differences(ax, rows)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == list(rows)
+    for place, (drawn, (mean, low, high)) in enumerate(zip(ax.containers, rows.values(), strict=True)):
+        np.testing.assert_allclose(drawn.lines[0].get_xydata(), [[mean, place]])
+        np.testing.assert_allclose(drawn.lines[2][0].get_segments()[0], [[low, place], [high, place]])
+        assert (drawn.lines[0].get_markerfacecolor() == "white") == (low < 0 < high)
 
 
 @pytest.mark.parametrize("ratio", [False, True])

@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 @pytest.mark.parametrize("path", rules.WRITTEN + rules.SOLVED, ids=lambda path: path.stem)
 def test_notebook_keeps_the_rules(path):
     notebook = rules.read(path)
-    kept = [*rules.RULES, rules.template] if path in rules.WRITTEN else rules.RULES
+    kept = [*rules.RULES, rules.template, rules.within_the_budgets] if path in rules.WRITTEN else rules.RULES
     assert {rule.__name__: said for rule in kept if (said := rule(notebook, path))} == {}
 
 
@@ -54,6 +54,8 @@ ERROR = new_output("error", ename="ValueError", evalue="no", traceback=["no"])
 BREAKS = [
     (rules.executed, last(execution_count=None)),
     (rules.short_cells, last(source="a = 1\n" * 26)),
+    (rules.within_the_budgets, prose("## Quiz", "word " * 3000 + "\n\n## Quiz")),
+    (rules.within_the_budgets, prose(r"\*\*Your turn", "**Yours")),
     (rules.only_known_tags, last(source="# NBVAL_IGNORE_OUTPUT\nrun()")),
     (rules.only_known_tags, last(metadata={"tags": ["nbval-skip"]})),
     (rules.ignored_cells_are_asserted, last(source="print(1)", metadata=IGNORED)),
@@ -77,7 +79,7 @@ BREAKS = [
 
 @pytest.mark.parametrize(("rule", "change"), BREAKS, ids=[f"{rule.__name__}-{n}" for n, (rule, _) in enumerate(BREAKS)])
 def test_each_rule_notices_what_breaks_it(rule, change):
-    path = rules.WRITTEN[1]
+    path = rules.WRITTEN[-1 if rule is rules.within_the_budgets else 1]  # the last is held to the budgets
     notebook = rules.read(path)
     assert rule(notebook, path) == []
     change(notebook)
