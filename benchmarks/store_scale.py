@@ -82,7 +82,8 @@ def million(count: int, folder: Path) -> dict[str, float]:
     for number in rng.integers(0, count, 2000):
         store[digests[number]].sum()
     read = (time.perf_counter() - started) / 2000
-    maps = sum(1 for _ in Path("/proc/self/maps").open()) if Path("/proc/self/maps").exists() else 0
+    table = Path("/proc/self/maps")
+    maps = len(table.read_text().splitlines()) if table.exists() else 0
     return {
         "embeddings": count,
         "put_s": round(put, 4),
