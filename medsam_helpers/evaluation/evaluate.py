@@ -115,7 +115,6 @@ def false_positives(cases: Iterable[Case], predict: Predictor) -> pd.DataFrame:
     """Table of what a model that needs no prompt finds in images without a lesion; the others are left out.
 
     Args:
-        cases: of any kind.
         predict: of a model that does not look at its box; it gets one round the whole image.
     Returns:
         A row an image: `case`, `area_pred` in pixels, and `share` of the image in [0, 1].
@@ -123,8 +122,7 @@ def false_positives(cases: Iterable[Case], predict: Predictor) -> pd.DataFrame:
     rows = []
     for case in cases:
         if not case.mask.any():
-            height, width = case.size_hw
-            masks, _ = predict(case, np.array([[0, 0, width, height]], np.float32))
+            masks, _ = predict(case, np.array([[0, 0, *case.size_hw[::-1]]], np.float32))
             found = case.counted(masks[0])
             rows.append([case.name, int(found.sum()), float(found.mean())])
     return pd.DataFrame(rows, columns=["case", "area_pred", "share"])
