@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -99,7 +99,7 @@ def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options
         names = [case for case in opened.names if case not in broken]
     checked = check_cases(names, load, show_progress, "audit")
     findings += [finding for case in checked for finding in case.findings]
-    readable = [case for case in checked if not case.error]
+    readable = [case for case in checked if not case.errors]
     findings += doubtful_masks(readable)
     findings += _duplicates(readable, split_of)
     findings.sort(key=lambda finding: (_SEVERITIES.index(finding.severity), finding.problem))
@@ -120,11 +120,9 @@ def _duplicates(cases: list[Checked], split_of: Mapping[str, str]) -> Iterator[F
     for i, j, correlation in same + [pair for pair in alike if firsts[pair[0]] != firsts[pair[1]]]:
         splits = {split_of.get(cases[number].name, "") for number in (i, j)}
         identical, near = firsts[i] == firsts[j], correlation >= NEAR_DUPLICATE
+        leaks = near and len(splits) > 1 and bool(splits & {"val", "test"})
         problem = "duplicate" if identical else "near-duplicate" if near else "same scene"
-        severity: Literal["error", "warning"] = (
-            "error" if len(splits) > 1 and splits & {"val", "test"} and near else "warning"
-        )
         detail = "the same pixels as" if identical else f"correlation {correlation:.3f} with"
         partner = f"{cases[j].name} ({split_of.get(cases[j].name) or 'no split'})"
-        leak = " across splits" * (len(splits) > 1)
-        yield Finding(cases[i].name, problem + leak, severity, f"{detail} {partner}")
+        where = " across splits" * (len(splits) > 1)
+        yield Finding(cases[i].name, problem + where, "error" if leaks else "warning", f"{detail} {partner}")
