@@ -135,8 +135,7 @@ def check_output_dir(folder: Path, mark: str, never: str = "") -> None:
     check_writable(folder)
     found = sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.exists() else []
     if found and (mark not in found or never in found):
-        shown = some(found)
-        raise ConfigError(f"{folder} holds other files ({shown}), which might be overwritten: name a new folder")
+        raise ConfigError(f"{folder} holds other files ({some(found)}), which might be overwritten: name a new folder")
 
 
 def check_writable(folder: Path) -> None:

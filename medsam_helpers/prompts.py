@@ -70,10 +70,8 @@ def jitter_boxes(
 
 
 def deepest_pixel(mask: np.ndarray) -> np.ndarray:
-    """(2,) float32 xy of the pixel that lies farthest from the mask's edge; the image's own edge counts too.
+    """(2,) float32 xy of the pixel farthest from the edge of an (H, W) bool mask; the image's own edge counts too.
 
-    Args:
-        mask: (H, W) bool.
     Raises:
         PromptError: the mask is empty.
     """

@@ -13,6 +13,7 @@ import pandas as pd
 from medsam_helpers.data.case import Dataset, Finding
 from medsam_helpers.data.describe import Checked, check_cases, doubtful_masks
 from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates
+from medsam_helpers.data.loading import load_data, open_source
 from medsam_helpers.data.sources import Selection
 from medsam_helpers.data.splits import groups_of, make_splits
 
@@ -78,8 +79,6 @@ def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options
         DataError: the folder has another layout, or its lists contradict each other.
     """
     if isinstance(source, str) and source.startswith("phantom"):  # drawn: there are no files to look at
-        from medsam_helpers.data.loading import load_data
-
         source = load_data(source, **options)
     if isinstance(source, Dataset):
         name, findings = source.name, [Finding("", "left out", "warning", text) for text in source.left_out]
@@ -87,8 +86,6 @@ def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options
         split_of = {case: split for split, cases in source.splits.items() for case in cases.names}
         names, load = list(split_of), lambda case: source.splits[split_of[case]].load(case)
     else:
-        from medsam_helpers.data.loading import open_source
-
         selection = Selection(**options)
         opened = open_source(source, selection)
         name, findings, load = opened.name, list(opened.findings), opened.load
@@ -98,10 +95,9 @@ def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options
         broken = {finding.case for finding in findings if finding.severity == "error"}
         names = [case for case in opened.names if case not in broken]
     checked = check_cases(names, load, show_progress, "audit")
-    findings += [finding for case in checked for finding in case.findings]
     readable = [case for case in checked if not case.errors]
-    findings += doubtful_masks(readable)
-    findings += _duplicates(readable, split_of)
+    findings += [finding for case in checked for finding in case.findings]
+    findings += [*doubtful_masks(readable), *_duplicates(readable, split_of)]
     findings.sort(key=lambda finding: (_SEVERITIES.index(finding.severity), finding.problem))
     table = [
         (case, split_of.get(case, ""), problem, severity, detail.removeprefix(f"{case}: "))

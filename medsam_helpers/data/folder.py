@@ -58,8 +58,8 @@ def folder_source(path: str | Path, selection: Selection) -> Source:
         why = [finding.detail for finding in pairs.findings if finding.problem != "missing mask"]
         head = f"{path}: no mask has the name of an image: name the mask of {image.name} {image.stem}.png"
         raise DataError(listing(head, why))
-    lists = {split: _read_list(path / name, pairs) for name, split in _LISTS.items() if os.path.lexists(path / name)}
-    given = lists or given
+    files = {split: path / name for name, split in _LISTS.items() if os.path.lexists(path / name)}
+    given = {split: _read_list(file, pairs) for split, file in files.items()} or given
     listed = {name for members in given.values() for name in members}
     names = sorted(pairs.images.keys() | listed)
     unlisted = [name for name in names if name not in listed] if {"train", "val"} <= given.keys() else []

@@ -78,8 +78,7 @@ class Labels:
         return MaskReading(chosen, ignored, np.where(chosen, numbers.reshape(values.shape), 0))
 
 
-BINARY = Labels()
-"""Nothing is chosen: only a binary mask can be read."""
+BINARY = Labels()  # nothing is chosen: only a binary mask can be read
 
 
 def kind_of(values: np.ndarray, coloured: bool = False) -> str:

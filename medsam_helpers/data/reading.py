@@ -61,16 +61,13 @@ def as_rgb(image: Any) -> np.ndarray:
 
 
 def read_mask(source: Source, labels: Labels = BINARY) -> MaskReading:
-    """A mask file as it was understood, turned upright if it carries an orientation tag itself.
+    """A mask file as it was understood, turned upright if it carries an orientation tag; arguments as of `read_case`.
 
     A mask is binary (0 and one other value), binary with the noise of JPEG or soft edges near both ends, or a label
     map, of which `labels` say what is the lesion. A picture of a single colour with transparency is read by its
     transparency; otherwise transparent pixels are black. Palettes of black and white count by their colours, others by
     their entries.
 
-    Args:
-        source: a path, or the bytes of an encoded file.
-        labels: which are the lesion.
     Raises:
         DataError: as for `read_image`; a label map of which no label was chosen; a photograph.
     """
@@ -91,7 +88,7 @@ def read_case(
 
     Args:
         image, masks: paths, or the bytes of encoded files.
-        labels, window: as for `read_mask` and `read_image`.
+        labels, window: which labels are the lesion, and as for `read_image`.
         exif: "apply" turns each as its orientation tag says, "ignore" takes the pixels as they are stored.
         allow_empty: take an image whose mask holds no lesion.
     Raises:

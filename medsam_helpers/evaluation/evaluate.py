@@ -44,8 +44,7 @@ def _baseline(fill: Callable[[np.ndarray, tuple[int, int]], np.ndarray]) -> Pred
     return lambda case, boxes: (np.array([fill(box, case.size_hw) for box in boxes]), np.full(len(boxes), np.nan))
 
 
-WITH_TTA = " with tta"
-"""Behind the name of a base model that was scored with test-time augmentation."""
+WITH_TTA = " with tta"  # behind the name of a base model that was scored with test-time augmentation
 BASELINES: dict[str, Predictor] = {"box": _baseline(fill_box), "ellipse": _baseline(fill_ellipse)}
 
 

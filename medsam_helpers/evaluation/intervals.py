@@ -13,10 +13,8 @@ from scipy import special, stats
 from medsam_helpers.errors import ConfigError, DataError, ShapeError
 
 Method = Literal["logit-t", "t", "percentile"]
-FEWEST = 5
-"""Images, or groups of images, below which a mean has no interval."""
-SMALL = 30
-"""Below so many images the coverage is told beside the interval."""
+FEWEST = 5  # images, or groups of images, below which a mean has no interval
+SMALL = 30  # below so many images the coverage is told beside the interval
 COVERAGE = {
     "logit-t": {5: 0.88, 8: 0.87, 15: 0.87, 27: 0.88, 60: 0.91},
     "t": {5: 0.91, 8: 0.91, 15: 0.90, 27: 0.89, 60: 0.91},

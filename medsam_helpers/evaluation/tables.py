@@ -15,8 +15,7 @@ from medsam_helpers.evaluation.intervals import Interval, Method, mean_interval
 from medsam_helpers.files import atomic_write
 
 METRICS = ["dice", "iou", "hd95_percent", "nsd"]
-GROUP = "group"
-"""Column of the patient or video that a case is of, where that is known."""
+GROUP = "group"  # column of the patient or video that a case is of, where that is known
 COLUMNS = ["case", "model", "prompt", "seed", *METRICS, "area_true", "area_pred", "iou_score"]
 
 
