@@ -1,7 +1,5 @@
 """The cache folder, and files that are either whole or not there: written beside their place, then renamed."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

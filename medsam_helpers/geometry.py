@@ -5,8 +5,6 @@ to a square. *mask*: the decoder's output grid, which covers the padded model sp
 take this way; a mask stretched to a square lands somewhere else unless the image is square.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

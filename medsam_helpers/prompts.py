@@ -1,7 +1,5 @@
 """The prompt that a person would give for a mask: boxes, jittered as by hand, and points; the names of prompts."""
 
-from __future__ import annotations
-
 import re
 from typing import get_args
 

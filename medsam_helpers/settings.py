@@ -1,7 +1,5 @@
 """`Settings`: values that are declared once, from which command line, environment, cards and identities follow."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self

@@ -1,7 +1,5 @@
 """What is wrong with a data set, before a model learns from it: one table, one exit status."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +71,7 @@ def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options
 
     Args:
         source: as for `load_data`, or its result.
-        show_progress: show the bar of an audit that takes longer than a second.
+        show_progress: show the bar of an audit that takes longer than two seconds.
         options: the settings of `Selection`; limits are not looked at.
     Raises:
         DataError: the folder has another layout, or its lists contradict each other.

@@ -1,7 +1,5 @@
 """From a source to a `Dataset`: every case in use is decoded once, to see that it can be used."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 

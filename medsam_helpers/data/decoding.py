@@ -1,7 +1,5 @@
 """Encoded image files, decoded to their pixels: what Pillow reads rightly by Pillow, other TIFF files by tifffile."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from pathlib import Path

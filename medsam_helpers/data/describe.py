@@ -1,7 +1,5 @@
 """What a case shows: size, place and brightness of its lesions, and the mistakes that people make, with evidence."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Pictures that show the same thing: saved twice, resized, recompressed, or taken a moment apart."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 import numpy as np

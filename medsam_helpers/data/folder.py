@@ -1,7 +1,5 @@
 """A folder of images and masks as a data source: the layouts that people have, or words on what to move."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import unicodedata
@@ -47,7 +45,7 @@ def folder_source(path: str | Path, selection: Selection) -> Source:
         found = pair(images, masks)
         if twice := pairs.images.keys() & found.images.keys():
             raise DataError(f"{path}: {sorted(twice)[0]} is the name of two cases: rename the files of one")
-        pairs = pairs.joined(found)
+        pairs = Pairs(pairs.images | found.images, pairs.masks | found.masks, [*pairs.findings, *found.findings])
         if split:
             given[split] += found.images
     if not pairs.images:

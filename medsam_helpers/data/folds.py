@@ -1,7 +1,5 @@
 """Data sets put together anew: folds of one that is small, training cases of two, all cases of one."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace

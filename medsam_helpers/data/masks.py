@@ -1,7 +1,5 @@
 """What the values of a mask file say: lesion or not, or labels among which its owner has to choose."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,11 +1,9 @@
 """Which mask file belongs to which image file, by their names."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,12 +27,9 @@ FORMATS = {  # what people have beside pictures, and what to do
 class Pairs:
     """Files by the name of their case, and what is to be said of the rest."""
 
-    images: Mapping[str, Path] = field(default_factory=dict)
-    masks: Mapping[str, Sequence[Path]] = field(default_factory=dict)  # several are one mask together
+    images: dict[str, Path] = field(default_factory=dict)
+    masks: dict[str, list[Path]] = field(default_factory=dict)  # several are one mask together
     findings: Sequence[Finding] = ()
-
-    def joined(self, other: Pairs) -> Pairs:
-        return Pairs({**self.images, **other.images}, {**self.masks, **other.masks}, [*self.findings, *other.findings])
 
 
 def pair(images: Path, masks: Path) -> Pairs:
@@ -77,7 +72,7 @@ def pair(images: Path, masks: Path) -> Pairs:
     for name in [name for name in image_of if name not in found]:
         told = f"{name}: {_short(image_of[name][0])} has no partner in {masks.name}/"
         findings.append(Finding(name, "missing mask", "error", told))
-    return Pairs({name: files[0] for name, files in image_of.items()}, found, findings)
+    return Pairs({name: files[0] for name, files in image_of.items()}, dict(found), findings)
 
 
 def is_clutter(file: Path) -> bool:

@@ -1,7 +1,5 @@
 """Image and mask files of any format, as the arrays of a `Case`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any

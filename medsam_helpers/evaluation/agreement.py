@@ -3,8 +3,6 @@
 A correlation does not show it: that is the same if every area is doubled.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

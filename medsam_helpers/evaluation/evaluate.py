@@ -1,7 +1,5 @@
 """From models and cases to a table of scores, beside baselines that fill the box, or the ellipse inside it."""
 
-from __future__ import annotations
-
 import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """95 % intervals of a mean: of scores, of paired gains, of clustered images; and how often they hold the true mean."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 from typing import Literal, NamedTuple
 

@@ -4,8 +4,6 @@ All take two masks (H, W) bool, and raise `ShapeError` where their sizes differ,
 Empty masks are defined, never NaN: two empty masks agree perfectly, an empty one against a filled one scores worst.
 """
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

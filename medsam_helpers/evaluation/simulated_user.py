@@ -1,7 +1,5 @@
 """A simulated user: a click on the largest mistake, a box drawn too large or elsewhere."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

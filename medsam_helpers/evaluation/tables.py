@@ -1,7 +1,5 @@
 """The table of scores, one row a case, model and prompt: means with intervals, paired gains, by kind of lesion."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 
