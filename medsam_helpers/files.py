@@ -1,7 +1,5 @@
 """The cache folder, and files that are either whole or not there: written beside their place, then renamed."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil
@@ -135,8 +133,7 @@ def check_output_dir(folder: Path, mark: str, never: str = "") -> None:
     check_writable(folder)
     found = sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.exists() else []
     if found and (mark not in found or never in found):
-        shown = some(found)
-        raise ConfigError(f"{folder} holds other files ({shown}), which might be overwritten: name a new folder")
+        raise ConfigError(f"{folder} holds other files ({some(found)}), which might be overwritten: name a new folder")
 
 
 def check_writable(folder: Path) -> None:

@@ -5,8 +5,6 @@ to a square. *mask*: the decoder's output grid, which covers the padded model sp
 take this way; a mask stretched to a square lands somewhere else unless the image is square.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,9 +89,8 @@ class ImageTransform:
         self._check(mask)
         size = size or self.mask_size
         finer = max(1, -(-size // self.model_size))  # a grid finer than the model space: that many cells a pixel
-        height, width = (finer * side for side in self.resized_hw)
+        height, width, side = (finer * side for side in (*self.resized_hw, self.model_size))
         resized = Image.fromarray(mask.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BILINEAR)
-        side = finer * self.model_size
         padded = F.pad(torch.from_numpy(np.asarray(resized, np.float32) / 255), (0, side - width, 0, side - height))
         return (F.adaptive_avg_pool2d(padded[None], size)[0] >= 0.5).float()
 

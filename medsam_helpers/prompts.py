@@ -1,7 +1,5 @@
 """The prompt that a person would give for a mask: boxes, jittered as by hand, and points; the names of prompts."""
 
-from __future__ import annotations
-
 import re
 from typing import get_args
 
@@ -70,10 +68,8 @@ def jitter_boxes(
 
 
 def deepest_pixel(mask: np.ndarray) -> np.ndarray:
-    """(2,) float32 xy of the pixel that lies farthest from the mask's edge; the image's own edge counts too.
+    """(2,) float32 xy of the pixel farthest from the edge of an (H, W) bool mask; the image's own edge counts too.
 
-    Args:
-        mask: (H, W) bool.
     Raises:
         PromptError: the mask is empty.
     """

@@ -1,7 +1,5 @@
 """`Settings`: values that are declared once, from which command line, environment, cards and identities follow."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -54,9 +52,8 @@ class Settings(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What differs from the defaults, as JSON holds it: equal for two runs that are the same."""
-        fields = type(self).model_fields
-        changed = [name for name in fields if name not in self.LABELS and getattr(self, name) != fields[name].default]
-        return {name: self.plain(getattr(self, name)) for name in changed}
+        default_of = {name: field.default for name, field in type(self).model_fields.items() if name not in self.LABELS}
+        return {name: self.plain(value) for name, value in self if name in default_of and value != default_of[name]}
 
     def as_dict(self) -> dict[str, Any]:
         """All values, as JSON holds them: for cards."""

@@ -1,11 +1,9 @@
 """What is wrong with a data set, before a model learns from it: one table, one exit status."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +11,7 @@ import pandas as pd
 from medsam_helpers.data.case import Dataset, Finding
 from medsam_helpers.data.describe import Checked, check_cases, doubtful_masks
 from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates
+from medsam_helpers.data.loading import load_data, open_source
 from medsam_helpers.data.sources import Selection
 from medsam_helpers.data.splits import groups_of, make_splits
 
@@ -72,14 +71,12 @@ def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options
 
     Args:
         source: as for `load_data`, or its result.
-        show_progress: show the bar of an audit that takes longer than a second.
+        show_progress: show the bar of an audit that takes longer than two seconds.
         options: the settings of `Selection`; limits are not looked at.
     Raises:
         DataError: the folder has another layout, or its lists contradict each other.
     """
     if isinstance(source, str) and source.startswith("phantom"):  # drawn: there are no files to look at
-        from medsam_helpers.data.loading import load_data
-
         source = load_data(source, **options)
     if isinstance(source, Dataset):
         name, findings = source.name, [Finding("", "left out", "warning", text) for text in source.left_out]
@@ -87,8 +84,6 @@ def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options
         split_of = {case: split for split, cases in source.splits.items() for case in cases.names}
         names, load = list(split_of), lambda case: source.splits[split_of[case]].load(case)
     else:
-        from medsam_helpers.data.loading import open_source
-
         selection = Selection(**options)
         opened = open_source(source, selection)
         name, findings, load = opened.name, list(opened.findings), opened.load
@@ -98,10 +93,9 @@ def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options
         broken = {finding.case for finding in findings if finding.severity == "error"}
         names = [case for case in opened.names if case not in broken]
     checked = check_cases(names, load, show_progress, "audit")
+    readable = [case for case in checked if not case.errors]
     findings += [finding for case in checked for finding in case.findings]
-    readable = [case for case in checked if not case.error]
-    findings += doubtful_masks(readable)
-    findings += _duplicates(readable, split_of)
+    findings += [*doubtful_masks(readable), *_duplicates(readable, split_of)]
     findings.sort(key=lambda finding: (_SEVERITIES.index(finding.severity), finding.problem))
     table = [
         (case, split_of.get(case, ""), problem, severity, detail.removeprefix(f"{case}: "))
@@ -120,11 +114,9 @@ def _duplicates(cases: list[Checked], split_of: Mapping[str, str]) -> Iterator[F
     for i, j, correlation in same + [pair for pair in alike if firsts[pair[0]] != firsts[pair[1]]]:
         splits = {split_of.get(cases[number].name, "") for number in (i, j)}
         identical, near = firsts[i] == firsts[j], correlation >= NEAR_DUPLICATE
+        leaks = near and len(splits) > 1 and bool(splits & {"val", "test"})
         problem = "duplicate" if identical else "near-duplicate" if near else "same scene"
-        severity: Literal["error", "warning"] = (
-            "error" if len(splits) > 1 and splits & {"val", "test"} and near else "warning"
-        )
         detail = "the same pixels as" if identical else f"correlation {correlation:.3f} with"
         partner = f"{cases[j].name} ({split_of.get(cases[j].name) or 'no split'})"
-        leak = " across splits" * (len(splits) > 1)
-        yield Finding(cases[i].name, problem + leak, severity, f"{detail} {partner}")
+        where = " across splits" * (len(splits) > 1)
+        yield Finding(cases[i].name, problem + where, "error" if leaks else "warning", f"{detail} {partner}")

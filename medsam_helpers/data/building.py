@@ -1,9 +1,7 @@
 """From a source to a `Dataset`: every case in use is decoded once, to see that it can be used."""
 
-from __future__ import annotations
-
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -35,9 +33,8 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
     reasons = [finding.detail for finding in bad]
     unclear = [finding.detail for finding in bad if finding.problem in ("label map", "inverted mask")]
     if unclear and selection.skip_bad:
-        raise DataError(
-            listing(f"{source.name}: masks that are not bad files, but leave it open what they say:", unclear)
-        )
+        told = "masks that are not bad files, but leave it open what they say"
+        raise DataError(listing(f"{source.name}: {told}:", unclear))
     if bad and not selection.skip_bad:
         count = f"{len(bad)} bad case{'s' * (len(bad) > 1)}"
         choice = ", or leave them out with skip_bad (--skip-bad)" if len(unclear) < len(bad) else ""
@@ -46,18 +43,15 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
         raise DataError(listing(f"{source.name}: no usable case is left", reasons))
     leaks = leaking(kept)
     dropped = {finding.case for finding in leaks} if selection.drop_duplicates else set()
-    findings = [finding for case in checked for finding in case.findings] + ([] if dropped else leaks)
-    if dropped:
-        reasons += [f"{finding.case}: {finding.detail}" for finding in leaks]
-    findings = [*(finding for finding in source.findings if finding.severity != "error"), *findings]
+    reasons += [f"{finding.case}: {finding.detail}" for finding in leaks if dropped]
+    findings = [finding for finding in source.findings if finding.severity != "error"]
+    findings += [finding for case in checked for finding in case.findings] + ([] if dropped else leaks)
     for line in summary(findings):
         warnings.warn(f"{source.name}: {line}", stacklevel=3)
-    cases = {
-        split: Cases([case.name for case in kept[split] if case.name not in dropped], source.load) for split in SPLITS
-    }
+    names = {split: [case.name for case in kept[split] if case.name not in dropped] for split in SPLITS}
     return Dataset(
         source.name,
-        **cases,
+        **{split: Cases(names[split], source.load) for split in SPLITS},
         licence=source.licence,
         citation=source.citation,
         left_out=tuple(reasons),
@@ -66,18 +60,16 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
     )
 
 
-def summary(findings: Sequence[Finding]) -> list[str]:
+def summary(findings: Sequence[Finding]) -> Iterator[str]:
     """One line a kind of warning, and one for each note on the whole: what a person should see unasked."""
     kinds: dict[str, list[Finding]] = {}
     for finding in findings:
         if finding.severity == "warning" or not finding.case:
             kinds.setdefault(finding.problem, []).append(finding)
-    lines = []
     for problem, found in kinds.items():
         names = [finding.case for finding in found if finding.case]
         where = f" in {len(names)} ({some(names)})" if names else ""
-        lines.append(f"{problem}{where}: {found[0].detail}")
-    return lines
+        yield f"{problem}{where}: {found[0].detail}"
 
 
 def leaking(splits: Mapping[SplitName, Sequence[Checked]]) -> list[Finding]:
@@ -104,9 +96,8 @@ def _first_good(
     while batch := names[len(good) + len(bad) :][: wanted - len(good)]:
         bad += [broken[name] for name in batch if name in broken]
         for case in check_cases([name for name in batch if name not in broken], load):
-            errors = [finding for finding in case.findings if finding.severity == "error"]
-            bad += errors
-            good += [] if errors else [case]
+            bad += case.errors
+            good += [] if case.errors else [case]
         if not skip_bad:
             break
     return good, [finding for finding in bad if finding.case not in broken]

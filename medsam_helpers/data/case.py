@@ -117,10 +117,6 @@ class Cases(Sequence[Case]):
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _no_case(name: str) -> Case:
-    raise DataError(f"no case {name!r}")
-
-
 @dataclass(frozen=True)
 class Dataset:
     """Its splits with their terms. `dev` is for choosing (early stopping, sweeps), `val` is scored once, last."""
@@ -132,7 +128,7 @@ class Dataset:
     licence: str
     citation: str
     left_out: tuple[str, ...] = ()  # the cases that were skipped on request, each with the reason
-    test: Cases = field(default_factory=lambda: Cases([], _no_case))  # never used unless asked for
+    test: Cases = field(default_factory=lambda: Cases([], dict[str, Case]().__getitem__))  # never used unless asked for
     findings: tuple[Finding, ...] = ()  # of the cases in use, and of the whole
     group_of: Mapping[str, str] = field(default_factory=dict)  # case -> patient or video; empty: each on its own
 
@@ -140,7 +136,7 @@ class Dataset:
     def splits(self) -> dict[SplitName, Cases]:
         """The splits by name; test only where there is one."""
         found: dict[SplitName, Cases] = {"train": self.train, "dev": self.dev, "val": self.val}
-        return found | ({"test": self.test} if len(self.test) else {})
+        return found | ({"test": self.test} if self.test else {})
 
     def with_lesions(self) -> Dataset:
         """The same without the images that hold no lesion: there is nothing to draw a box round."""

@@ -1,7 +1,5 @@
 """Encoded image files, decoded to their pixels: what Pillow reads rightly by Pillow, other TIFF files by tifffile."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from medsam_helpers.errors import DataError
 
 Exif = Literal["apply", "ignore"]
-Source = str | Path | bytes
-"""A path, or the bytes of an encoded file."""
+Source = str | Path | bytes  # a path, or the bytes of an encoded file
 
 # What EXIF and TIFF call orientation: how the stored pixels become the upright picture.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {

@@ -1,9 +1,7 @@
 """What a case shows: size, place and brightness of its lesions, and the mistakes that people make, with evidence."""
 
-from __future__ import annotations
-
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +17,7 @@ from medsam_helpers.data.duplicates import thumbnail
 from medsam_helpers.errors import DataError
 from medsam_helpers.prompts import mask_to_boxes
 
+_Doubt = tuple[str, Literal["warning", "note"], str]  # problem, severity, detail of a finding
 _RIM_1024 = 20  # width of the rim round the lesion, in pixels of a model space of 1024
 _BLACK = 24  # no channel above this: the recorder's black border, which is no tissue
 _FLAT = 24  # gray levels between the darkest and the brightest percent of an image that shows next to nothing
@@ -39,9 +38,9 @@ class Checked:
     thumbnail: np.ndarray | None = None
 
     @property
-    def error(self) -> str:
+    def errors(self) -> list[Finding]:
         """Why the case cannot be used; empty if it can."""
-        return "\n".join(finding.detail for finding in self.findings if finding.severity == "error")
+        return [finding for finding in self.findings if finding.severity == "error"]
 
 
 def check_cases(
@@ -61,29 +60,38 @@ def check_cases(
 
 def check_case(case: Case) -> Checked:
     """What is to be known about a case that can be read."""
-    found = list(case.findings)
+    lesions = len(mask_to_boxes(case.mask, "components")) if case.mask.any() else 0
+    found = *case.findings, *(Finding(case.name, *doubt) for doubt in _doubts(case, lesions))
+    share, small = float(case.mask.mean()), thumbnail(case.image)
+    return Checked(case.name, found, *case.size_hw, share, lesions, case.mask_value, case.image_digest, small)
 
-    def add(problem: str, severity: Literal["warning", "note"], detail: str) -> None:
-        found.append(Finding(case.name, problem, severity, detail))
 
-    gray = case.image[::4, ::4].max(axis=2)
+def _doubts(case: Case, lesions: int) -> Iterator[_Doubt]:
+    """Of an image that shows next to nothing, and of a mask that is the wrong way round, an outline, or tiny."""
+    gray, mask = case.image[::4, ::4].max(axis=2), case.mask
     dark, bright = np.percentile(gray, [1, 99])
     if bright - dark < _FLAT:
         told = f"98 % of its pixels lie between {dark:.0f} and {bright:.0f} of 255"
-        add("nearly constant image", "warning", f"{told}: a few extreme values, or the wrong scale? --window 1%:99%")
-    mask, lesions = case.mask, 0
-    if not mask.any():
-        add("no lesion", "note", "an image without a lesion: a box cannot be drawn round it")
+        yield "nearly constant image", "warning", f"{told}: a few extreme values, or the wrong scale? --window 1%:99%"
+    if not lesions:
+        yield "no lesion", "note", "an image without a lesion: a box cannot be drawn round it"
+        return
+    if mask.all():
+        yield "all foreground", "warning", "the mask covers the whole image"
+    elif mask.mean() > 0.5 and mask[[0, 0, -1, -1], [0, -1, 0, -1]].all():
+        told = f"it covers {100 * mask.mean():.0f} % of the image and all four corners"
+        yield "inverted mask", "warning", f"{told}; if black is the lesion: --classes 0"
     else:
-        lesions = len(mask_to_boxes(mask, "components"))
-        _shape(mask, add)
-        if lesions > 1:
-            add("several lesions", "note", f"{lesions} connected components")
-        if _is_tiny(mask):
-            area = f"{mask.sum()} pixels of {mask.shape[1]} x {mask.shape[0]}"
-            add("vanishes in training", "warning", f"{area} are less than half a cell of the model's grid: crop closer")
-    share, small = float(mask.mean()), thumbnail(case.image)
-    return Checked(case.name, tuple(found), *case.size_hw, share, lesions, case.mask_value, case.image_digest, small)
+        inside = mask[ndimage.find_objects(mask.astype(np.uint8))[0]]
+        filled = ndimage.binary_fill_holes(inside).sum() if inside.mean() < 0.35 else 0
+        if inside.sum() < 0.5 * filled:
+            told = f"{inside.sum()} pixels enclose {filled - inside.sum()} others"
+            yield "outline", "warning", f"{told}: an outline in place of the area? fill it"
+    if lesions > 1:
+        yield "several lesions", "note", f"{lesions} connected components"
+    if _is_tiny(mask):
+        area = f"{mask.sum()} pixels of {mask.shape[1]} x {mask.shape[0]}"
+        yield "vanishes in training", "warning", f"{area} are less than half a cell of the model's grid: crop closer"
 
 
 def _is_tiny(mask: np.ndarray) -> bool:
@@ -94,25 +102,6 @@ def _is_tiny(mask: np.ndarray) -> bool:
     from medsam_helpers.geometry import ImageTransform  # here, since torch takes long to load
 
     return not ImageTransform(mask.shape).mask_to_target(mask).any()
-
-
-def _shape(mask: np.ndarray, add: Callable[[str, Literal["warning", "note"], str], None]) -> None:
-    """Masks that are the wrong way round, or only drawn round the lesion."""
-    share = mask.mean()
-    if mask.all():
-        add("all foreground", "warning", "the mask covers the whole image")
-        return
-    if share > 0.5 and mask[[0, 0, -1, -1], [0, -1, 0, -1]].all():
-        told = f"it covers {100 * share:.0f} % of the image and all four corners; if black is the lesion: --classes 0"
-        add("inverted mask", "warning", told)
-        return
-    y, x = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
-    inside = mask[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
-    if inside.mean() < 0.35:
-        filled = ndimage.binary_fill_holes(inside).sum()
-        if inside.sum() < 0.5 * filled:
-            told = f"{inside.sum()} pixels enclose {filled - inside.sum()} others"
-            add("outline", "warning", f"{told}: an outline in place of the area? fill it")
 
 
 def doubtful_masks(checked: Sequence[Checked]) -> list[Finding]:
@@ -135,12 +124,7 @@ def doubtful_masks(checked: Sequence[Checked]) -> list[Finding]:
 
 
 def describe(dataset: Dataset, *, show_progress: bool = True) -> pd.DataFrame:
-    """One row a case: its split, and what `describe_case` says of it.
-
-    Args:
-        dataset: every case is decoded once.
-        show_progress: show the bar.
-    """
+    """One row a case, each decoded once: its split, and what `describe_case` says of it."""
     places = [(split, cases, number) for split, cases in dataset.splits.items() for number in range(len(cases))]
     bar = tqdm(places, "describe", unit="case", disable=not show_progress)
     return pd.DataFrame(
@@ -151,8 +135,6 @@ def describe(dataset: Dataset, *, show_progress: bool = True) -> pd.DataFrame:
 def describe_case(case: Case) -> dict[str, float]:
     """Size, place and brightness of one case's lesion.
 
-    Args:
-        case: with a mask that is not empty.
     Returns:
         `height`, `width` in pixels; `lesion_share` of the image in [0, 1]; `lesions`, the connected components that
         `mask_to_boxes` counts; `centre_x`, `centre_y`, the lesion's centre of mass as shares of width and height;
@@ -162,7 +144,6 @@ def describe_case(case: Case) -> dict[str, float]:
         PromptError: the mask is empty.
     """
     height, width = case.size_hw
-    lesions = len(mask_to_boxes(case.mask, "components"))
     y, x = ndimage.center_of_mass(case.mask)
     gray = case.image.mean(axis=2)
     near = ndimage.distance_transform_edt(~case.mask) <= _RIM_1024 * max(case.size_hw) / 1024
@@ -171,7 +152,7 @@ def describe_case(case: Case) -> dict[str, float]:
         "height": height,
         "width": width,
         "lesion_share": float(case.mask.mean()),
-        "lesions": lesions,
+        "lesions": len(mask_to_boxes(case.mask, "components")),
         "centre_x": float(x + 0.5) / width,
         "centre_y": float(y + 0.5) / height,
         "lesion_gray": float(gray[case.mask].mean()),

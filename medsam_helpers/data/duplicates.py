@@ -1,7 +1,5 @@
 """Pictures that show the same thing: saved twice, resized, recompressed, or taken a moment apart."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -39,29 +37,22 @@ def fingerprint(image: np.ndarray) -> str:
     return np.packbits(perceptual_hash(small[None], 16)).tobytes().hex() if np.ptp(small) > 1 else ""
 
 
-def look_alike(fingerprints: Iterable[str], distance: int = 32) -> Callable[[str], bool]:
-    """A function that says whether a fingerprint differs from one of these in at most `distance` bits."""
+def look_alike(fingerprints: Iterable[str]) -> Callable[[str], bool]:
+    """A function that says whether a fingerprint differs from one of these in at most 32 bits."""
 
     def signs(text: str) -> np.ndarray:
         return 2.0 * np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8)).astype(np.float32) - 1
 
-    known = [signs(text) for text in fingerprints if text]
-    if not known:
-        return lambda text: False
-    table = np.stack(known)
-    return lambda text: bool(text) and bool((table @ signs(text)).max() >= 256 - 2 * distance)
+    known = np.array([signs(text) for text in fingerprints if text]).reshape(-1, 256)
+    return lambda text: bool(text) and bool((known @ signs(text) >= 256 - 2 * 32).any())
 
 
 def near_duplicates(thumbnails: np.ndarray) -> list[tuple[int, int, float]]:
     """Pairs of pictures that show the same scene: (i, j, correlation of their thumbnails), i < j.
 
-    Their perceptual hashes differ in at most 8 bits, and their thumbnails correlate. The hash alone also pairs
-    strangers that share the black border of an endoscope (178 pairs in the 1000 images of Kvasir-SEG).
-
-    Args:
-        thumbnails: (N, 32, 32) gray values.
-    Returns:
-        Every pair that correlates at `SAME_SCENE` or more; from `NEAR_DUPLICATE` on it is the same picture.
+    Their perceptual hashes differ in at most 8 bits, and their thumbnails, (N, 32, 32) gray values, correlate at
+    `SAME_SCENE` or more; from `NEAR_DUPLICATE` on it is the same picture. The hash alone also pairs strangers that
+    share the black border of an endoscope (178 pairs in the 1000 images of Kvasir-SEG).
     """
     flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)

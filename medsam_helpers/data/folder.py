@@ -1,7 +1,5 @@
 """A folder of images and masks as a data source: the layouts that people have, or words on what to move."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import unicodedata
@@ -19,11 +17,10 @@ from medsam_helpers.errors import DataError, some
 
 _IMAGES = ("images", "image", "imgs", "original", "originals", "etis-laribpolypdb")
 _MASKS = ("masks", "mask", "ground truth", "ground_truth", "groundtruth", "gt", "segmentations")
-_SPLIT_OF: dict[str, SplitName] = {
-    **{split: split for split in SPLITS},
-    **{"training": "train", "valid": "val", "validation": "val"},
-}
+_SPLIT_OF: dict[str, SplitName] = dict(zip(SPLITS, SPLITS, strict=True))
+_SPLIT_OF |= {"training": "train", "valid": "val", "validation": "val"}
 _LISTS = {f"{split}.txt": split for split in SPLITS}
+_PROSE = ("readme", "licen", "copying", "citation")  # how the text files begin that data sets come with
 _Part = tuple[SplitName | None, Path, Path]  # its split, where the layout says it, and the folders of images and masks
 
 
@@ -48,7 +45,7 @@ def folder_source(path: str | Path, selection: Selection) -> Source:
         found = pair(images, masks)
         if twice := pairs.images.keys() & found.images.keys():
             raise DataError(f"{path}: {sorted(twice)[0]} is the name of two cases: rename the files of one")
-        pairs = pairs.joined(found)
+        pairs = Pairs(pairs.images | found.images, pairs.masks | found.masks, [*pairs.findings, *found.findings])
         if split:
             given[split] += found.images
     if not pairs.images:
@@ -59,30 +56,29 @@ def folder_source(path: str | Path, selection: Selection) -> Source:
         why = [finding.detail for finding in pairs.findings if finding.problem != "missing mask"]
         head = f"{path}: no mask has the name of an image: name the mask of {image.name} {image.stem}.png"
         raise DataError(listing(head, why))
-    lists = {split: _read_list(path / name, pairs) for name, split in _LISTS.items() if os.path.lexists(path / name)}
-    given = lists or given
-    names = sorted({*pairs.images, *(name for members in given.values() for name in members)})
+    files = {split: path / name for name, split in _LISTS.items() if os.path.lexists(path / name)}
+    given = {split: _read_list(file, pairs) for split, file in files.items()} or given
     listed = {name for members in given.values() for name in members}
+    names = sorted(pairs.images.keys() | listed)
     unlisted = [name for name in names if name not in listed] if {"train", "val"} <= given.keys() else []
     if unlisted:
-        shown = f"{len(unlisted)} cases are in no list ({some(unlisted)})"
-        findings.append(Finding("", "in no split", "note", shown))
-    others = [file.name for file in sorted(path.glob("*.txt")) if file.name not in _LISTS and not _is_prose(file)]
-    if others:
+        told = f"{len(unlisted)} cases are in no list ({some(unlisted)})"
+        findings.append(Finding("", "in no split", "note", told))
+    texts = [file.name for file in sorted(path.glob("*.txt")) if not file.stem.lower().startswith(_PROSE)]
+    if others := [name for name in texts if name not in _LISTS]:
         told = f"{', '.join(others)}: not read; the lists are {', '.join(_LISTS)}"
         findings.append(Finding("", "unknown list", "warning", told))
     for name in sorted(listed - pairs.images.keys() - {finding.case for finding in pairs.findings}):
         near = "".join(f"; {like}?" for like in difflib.get_close_matches(name, pairs.images, 1))
         told = f"{name}: listed in a split file, but there is no image of that name{near}"
         findings.append(Finding(name, "missing file", "error", told))
-
     load = partial(_load_case, pairs, selection)
     shown = "".join(letter if letter.isprintable() else "?" for letter in path.resolve().name)
     return Source(shown, names, dict(given), load, [*findings, *pairs.findings], unlisted)
 
 
 def _load_case(pairs: Pairs, selection: Selection, name: str) -> Case:
-    return read_case(name, pairs.images[name], pairs.masks[name], selection.labels, **selection.reading)
+    return read_case(name, pairs.images[name], pairs.masks[name], **selection.reading)
 
 
 def _parts(path: Path) -> Iterator[_Part]:
@@ -91,15 +87,11 @@ def _parts(path: Path) -> Iterator[_Part]:
     images, masks = _one_of(folders, _IMAGES), _one_of(folders, _MASKS)
     if images and masks:
         inner, others = _folders(images), _folders(masks)
-        if (
-            any(file.is_file() and not is_clutter(file) for file in images.iterdir())
-            or not inner.keys() & others.keys()
-        ):
+        both = sorted(inner.keys() & others.keys())
+        if not both or any(file.is_file() and not is_clutter(file) for file in images.iterdir()):
             yield None, images, masks
         else:
-            yield from (
-                (_SPLIT_OF.get(name), inner[name], others[name]) for name in sorted(inner.keys() & others.keys())
-            )
+            yield from ((_SPLIT_OF.get(name), inner[name], others[name]) for name in both)
         return
     for name in sorted(folders.keys() & _SPLIT_OF.keys()):
         inner = _folders(folders[name])
@@ -134,11 +126,6 @@ def _advice(path: Path) -> str:
         return f"{path}: {other.relative_to(path)}: {FORMATS[other.suffix.lower()]}; {wanted}"
     lacking = [f"{name}/" for name, known in (("images", _IMAGES), ("masks", _MASKS)) if not _one_of(folders, known)]
     return f"{path}: it has no {' and no '.join(lacking)}; {wanted}"
-
-
-def _is_prose(file: Path) -> bool:
-    """Whether a text file is one that data sets come with."""
-    return file.stem.lower().startswith(("readme", "licen", "copying", "citation"))
 
 
 def _read_list(file: Path, pairs: Pairs) -> list[str]:

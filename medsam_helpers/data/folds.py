@@ -1,7 +1,5 @@
 """Data sets put together anew: folds of one that is small, training cases of two, all cases of one."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,13 +30,9 @@ def everything(dataset: Dataset) -> Cases:
 def make_folds(dataset: Dataset, count: int, seed: int = 0) -> list[Dataset]:
     """The data set `count` times over, each time with another part as val: every case is scored once.
 
-    The parts depend on names and pixels alone. Near-duplicates and cases of one group stay in one part. Dev is a tenth
-    of what is left.
+    Its own splits are pooled first. The parts depend on names and pixels, and on the seed of the order in which they
+    are dealt. Near-duplicates and cases of one group stay in one part. Dev is a tenth of what is left.
 
-    Args:
-        dataset: its own splits are pooled first.
-        count: how many folds.
-        seed: of the order in which the cases are dealt.
     Raises:
         ConfigError: fewer than two folds.
         DataError: fewer cases, or groups of near-duplicates, than folds.
@@ -55,9 +49,8 @@ def make_folds(dataset: Dataset, count: int, seed: int = 0) -> list[Dataset]:
     folds = []
     for number, part in enumerate(parts, 1):
         splits = make_splits(cases.names, seed, {"val": part}, dataset.group_of)
-        name = f"{dataset.name}, fold {number} of {count}"
         parts_of: Any = {split: cases.named(names) for split, names in splits.items()}
-        folds.append(replace(dataset, name=name, **parts_of))
+        folds.append(replace(dataset, name=f"{dataset.name}, fold {number} of {count}", **parts_of))
     return folds
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import requests
 from huggingface_hub import constants
@@ -25,8 +24,7 @@ _MASK_COLUMNS = ("annotation", "label", "mask")
 _Place = tuple["datasets.Dataset", int, str]  # rows, the row, the column of masks
 
 
-@dataclass(frozen=True)
-class HubRepository:
+class HubRepository(NamedTuple):
     """A data set of the hub and its terms."""
 
     repo: str
@@ -59,7 +57,6 @@ def hub_source(name: str, selection: Selection) -> Source:
 
     Args:
         name: `kvasir`, `breast`, a repository of the hub, or the folder of a local copy of one.
-        selection: how to read images and masks.
     Raises:
         DataError: the data set is neither on the hub nor cached, or has other columns.
     """
@@ -84,12 +81,11 @@ def hub_source(name: str, selection: Selection) -> Source:
             if case in places:
                 raise DataError(f"{known.repo}: {case!r} is the name of two cases")
             places[case] = rows, row, mask_column
-    unused = {part: len(rows) for part, rows in parts.items() if part not in official.values()}
     findings = [
-        Finding("", "unused split", "warning", f"split {part}: {count} cases, not used")
-        for part, count in unused.items()
+        Finding("", "unused split", "warning", f"split {part}: {len(rows)} cases, not used")
+        for part, rows in parts.items()
+        if part not in official.values()
     ]
-
     shown = name if name in HUB_SOURCES else Path(name).name
     own = given if "val" in given else {}
     load = partial(_load_case, places, selection)
@@ -101,7 +97,7 @@ def _load_case(places: Mapping[str, _Place], selection: Selection, name: str) ->
     record = rows[row]
     image, mask = (record[column]["bytes"] or record[column]["path"] for column in ("image", mask_column))
     try:
-        return read_case(name, image, [mask], selection.labels, **selection.reading)
+        return read_case(name, image, [mask], **selection.reading)
     except DataError as error:
         told = str(error) if str(error).startswith(name) else f"{name}: {error}"
         raise DataError(told, error.problem) from error

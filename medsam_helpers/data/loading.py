@@ -11,6 +11,9 @@ from medsam_helpers.errors import ConfigError
 if TYPE_CHECKING:
     from medsam_helpers.data.case import Dataset
 
+# What lies in a folder that the library `datasets` reads.
+_OF_DATASETS = ("*.parquet", "data/*.parquet", "dataset_dict.json", "state.json", "metadata.csv", "metadata.jsonl")
+
 
 def load_data(source: str | Path, **options: Any) -> Dataset:
     """The data set of a name or a folder.
@@ -43,7 +46,8 @@ def load_data(source: str | Path, **options: Any) -> Dataset:
 def open_source(source: str | Path, selection: Selection) -> Source:
     """What lies in a folder or a data set of the hub, before any pixel is read; errors as for `load_data`."""
     path = Path(source).expanduser()
-    if source in SOURCES or _is_of_datasets(path):
+    is_of_datasets = not (path / "images").is_dir() and any(any(path.glob(mark)) for mark in _OF_DATASETS)
+    if source in SOURCES or is_of_datasets:
         from medsam_helpers.data.hub import hub_source
 
         return hub_source(str(source), selection)
@@ -52,9 +56,3 @@ def open_source(source: str | Path, selection: Selection) -> Source:
     from medsam_helpers.data.folder import folder_source
 
     return folder_source(path, selection)
-
-
-def _is_of_datasets(path: Path) -> bool:
-    """Whether a folder is one that the library `datasets` reads."""
-    marks = ("*.parquet", "data/*.parquet", "dataset_dict.json", "state.json", "metadata.csv", "metadata.jsonl")
-    return not (path / "images").is_dir() and any(any(path.glob(mark)) for mark in marks)

@@ -1,7 +1,5 @@
 """What the values of a mask file say: lesion or not, or labels among which its owner has to choose."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -74,24 +72,18 @@ class Labels:
         ignored = np.isin(values, self.numbers(self.ignore)) if self.ignore else None
         chosen = values != 0 if ALL in self.classes else np.isin(values, self.numbers(self.classes))
         chosen = chosen if ignored is None else chosen & ~ignored
-        numbered = np.unique(np.where(chosen, values.astype(np.int64), -1), return_inverse=True)[1].reshape(
-            values.shape
-        )
-        return MaskReading(chosen, ignored, np.where(chosen, numbered, 0))
+        _, numbers = np.unique(np.where(chosen, values.astype(np.int64), -1), return_inverse=True)
+        return MaskReading(chosen, ignored, np.where(chosen, numbers.reshape(values.shape), 0))
 
 
-BINARY = Labels()
-"""Nothing is chosen: only a binary mask can be read."""
+BINARY = Labels()  # nothing is chosen: only a binary mask can be read
 
 
 def kind_of(values: np.ndarray, coloured: bool = False) -> str:
     """What a mask is by its values: "binary" (0 and one other), "lossy" (near both ends), "labels", "photograph".
 
     Labels fill areas of one value; what JPEG or soft edges leave between the ends never fills a square of 3 x 3.
-
-    Args:
-        values: (H, W) int.
-        coloured: they are colours, which have no ends.
+    Arguments as of `Labels.read`; colours have no ends.
     """
     distinct = np.flatnonzero(np.bincount(values.ravel())) if values.dtype == np.uint8 else np.unique(values)
     low, high = distinct[0], distinct[-1]
@@ -130,7 +122,5 @@ def _census(values: np.ndarray, coloured: bool) -> str:
     others = [name for name, value in zip(names, found, strict=True) if value]
     lesion = ",".join(others) if len(others) <= 6 else ALL
     quoted = f"'{lesion}'" if coloured else lesion
-    return (
-        f"{', '.join(shares[:6])}{more}. Say which are the lesion: --classes {quoted} for all of them; "
-        f"--ignore {others[-1]} leaves such pixels out"
-    )
+    advice = f"--classes {quoted} for all of them; --ignore {others[-1]} leaves such pixels out"
+    return f"{', '.join(shares[:6])}{more}. Say which are the lesion: {advice}"

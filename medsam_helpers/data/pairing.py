@@ -1,11 +1,9 @@
 """Which mask file belongs to which image file, by their names."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +12,7 @@ from PIL import Image
 from medsam_helpers.data.case import Finding
 
 # What people add to the name of an image to name its mask.
-_ADDED = re.compile(
-    r"^(?:mask[_-]?|p(?=\d))|(?:[_-](?:mask|segmentation|seg|gt|label|lesion))?(?:_\d+)?$", re.IGNORECASE
-)
+_ADDED = re.compile(r"(?i)^(?:mask[_-]?|p(?=\d))|(?:[_-](?:mask|segmentation|seg|gt|label|lesion))?(?:_\d+)?$")
 _NO_CASES = ("thumbs.db", "desktop.ini")
 FORMATS = {  # what people have beside pictures, and what to do
     ".dcm": "DICOM is not read: save PNG or TIFF",
@@ -31,13 +27,9 @@ FORMATS = {  # what people have beside pictures, and what to do
 class Pairs:
     """Files by the name of their case, and what is to be said of the rest."""
 
-    images: Mapping[str, Path] = field(default_factory=dict)
-    masks: Mapping[str, Sequence[Path]] = field(default_factory=dict)  # several are one mask together
+    images: dict[str, Path] = field(default_factory=dict)
+    masks: dict[str, list[Path]] = field(default_factory=dict)  # several are one mask together
     findings: Sequence[Finding] = ()
-
-    def joined(self, other: Pairs) -> Pairs:
-        """These and the other's."""
-        return Pairs({**self.images, **other.images}, {**self.masks, **other.masks}, [*self.findings, *other.findings])
 
 
 def pair(images: Path, masks: Path) -> Pairs:
@@ -70,19 +62,17 @@ def pair(images: Path, masks: Path) -> Pairs:
                     barely[owners[0]] += files
                 break
         else:
-            findings.append(
-                Finding(name, "missing image", "error", f"{name}: {_short(files[0])} has no partner in {images.name}/")
-            )
+            told = f"{name}: {_short(files[0])} has no partner in {images.name}/"
+            findings.append(Finding(name, "missing image", "error", told))
     if barely:
         first, *_ = barely.items()
         told = f"{', '.join(map(_short, first[1]))} taken as the mask of {_short(image_of[first[0]][0])}"
         more = f", and {len(barely) - 1} more like it" if len(barely) > 1 else ""
         findings.append(Finding("", "paired by a part of the name", "note", told + more))
-    alone = [name for name in image_of if name not in found]
-    for name in alone:
+    for name in [name for name in image_of if name not in found]:
         told = f"{name}: {_short(image_of[name][0])} has no partner in {masks.name}/"
         findings.append(Finding(name, "missing mask", "error", told))
-    return Pairs({name: files[0] for name, files in image_of.items()}, found, findings)
+    return Pairs({name: files[0] for name, files in image_of.items()}, dict(found), findings)
 
 
 def is_clutter(file: Path) -> bool:
@@ -98,14 +88,14 @@ def _by_stem(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
     for file in sorted(folder.iterdir()):
         if is_clutter(file):
             continue
+        shown = _short(file)
         if not file.name.isprintable():  # it would reach terminals, tables and pages as it is
-            told = f"{file.name!a} in {folder.name}/: characters that cannot be shown, or no UTF-8: rename it"
-            findings.append(Finding("", "ignored file", "warning", told))
-            continue
-        if file.is_file() and file.suffix.lower() in readable:
+            shown = f"{file.name!a} in {folder.name}/"
+            why = "characters that cannot be shown, or no UTF-8: rename it"
+        elif file.is_file() and file.suffix.lower() in readable:
             files[unicodedata.normalize("NFC", file.stem)].append(file)
             continue
-        if file.is_symlink() and not file.exists():
+        elif file.is_symlink() and not file.exists():
             why = f"a link to {file.readlink()}, which is not there"
         elif file.is_dir():
             inside = sum(child.is_file() for child in file.rglob("*"))
@@ -116,7 +106,7 @@ def _by_stem(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
             why = FORMATS[".dcm"]
         else:
             why = FORMATS.get(file.suffix.lower(), "no format that Pillow reads")
-        findings.append(Finding("", "ignored file", "warning", f"{_short(file)}: {why}"))
+        findings.append(Finding("", "ignored file", "warning", f"{shown}: {why}"))
     return files
 
 

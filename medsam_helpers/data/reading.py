@@ -1,7 +1,5 @@
 """Image and mask files of any format, as the arrays of a `Case`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +13,8 @@ from medsam_helpers.data.masks import BINARY, Labels, MaskReading, kind_of
 from medsam_helpers.errors import ConfigError, DataError
 
 
-def read_image(source: Source, *, window: str | None = None, exif: Exif = "apply") -> np.ndarray:
-    """Any image as 8-bit RGB.
+def read_image(source: Source, *, window: str | None = None) -> np.ndarray:
+    """Any image as 8-bit RGB, turned upright as its orientation tag says.
 
     Transparent pixels are laid on black, unless all of them are transparent. Images of more than 8 bits are stretched
     linearly from their own minimum..maximum to 0..255, all channels alike. An image of one single value becomes black.
@@ -24,14 +22,13 @@ def read_image(source: Source, *, window: str | None = None, exif: Exif = "apply
     Args:
         source: a path, or the bytes of an encoded file.
         window: what becomes 0..255 in place of that: values, "-160:240", or percentiles, "1%:99%".
-        exif: "apply" turns the picture as its orientation tag says, "ignore" takes the pixels as they are stored.
     Returns:
         (H, W, 3) uint8 RGB.
     Raises:
         DataError: not there, not readable, several frames in one file, or values that are not finite.
         ConfigError: no such window.
     """
-    return _rgb(decode(source, exif), window)
+    return _rgb(decode(source), window)
 
 
 def as_rgb(image: Any) -> np.ndarray:
@@ -47,37 +44,32 @@ def as_rgb(image: Any) -> np.ndarray:
         return _rgb(Decoded(np.asarray(image) if deep else image, False), None)
     image = np.asarray(image)
     told = f"the image is {image.dtype} of shape {image.shape}: pass (H, W, 3) uint8"
-    if image.ndim == 3 and image.shape[0] in (1, 3, 4) and image.shape[2] not in (1, 3, 4):
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.ndim == 3 and image.shape[0] in (1, 3, 4) and channels not in (1, 3, 4):
         raise DataError(f"{told}; its channels come first: image.transpose(1, 2, 0)")
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+    if image.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise DataError(told)
     if image.dtype.kind == "f" and np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1:
         image = np.rint(image * 255).astype(np.uint8)
     if image.dtype != np.uint8:
         raise DataError(f"{told}, or floats from 0 to 1; scale it as you want it to be seen, or read_image(path)")
-    if image.ndim == 3 and image.shape[2] == 4:
+    if channels == 4:
         return np.array(on_black(Image.fromarray(image)))
-    return (
-        np.repeat(image.reshape(*image.shape[:2], -1), 3, axis=2) if image.ndim == 2 or image.shape[2] == 1 else image
-    )
+    return image if channels == 3 else np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
 
 
-def read_mask(source: Source, labels: Labels = BINARY, *, exif: Exif = "apply") -> MaskReading:
-    """A mask file as it was understood.
+def read_mask(source: Source, labels: Labels = BINARY) -> MaskReading:
+    """A mask file as it was understood, turned upright if it carries an orientation tag; arguments as of `read_case`.
 
     A mask is binary (0 and one other value), binary with the noise of JPEG or soft edges near both ends, or a label
     map, of which `labels` say what is the lesion. A picture of a single colour with transparency is read by its
     transparency; otherwise transparent pixels are black. Palettes of black and white count by their colours, others by
     their entries.
 
-    Args:
-        source: a path, or the bytes of an encoded file.
-        labels: which are the lesion.
-        exif: as for `read_image`; it matters only if the mask carries the tag itself.
     Raises:
         DataError: as for `read_image`; a label map of which no label was chosen; a photograph.
     """
-    return labels.read(*_mask_values(decode(source, exif)), shown(source))
+    return labels.read(*_mask_values(decode(source)), shown(source))
 
 
 def read_case(
@@ -93,9 +85,9 @@ def read_case(
     """The case of an image and its mask, or of the union of its masks, each of which is then a label.
 
     Args:
-        name: of the case.
         image, masks: paths, or the bytes of encoded files.
-        labels, window, exif: as for `read_mask` and `read_image`.
+        labels, window: which labels are the lesion, and as for `read_image`.
+        exif: "apply" turns each as its orientation tag says, "ignore" takes the pixels as they are stored.
         allow_empty: take an image whose mask holds no lesion.
     Raises:
         DataError: a file that cannot be used, image and mask of different sizes, or an empty mask.

@@ -12,7 +12,6 @@ from medsam_helpers.settings import Settings, Words
 
 if TYPE_CHECKING:
     from medsam_helpers.data.case import Case, Finding, SplitName
-    from medsam_helpers.data.masks import Labels
 
 SOURCES = ("phantom", "phantom-ultrasound", "kvasir", "breast")
 
@@ -55,14 +54,10 @@ class Selection(Settings):
     @property
     def reading(self) -> dict[str, Any]:
         """The keywords of `read_case`."""
-        return {"window": self.window, "exif": self.exif, "allow_empty": self.empty_masks == "keep"}
-
-    @property
-    def labels(self) -> Labels:
-        """What the values of a mask mean."""
         from medsam_helpers.data.masks import Labels
 
-        return Labels(self.classes, self.ignore)
+        labels, may_be_empty = Labels(self.classes, self.ignore), self.empty_masks == "keep"
+        return {"labels": labels, "window": self.window, "exif": self.exif, "allow_empty": may_be_empty}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Which case goes where: fixed seeded splits that keep groups together."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Views of a case: mirrored, turned, in other light. Each has an embedding of its own, encoded once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any

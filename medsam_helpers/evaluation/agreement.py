@@ -3,8 +3,6 @@
 A correlation does not show it: that is the same if every area is doubled.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -41,8 +39,7 @@ def limits_of_agreement(reference: ArrayLike, measured: ArrayLike, *, ratio: boo
     areas, take ratios: the same on logarithms, taken back.
 
     Args:
-        reference: (N,) float.
-        measured: (N,) float, of the same cases in the same order.
+        reference, measured: (N,) float, of the same cases in the same order.
         ratio: `measured / reference` in place of `measured - reference`.
     Raises:
         ShapeError: not two lists of one length.
@@ -80,8 +77,7 @@ def calibration_table(score: ArrayLike, truth: ArrayLike, groups: int = 5) -> pd
     """Calibration table: a model's own score beside the measured value, in groups of as many cases each.
 
     Args:
-        score: (N,) float, the model's own guess of its IoU.
-        truth: (N,) float, the measured IoU.
+        score, truth: (N,) float, the model's own guess of its IoU, and the measured IoU.
         groups: at most so many, in order of the score.
     Returns:
         One row a group: `n`, mean `score`, mean `truth` with its 95 % interval `low` to `high` (NaN below five cases),
@@ -93,8 +89,7 @@ def calibration_table(score: ArrayLike, truth: ArrayLike, groups: int = 5) -> pd
     pairs = _pairs(score, truth)
     if pairs.size == 0 or not np.isfinite(pairs).all():
         raise DataError("calibration needs a finite score and a finite truth for each case (baselines have no score)")
-    rows = []
-    for part in np.array_split(np.argsort(pairs[0], kind="stable"), min(groups, pairs.shape[1])):
-        rows.append([len(part), pairs[0, part].mean(), *mean_interval(pairs[1, part])])
+    parts = np.array_split(np.argsort(pairs[0], kind="stable"), min(groups, pairs.shape[1]))
+    rows = [[len(part), pairs[0, part].mean(), *mean_interval(pairs[1, part])] for part in parts]
     table = pd.DataFrame(rows, columns=["n", "score", "truth", "low", "high"])
     return table.assign(gap=table["score"] - table["truth"])

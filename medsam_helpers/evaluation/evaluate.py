@@ -1,7 +1,5 @@
 """From models and cases to a table of scores, beside baselines that fill the box, or the ellipse inside it."""
 
-from __future__ import annotations
-
 import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,8 +42,7 @@ def _baseline(fill: Callable[[np.ndarray, tuple[int, int]], np.ndarray]) -> Pred
     return lambda case, boxes: (np.array([fill(box, case.size_hw) for box in boxes]), np.full(len(boxes), np.nan))
 
 
-WITH_TTA = " with tta"
-"""Behind the name of a base model that was scored with test-time augmentation."""
+WITH_TTA = " with tta"  # behind the name of a base model that was scored with test-time augmentation
 BASELINES: dict[str, Predictor] = {"box": _baseline(fill_box), "ellipse": _baseline(fill_ellipse)}
 
 
@@ -115,7 +112,6 @@ def false_positives(cases: Iterable[Case], predict: Predictor) -> pd.DataFrame:
     """Table of what a model that needs no prompt finds in images without a lesion; the others are left out.
 
     Args:
-        cases: of any kind.
         predict: of a model that does not look at its box; it gets one round the whole image.
     Returns:
         A row an image: `case`, `area_pred` in pixels, and `share` of the image in [0, 1].
@@ -123,8 +119,7 @@ def false_positives(cases: Iterable[Case], predict: Predictor) -> pd.DataFrame:
     rows = []
     for case in cases:
         if not case.mask.any():
-            height, width = case.size_hw
-            masks, _ = predict(case, np.array([[0, 0, width, height]], np.float32))
+            masks, _ = predict(case, np.array([[0, 0, *case.size_hw[::-1]]], np.float32))
             found = case.counted(masks[0])
             rows.append([case.name, int(found.sum()), float(found.mean())])
     return pd.DataFrame(rows, columns=["case", "area_pred", "share"])

@@ -1,7 +1,5 @@
 """95 % intervals of a mean: of scores, of paired gains, of clustered images; and how often they hold the true mean."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 from typing import Literal, NamedTuple
 
@@ -13,10 +11,8 @@ from scipy import special, stats
 from medsam_helpers.errors import ConfigError, DataError, ShapeError
 
 Method = Literal["logit-t", "t", "percentile"]
-FEWEST = 5
-"""Images, or groups of images, below which a mean has no interval."""
-SMALL = 30
-"""Below so many images the coverage is told beside the interval."""
+FEWEST = 5  # images, or groups of images, below which a mean has no interval
+SMALL = 30  # below so many images the coverage is told beside the interval
 COVERAGE = {
     "logit-t": {5: 0.88, 8: 0.87, 15: 0.87, 27: 0.88, 60: 0.91},
     "t": {5: 0.91, 8: 0.91, 15: 0.90, 27: 0.89, 60: 0.91},
@@ -47,9 +43,9 @@ class Interval(NamedTuple):
         ends = f"[{self.low:{form}}, {self.high:{form}}]" if known else f"(no interval below {FEWEST} images)"
         return f"{self.mean:{form}} {ends}"
 
-    def for_json(self, digits: int = 6) -> list[float | None]:
+    def for_json(self) -> list[float | None]:
         """Mean, low and high, rounded; None where NaN, which JSON cannot hold."""
-        return [round(float(value), digits) if np.isfinite(value) else None for value in self]
+        return [round(float(value), 6) if np.isfinite(value) else None for value in self]
 
 
 def mean_interval(
@@ -96,15 +92,14 @@ def mean_interval(
     return Interval(mean, *ends.tolist())
 
 
-def bootstrap_mean(values: ArrayLike, *, seed: int = 0, n: int = 10_000) -> Interval:
+def bootstrap_mean(values: ArrayLike, *, seed: int = 0) -> Interval:
     """Mean of `values` with its 95 % percentile bootstrap interval; of equal values, or a single one, without width.
 
     The intervals of the records in `notebooks/results` are of this kind; `mean_interval` covers better.
 
     Args:
         values: (N,) float, one a case.
-        seed: of the resampling.
-        n: number of resamples.
+        seed: of the 10,000 resamples.
     Raises:
         DataError: no values, or one that is not finite.
     """
@@ -112,7 +107,7 @@ def bootstrap_mean(values: ArrayLike, *, seed: int = 0, n: int = 10_000) -> Inte
     mean = float(values.mean())
     if np.ptp(values) == 0:
         return Interval(mean, mean, mean)
-    how = {"n_resamples": n, "batch": 1000, "method": "percentile"}  # batch bounds memory
+    how = {"n_resamples": 10_000, "batch": 1000, "method": "percentile"}  # batch bounds memory
     low, high = stats.bootstrap((values,), np.mean, **how, rng=np.random.default_rng(seed)).confidence_interval
     return Interval(mean, float(low), float(high))
 
@@ -132,7 +127,7 @@ def coverage_note(n: int, method: Method = "logit-t") -> str:
     """
     if n < FEWEST:
         return f"no interval below {FEWEST} images"
-    known = COVERAGE.get(method, {})
-    return (
-        f"covers about {known[max(size for size in known if size <= n)]:.2f} at this n" if known and n < SMALL else ""
-    )
+    known = COVERAGE.get(method)
+    if not known or n >= SMALL:
+        return ""
+    return f"covers about {known[max(size for size in known if size <= n)]:.2f} at this n"

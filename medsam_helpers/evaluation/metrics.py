@@ -4,8 +4,6 @@ All take two masks (H, W) bool, and raise `ShapeError` where their sizes differ,
 Empty masks are defined, never NaN: two empty masks agree perfectly, an empty one against a filled one scores worst.
 """
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np
@@ -22,13 +20,7 @@ def _check(pred: np.ndarray, true: np.ndarray) -> None:
 
 
 def dice(pred: np.ndarray, true: np.ndarray) -> float:
-    """Dice coefficient `2 |P & T| / (|P| + |T|)`, in [0, 1]; 1 is perfect. Both empty: 1.
-
-    Args:
-        pred, true: (H, W) bool, original space.
-    Raises:
-        ShapeError: the sizes differ.
-        DataError: a mask is not bool.
+    """Dice coefficient `2 |P & T| / (|P| + |T|)` of two (H, W) bool masks, in [0, 1]; 1 is perfect. Both empty: 1.
 
     >>> dice(np.array([[True, True]]), np.array([[True, False]]))
     0.6666666666666666
@@ -58,7 +50,6 @@ def nsd(pred: np.ndarray, true: np.ndarray, tolerance_1024: float = 2.0) -> floa
     """Normalised surface distance: the share of both outlines that lies within a tolerance of the other.
 
     Args:
-        pred, true: (H, W) bool, original space.
         tolerance_1024: tolerance in pixels of a model space of 1024 (2 is 0.2 % of the long side).
     Returns:
         In [0, 1]; 1 is perfect. Both empty: 1. One empty: 0.
@@ -78,7 +69,7 @@ def score_mask(pred: np.ndarray, true: np.ndarray, tolerance_1024: float = 2.0) 
     return scores | {"hd95_percent": float(hd95), "nsd": float(near.mean())}
 
 
-def _surface_distances(pred: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _surface_distances(pred: np.ndarray, true: np.ndarray) -> list[np.ndarray]:
     """For each pixel of an outline the distance to the other outline, in pixels: from pred, and from true."""
     from monai.metrics.utils import get_edge_surface_distance  # here, since importing MONAI imports every tracker
 
@@ -91,5 +82,4 @@ def _surface_distances(pred: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, 
         # MONAI warns of an argument that it passes to itself.
         warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
         _, distances, _ = get_edge_surface_distance(found, expected, symmetric=True, warn_empty=False)
-    there, back = (each.numpy() for each in distances)
-    return there, back
+    return [each.numpy() for each in distances]

@@ -1,7 +1,5 @@
 """A simulated user: a click on the largest mistake, a box drawn too large or elsewhere."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 
@@ -14,8 +12,7 @@ def correcting_click(mask: np.ndarray, truth: np.ndarray) -> list[float] | None:
     """The click that corrects a mask, in the middle of its largest mistake; None if nothing is wrong.
 
     Args:
-        mask: (H, W) bool, what the model says.
-        truth: (H, W) bool.
+        mask, truth: (H, W) bool, what the model says and what is right.
     Returns:
         x, y in pixels of the original space, and label: 1 where lesion was missed, 0 where there is none.
 
@@ -43,17 +40,15 @@ def resized_box(box: np.ndarray, factor: float, size_hw: tuple[int, int]) -> np.
     return np.clip([middle - half, middle + half], 0, size_hw[::-1]).ravel()
 
 
-def empty_box(image: np.ndarray, truth: np.ndarray, rng: np.random.Generator, share: float = 0.25) -> np.ndarray | None:
-    """(4,) box on tissue in which there is no lesion; None where a few hundred draws find none.
+def empty_box(image: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+    """(4,) box on tissue without a lesion, a quarter as wide and high as the image; None where 300 draws find none.
 
     Args:
-        image: (H, W, 3) uint8.
-        truth: (H, W) bool.
+        image, truth: (H, W, 3) uint8, and (H, W) bool.
         rng: source of the draws.
-        share: of the image's sides.
     """
     height, width = truth.shape
-    box_height, box_width = round(share * height), round(share * width)
+    box_height, box_width = round(height / 4), round(width / 4)
     for _ in range(300):
         y, x = rng.integers(0, height - box_height + 1), rng.integers(0, width - box_width + 1)
         part = slice(y, y + box_height), slice(x, x + box_width)

@@ -1,7 +1,5 @@
 """The table of scores, one row a case, model and prompt: means with intervals, paired gains, by kind of lesion."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,8 +13,7 @@ from medsam_helpers.evaluation.intervals import Interval, Method, mean_interval
 from medsam_helpers.files import atomic_write
 
 METRICS = ["dice", "iou", "hd95_percent", "nsd"]
-GROUP = "group"
-"""Column of the patient or video that a case is of, where that is known."""
+GROUP = "group"  # column of the patient or video that a case is of, where that is known
 COLUMNS = ["case", "model", "prompt", "seed", *METRICS, "area_true", "area_pred", "iou_score"]
 
 
@@ -29,25 +26,17 @@ def paired_gain(
     *,
     method: Method = "t",
 ) -> Interval:
-    """Mean over cases of `model` minus `base` on the same case and prompt, with its 95 % interval.
+    """Mean over cases of `model` minus `base` on the same case and prompt, seeds averaged first, with its interval.
 
     Args:
         table: as `evaluate` gives it; `prompt`, `model` and `base` are in it. Where it has a column `group`, the spread
             is that between groups.
         metric: one of `METRICS`.
-        method: see `mean_interval`; "percentile" gives the intervals that the records were written with.
+        method: of the 95 % interval, see `mean_interval`; "percentile" gives those that the records were written with.
     Raises:
         ConfigError: the table has no such model, prompt or metric; the message lists those it has.
         DataError: a case was scored for one of the two only.
     """
-    gains = paired_differences(table, prompt, model, base, metric)
-    return mean_interval(gains, method, groups=_groups_of(gains.index, table, method))
-
-
-def paired_differences(
-    table: pd.DataFrame, prompt: str, model: str = "tuned", base: str = "zero-shot", metric: str = "dice"
-) -> pd.Series:
-    """`model` minus `base` of each case, seeds averaged first; arguments and errors as of `paired_gain`."""
     check_name("prompt", prompt, table["prompt"])
     check_name("model", model, table["model"])
     check_name("model", base, table["model"])
@@ -56,16 +45,14 @@ def paired_differences(
     by_case = rows.pivot_table(index="case", columns="model", values=metric).reindex(columns=[model, base])
     if alone := list(by_case.index[by_case.isna().any(axis=1)]):
         raise DataError(f"scored for one of {model} and {base} only: {', '.join(alone)}; evaluate both on these cases")
-    return by_case[model] - by_case[base]
+    gains = by_case[model] - by_case[base]
+    return mean_interval(gains, method, groups=_groups_of(gains.index, table, method))
 
 
 def _groups_of(cases: pd.Index, table: pd.DataFrame, method: Method) -> list[str] | None:
-    # The bootstrap of the records knows no groups.
-    return (
-        None
-        if GROUP not in table or method == "percentile"
-        else table.groupby("case")[GROUP].first().loc[cases].tolist()
-    )
+    if GROUP not in table or method == "percentile":  # the bootstrap of the records knows no groups
+        return None
+    return table.groupby("case")[GROUP].first().loc[cases].tolist()
 
 
 def pooled_dice(rows: pd.DataFrame) -> float:
@@ -167,8 +154,7 @@ def scores_by(
         raise DataError(f"no features of {', '.join(missing[:5])}: describe the cases that were scored")
     number = pd.qcut(value, groups, labels=False, duplicates="drop")
     found = []
-    for group in sorted(number.dropna().unique()):
-        values = value[number == group]
+    for group, values in value.groupby(number):
         for model in by_case:
             scored = by_case.loc[values.index, model].dropna()
             if len(scored):

@@ -57,11 +57,6 @@ def test_more_than_8_bits_are_stretched_from_minimum_to_maximum(tmp_path, dtype)
     assert not read_image(save(tmp_path / "flat.tif", np.full((2, 2), 700, dtype))).any()
 
 
-def test_exif_rotation_is_applied(tmp_path):
-    assert np.array_equal(read_image(save(tmp_path / "a.png", GRAY, exif=EXIF))[..., 0], np.rot90(GRAY, k=-1))
-    assert np.array_equal(read_mask(save(tmp_path / "mask.png", LESION, exif=EXIF)).mask, np.rot90(LESION, k=-1))
-
-
 def test_damaged_absent_stacked_and_not_finite_images_are_refused_by_name(tmp_path):
     (tmp_path / "cut.png").write_bytes(save(tmp_path / "whole.png", patchwork(0)).read_bytes()[:200])
     Image.fromarray(GRAY).save(tmp_path / "stack.tif", save_all=True, append_images=[Image.fromarray(GRAY)] * 2)
@@ -103,10 +98,13 @@ def test_the_orientation_tag_is_applied_or_ignored_and_a_mask_without_one_is_dou
     image, mask = save(tmp_path / "a.png", square, exif=EXIF), save(tmp_path / "m.png", square[..., 0] > 100)
     applied, ignored = (read_case("a", image, [mask], exif=exif) for exif in ("apply", "ignore"))
     assert np.array_equal(applied.image, np.rot90(square, k=-1))
+    assert np.array_equal(read_image(image), applied.image)
     assert np.array_equal(ignored.image, square)
     assert [(found.problem, found.severity) for found in applied.findings] == [("orientation", "warning")]
     assert "--exif ignore" in applied.findings[0].detail
-    assert not read_case("a", image, [save(tmp_path / "both.png", square[..., 0] > 100, exif=EXIF)]).findings
+    both = save(tmp_path / "both.png", square[..., 0] > 100, exif=EXIF)
+    assert np.array_equal(read_mask(both).mask, np.rot90(square[..., 0] > 100, k=-1))
+    assert not read_case("a", image, [both]).findings
 
 
 def test_gray_tiff_files_are_turned_upright_whole(tmp_path):
