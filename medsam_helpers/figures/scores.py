@@ -106,24 +106,6 @@ def differences(ax: Axes, intervals: Mapping[str, Interval], color: str = COLORS
     return ax
 
 
-def group_means(ax: Axes, groups: pd.DataFrame) -> Axes:
-    """The axes with mean and interval of each model in each group of `scores_by`; ticks say each group's range."""
-    styles = model_styles(groups["model"].unique())
-    places, numbers = pd.factorize(groups["group"])
-    for i, (model, style) in enumerate(styles.items()):
-        chosen = groups["model"] == model
-        rows, x = groups[chosen], places[chosen] + 0.14 * (i - (len(styles) - 1) / 2)
-        error = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
-        ax.errorbar(x, rows["mean"], error, label=model, capsize=2, **(style | {"linestyle": "none"}))
-    first = groups.drop_duplicates("group")
-    edges = first[["from", "to"]].map(lambda value: f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}")
-    names = edges["from"] + " to " + edges["to"] + "\nn = " + first["n"].astype(str)
-    ax.set_xticks(range(len(numbers)), names, fontsize=8)
-    ax.set(xlim=(-0.5, len(numbers) - 0.5), ylabel="mean score")
-    ax.legend(frameon=False, fontsize=8)
-    return ax
-
-
 def bland_altman(
     ax: Axes, reference: np.ndarray, measured: np.ndarray, *, ratio: bool = False, model: str = "tuned", unit: str = ""
 ) -> Axes:

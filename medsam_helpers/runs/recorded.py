@@ -8,8 +8,7 @@ import pandas as pd
 
 from medsam_helpers.errors import DataError
 from medsam_helpers.evaluation.evaluate import WITH_TTA
-from medsam_helpers.evaluation.intervals import Method
-from medsam_helpers.evaluation.tables import COLUMNS, METRICS, paired_gain, read_table, summarise
+from medsam_helpers.evaluation.tables import COLUMNS, read_table
 from medsam_helpers.sam.checkpoints import SPECIALISTS
 
 
@@ -39,26 +38,3 @@ def runs_as_models(folder: str | Path, tested_on: str) -> pd.DataFrame:
     names = table["model"].where(table["model"] != "zero-shot", parts[0] + " zero-shot" + parts[1])
     names = names.where(table["model"] != "tuned", table["run"])
     return table.assign(model=names)[[*COLUMNS, "run"]].reset_index(drop=True)
-
-
-def comparison_table(table: pd.DataFrame, prompt: str, base: str, method: Method = "percentile") -> pd.DataFrame:
-    """Table of every model's means with one prompt, and its paired difference in Dice to `base`.
-
-    Args:
-        table: see `runs_as_models`.
-        prompt: one of the table's prompts.
-        base: the model that the others are compared with.
-        method: of the interval, see `mean_interval`; the default is that of the records, "t" covers better.
-    Returns:
-        A row a model: the means of `METRICS`, and "Dice minus BASE", text with its 95 % interval, empty for the base
-        itself.
-    Raises:
-        ConfigError: the table has no such prompt or model.
-        DataError: a case was scored for one of two models only.
-    """
-    means = summarise(table[table["prompt"] == prompt], method).set_index("model")[["n", *METRICS]]
-    gains = {
-        model: "" if model == base else str(paired_gain(table, prompt, model, base, method=method))
-        for model in means.index
-    }
-    return means.assign(**{f"Dice minus {base}": pd.Series(gains)})

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.evaluation.agreement import calibration_table, limits_of_agreement
 from medsam_helpers.evaluation.intervals import Interval
-from medsam_helpers.evaluation.tables import scores_by
 from medsam_helpers.figures import scores
 from medsam_helpers.figures.cases import COLORS
 
@@ -77,22 +76,6 @@ def test_runs_are_drawn_over_the_first_one_a_row_a_prompt():
     few = few[few["case"].isin(CASES[:3])]
     assert "no interval" in scores.comparison_figure(few).axes[0].get_title()
     figure.savefig(BytesIO())
-
-
-def test_group_means_stand_over_their_group_and_say_how_many_there_are(ax):
-    table = make_table(models=("zero-shot", "tuned", "third"))
-    sizes = pd.DataFrame({"case": CASES, "lesion_share": np.linspace(0.1, 1, 10)})
-    groups = scores_by(table, sizes, "lesion_share", "exact", groups=2)
-    scores.group_means(ax, groups)
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.1 to 0.5\nn = 5", "0.6 to 1\nn = 5"]
-    for drawn in ax.containers:
-        rows = groups[groups["model"] == drawn.get_label()]
-        x, y = np.asarray(drawn.lines[0].get_data(), float)
-        assert list(np.round(x)) == [0, 1]
-        np.testing.assert_allclose(y, rows["mean"])
-        ends = np.array([segment[:, 1] for segment in drawn.lines[2][0].get_segments()])
-        np.testing.assert_allclose(ends, rows[["low", "high"]])
-    assert labels(ax) == ["zero-shot", "tuned", "third"]
 
 
 def test_differences_are_hollow_where_the_interval_holds_zero(ax):

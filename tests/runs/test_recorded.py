@@ -5,8 +5,9 @@ from io import StringIO
 import pandas as pd
 import pytest
 
-from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.runs.recorded import comparison_table, runs_as_models
+from medsam_helpers.errors import DataError
+from medsam_helpers.evaluation.tables import paired_gain
+from medsam_helpers.runs.recorded import runs_as_models
 
 # Scored twice in "far": by both folds' models.
 RECORD = """\
@@ -47,16 +48,10 @@ def test_each_run_and_each_base_is_a_model_but_for_untrained_specialists(record)
 
 
 def test_folds_that_all_scored_a_case_are_averaged_by_case(record):
-    table = runs_as_models(record, "far")
-    compared = comparison_table(table, "j20", "mobile-sam zero-shot")
-    assert compared.loc["tuned sam", ["n", "dice"]].tolist() == [2, pytest.approx((0.8 + 0.5) / 2)]
-    # Case a: 0.8 - 0.8, case b: 0.5 - 0.6.
-    assert compared.loc["tuned sam", "Dice minus mobile-sam zero-shot"].startswith("-0.050 [-0.100, ")
-    assert compared.loc["mobile-sam zero-shot", "Dice minus mobile-sam zero-shot"] == ""
+    gain = paired_gain(runs_as_models(record, "far"), "j20", "tuned sam", "mobile-sam zero-shot", method="percentile")
+    assert gain.mean == pytest.approx(-0.05), "case a: 0.8 - 0.8, case b: 0.5 - 0.6"
 
 
 def test_what_is_not_there_is_named(record):
     with pytest.raises(DataError, match="nothing was scored on 'mars', but on "):
         runs_as_models(record, "mars")
-    with pytest.raises(ConfigError, match="model 'nnU-Net' is unknown: use one of "):
-        comparison_table(runs_as_models(record, "near"), "j20", "nnU-Net")
