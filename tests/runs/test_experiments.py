@@ -237,7 +237,7 @@ def test_a_checkpoint_is_scored_with_test_time_augmentation_beside_its_base_with
     assert means["zero-shot", "tiny with tta"] == pytest.approx(base["base with tta"], abs=1e-5)
     models = {"kept", "kept with tta", "tiny zero-shot", "tiny zero-shot with tta", "box", "ellipse"}
     assert set(runs_as_models("results", "data")["model"]) == models
-    monkeypatch.setattr(runner, "evaluate", None)  # nothing is scored again
+    monkeypatch.setattr(runner, "evaluate_together", None)  # nothing is scored again
     record(experiment)
 
 
@@ -330,7 +330,7 @@ def test_folds_of_one_set_training_with_another_scores_on_both(across, monkeypat
     assert summary.iloc[-1]["tuned_j20"] == pytest.approx(near["dice"].mean(), abs=1e-5)
 
     monkeypatch.setattr(engine, "fit", None)  # nothing is trained again, nothing is scored again
-    monkeypatch.setattr(runner, "evaluate", None)
+    monkeypatch.setattr(runner, "evaluate_together", None)
     pd.testing.assert_frame_equal(record(experiment, sources=sources), summary)
 
 
