@@ -8,8 +8,8 @@ from medsam_helpers.geometry import ImageTransform
 
 @checker("02.1")
 def _dice_of_everything(answer: Answer) -> Hints:
-    known = {0.05: "that is the share of right pixels: Dice is twice the shared area over the sum of both areas"}
-    yield from number_hint(answer, 2 * 0.05 / 1.05, 1e-3, known, "the shared area is the lesion; add up both areas")
+    known = {0.05: "that is the share of right pixels"}
+    yield from number_hint(answer, 2 * 0.05 / 1.05, 1e-3, known, "twice the lesion's area, over the sum of both areas")
 
 
 @checker("02.3")
