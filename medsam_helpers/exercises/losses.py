@@ -38,5 +38,5 @@ def _repaired_focal(answer: Answer) -> Hints:
 
 @checker("01.4")
 def _first_step_of_adam(answer: Answer) -> Hints:
-    known = {10: "that is plain descent: Adam's step does not depend on the size of the gradient"}
+    known = {10: "that is plain descent"}
     yield from number_hint(answer, 1, 0.01, known, "Adam divides each gradient by its own recent size")
