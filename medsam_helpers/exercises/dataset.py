@@ -7,16 +7,21 @@ from medsam_helpers.geometry import ImageTransform
 
 
 @checker("02.1")
+def _dice_of_everything(answer: Answer) -> Hints:
+    known = {0.05: "that is the share of right pixels"}
+    yield from number_hint(answer, 2 * 0.05 / 1.05, 1e-3, known, "twice the lesion's area, over the sum of both areas")
+
+
+@checker("02.3")
 def _rows_of_padding(answer: Answer) -> Hints:
     known = {
         144: "those are the rows that the image takes: the others are padding",
         448: "that is in the model space: a row of the mask space stands for four of those",
     }
-    otherwise = "scale the long side to 1024, see how high the image gets, then divide by four"
-    yield from number_hint(answer, 112, 0.5, known, otherwise)
+    yield from number_hint(answer, 112, 0.5, known, "scale the long side to 1024; divide the image's height by four")
 
 
-@checker("02.2")
+@checker("02.4")
 def _back_to_the_original(answer: Answer) -> Hints:
     for height, width in ((1080, 1920), (1000, 500)):
         found = np.asarray(answer(40, 100, height, width), float)
@@ -30,7 +35,7 @@ def _back_to_the_original(answer: Answer) -> Hints:
             yield "both directions share one scale, 1024 over the long side: one each is the coordinate-space bug"
 
 
-@checker("02.3")
+@checker("02.2")
 def _split_by_patient(answer: Answer) -> Hints:
     for seed, count in enumerate((5, 30, 200)):
         rng = np.random.default_rng(seed)
