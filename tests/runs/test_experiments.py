@@ -272,9 +272,8 @@ def test_test_time_augmentation_of_the_same_training_trains_nothing_again(place,
 
 def test_every_run_is_asked_with_boxes_of_the_experiments_kind(place, monkeypatch):
     """A base that is scored as it is, and a run: one box round all, or one a disc."""
-    asked, score = [], runner.evaluate
-    for module in (runner, engine):
-        monkeypatch.setattr(module, "evaluate", lambda *a, **k: asked.append(k["box_mode"]) or score(*a, **k))
+    asked, score = [], engine.evaluate
+    monkeypatch.setattr(engine, "evaluate", lambda *a, **k: asked.append(k["box_mode"]) or score(*a, **k))
     each = variant(place, "each", 'data = "data"', 'data = "data"\nbox_mode = "components"')
     for experiment in (each, read_experiment("val", place)):
         record(experiment.but(trials=experiment.trials[:2]), experiment.name)
@@ -336,11 +335,11 @@ def test_folds_of_one_set_training_with_another_scores_on_both(across, monkeypat
 
 def test_what_was_not_scored_on_the_other_set_is_scored_there_and_not_trained_again(across, monkeypatch, trained):
     experiment, sources = across
-    scored = runner.evaluate
-    monkeypatch.setattr(runner, "evaluate", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    scored = runner.evaluate_together
+    monkeypatch.setattr(runner, "evaluate_together", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         record(experiment, sources=sources)
-    monkeypatch.setattr(runner, "evaluate", scored)
+    monkeypatch.setattr(runner, "evaluate_together", scored)
     alone = experiment.but(trials=tuple(trial.but(also_on={}) for trial in experiment.trials))
     assert len(record(alone, sources=sources)) == 4
     assert len(record(experiment, sources=sources, only_missing=True)) == 8
