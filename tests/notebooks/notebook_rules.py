@@ -114,6 +114,8 @@ def clean_outputs(notebook: NotebookNode, path: Path) -> Complaints:
     for cell in code_cells(notebook):
         for output in cell.outputs:
             text, stream = output.get("text", ""), output.get("name")
+            if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
+                complaints.append(f"{name_of(cell)}: a widget or a bar is stored, which no reader sees")
             most = {"stderr": 5, "stdout": 40}.get(stream, 0)
             if output.output_type == "error" or (stream == "stderr" and "Warning" in text) or text.count("\n") > most:
                 complaints.append(f"{name_of(cell)}: {output.get('ename') or stream}, {text[:60]!r}")
