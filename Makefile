@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/installed.stamp
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 TUTORIAL := build/html
 
-# Torch's threads wait asleep, not spinning: beside a busy neighbour that takes half the time.
+# Torch's threads wait asleep, not spinning: 18 s become 20, and beside a busy neighbour 31 become 21.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DELETE_ON_ERROR:
