@@ -43,7 +43,8 @@ def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool
     keep_freed_memory()
     # A GPU encodes quicker than one thread reads, and in batches; a CPU has its hands full with one image.
     threads, at_once = (1, 1) if segmenter.device.type == "cpu" else (os.cpu_count() or 1, 16)
-    batch, writing, seconds, encoded = dict[str, np.ndarray](), list[Future[None]](), 0.0, 0
+    batch, writing, seconds = dict[str, np.ndarray](), list[Future[None]](), 0.0
+    begun = set[str]()  # the same picture may come again before it is written
 
     def prepared(index: int) -> tuple[str, np.ndarray | None]:
         case = cases[index]
@@ -51,11 +52,10 @@ def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool
         return case.image_digest, None if there else transform(case.size_hw).image_to_model(case.image)
 
     def encode() -> None:
-        nonlocal seconds, encoded
+        nonlocal seconds
         started = time.perf_counter()
         features = segmenter.encode(list(batch.values())).half().cpu()
         seconds += time.perf_counter() - started
-        encoded += len(batch)
         writing.extend(writer.submit(store.put, *pair) for pair in zip(batch, features, strict=True))
         while len(writing) > 4 * at_once:
             writing.pop(0).result()
@@ -65,7 +65,8 @@ def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool
     bar = tqdm(total=len(share), desc=f"embed ({segmenter.precision})", unit="image", disable=not show_progress)
     with bar, ThreadPoolExecutor(threads) as writer:
         for digest, pixels in _ahead(prepared, share, threads):
-            if pixels is not None:
+            if pixels is not None and digest not in begun:
+                begun.add(digest)
                 batch[digest] = pixels
             if len(batch) == at_once:
                 encode()
@@ -74,4 +75,4 @@ def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool
             encode()
         for written in writing:
             written.result()
-    return sum(joined([encoded])), max(joined([seconds]))
+    return sum(joined([len(begun)])), max(joined([seconds]))
