@@ -160,7 +160,8 @@ def _config(app: FastAPI, **options: Any) -> uvicorn.Config:
 def serve_in_thread(app: FastAPI) -> str:
     """The address of an application on a free port of the loopback; it answers as long as this process lives."""
     listening = socket.create_server((HOST, 0))  # from now on requests wait until they are answered
-    server = uvicorn.Server(_config(app, log_level="error"))
+    # Without a log_config: to set that up for one server would let the others talk for a moment.
+    server = uvicorn.Server(_config(app, log_level="error", log_config=None))
     threading.Thread(target=server.run, args=([listening],), daemon=True).start()
     return f"http://{HOST}:{listening.getsockname()[1]}"
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import re
 import socket
 import subprocess
@@ -263,3 +264,15 @@ def test_the_workflow_is_valid_listens_to_the_relay_and_puts_nothing_of_it_into_
     with pytest.raises(SystemExit):
         gate.main()
     assert set(re.findall(r"--\w+", asked)) <= set(re.findall(r"--\w+", capsys.readouterr().out))
+
+
+def test_a_server_in_a_thread_leaves_the_logging_of_the_others_as_it_is():
+    """Setting up one server's logging let another, that was just starting, write to the screen."""
+    logger, changed = logging.getLogger("uvicorn.error"), []
+    serve_in_thread(FastAPI())
+    logger.setLevel = lambda level: changed.append(level) or type(logger).setLevel(logger, level)
+    try:
+        serve_in_thread(FastAPI())
+    finally:
+        del logger.setLevel
+    assert set(changed) <= {logging.ERROR}
