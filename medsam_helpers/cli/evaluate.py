@@ -62,6 +62,7 @@ class Evaluate(Command, OfModel, DataSettings):
         models = {model: segmenter.predict_case}
         before = f"zero-shot{WITH_TTA * self.tta}"
         if base := self.base_of(segmenter):
+            embed_cases(base, views_of(cases, base.views))
             models = {before: base.predict_case, **models}
         table = evaluate(cases, models, prompts=[prompt], box_mode=box_mode, group_of=dataset.group_of)
         own = table[table["model"] == model]

@@ -89,6 +89,7 @@ class OfModel(Settings):
     def base_of(self, tuned: Any) -> Any:
         """The model that the checkpoint was trained from, on the same embeddings; None where there is none."""
         from medsam_helpers.sam.checkpoints import SPECIALISTS
+        from medsam_helpers.sam.embeddings import EmbeddingStore
         from medsam_helpers.sam.segmenter import Segmenter
         from medsam_helpers.sam.tuned import read_card
 
@@ -96,7 +97,10 @@ class OfModel(Settings):
         if card is None or card["base"] in SPECIALISTS:
             return None
         place = card.get("base_path") or card["base"]
-        return Segmenter.load(place, precision=tuned.precision, store=tuned.store, tta=self.tta)
+        base = Segmenter.load(place, precision=tuned.precision, tta=self.tta)
+        if tuned.store:  # the same, unless the encoder was trained too
+            base.store = EmbeddingStore.for_model(base.info, base.precision)
+        return base
 
 
 def tell_left_out(names: Collection[str]) -> None:

@@ -72,7 +72,7 @@ def load_model(
         card = read_card(folder)
         model = load_sam(card.get("base_path") or card["base"], show_progress=False)
         if not zero_shot:
-            load_checkpoint(folder, model)
+            model = load_checkpoint(folder, model)
     return Segmenter(model, precision=card.get("precision", "auto"))
 
 

@@ -6,19 +6,23 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import HfApi, get_token
+from safetensors.torch import load_file
 from transformers import SamConfig, SamModel
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 from transformers.models.sam.processing_sam import SamProcessor
 
 from medsam_helpers.errors import CheckpointError, ConfigError, one_line
-from medsam_helpers.files import give_ordinary_permissions, new_folder, one_writer
+from medsam_helpers.files import find_checkpoint, give_ordinary_permissions, new_folder, one_writer
 from medsam_helpers.sam.checkpoints import check_hub
 from medsam_helpers.sam.loading import load_sam, model_info
-from medsam_helpers.sam.model import PartiallyUnfrozenSam, is_light
-from medsam_helpers.sam.tuned import CARD_FILE, load_checkpoint, read_card
+from medsam_helpers.sam.model import is_light
+from medsam_helpers.sam.parts import LORA
+from medsam_helpers.sam.tuned import CARD_FILE, DECODER_FILE, load_checkpoint, read_card
+from medsam_helpers.sam.unfrozen import UnfrozenSam, lora_targets
 
 ORIGIN_FILE = "finetune_card.json"
 """The run card of an exported decoder. Not `run_card.json`, by which a folder that holds a decoder only is known."""
@@ -42,7 +46,7 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
     model = load_checkpoint(source) if fine_tuned else load_sam(name_or_checkpoint)
     if not isinstance(model, SamModel):
         raise ConfigError(f"{model.config.base_name} is no SAM, which transformers cannot load: keep {source} as it is")
-    if isinstance(model, PartiallyUnfrozenSam):
+    if isinstance(model, UnfrozenSam):
         model = model.joined()
     with new_folder(output) as folder:
         _save(model, folder)
@@ -56,6 +60,47 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
             card = {key: value for key, value in read_card(source).items() if key not in ("base_path", "config")}
             (folder / ORIGIN_FILE).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         give_ordinary_permissions(folder / "model.safetensors")
+    return output
+
+
+@one_writer
+def export_adapter(checkpoint: str | Path, output: Path) -> Path:
+    """The folder, with LoRA's matrices and the decoder in peft's own layout written to it.
+
+    `PeftModel.from_pretrained(load_sam(BASE), output)` loads it.
+
+    Args:
+        checkpoint: folder of a run that trained with LoRA.
+        output: must not exist, or be empty.
+    Raises:
+        ConfigError: nothing of it is LoRA's, or `output` holds something.
+        CheckpointError: no checkpoint, or a damaged one.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    folder = find_checkpoint(checkpoint)
+    card = read_card(folder)
+    recipe, place = card.get("recipe", {}), card.get("base_path") or card["base"]
+    if LORA not in recipe.get("trainable", ()):
+        raise ConfigError(f"{checkpoint} holds no LoRA: export the whole model")
+    load_checkpoint(folder)  # checks it
+    base = load_sam(place)
+    targets = [f"vision_encoder.{name}" for name in lora_targets(base.vision_encoder, recipe["lora_targets"])]
+    others = [part for part in recipe["trainable"] if part != LORA]
+    options = {"r": recipe["lora_rank"], "lora_alpha": recipe["lora_alpha"], "lora_dropout": recipe["lora_dropout"]}
+    model: Any = get_peft_model(base, LoraConfig(target_modules=targets, modules_to_save=others, **options))
+    state = {}
+    for name, weight in load_file(folder / DECODER_FILE).items():
+        part, _, rest = name.partition(".")
+        state["base_model.model." + (f"{part}.modules_to_save.default.{rest}" if part in others else name)] = weight
+    model.load_state_dict(state, strict=False)
+    with new_folder(output) as made:
+        model.save_pretrained(made)
+        text = (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").is_file() else ""
+        note = (
+            f'`PeftModel.from_pretrained(load_sam("{card["base"]}"), FOLDER)` loads it, with `load_sam` of the package.'
+        )
+        (made / "README.md").write_text(f"{text}\n## This folder\n\npeft's layout. {note}\n", encoding="utf-8")
     return output
 
 

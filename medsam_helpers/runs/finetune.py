@@ -20,7 +20,7 @@ from medsam_helpers.data.case import Cases, Dataset
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
 from medsam_helpers.device import default_device, effective_precision, gpu_memory, own_memory_mb
-from medsam_helpers.errors import DataError, some
+from medsam_helpers.errors import ConfigError, DataError, some
 from medsam_helpers.evaluation.evaluate import WITH_TTA, Predictor, evaluate
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint, one_writer
 from medsam_helpers.prompts import prompt_name
@@ -33,6 +33,7 @@ from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.parts import check_parts
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import DECODER_FILE, load_checkpoint
+from medsam_helpers.sam.unfrozen import unfrozen
 from medsam_helpers.training.loop import fit
 from medsam_helpers.training.processes import joined, processes, share_of
 from medsam_helpers.training.recipes import Recipe
@@ -87,13 +88,14 @@ def finetune(
     if empty := [name for name in ("train", "dev", split) if not len(dataset.splits[name])]:
         advice = f"list some in {empty[0]}.txt, or raise the limit"
         raise DataError(f"{dataset}: fine-tuning needs cases in each split, {' and '.join(empty)} has none: {advice}")
-    model = load_sam(config.model, show_progress)
+    model = unfrozen(load_sam(config.model, show_progress), recipe.as_dict(), config.seed)
     check_parts(model, recipe.trainable)
     zero_shot = Segmenter(model, precision=recipe.precision)
     zero_shot.store = store = EmbeddingStore.for_model(zero_shot.info, zero_shot.precision)
     tuned_model = copy.deepcopy(model)
-    if start:
-        load_checkpoint(start, base=tuned_model)
+    if start and load_checkpoint(start, base=tuned_model) is not tuned_model:
+        told = f"{start} changed the encoder too, and this run's embeddings are those of the untouched one"
+        raise ConfigError(f"{told}: train the same part of it (trainable, --recipe lora say)")
     tuned = Segmenter(tuned_model, precision=recipe.precision, store=store, tta=config.tta)
     scored = dataset.splits[split]
     known = []

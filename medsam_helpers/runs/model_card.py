@@ -13,6 +13,13 @@ from medsam_helpers.evaluation.intervals import Interval
 from medsam_helpers.files import atomic_write
 from medsam_helpers.sam.checkpoints import SPECIALISTS
 
+# Of each part of the encoder that may train too: its name in a title, and in a sentence.
+_ENCODER = {
+    "last_stage": ("last stage", "the encoder's last stage"),
+    "vision_encoder": ("encoder", "the encoder"),
+    "vision_encoder:lora": ("encoder (LoRA)", "the encoder (by LoRA)"),
+}
+
 
 def write_model_card(
     path: Path, card: Mapping[str, Any], checkpoint: str = "path/to/this/folder", limits: str = ""
@@ -33,9 +40,10 @@ def write_model_card(
     from_scratch = card["base"] in SPECIALISTS
     name = f"{card['base']}, trained on" if from_scratch else f"{card['base']}, decoder fine-tuned on"
     part, before, what = ("", "untrained", "network") if from_scratch else ("mask decoder of ", "zero-shot", "decoder")
-    if "last_stage" in card["recipe"].get("trainable", ()):
-        part, what = "mask decoder and the encoder's last stage of ", "model"
-        name = name.replace("decoder fine-tuned", "decoder and last stage fine-tuned")
+    if more := _ENCODER.keys() & set(card["recipe"].get("trainable", ())):
+        short, long = _ENCODER[more.pop()]
+        part, what = f"mask decoder and {long} of ", "model"
+        name = name.replace("decoder fine-tuned", f"decoder and {short} fine-tuned")
     began = f", begun with the decoder `{card['start']['name']}`" if card.get("start") else ""
     with_tta = card.get("config", {}).get("tta", False)
     tta, option = (", with test-time augmentation", ", tta=True") if with_tta else ("", "")

@@ -56,11 +56,14 @@ class EmbeddingStore:
         """The store of a model under `root` (default: the cache), one folder a key."""
         key: dict[str, str | int] = {"base": info.name, "base_digest": info.base_digest, "model_size": info.model_size}
         key |= {"pixel_scaling": info.pixel_scaling, "precision": precision}
+        name = info.name
+        if info.embeds != "features":
+            key["embeds"], name = info.embeds, f"{name}-{info.embeds}"
         if (device := default_device().type) != "cpu":  # it rounds otherwise
             precision = f"{precision}-{device}"
             key |= {"precision": precision}
         root = root or cache_dir() / "image-embeddings"
-        return cls(root / f"{info.name}-{info.base_digest[:12]}-{precision}", key)
+        return cls(root / f"{name}-{info.base_digest[:12]}-{precision}", key)
 
     def __len__(self) -> int:
         return sum(1 for _ in self.folder.glob("*/[!.]*.safetensors"))

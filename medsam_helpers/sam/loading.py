@@ -20,7 +20,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from medsam_helpers.errors import CheckpointError, ConfigError, one_line, some
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.sam import checkpoints as weights
-from medsam_helpers.sam.model import PartiallyUnfrozenSam, Promptable, Sam, is_light
+from medsam_helpers.sam.model import Promptable, Sam, is_light
 
 _TIED = "prompt_encoder.shared_embedding.positional_embedding"
 
@@ -34,6 +34,7 @@ class ModelInfo:
     model_size: int  # side of the square input, pixels
     mask_size: int  # side of the decoder's square output
     pixel_scaling: str  # "imagenet" (mean and deviation of ImageNet) or "minmax" (each image to [0, 1])
+    embeds: str = "features"  # what it keeps of an image: another model's encoder may train, see `sam.unfrozen`
 
     def transform(self, original_hw: tuple[int, int]) -> ImageTransform:
         """The three coordinate spaces of an image of this size under this model."""
@@ -57,10 +58,10 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Promptable
 
         return PromptedUNet(name).eval()
     if name in weights.LAST_STAGE:
-        whole = load_sam(weights.LAST_STAGE[name], show_progress)
-        assert isinstance(whole, Sam)
-        model = PartiallyUnfrozenSam(whole).eval()
-        model.config.base_name = name
+        from medsam_helpers.sam.unfrozen import unfrozen
+
+        model = unfrozen(load_sam(weights.LAST_STAGE[name], show_progress), {"trainable": ["last_stage"]})
+        model.config.base_name, model.config.embeds = name, "features"  # the name tells it from the whole one
         return model
     entry, path = weights.WEIGHTS.get(name), Path(name_or_path).expanduser()
     if isinstance(entry, weights.HubRepository):
@@ -146,6 +147,7 @@ def model_info(model: Promptable) -> ModelInfo:
         model_size=config["vision_config"]["image_size"],
         mask_size=4 * config["prompt_encoder_config"]["image_embedding_size"],  # the decoder enlarges it
         pixel_scaling=config.get("pixel_scaling", "imagenet"),
+        embeds=config.get("embeds", "features"),
     )
 
 

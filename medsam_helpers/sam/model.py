@@ -1,4 +1,4 @@
-"""`Sam`: the `transformers.SamModel` that this package loads; its encoder may be a TinyViT, or partially unfrozen."""
+"""`Sam`: the `transformers.SamModel` that this package loads; its encoder may be a TinyViT."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from transformers import SamConfig, SamModel, SamVisionConfig
-from transformers.models.sam.modeling_sam import SamImageSegmentationOutput, SamMaskDecoder, SamPositionalEmbedding
+from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPositionalEmbedding
 
 if TYPE_CHECKING:
-    from medsam_helpers.sam.tiny_vit import TinyViT
     from medsam_helpers.specialists.unet import PromptedUNet
 
 Promptable: TypeAlias = "SamModel | PromptedUNet"
@@ -114,39 +113,3 @@ class Sam(SamModel):
 
             assert isinstance(config.vision_config, SamVisionConfig)
             self.vision_encoder = TinyViT(config.vision_config)
-
-
-class PartiallyUnfrozenSam(Sam):
-    """A light SAM whose encoder is frozen but for its last stage, which may train.
-
-    Its "embedding" is what the last stage is given, which never changes and can be stored. The stage and the neck
-    behind it are the part `last_stage`. A step costs several times that of the decoder alone.
-
-    Args:
-        whole: the model whose weights are copied; its encoder is a fused TinyViT.
-    """
-
-    def __init__(self, whole: Sam) -> None:
-        super().__init__(whole.config)
-        encoder: TinyViT = self.vision_encoder.fuse()
-        self.load_state_dict(whole.state_dict())
-        # Weights that train are saved, and safetensors wants them as they are written, not channels_last.
-        self.last_stage = nn.Sequential(encoder.layers[-1], encoder.neck)
-        self.last_stage.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        encoder.layers, encoder.neck = encoder.layers[:-1], nn.Identity()
-
-    def forward(self, image_embeddings: Tensor, **others: Tensor | bool) -> SamImageSegmentationOutput:
-        """As `SamModel` from embeddings, which here are (B, 320, 64, 64)."""
-        # Several prompts on one image are one embedding, seen several times (`expand`): once is enough.
-        distinct = image_embeddings[:1] if image_embeddings.stride(0) == 0 else image_embeddings
-        features = self.last_stage(distinct.contiguous(memory_format=torch.channels_last)).contiguous()
-        return super().forward(image_embeddings=features.expand(len(image_embeddings), -1, -1, -1), **others)
-
-    def joined(self) -> Sam:
-        """A copy in one piece, with the usual embedding."""
-        whole = Sam(self.config)
-        encoder: TinyViT = whole.vision_encoder.fuse()
-        whole.load_state_dict(self.state_dict(), strict=False)
-        encoder.layers[-1].load_state_dict(self.last_stage[0].state_dict())
-        encoder.neck.load_state_dict(self.last_stage[1].state_dict())
-        return whole.eval()

@@ -12,19 +12,34 @@ from medsam_helpers.errors import ConfigError
 from medsam_helpers.sam.model import Promptable
 
 PARTS = ("vision_encoder", "last_stage", "prompt_encoder", "mask_decoder")
-"""`last_stage` is a part of partially unfrozen models (`sam.model`); in others it belongs to the encoder."""
+"""`last_stage` is a part of partially unfrozen models (`sam.unfrozen`); in others it belongs to the encoder."""
+LORA = "vision_encoder:lora"
+"""What LoRA adds to the encoder, whose own weights stay."""
+ENCODER = ("vision_encoder", "last_stage", LORA)
+
+
+def part_of(name: str) -> str:
+    """The part that a weight belongs to, by its full name."""
+    return LORA if ".lora_" in name else name.partition(".")[0]
 
 
 def _parts_of(model: Promptable) -> list[str]:
     return [part for part in PARTS if hasattr(model, part)]
 
 
+def _may_train(model: Promptable) -> list[str]:
+    """Not an encoder whose embeddings are stored: it would get no gradient."""
+    parts = {part_of(name) for name, _ in model.named_parameters()} - {"shared_image_embedding"}
+    return sorted(parts if getattr(model.config, "embeds", "") == "pixels" else parts - {"vision_encoder"})
+
+
 def check_parts(model: Promptable, trainable: Iterable[str]) -> None:
     """Raise `ConfigError` where the model lacks one of the parts that shall train."""
-    there = _parts_of(model)
+    there = _may_train(model)
     if unknown := set(trainable) - set(there):
-        advice = "; mobile-sam-last-stage and lite-medsam-last-stage have it" * ("last_stage" in unknown)
-        raise ConfigError(f"unknown part {', '.join(sorted(unknown))}: this model has {', '.join(there)}{advice}")
+        advice = "; for a part of the encoder take `unfrozen(model, recipe)`" * (not unknown <= set(PARTS[2:]))
+        told = f"{', '.join(sorted(unknown))} cannot train in this model, which has {', '.join(there)}"
+        raise ConfigError(told + advice)
 
 
 def freeze_all_but(model: Promptable, trainable: Iterable[str]) -> list[nn.Parameter]:
@@ -35,19 +50,17 @@ def freeze_all_but(model: Promptable, trainable: Iterable[str]) -> list[nn.Param
     """
     trainable = tuple(trainable)
     check_parts(model, trainable)
-    model.requires_grad_(False)
-    for part in trainable:
-        model.get_submodule(part).requires_grad_(True)
-    # The positional code is a fixed random projection; in the original it is a buffer.
-    model.shared_image_embedding.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        # The positional code is a fixed random projection; in the original it is a buffer.
+        parameter.requires_grad_(part_of(name) in trainable and not name.endswith("positional_embedding"))
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def changed_parts(model: Promptable, base: Promptable) -> list[str]:
     """The parts whose weights differ from the base's, and the decoder in any case: a checkpoint needs it."""
     weights = base.state_dict()
-    changed = {name.split(".")[0] for name, weight in model.state_dict().items() if not weight.equal(weights[name])}
-    return [part for part in _parts_of(model) if part == "mask_decoder" or part in changed]
+    changed = {part_of(name) for name, weight in model.state_dict().items() if not weight.equal(weights[name])}
+    return [part for part in (*PARTS, LORA) if part == "mask_decoder" or part in changed]
 
 
 def parameter_table(model: Promptable) -> pd.DataFrame:

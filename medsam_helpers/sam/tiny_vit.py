@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.checkpoint import checkpoint
 from transformers import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamLayerNorm, SamVisionEncoderOutput
 
@@ -133,7 +134,7 @@ class TinyViT(nn.Module):
 
     def __init__(self, config: SamVisionConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.gradient_checkpointing = config, False
         channels = config.output_channels
         assert isinstance(config.image_size, int)
         # A quarter of the grid from a 1024 input, the full grid from a 256 input.
@@ -160,5 +161,6 @@ class TinyViT(nn.Module):
         """(B, 3, S, S) float pixels -> `last_hidden_state` (B, 256, 64, 64)."""
         x = self.patch_embed(pixel_values.contiguous(memory_format=torch.channels_last))
         for stage in self.layers:
-            x = stage(x)
+            again = self.gradient_checkpointing and torch.is_grad_enabled()
+            x = checkpoint(stage, x, use_reentrant=False) if again else stage(x)
         return SamVisionEncoderOutput(last_hidden_state=self.neck(x).contiguous())

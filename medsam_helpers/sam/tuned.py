@@ -16,15 +16,16 @@ from medsam_helpers.errors import CheckpointError
 from medsam_helpers.files import atomic_write, find_checkpoint
 from medsam_helpers.sam.loading import check_weights, load_sam, model_info
 from medsam_helpers.sam.model import Promptable
-from medsam_helpers.sam.parts import PARTS
+from medsam_helpers.sam.parts import PARTS, part_of
+from medsam_helpers.sam.unfrozen import UnfrozenSam, unfrozen
 
 DECODER_FILE, CARD_FILE, SEEN_FILE = "decoder.safetensors", "run_card.json", "seen_images.csv"
 
 
 def part_state(model: Promptable, parts: Iterable[str]) -> dict[str, Tensor]:
     """Weights of the named parts under their full names; detached, on the CPU, copied."""
-    prefixes, state = tuple(f"{part}." for part in parts), model.state_dict()
-    return {k: v.detach().cpu().contiguous().clone() for k, v in state.items() if k.startswith(prefixes)}
+    parts, state = tuple(parts), model.state_dict()
+    return {k: v.detach().cpu().contiguous().clone() for k, v in state.items() if part_of(k) in parts}
 
 
 def save_decoder(state: dict[str, Tensor], folder: Path, card: Mapping[str, Any]) -> Path:
@@ -72,11 +73,12 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = None) -> Promptable:
-    """The base model with the checkpoint's decoder in it, in eval mode.
+    """The base model with the checkpoint's weights in it, in eval mode.
 
     Args:
         folder: written by `save_decoder`, or the name of a released one in `checkpoints/`.
-        base: where the base lies, if not where its name says; a model is changed in place.
+        base: where the base lies, if not where its name says. A model is changed in place, but for one whose encoder
+            was trained too: that is a new one, with LoRA's matrices added up.
     Raises:
         CheckpointError: damaged, a weight is not finite, or the base is not the one that it was trained on.
     """
@@ -94,16 +96,17 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / DECODER_FILE}: missing or damaged ({error})") from error
     check_weights(state, folder / DECODER_FILE)
+    model = unfrozen(base, card.get("recipe", {}))
     if noted != found:
         raise CheckpointError(
             f"{folder}: {CARD_FILE} is of another decoder: this one's base has digest {noted[:12]}..."
         )
-    shapes = {name: tensor.shape for name, tensor in base.state_dict().items()}
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     missing = sum(name.startswith("mask_decoder.") and name not in state for name in shapes)
     unknown = sum(not name.startswith(PARTS) or shapes.get(name) != state[name].shape for name in state)
     if missing or unknown:
         wrong = f"{missing} decoder weights missing, {unknown} unknown or of another shape"
         raise CheckpointError(f"{folder / DECODER_FILE}: {wrong}; it was trained on {card['base']}")
-    base.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
-    base.config.boxes_only = True  # recipes train with boxes
-    return base.eval()
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
+    model.config.boxes_only = True  # recipes train with boxes
+    return model.joined() if model is not base and isinstance(model, UnfrozenSam) else model.eval()

@@ -1,4 +1,4 @@
-"""Random changes of an image and its mask, for a network that sees pixels; a decoder gets the views of `data.views`."""
+"""Random changes of an image and its mask, for a model that sees pixels; a decoder gets the views of `data.views`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def augmented(pixels: Tensor, target: Tensor, rng: np.random.Generator) -> tuple
     """Image and mask turned, scaled, moved and mirrored alike; the image also in other light and with noise.
 
     Args:
-        pixels: (3, S, S) float, as `sam.loading.pixel_values` makes them.
-        target: (S, S) bool.
+        pixels: (3, H, W) float, as `sam.loading.pixel_values` makes them, without the padding.
+        target: (H, W) bool.
         rng: decides everything.
     Returns:
         Changed copies. A lesion stays in the picture: where it would leave, only the light changes.
@@ -22,7 +22,7 @@ def augmented(pixels: Tensor, target: Tensor, rng: np.random.Generator) -> tuple
     """
     from monai import transforms as mt  # here, since importing MONAI imports every tracker there is
 
-    seed, shift = int(rng.integers(2**31)), pixels.shape[-1] // 10
+    seed, shift = int(rng.integers(2**31)), max(pixels.shape) // 10
     place = mt.RandAffine(1.0, math.pi, translate_range=shift, scale_range=(-0.3, 0.4), padding_mode="zeros")
     scale = mt.RandScaleIntensity(factors=0.25, prob=0.5, channel_wise=True)
     offset = mt.RandShiftIntensity(offsets=0.2, prob=0.5, channel_wise=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm.contrib.concurrent import thread_map
 
@@ -108,6 +109,8 @@ class PromptedCases:
         self._some_ignored = any(ignored is not None for views in self._views for *_, ignored in views)
         if recipe.augment is True and self._views and store[self._views[0][0][0]].shape[0] != 3:
             raise ConfigError("augment changes pixels, and this model is trained on cached embeddings: use views")
+        if self.augment and self._some_ignored:
+            raise ConfigError("augment moves the lesion, and not the pixels that count nowhere: use views")
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -122,8 +125,9 @@ class PromptedCases:
         chosen = rng.integers(len(boxes))
         features, target = self.features[digest], torch.from_numpy(targets[chosen].array())
         if self.augment:  # what comes out is a picture of its own: the box goes round its target
-            features, target = self.augment(features.float(), target, rng)
-            box = jitter_boxes(mask_to_boxes(target.numpy()), tuple(target.shape), self.recipe.jitter_1024, rng)
+            features, target = self._augmented(features.float(), target, transform, rng)
+            hw = (target.shape[0], target.shape[1])
+            box = jitter_boxes(mask_to_boxes(target.numpy()), hw, self.recipe.jitter_1024, rng)
             box = box * np.float32(transform.model_size / target.shape[-1])
         else:
             for _ in range(_DRAWS):
@@ -137,6 +141,21 @@ class PromptedCases:
             nowhere = torch.zeros_like(target) if ignored is None else torch.from_numpy(ignored.array())
             example["ignored"] = nowhere[None]
         return example
+
+    def _augmented(
+        self, features: Tensor, target: Tensor, transform: ImageTransform, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Features and target, changed by `augment`: of pixels the picture without its padding, at its own size."""
+        assert self.augment
+        if len(features) != 3:
+            return self.augment(features, target, rng)
+        (height, width), side = transform.resized_hw, features.shape[-1]
+        lesion = F.interpolate(target[None, None].float(), (side, side))[0, 0, :height, :width] > 0.5
+        picture, lesion = self.augment(features[:, :height, :width], lesion.to(features.device), rng)
+        padding = (0, side - width, 0, side - height)
+        smaller = F.adaptive_avg_pool2d(F.pad(lesion.cpu().float(), padding)[None], target.shape[-1])[0] > 0.5
+        # A lesion that got too small for the grid is no target.
+        return (F.pad(picture, padding), smaller) if smaller.any() else (features, target)
 
     def batch(self, indices: Sequence[int], device: torch.device) -> dict[str, Tensor]:
         """Several examples on a device, one a row, in float32."""

@@ -67,7 +67,7 @@ def fit(
     Under `torchrun` or `accelerate launch` several processes share each batch.
 
     Args:
-        model: changed in place.
+        model: changed in place. Where part of its encoder trains, as `unfrozen` returns it.
         train: cases; the store holds the embeddings of all their views.
         dev: likewise; scored after each epoch in the original space, one fixed draw of the jitter a case.
         recipe: see `recipes`, and `own_parts` for a loss or another part of your own.
@@ -92,7 +92,8 @@ def fit(
     # For its trackers only: the recipe's precision is set where the model is called, and `processes` share the batches.
     accelerator = Accelerator(mixed_precision="no", log_with=log_with, project_dir=output, cpu=device.type == "cpu")
     precision = effective_precision(recipe.precision, device)
-    info, parameters = model_info(model), freeze_all_but(model, recipe.trainable)
+    info = model_info(model)
+    freeze_all_but(model, recipe.trainable)
     examples = PromptedCases(train, store, info.transform, recipe, seed, show_progress)
     segmenter = Segmenter(model, device, precision, store)  # moves the model there
     scored = Dev(dev, segmenter, recipe.but(jitter_1024=dev_jitter_1024), seed)
@@ -110,7 +111,7 @@ def fit(
     identity |= {name: value for name, value in optional.items() if value is not None}
     state = TrainingState.open(output / STATE_FILE, identity, judge)
 
-    optimizer = get_optimizer(recipe, parameters)
+    optimizer = get_optimizer(recipe, model)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     state.restore(model, optimizer, scaler)
     average = ExponentialMovingAverage(model, recipe.ema_decay)

@@ -8,13 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from medsam_helpers.errors import ConfigError
-from medsam_helpers.settings import BoxMode, Settings, split_words
+from medsam_helpers.settings import BoxMode, Settings, Words, split_words
 
 # Spelt out, since importing what they name takes seconds; tests hold both in step. Aliases: as older records call it.
 LossName = Literal["bce", "dice", "focal", "dice_bce", "dice_ce", "dice_ce_squared", "sam"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ViewName = Literal["as-is", "mirrored", "upside-down", "turned", "quarter-left", "quarter-right", "brighter", "darker"]
-PartName = Literal["mask_decoder", "prompt_encoder", "last_stage"]  # not the encoder, whose embeddings are cached
+PartName = Literal["mask_decoder", "prompt_encoder", "last_stage", "vision_encoder", "vision_encoder:lora"]
 Part = Callable[..., Any]
 """The reader's own function or object, in place of a name: see `training.own_parts`."""
 
@@ -67,9 +67,21 @@ class Recipe(Settings):
     patience: int | None = Field(None, ge=0)
     """Epochs without a better dev score before the run stops; default: never."""
     trainable: Annotated[tuple[PartName, ...], Field(min_length=1), BeforeValidator(split_words)] = ("mask_decoder",)
-    """Parts whose weights change; last_stage is one in the models named so."""
+    """Parts whose weights change. Of the encoder one: its last_stage, all of it, or what LoRA adds to it."""
+    lr_encoder: float | None = Field(None, gt=0)
+    """Peak learning rate of the encoder's part; default: as the others'."""
+    lora_rank: int = Field(16, ge=1, le=1024)
+    """Width of LoRA's matrices."""
+    lora_alpha: float = Field(32.0, gt=0)
+    """Their product is multiplied with alpha / rank."""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of a layer's inputs that LoRA does not see in a step."""
+    lora_targets: Words = ()
+    """Linear layers that get it, by the last word of their name; default: qkv, proj, fc1 and fc2, as far as there."""
+    gradient_checkpointing: bool = False
+    """Compute the encoder's results a second time for the gradient: less memory, more time."""
     augment: bool | Part = False
-    """Change each image at random on the way; for a network that sees pixels (a U-Net)."""
+    """Change each image at random on the way; for a model that sees pixels: its encoder trains, or it is a U-Net."""
     oversampling: int = Field(1, ge=1, validation_alias=AliasChoices("oversampling", "several_times"))
     """How often an epoch shows an image with several lesions, the hardest prompt under one box round all."""
 
@@ -91,6 +103,15 @@ BEST = Recipe(
     warmup_steps=20,
     ema_decay=0.95,
     views=("as-is", "mirrored", "upside-down", "turned"),
+)
+
+LORA = BEST.but(
+    name="lora",
+    source="Hu et al., LoRA, ICLR 2022, on the encoder, with the decoder; rates and rank of one trial on Kvasir-SEG",
+    trainable=("mask_decoder", "vision_encoder:lora"),
+    lr_encoder=5e-4,
+    views=("as-is",),
+    augment=True,
 )
 
 RECIPES: dict[str, Recipe] = {
@@ -130,8 +151,15 @@ RECIPES: dict[str, Recipe] = {
         ),
         BEST.but(
             name="last-stage",
-            source="as best, with the encoder's last stage; for a partially unfrozen model (mobile-sam-last-stage)",
+            source="as best, with the encoder's last stage",
             trainable=("mask_decoder", "last_stage"),
+        ),
+        LORA,
+        LORA.but(
+            name="whole-encoder",
+            source="as lora, all of the encoder's weights at a fifth of the rate",
+            trainable=("mask_decoder", "vision_encoder"),
+            lr_encoder=1e-4,
         ),
         Recipe(
             name="unet",

@@ -22,6 +22,7 @@ from medsam_helpers.evaluation.metrics import dice, iou
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.sam.embeddings import EmbeddingStore, Resident
 from medsam_helpers.sam.model import Promptable
+from medsam_helpers.sam.parts import ENCODER, part_of
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.dataset import Packed, PromptedCases
 from medsam_helpers.training.losses import get_loss
@@ -103,7 +104,7 @@ def train_epoch(learner: Learner, order: Sequence[int], rates: Iterator[tuple[in
             return math.nan
         taken.append(next(rates))
         for group in optimizer.param_groups:
-            group["lr"] = taken[-1][1]
+            group["lr"] = taken[-1][1] * group.get("scale", 1)
         add_up_gradients(parameters)
         learner.scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
@@ -119,8 +120,14 @@ def train_epoch(learner: Learner, order: Sequence[int], rates: Iterator[tuple[in
     return float(np.mean(of_steps[np.isfinite(of_steps)] if learner.scaler.is_enabled() else of_steps))
 
 
-def get_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """The recipe's optimiser of these parameters; `TrainingError` where the reader's own returned something else."""
+def get_optimizer(recipe: Recipe, model: Promptable) -> torch.optim.Optimizer:
+    """The recipe's optimiser of what trains; `TrainingError` where the reader's own returned something else."""
+    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            scale = (recipe.lr_encoder or recipe.lr) / recipe.lr if part_of(name) in ENCODER else 1.0
+            groups.setdefault(scale, []).append(parameter)
+    parameters = [{"params": those, "scale": scale} for scale, those in groups.items() if those]
     if isinstance(recipe.optimizer, str):
         return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     optimizer = recipe.optimizer(parameters, recipe.lr, recipe.weight_decay)

@@ -1,0 +1,183 @@
+"""A SAM whose encoder trains too: all of it, its last stage, or what LoRA adds to it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from transformers import SamModel
+from transformers.models.sam.modeling_sam import SamImageSegmentationOutput
+
+from medsam_helpers.errors import ConfigError, some
+from medsam_helpers.sam.loading import state_digest
+from medsam_helpers.sam.model import Promptable, Sam, is_light
+from medsam_helpers.sam.parts import LORA
+from medsam_helpers.sam.tiny_vit import TinyViT
+
+
+@runtime_checkable
+class Merging(Protocol):
+    """A layer with LoRA beside it."""
+
+    def merge(self) -> None:
+        """Add the matrices' product to the layer's own weight."""
+
+
+class UnfrozenSam(Sam):
+    """A SAM whose encoder may train.
+
+    Its "embedding" is what comes before all that trains, which never changes and can be stored: here the pixels. The
+    encoder runs with each answer, so a step costs many times that of the decoder alone.
+
+    Args:
+        whole: the model whose weights are copied.
+    """
+
+    EMBEDS = "pixels"
+
+    def __init__(self, whole: SamModel) -> None:
+        super().__init__(copy.deepcopy(whole.config))
+        if is_light(whole.config):
+            self.vision_encoder.fuse()
+        self.load_state_dict(whole.state_dict())
+        self.config.embeds = self.EMBEDS
+
+    def get_image_embeddings(self, pixel_values: Tensor, **_: Any) -> Tensor:  # type: ignore[override]
+        """(B, 3, S, S) float pixels, as they came."""
+        return pixel_values
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """(B, 256, 64, 64) what the decoder sees, of what was stored."""
+        features: Tensor = self.vision_encoder(inputs).last_hidden_state
+        return features
+
+    def forward(self, image_embeddings: Tensor, **others: Tensor | bool) -> SamImageSegmentationOutput:
+        """As `SamModel` from embeddings, which here are what `get_image_embeddings` gives."""
+        # Several prompts on one image are one embedding, seen several times (`expand`): once is enough.
+        distinct = image_embeddings[:1] if image_embeddings.stride(0) == 0 else image_embeddings
+        features = self.features(distinct)
+        return super().forward(image_embeddings=features.expand(len(image_embeddings), -1, -1, -1), **others)
+
+    def joined(self) -> Sam:
+        """A plain copy that embeds as usual, with LoRA's matrices added to the weights that they change."""
+        merged = copy.deepcopy(self)
+        for module in merged.modules():
+            if isinstance(module, Merging):
+                module.merge()
+        state = {name.replace(".base_layer.", "."): weight for name, weight in merged.state_dict().items()}
+        whole = Sam(merged.config)
+        if is_light(merged.config):
+            whole.vision_encoder.fuse()
+        whole.load_state_dict({merged.whole_name(name): state[name] for name in state if ".lora_" not in name})
+        del whole.config.embeds
+        whole.config.base_digest = state_digest(whole)  # its embeddings are not those of the base
+        return whole.eval()
+
+    @staticmethod
+    def whole_name(name: str) -> str:
+        """What a weight is called in the plain model."""
+        return name
+
+
+class PartiallyUnfrozenSam(UnfrozenSam):
+    """A light SAM whose encoder is frozen but for its last stage, which may train.
+
+    What is stored is what the last stage is given. The stage and the neck behind it are the part `last_stage`. A step
+    costs several times that of the decoder alone.
+    """
+
+    EMBEDS = "last-stage"
+
+    def __init__(self, whole: SamModel) -> None:
+        super().__init__(whole)
+        encoder: TinyViT = self.vision_encoder
+        self.last_stage = _as_saved(nn.Sequential(encoder.layers[-1], encoder.neck))
+        encoder.layers, encoder.neck = encoder.layers[:-1], nn.Identity()
+
+    def get_image_embeddings(self, pixel_values: Tensor, **_: Any) -> Tensor:  # type: ignore[override]
+        """(B, 320, 64, 64) what the last stage is given."""
+        embeddings: Tensor = self.vision_encoder(pixel_values).last_hidden_state
+        return embeddings
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """(B, 256, 64, 64) what the decoder sees, of what was stored."""
+        features: Tensor = self.last_stage(inputs.contiguous(memory_format=torch.channels_last)).contiguous()
+        return features
+
+    @staticmethod
+    def whole_name(name: str) -> str:
+        """What a weight is called in the plain model."""
+        layers = "vision_encoder.layers.3."
+        return name.replace("last_stage.0.", layers).replace("last_stage.1.", "vision_encoder.neck.")
+
+
+def unfrozen(model: Promptable, recipe: Mapping[str, Any], seed: int = 0) -> Promptable:
+    """The model in which the recipe's parts can train: itself, or a copy whose embedding comes before all that changes.
+
+    Args:
+        model: as `load_sam` returns it.
+        recipe: `Recipe.as_dict()`, or what a card keeps of it; `trainable` and LoRA's settings count.
+        seed: of LoRA's first weights.
+    Raises:
+        ConfigError: parts that exclude each other, or LoRA's targets are no linear layers of the encoder.
+    """
+    wanted = {"last_stage", "vision_encoder", LORA} & set(recipe.get("trainable", ()))
+    if not wanted or not isinstance(model, SamModel) or isinstance(model, UnfrozenSam):
+        return model
+    if len(wanted) > 1:
+        raise ConfigError(f"trainable names {' and '.join(sorted(wanted))}: of the encoder take one")
+    if wanted == {"last_stage"}:
+        if not is_light(model.config):
+            raise ConfigError(f"last_stage is a part of TinyViT only: for this encoder take vision_encoder or {LORA}")
+        return PartiallyUnfrozenSam(model).eval()
+    model = UnfrozenSam(model)
+    if wanted == {LORA}:
+        _add_lora(model, recipe, seed)
+    else:
+        _as_saved(model.vision_encoder)
+    if recipe.get("gradient_checkpointing"):
+        # As newer and older versions of transformers call it.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    return model.eval()
+
+
+def _as_saved(part: nn.Module) -> nn.Module:
+    """The part, not channels_last: its weights are saved, and safetensors wants them as they are written."""
+    return part.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
+
+
+def _add_lora(model: UnfrozenSam, recipe: Mapping[str, Any], seed: int) -> None:
+    """Two narrow matrices beside each target, whose product is 0 at first: the model answers as before."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    targets = lora_targets(model.vision_encoder, recipe["lora_targets"])
+    settings = {"r": recipe["lora_rank"], "lora_alpha": recipe["lora_alpha"], "lora_dropout": recipe["lora_dropout"]}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(LoraConfig(target_modules=targets, **settings), model.vision_encoder)
+
+
+def lora_targets(encoder: nn.Module, names: Sequence[str] = ()) -> list[str]:
+    """The full names of the encoder's linear layers whose last word is one of these.
+
+    Args:
+        encoder: a model's `vision_encoder`.
+        names: default: what attention and TinyViT's MLPs are made of, `qkv`, `proj`, `fc1` and `fc2`.
+    Raises:
+        ConfigError: a name is that of no layer, or of one that is not linear.
+    """
+    layers = {name: module for name, module in encoder.named_modules() if name}
+    linear = {name for name, module in layers.items() if isinstance(module, nn.Linear)}
+    known = sorted({name.rpartition(".")[2] for name in linear})
+    chosen = []
+    for name in names or [name for name in ("qkv", "proj", "fc1", "fc2") if name in known]:
+        found = [layer for layer in layers if layer.rpartition(".")[2] == name]
+        if not found or (others := sorted(set(found) - linear)):
+            told = f"is also {some(others)}, not linear" if found else "is no layer of this encoder"
+            raise ConfigError(f"lora_targets: {name!r} {told}: use {', '.join(known)}")
+        chosen += found
+    return chosen
