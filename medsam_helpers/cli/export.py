@@ -14,6 +14,8 @@ class Export(Command, OfModel):
 
     output: Path
     """A new folder."""
+    peft: bool = False
+    """Of a run with LoRA only its matrices and the decoder, in peft's layout."""
     push_to_hub: str | None = None
     """OWNER/NAME of a repository to send it to; needs HF_TOKEN in the environment."""
 
@@ -21,11 +23,11 @@ class Export(Command, OfModel):
         check_names(model=self.model, checkpoint=self.folder)
         output = self.output.expanduser()
         check_writable(output)
-        from medsam_helpers.runs.export import check_hub_access, export_model, push_to_hub
+        from medsam_helpers.runs.export import check_hub_access, export_adapter, export_model, push_to_hub
 
         if self.push_to_hub is not None:  # an empty name, of an unset variable, is a mistake too
             check_hub_access(self.push_to_hub)
-        folder = export_model(self.folder or str(self.model), output)
+        folder = (export_adapter if self.peft else export_model)(self.folder or str(self.model), output)
         print(f"written to {folder}")
         result = {"folder": str(folder)}
         if self.push_to_hub:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,9 @@ def export_adapter(checkpoint: str | Path, output: Path) -> Path:
     targets = [f"vision_encoder.{name}" for name in lora_targets(base.vision_encoder, recipe["lora_targets"])]
     others = [part for part in recipe["trainable"] if part != LORA]
     options = {"r": recipe["lora_rank"], "lora_alpha": recipe["lora_alpha"], "lora_dropout": recipe["lora_dropout"]}
-    model: Any = get_peft_model(base, LoraConfig(target_modules=targets, modules_to_save=others, **options))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that will be another
+        model: Any = get_peft_model(base, LoraConfig(target_modules=targets, modules_to_save=others, **options))
     state = {}
     for name, weight in load_file(folder / DECODER_FILE).items():
         part, _, rest = name.partition(".")
@@ -96,6 +99,7 @@ def export_adapter(checkpoint: str | Path, output: Path) -> Path:
     model.load_state_dict(state, strict=False)
     with new_folder(output) as made:
         model.save_pretrained(made)
+        give_ordinary_permissions(made / "adapter_model.safetensors")
         text = (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").is_file() else ""
         note = (
             f'`PeftModel.from_pretrained(load_sam("{card["base"]}"), FOLDER)` loads it, with `load_sam` of the package.'

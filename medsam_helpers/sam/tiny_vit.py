@@ -150,6 +150,10 @@ class TinyViT(nn.Module):
             SamLayerNorm(channels, data_format="channels_first"),
         )
 
+    def get_input_embeddings(self) -> nn.Module:
+        """What `SamVisionEncoder` calls so; peft asks for it."""
+        return self.patch_embed
+
     def fuse(self) -> TinyViT:
         """This encoder with every batch normalisation folded into its convolution, channels_last (in place)."""
         for module in self.modules():

@@ -145,7 +145,7 @@ def test_a_recipe_or_a_start_of_another_model_is_refused_before_anything_is_enco
     monkeypatch.setattr(engine, "embed_cases", None)
     make_tiny_sam(seed=1).save_pretrained("other")
     for arguments, expected in (
-        ("--model tiny --recipe last-stage", "unknown part last_stage: this model has vision_encoder, prompt_encoder"),
+        ("--model tiny --recipe last-stage", "last_stage is a part of TinyViT only"),
         ("--model other --start run", "trained on tiny with digest"),
     ):
         one_line(medsam("finetune", "--data", "data", *arguments.split(), "--output", "run-refused"), expected)

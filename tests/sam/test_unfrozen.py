@@ -11,6 +11,7 @@ from reference_image import BOX, reference_image
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.runs.export import export_adapter, export_model
 from medsam_helpers.sam.embeddings import EmbeddingStore
+from medsam_helpers.sam.light import light_config
 from medsam_helpers.sam.loading import load_sam, model_info, pixel_values, state_digest
 from medsam_helpers.sam.model import Sam
 from medsam_helpers.sam.parts import LORA, changed_parts, freeze_all_but, part_of
@@ -76,8 +77,12 @@ def test_two_steps_change_what_shall_train_and_merged_it_gives_the_same_masks(na
     assert len({EmbeddingStore.for_model(info, "fp32", tmp_path).folder for info in infos}) == 3
 
 
-def test_the_adapter_is_a_checkpoint_and_peft_reads_it_too(tmp_path, pixels):
-    base = make_tiny_sam()
+@pytest.mark.parametrize("light", [False, True], ids=["ViT", "TinyViT"])
+def test_the_adapter_is_a_checkpoint_and_peft_reads_it_too(tmp_path, light):
+    base = Sam(light_config("lite-medsam")).eval() if light else make_tiny_sam()
+    pixels = torch.randn(1, 3, *[model_info(base).model_size] * 2, generator=torch.Generator().manual_seed(0))
+    if light:
+        base.vision_encoder.fuse().to(memory_format=torch.contiguous_format)
     base.save_pretrained(tmp_path / "base")
     base = load_sam(tmp_path / "base")
     recipe = RECIPES["lora"]
