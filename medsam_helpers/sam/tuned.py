@@ -96,7 +96,7 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / DECODER_FILE}: missing or damaged ({error})") from error
     check_weights(state, folder / DECODER_FILE)
-    model = unfrozen(base, card.get("recipe", {}))
+    model = unfrozen(base, card.get("recipe", {}) | {"augment": False})
     if noted != found:
         raise CheckpointError(
             f"{folder}: {CARD_FILE} is of another decoder: this one's base has digest {noted[:12]}..."

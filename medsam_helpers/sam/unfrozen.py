@@ -119,13 +119,14 @@ def unfrozen(model: Promptable, recipe: Mapping[str, Any], seed: int = 0) -> Pro
 
     Args:
         model: as `load_sam` returns it.
-        recipe: `Recipe.as_dict()`, or what a card keeps of it; `trainable` and LoRA's settings count.
+        recipe: `Recipe.as_dict()`, or what a card keeps of it; `trainable`, `augment` and LoRA's settings count.
         seed: of LoRA's first weights.
     Raises:
         ConfigError: parts that exclude each other, or LoRA's targets are no linear layers of the encoder.
     """
     wanted = {"last_stage", "vision_encoder", LORA} & set(recipe.get("trainable", ()))
-    if not wanted or not isinstance(model, SamModel) or isinstance(model, UnfrozenSam):
+    needed = wanted or recipe.get("augment") is True  # random changes of pixels need pixels
+    if not needed or not isinstance(model, SamModel) or isinstance(model, UnfrozenSam):
         return model
     if len(wanted) > 1:
         raise ConfigError(f"trainable names {' and '.join(sorted(wanted))}: of the encoder take one")
@@ -136,7 +137,7 @@ def unfrozen(model: Promptable, recipe: Mapping[str, Any], seed: int = 0) -> Pro
     model = UnfrozenSam(model)
     if wanted == {LORA}:
         _add_lora(model, recipe, seed)
-    else:
+    elif wanted:
         _as_saved(model.vision_encoder)
     if recipe.get("gradient_checkpointing"):
         # As newer and older versions of transformers call it.

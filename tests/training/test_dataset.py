@@ -8,7 +8,9 @@ from helpers import draw_discs, embedded, make_tiny_sam
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import VIEWS, view_of, views_of
 from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.evaluation.metrics import dice
 from medsam_helpers.runs.embed import embed_cases
+from medsam_helpers.sam.unfrozen import unfrozen
 from medsam_helpers.training.dataset import PromptedCases
 from medsam_helpers.training.recipes import Recipe
 
@@ -150,3 +152,22 @@ def test_a_box_that_misses_its_lesion_is_drawn_again(segmenter):
         example = examples[0]
         x0, y0, x1, y1 = (example["input_boxes"][0] / 2).tolist()
         assert example["target"][0, int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))].any()
+
+
+def test_a_picture_is_augmented_without_its_padding_and_its_target_and_box_follow(tmp_path):
+    case, model = draw_discs(1)[0], unfrozen(make_tiny_sam(), {"trainable": ["mask_decoder"], "augment": True})
+    segmenter = embedded(model, [case], tmp_path)
+
+    def mirrored(pixels, lesion, rng):
+        assert pixels.shape[1:] == lesion.shape == transform.resized_hw
+        return pixels.flip(-1), lesion.flip(-1)
+
+    transform = segmenter.info.transform(case.size_hw)
+    example = examples_of(segmenter, [case], jitter_1024=0, augment=mirrored)[0]
+    height, width = transform.resized_hw
+    stored = segmenter.store[case.image_digest].float()
+    assert torch.equal(example["image_embeddings"][:, :height, :width], stored[:, :height, :width].flip(-1))
+    assert example["image_embeddings"].count_nonzero() == stored.count_nonzero() < stored.numel(), "padded as before"
+    expected = transform.mask_to_target(case.mask[:, ::-1].copy())
+    assert dice(example["target"][0].numpy(), expected.numpy() > 0) > 0.97
+    assert example["input_boxes"][0].tolist() == pytest.approx(2 * around(example["target"][0]), abs=1e-3)
