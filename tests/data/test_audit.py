@@ -176,7 +176,9 @@ def test_label_maps_and_photographs_are_errors_of_their_own(folder):
         ("classes", "train", "label map", "error"),
         ("photograph", "train", "photograph", "error"),
     }
-    assert found(audit(folder, classes="1,2,255")) == {("photograph", "train", "photograph", "error")}
+    assert found(audit(folder, classes="all")) == {("photograph", "train", "photograph", "error")}
+    assert "mistyped" not in str(audit(folder, classes="1,2,255"))
+    assert "7, of --classes: is it mistyped?" in str(audit(folder, classes="1,2,7,255"))
 
 
 @pytest.mark.real_data
