@@ -99,8 +99,6 @@ class Evaluate(Command, OfModel, DataSettings):
             metrics=figures,
         )
         tell_left_out(figures["left_out"])
-        if missed := figures["missed"]:
-            print(f"{len(missed)} boxes miss their lesion, and count: {some(missed)}")
         about = f"{dataset.name}, {self.split}: {len(own)} cases"
         print(summary_text(table, f"{self.folder or self.model} on {self.data}", about))
         return figures

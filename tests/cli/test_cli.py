@@ -135,6 +135,11 @@ def test_a_second_run_reuses_the_embeddings_and_gives_the_same(tuned):
     assert {name: again[name] for name in same} == {name: tuned.json[name] for name in same}
 
 
+def test_a_training_that_diverged_says_so(tmp_path):
+    said = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--lr", 30, "--output", tmp_path / "run")
+    assert any("training diverged: dev Dice fell from" in line for line in said.err), said.err
+
+
 def test_a_specialist_gains_over_random_weights_not_over_a_zero_shot_model():
     arguments = ["--model", "unet-box", "--recipe", "unet", "--epochs", "1", "--precision", "fp32"]
     said = medsam("finetune", "--data", "data", *arguments, "--output", "run-unet")
@@ -209,10 +214,7 @@ def test_a_checkpoint_is_scored_as_it_was_trained_unless_told_otherwise(tuned, t
     card["recipe"] |= {"box_mode": "components", "precision": "bf16"}
     (checkpoint / "run_card.json").write_text(json.dumps(card))
     arguments = ["--checkpoint", checkpoint, "--data", "data", "--val-limit", 1, "--output", tmp_path / "ev"]
-    for told, expected in (
-        ("", ("components", "bf16")),
-        ("--box-mode union --precision fp32", ("union", "fp32")),
-    ):
+    for told, expected in (("", ("components", "bf16")), ("--box-mode union --precision fp32", ("union", "fp32"))):
         assert medsam("evaluate", *arguments, *told.split()).status == 0
         found = json.loads((tmp_path / "ev" / "run_card.json").read_text())
         assert (found["box_mode"], found["precision"]) == expected
