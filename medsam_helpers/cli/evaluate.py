@@ -81,10 +81,9 @@ class Evaluate(Command, OfModel, DataSettings):
             except CheckpointError as error:
                 told = f"whether these images are new to it is unknown: {error}"
             print(told, end="\n" * bool(told))
-        if not segmenter.needs_prompt and len(normal := false_positives(cases, segmenter.predict_case)):
-            figures |= {"normal": len(normal), "false_positives": int((normal["area_pred"] > 0).sum())}
-            told = f"{figures['false_positives']} of {len(normal)} images without a lesion, on average"
-            print(f"finds something in {told} {100 * normal['share'].mean():.1f} % of their area")
+        if not segmenter.needs_prompt:
+            table.attrs |= (found := false_positives(cases, segmenter.predict_case))
+            figures |= found
         figures |= {"left_out": name_left_out(dataset, table, self.data), "missed": table.attrs["missed"]}
         write_table(table, output / "metrics.csv")
         write_run_card(
@@ -101,8 +100,6 @@ class Evaluate(Command, OfModel, DataSettings):
             metrics=figures,
         )
         tell_left_out(figures["left_out"])
-        if missed := figures["missed"]:
-            print(f"{len(missed)} boxes miss their lesion, and count: {some(missed)}")
         about = f"{dataset.name}, {self.split}: {len(own)} cases"
         print(summary_text(table, f"{self.folder or self.model} on {self.data}", about))
         return figures

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from medsam_helpers.data.case import Dataset, Finding
-from medsam_helpers.data.describe import Checked, check_cases, doubtful_masks
+from medsam_helpers.data.describe import Checked, absent_classes, check_cases, doubtful_masks
 from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates
 from medsam_helpers.data.loading import load_data, open_source
 from medsam_helpers.data.sources import Selection
@@ -95,7 +95,7 @@ def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options
     checked = check_cases(names, load, show_progress, "audit")
     readable = [case for case in checked if not case.errors]
     findings += [finding for case in checked for finding in case.findings]
-    findings += [*doubtful_masks(readable), *_duplicates(readable, split_of)]
+    findings += [*doubtful_masks(readable), *absent_classes(readable), *_duplicates(readable, split_of)]
     findings.sort(key=lambda finding: (_SEVERITIES.index(finding.severity), finding.problem))
     table = [
         (case, split_of.get(case, ""), problem, severity, detail.removeprefix(f"{case}: "))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset, Finding, SplitName
-from medsam_helpers.data.describe import Checked, check_cases, doubtful_masks
+from medsam_helpers.data.describe import Checked, absent_classes, check_cases, doubtful_masks
 from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates
 from medsam_helpers.data.sources import Selection, Source
 from medsam_helpers.data.splits import groups_of, listing, make_splits
@@ -46,6 +46,7 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
     reasons += [f"{finding.case}: {finding.detail}" for finding in leaks if dropped]
     findings = [finding for finding in source.findings if finding.severity != "error"]
     findings += [finding for case in checked for finding in case.findings] + ([] if dropped else leaks)
+    findings += absent_classes(checked)
     for line in summary(findings):
         warnings.warn(f"{source.name}: {line}", stacklevel=3)
     names = {split: [case.name for case in kept[split] if case.name not in dropped] for split in SPLITS}

@@ -7,22 +7,22 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tifffile
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from medsam_helpers.errors import DataError
 
 Exif = Literal["apply", "ignore"]
 Source = str | Path | bytes  # a path, or the bytes of an encoded file
 
-# What EXIF and TIFF call orientation: how the stored pixels become the upright picture.
-_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: lambda pixels: pixels[:, ::-1],
-    3: lambda pixels: pixels[::-1, ::-1],
-    4: lambda pixels: pixels[::-1],
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: np.rot90(pixels, -1),
-    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
-    8: lambda pixels: np.rot90(pixels, 1),
+# What EXIF and TIFF call orientation: how the stored pixels become the upright picture, a Pillow image or an array.
+_UPRIGHT: dict[int, tuple[Image.Transpose, Callable[[np.ndarray], np.ndarray]]] = {
+    2: (Image.Transpose.FLIP_LEFT_RIGHT, lambda pixels: pixels[:, ::-1]),
+    3: (Image.Transpose.ROTATE_180, lambda pixels: pixels[::-1, ::-1]),
+    4: (Image.Transpose.FLIP_TOP_BOTTOM, lambda pixels: pixels[::-1]),
+    5: (Image.Transpose.TRANSPOSE, lambda pixels: pixels.swapaxes(0, 1)),
+    6: (Image.Transpose.ROTATE_270, lambda pixels: np.rot90(pixels, -1)),
+    7: (Image.Transpose.TRANSVERSE, lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1)),
+    8: (Image.Transpose.ROTATE_90, lambda pixels: np.rot90(pixels, 1)),
 }
 
 
@@ -59,9 +59,9 @@ def decode(source: Source, exif: Exif = "apply") -> Decoded:
         raise DataError(f"{shown(source)}: not a readable image ({error or type(error).__name__})") from error
     if isinstance(pixels, np.ndarray) and pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise DataError(f"{shown(source)}: holds values that are not finite (NaN or infinity)")
-    if exif == "apply":
-        turn = _UPRIGHT.get(orientation, lambda pixels: pixels)
-        pixels = turn(pixels) if isinstance(pixels, np.ndarray) else ImageOps.exif_transpose(pixels)
+    if exif == "apply" and orientation in _UPRIGHT:
+        of_picture, of_array = _UPRIGHT[orientation]
+        pixels = of_array(pixels) if isinstance(pixels, np.ndarray) else pixels.transpose(of_picture)
     return Decoded(pixels, orientation in _UPRIGHT)
 
 
@@ -88,12 +88,15 @@ def _picture(data: bytes, name: str) -> tuple[Image.Image | np.ndarray, int]:
         if frames > 1:
             raise DataError(f"{name}: holds {frames} frames: save the one you mean as its own file")
         is_cut = image.mode in ("RGB", "RGBA") and any("16" in str(tile[3]) for tile in image.tile)
+        orientation = image.getexif().get(Image.ExifTags.Base.Orientation) or 1
         image.load()
-        orientation = image.getexif().get(Image.ExifTags.Base.Orientation, 1)
         if is_cut and np.asarray(image)[..., :3].max() < 128:
             told = "has 16 bits a channel, of which Pillow reads the upper 8, and those are dark: save it with 8 bits"
             raise DataError(f"{name}: {told}")
-        return (np.asarray(image) if image.mode[0] in "IF" else image.copy()), orientation
+        stored: Image.Image = image.copy()
+        if orientation in _UPRIGHT and image.format == "TIFF":  # Pillow has turned it upright, others not: turn it back
+            stored = image.transpose(_UPRIGHT[{6: 8, 8: 6}.get(orientation, orientation)][0])
+        return (np.asarray(stored) if image.mode[0] in "IF" else stored), orientation
 
 
 def _deep_tiff(data: bytes) -> tuple[np.ndarray, int] | None:

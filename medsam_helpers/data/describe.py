@@ -1,6 +1,6 @@
 """What a case shows: size, place and brightness of its lesions, and the mistakes that people make, with evidence."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -121,6 +121,13 @@ def doubtful_masks(checked: Sequence[Checked]) -> list[Finding]:
         told = f"{inverted[0].case}: {len(inverted)} of {len(checked)} masks seem inverted: {inverted[0].detail}"
         return [Finding(inverted[0].case, "inverted mask", "error", f"{told}; if white is: --classes 255")]
     return []
+
+
+def absent_classes(checked: Sequence[Checked]) -> list[Finding]:
+    """A warning for each of the classes that were asked for and are in no mask."""
+    found = Counter(one.detail for case in checked for one in case.findings if one.problem == "class not in mask")
+    words = [word for word, count in found.items() if count == len(checked)]
+    return [Finding("", "class in no mask", "warning", f"{word}, of --classes: is it mistyped?") for word in words]
 
 
 def describe(dataset: Dataset, *, show_progress: bool = True) -> pd.DataFrame:

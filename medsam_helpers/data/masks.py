@@ -1,6 +1,6 @@
 """What the values of a mask file say: lesion or not, or labels among which its owner has to choose."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ class MaskReading(NamedTuple):
     labels: np.ndarray | None  # int, 1 to N for the chosen labels, 0 elsewhere; None for a binary mask
     value: int | None = None  # what stands for the lesion in a binary mask, full scale written 255
     soft: float = 0.0  # share of the pixels between the ends of a binary mask
+    absent: Collection[str] = ()  # the classes that were asked for and are not in it
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class Labels:
         chosen = values != 0 if ALL in self.classes else np.isin(values, self.numbers(self.classes))
         chosen = chosen if ignored is None else chosen & ~ignored
         _, numbers = np.unique(np.where(chosen, values.astype(np.int64), -1), return_inverse=True)
-        return MaskReading(chosen, ignored, np.where(chosen, numbers.reshape(values.shape), 0))
+        absent = {word for word in self.classes if word != ALL and not (values == self.numbers([word])[0]).any()}
+        return MaskReading(chosen, ignored, np.where(chosen, numbers.reshape(values.shape), 0), absent=absent)
 
 
 BINARY = Labels()  # nothing is chosen: only a binary mask can be read
@@ -121,6 +123,6 @@ def _census(values: np.ndarray, coloured: bool) -> str:
     more = f" and {len(shares) - 6} more" if len(shares) > 6 else ""
     others = [name for name, value in zip(names, found, strict=True) if value]
     lesion = ",".join(others) if len(others) <= 6 else ALL
-    quoted = f"'{lesion}'" if coloured else lesion
-    advice = f"--classes {quoted} for all of them; --ignore {others[-1]} leaves such pixels out"
+    lesion, last = (f"'{word}'" if coloured else word for word in (lesion, others[-1]))  # to a shell # is a comment
+    advice = f"--classes {lesion} for all of them; --ignore {last} leaves such pixels out"
     return f"{', '.join(shares[:6])}{more}. Say which are the lesion: {advice}"

@@ -113,10 +113,13 @@ def read_case(
         if exif == "ignore":
             detail = "its EXIF orientation was ignored, as asked for"
         findings.append(Finding(name, "orientation", "warning" if exif == "apply" else "note", detail))
+    absent = sorted(set.intersection(*({*one.absent} for one in read)))
+    findings += [Finding(name, "class not in mask", "note", word) for word in absent]
     mask = np.logical_or.reduce([one.mask for one in read])
     if not mask.any() and not allow_empty:
-        told = "the mask is empty: leave the case out, or keep it as an image without a lesion (--empty-masks keep)"
-        raise DataError(f"{name}: {told}", "empty mask")
+        none = f" ({', '.join(absent)} is not in it)" if absent else ""
+        told = "leave the case out, or keep it as an image without a lesion (--empty-masks keep)"
+        raise DataError(f"{name}: the mask is empty{none}: {told}", "empty mask")
     ignored = [one.ignored for one in read if one.ignored is not None]
     regions = [one.labels for one in read if one.labels is not None]
     if len(read) > 1:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medsam_helpers.data.case import SPLITS, SplitName
-from medsam_helpers.errors import DataError
+from medsam_helpers.errors import DataError, some
 
 
 def seeded_order(names: Sequence[str], seed: int) -> list[str]:
@@ -88,7 +88,8 @@ def groups_of(names: Sequence[str], group_by: str | None) -> dict[str, str]:
             raise DataError(f"group_by {group_by!r}: no such file, and no pattern ({error})") from None
         found = {name: match[match.re.groups > 0] if match else "" for name, match in matches.items()}
     if without := [name for name, group in found.items() if not group]:
-        raise DataError(listing(f"group_by {group_by!r} gives no group to:", without))
+        told = f"group_by {group_by!r} gives no group to {len(without)} of {len(found)} cases ({some(without)})"
+        raise DataError(f"{told}: a pattern must be found in each name, a CSV file must exist and list each")
     return found
 
 

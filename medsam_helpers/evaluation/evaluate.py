@@ -9,7 +9,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from medsam_helpers.data.case import Case
-from medsam_helpers.errors import ConfigError, DataError, ShapeError
+from medsam_helpers.errors import ConfigError, DataError, ShapeError, some
 from medsam_helpers.evaluation.metrics import score_mask
 from medsam_helpers.evaluation.tables import COLUMNS, GROUP
 from medsam_helpers.prompts import jitter_boxes, jitter_of, mask_to_boxes
@@ -98,7 +98,7 @@ def evaluate(
                 areas = {"area_true": int(case.mask.sum()), "area_pred": int(mask.sum()), "iou_score": iou_score}
                 rows.append(key | score_mask(mask, case.mask) | areas)
     if left_out:
-        warnings.warn(f"left out, since an empty mask gives no box: {', '.join(left_out)}", stacklevel=2)
+        warnings.warn(f"left out, since an empty mask gives no box: {some(left_out)}", stacklevel=2)
     if not rows:
         raise DataError(f"nothing to evaluate: none of the {len(left_out)} cases has a lesion in its mask")
     table = pd.DataFrame(rows, columns=COLUMNS)
@@ -108,21 +108,24 @@ def evaluate(
     return table
 
 
-def false_positives(cases: Iterable[Case], predict: Predictor) -> pd.DataFrame:
-    """Table of what a model that needs no prompt finds in images without a lesion; the others are left out.
+def false_positives(cases: Iterable[Case], predict: Predictor) -> dict[str, float]:
+    """What a model that needs no prompt finds in the images without a lesion; the others are left out.
 
     Args:
         predict: of a model that does not look at its box; it gets one round the whole image.
     Returns:
-        A row an image: `case`, `area_pred` in pixels, and `share` of the image in [0, 1].
+        `normal`, how many there are; `false_positives`, in how many it finds something; `false_positive_share`, the
+        mean share of their area in [0, 1]. Nothing where there are none. `findings` reads them in `table.attrs`.
     """
-    rows = []
+    shares = []
     for case in cases:
         if not case.mask.any():
             masks, _ = predict(case, np.array([[0, 0, *case.size_hw[::-1]]], np.float32))
-            found = case.counted(masks[0])
-            rows.append([case.name, int(found.sum()), float(found.mean())])
-    return pd.DataFrame(rows, columns=["case", "area_pred", "share"])
+            shares.append(float(case.counted(masks[0]).mean()))
+    if not shares:
+        return {}
+    share = round(float(np.mean(shares)), 6)
+    return {"normal": len(shares), "false_positives": int(np.count_nonzero(shares)), "false_positive_share": share}
 
 
 def case_boxes(case: Case, box_mode: BoxMode, jitter_1024: float, seed: int) -> np.ndarray:

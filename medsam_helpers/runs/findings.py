@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from medsam_helpers.errors import ConfigError
+from medsam_helpers.errors import ConfigError, some
 from medsam_helpers.evaluation.evaluate import BASELINES, WITH_TTA
 from medsam_helpers.evaluation.intervals import Interval, coverage_note
 from medsam_helpers.evaluation.tables import GROUP, check_name, paired_gain
@@ -33,7 +33,8 @@ def findings(
     """Sentences on one model of a table of scores.
 
     They say: the paired gain over the base and whether its interval holds zero; whether filling the ellipse in the box
-    is better; how often an interval of so few images holds the true mean; the worst image; what no interval sees.
+    is better; how often an interval of so few images holds the true mean; the worst image; what no interval sees; where
+    the table's `attrs` know it, which boxes missed, and what it finds in images without a lesion.
 
     Args:
         table: as `evaluate` gives it.
@@ -53,6 +54,14 @@ def findings(
     for one in table["prompt"].unique() if prompt is None else [prompt]:
         check_name("prompt", one, table["prompt"])
         said += _findings_of(table[table["prompt"] == one], one, model, base)
+    if missed := table.attrs.get("missed"):
+        said.append(f"{len(missed)} of the boxes miss their lesion, and count: {some(missed)}.")
+    if apart := table.attrs.get("without_lesion"):
+        said.append(f"Images without a lesion, which no box can be drawn round: {apart}, neither trained on nor above.")
+    if normal := table.attrs.get("normal"):
+        painted = f"{table.attrs['false_positives']} of {normal} images without a lesion"
+        share = 100 * table.attrs["false_positive_share"]
+        said.append(f"{model} finds something in {painted}, on average {share:.1f} % of their area.")
     return list(dict.fromkeys(reversed(said)))[::-1]  # what holds for every prompt once, the last time
 
 

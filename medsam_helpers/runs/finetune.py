@@ -21,7 +21,7 @@ from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
 from medsam_helpers.device import default_device, effective_precision, gpu_memory, own_memory_mb
 from medsam_helpers.errors import ConfigError, DataError, some
-from medsam_helpers.evaluation.evaluate import WITH_TTA, Predictor, evaluate
+from medsam_helpers.evaluation.evaluate import WITH_TTA, Predictor, evaluate, false_positives
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint, one_writer
 from medsam_helpers.prompts import prompt_name
 from medsam_helpers.runs.embed import embed_cases
@@ -86,8 +86,8 @@ def finetune(
     dataset = dataset or load_data(config.data, **(config.selection() | ({"val_limit": 0} if split == "dev" else {})))
     whole, dataset = dataset, dataset.with_lesions()
     if empty := [name for name in ("train", "dev", split) if not len(dataset.splits[name])]:
-        advice = f"list some in {empty[0]}.txt, or raise the limit"
-        raise DataError(f"{dataset}: fine-tuning needs cases in each split, {' and '.join(empty)} has none: {advice}")
+        told = f"fine-tuning needs cases with a lesion in each split, {' and '.join(empty)} has none"
+        raise DataError(f"{dataset}: {told}: list some in {empty[0]}.txt, or raise the limit")
     model = unfrozen(load_sam(config.model, show_progress), recipe.as_dict(), config.seed)
     check_parts(model, recipe.trainable)
     zero_shot = Segmenter(model, precision=recipe.precision)
@@ -124,6 +124,12 @@ def finetune(
     models["tuned"] = tuned.predict_case
     options = {"box_mode": recipe.box_mode, "group_of": dataset.group_of, "show_progress": show_progress}
     table = evaluate_together(scored, models, prompts=prompts, **options)
+    loaded, used = (sum(map(len, one.splits.values())) for one in (whole, dataset))
+    apart: dict[str, float] = {"without_lesion": loaded - used}
+    if not tuned.needs_prompt:
+        normal = [name for name in whole.splits[split].names if name not in scored.names]
+        apart |= false_positives(scored.named(normal), tuned.predict_case)
+    table.attrs |= apart
     figures = {
         **headline(table, prompt),
         "prompt": prompt,
@@ -138,9 +144,9 @@ def finetune(
         **gpu_memory(),
         "precision": result.precision,
         "best_epoch": result.best_epoch,
+        **apart,
         "missed": table.attrs["missed"],
         "left_out": name_left_out(dataset, table, config.data),
-        "without_lesion": sum(map(len, whole.splits.values())) - sum(map(len, dataset.splits.values())),
         "checkpoint": str(output),
     }
     finished = Finetuned(zero_shot, tuned, dataset, recipe, table, figures, output, split)

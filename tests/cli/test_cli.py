@@ -135,6 +135,11 @@ def test_a_second_run_reuses_the_embeddings_and_gives_the_same(tuned):
     assert {name: again[name] for name in same} == {name: tuned.json[name] for name in same}
 
 
+def test_a_training_that_diverged_says_so(tmp_path):
+    said = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--lr", 30, "--output", tmp_path / "run")
+    assert any("training diverged: dev Dice fell from" in line for line in said.err), said.err
+
+
 def test_a_specialist_gains_over_random_weights_not_over_a_zero_shot_model():
     arguments = ["--model", "unet-box", "--recipe", "unet", "--epochs", "1", "--precision", "fp32"]
     said = medsam("finetune", "--data", "data", *arguments, "--output", "run-unet")
@@ -209,10 +214,7 @@ def test_a_checkpoint_is_scored_as_it_was_trained_unless_told_otherwise(tuned, t
     card["recipe"] |= {"box_mode": "components", "precision": "bf16"}
     (checkpoint / "run_card.json").write_text(json.dumps(card))
     arguments = ["--checkpoint", checkpoint, "--data", "data", "--val-limit", 1, "--output", tmp_path / "ev"]
-    for told, expected in (
-        ("", ("components", "bf16")),
-        ("--box-mode union --precision fp32", ("union", "fp32")),
-    ):
+    for told, expected in (("", ("components", "bf16")), ("--box-mode union --precision fp32", ("union", "fp32"))):
         assert medsam("evaluate", *arguments, *told.split()).status == 0
         found = json.loads((tmp_path / "ev" / "run_card.json").read_text())
         assert (found["box_mode"], found["precision"]) == expected
@@ -290,13 +292,21 @@ def test_images_that_the_checkpoint_or_what_it_began_with_has_seen_are_told(tune
 
 
 def test_a_model_that_needs_no_prompt_is_tried_on_images_without_a_lesion(cache, tmp_path):
-    *_, normal = save_images(draw_discs(6), tmp_path / "data", n_train=4)
-    Image.fromarray(np.zeros(normal.size_hw, np.uint8)).save(tmp_path / "data" / "masks" / f"{normal.name}.png")
+    _, other, *_, normal = save_images(draw_discs(6), tmp_path / "data", n_train=4)
+    for case in (other, normal):  # of train and of val
+        Image.fromarray(np.zeros(case.size_hw, np.uint8)).save(tmp_path / "data" / "masks" / f"{case.name}.png")
     arguments = ["--data", tmp_path / "data", "--empty-masks", "keep", "--json", "--output"]
+    told = r"finds something in [01] of 1 images without a lesion, on average \d+\.\d %"
     said = medsam("evaluate", "--model", "unet", *arguments, tmp_path / "ev")
     assert said.json["normal"] == 1
-    assert re.search(r"finds something in [01] of 1 images without a lesion, on average \d+\.\d %", said.out)
+    assert re.search(f"zero-shot {told}", said.out)
     assert "normal" not in medsam("evaluate", "--model", "unet-box", *arguments, tmp_path / "ev-box").json
+    figures = medsam(
+        "finetune", "--model", "unet", "--recipe", "unet", "--epochs", 1, *arguments, tmp_path / "run"
+    ).json
+    assert (figures["without_lesion"], figures["normal"], figures["n_val"]) == (2, 1, 1)
+    assert re.search(f"tuned {told}", summary := (tmp_path / "run" / "summary.md").read_text())
+    assert "which no box can be drawn round: 2, neither" in summary
 
 
 # --- predict ---
@@ -447,6 +457,8 @@ WRONG = [
     ("predict --model tiny --image nope.png --box 1 1 9 9", "nope.png: there is no such file"),
     (PREDICT + "--box 1 1 9 9 --output mask.jpg", "name a file that ends in .png"),
     (PREDICT + "--box 1 1 9 9 --output ./data/../image.png", "is the image itself"),
+    ("audit data --group-by patient", "gives no group to 12 of 12 cases (disc-0, disc-1, disc-10, ...)"),
+    ("finetune --data image.png --model tiny --output new", "no data source 'image.png': use phantom"),
     (TRAIN + "--output file/new", "file/new cannot be a folder"),
     (TRAIN + "--output data", "data holds other files (images, masks, train.txt, ...)"),
     ("export --model tiny --output data", "data is not an empty folder: name a new one"),

@@ -111,6 +111,14 @@ def test_gray_tiff_files_are_turned_upright_whole(tmp_path):
     tifffile.imwrite(tmp_path / "turned.tif", GRAY, extratags=[(274, "H", 1, 6, True)])
     tifffile.imwrite(tmp_path / "deep.tif", GRAY.astype(np.uint16) * 9, extratags=[(274, "H", 1, 6, True)])
     assert np.array_equal(read_image(tmp_path / "turned.tif")[..., 0], np.rot90(GRAY, k=-1))
+    image, mask = tmp_path / "image.tif", tmp_path / "mask.tif"
+    for tag, upright in ((6, np.rot90(LESION, k=-1)), (7, LESION[::-1, ::-1].T)):
+        for file, pixels in ((image, GRAY.astype(np.uint16)), (mask, LESION.astype(np.uint8))):
+            tifffile.imwrite(file, pixels, extratags=[(274, "H", 1, tag, True)])
+        applied, ignored = (read_case("a", image, [mask], exif=exif) for exif in ("apply", "ignore"))
+        assert np.array_equal(applied.mask, upright)
+        assert np.array_equal(ignored.mask, LESION)
+        assert not applied.findings
     assert np.array_equal(read_image(tmp_path / "deep.tif")[..., 0], np.rint(np.rot90(GRAY, k=-1) * (255 / 220)))
 
 

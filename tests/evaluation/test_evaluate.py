@@ -124,7 +124,8 @@ def test_what_is_found_in_images_without_a_lesion_counts_as_false_positive():
         return np.arange(90)[None, None] < np.full((1, 60, 1), 45), np.ones(1)
 
     found = false_positives([make_case("healthy"), make_case("a", (10, 30, 20, 60))], left_half)
-    assert found.to_dict("list") == {"case": ["healthy"], "area_pred": [60 * 45], "share": [0.5]}
+    assert found == {"normal": 1, "false_positives": 1, "false_positive_share": 0.5}
+    assert false_positives([make_case("a", (10, 30, 20, 60))], left_half) == {}
 
 
 def test_empty_masks_are_left_out_by_name(cases):

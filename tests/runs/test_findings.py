@@ -49,3 +49,12 @@ def test_like_is_compared_with_like_and_a_model_alone_has_no_gain():
         findings(table.replace({"model": {"tuned": "first", "zero-shot": "second"}}), "j20")
     with pytest.raises(ConfigError, match="'j50' is unknown"):
         findings(table, "j50")
+
+
+def test_boxes_that_missed_and_images_without_a_lesion_are_told_last():
+    table = table_of(zero_shot=BASE, tuned=BASE)
+    table.attrs |= {"missed": ["dot (j20)"], "normal": 4, "false_positives": 3, "false_positive_share": 0.25}
+    assert findings(table)[-2:] == [
+        "1 of the boxes miss their lesion, and count: dot (j20).",
+        "tuned finds something in 3 of 4 images without a lesion, on average 25.0 % of their area.",
+    ]

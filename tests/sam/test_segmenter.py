@@ -90,11 +90,7 @@ def test_points_boxes_and_masks_each_change_the_answer(segmenter, image):
         ({"points": [[6, 5]], "labels": [2]}, PromptError, "labels must be 0 or 1"),
         ({"boxes": [5, 5, 9, 9], "labels": [1]}, PromptError, "labels without points"),
         ({"boxes": [[5, 5, 9, 9]] * 2, "points": [[6, 5]]}, ShapeError, "each prompt needs one of each kind"),
-        (
-            {"boxes": [5, 5, 9, 9], "mask_logits": torch.zeros(1, 1, 8, 8)},
-            ShapeError,
-            r"finite, \(N, 1, 64, 64\)",
-        ),
+        ({"boxes": [5, 5, 9, 9], "mask_logits": torch.zeros(1, 1, 8, 8)}, ShapeError, r"finite, \(N, 1, 64, 64\)"),
     ],
 )
 def test_a_wrong_prompt_is_one_clear_error(segmenter, image, prompts, error, message):
