@@ -52,10 +52,6 @@ class ImageTransform:
         """Points `(..., 2)` xy or boxes `(..., 4)` xyxy of the original space, in the model space (float32)."""
         return self.to_grid(coordinates, self.model_size)
 
-    def to_mask(self, coordinates: np.ndarray) -> np.ndarray:
-        """As `to_model`, in the mask space."""
-        return self.to_grid(coordinates, self.mask_size)
-
     def to_original(self, coordinates: np.ndarray) -> np.ndarray:
         """Inverse of `to_model`."""
         return self._scaled(coordinates, 1 / self._scale_xy)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medsam_helpers.evaluation.simulated_user import correcting_click, empty_box, resized_box
+from medsam_helpers.widgets.simulated_user import correcting_click, empty_box, resized_box
 
 
 @pytest.fixture
