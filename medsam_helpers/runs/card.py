@@ -88,8 +88,9 @@ def machine() -> dict[str, Any]:
 
 
 def own_memory_mb() -> int | None:
-    """Megabytes of its own that this process holds (on Linux), freed blocks that it keeps too: so with
-    `embed.keep_freed_memory` the most it ever held. Mapped files do not count, since the system may drop them at any time.
+    """Megabytes of its own that this process holds (on Linux), freed blocks that it keeps too.
+
+    So with `embed.keep_freed_memory` the most it ever held. Mapped files do not count, since the system may drop them.
     """
     with suppress(OSError):
         if found := re.search(r"RssAnon:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8")):

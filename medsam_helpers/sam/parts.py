@@ -21,18 +21,14 @@ def part_of(name: str) -> str:
     return LORA if ".lora_" in name else name.partition(".")[0]
 
 
-def _may_train(model: Promptable) -> list[str]:
-    """Not an encoder whose embeddings are stored: it would get no gradient."""
-    parts = {part_of(name) for name, _ in model.named_parameters()} - {"shared_image_embedding"}
-    return sorted(parts if getattr(model.config, "embeds", "") == "pixels" else parts - {"vision_encoder"})
-
-
 def check_parts(model: Promptable, trainable: Iterable[str]) -> None:
     """Raise `ConfigError` where the model lacks one of the parts that shall train."""
-    there = _may_train(model)
-    if unknown := set(trainable) - set(there):
+    there = {part_of(name) for name, _ in model.named_parameters()} - {"shared_image_embedding"}
+    if getattr(model.config, "embeds", "") != "pixels":
+        there.discard("vision_encoder")  # it would get no gradient: what is stored comes after it
+    if unknown := set(trainable) - there:
         advice = "; for a part of the encoder take `unfrozen(model, recipe)`" * (not unknown <= set(PARTS[2:]))
-        told = f"{', '.join(sorted(unknown))} cannot train in this model, which has {', '.join(there)}"
+        told = f"{', '.join(sorted(unknown))} cannot train in this model, which has {', '.join(sorted(there))}"
         raise ConfigError(told + advice)
 
 
