@@ -81,7 +81,8 @@ class Evaluate(Command, OfModel, DataSettings):
             except CheckpointError as error:
                 told = f"whether these images are new to it is unknown: {error}"
             print(told, end="\n" * bool(told))
-        if not segmenter.needs_prompt and len(normal := false_positives(cases, segmenter.predict_case)):
+        without_prompt = not getattr(segmenter.model, "sees_box", True)  # a U-Net may find the lesion by itself
+        if without_prompt and len(normal := false_positives(cases, segmenter.predict_case)):
             figures |= {"normal": len(normal), "false_positives": int((normal["area_pred"] > 0).sum())}
             told = f"{figures['false_positives']} of {len(normal)} images without a lesion, on average"
             print(f"finds something in {told} {100 * normal['share'].mean():.1f} % of their area")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,18 +88,19 @@ def hub_source(name: str, selection: Selection) -> Source:
     ]
     shown = name if name in HUB_SOURCES else Path(name).name
     own = given if "val" in given else {}
-
-    def load(case: str) -> Case:
-        rows, row, mask_column = places[case]
-        record = rows[row]
-        image, mask = (record[column]["bytes"] or record[column]["path"] for column in ("image", mask_column))
-        try:
-            return read_case(case, image, [mask], **selection.reading)
-        except DataError as error:
-            told = str(error) if str(error).startswith(case) else f"{case}: {error}"
-            raise DataError(told, error.problem) from error
-
+    load = partial(_load_case, places, selection)
     return Source(shown, list(places), own, load, findings, licence=known.licence, citation=known.citation)
+
+
+def _load_case(places: Mapping[str, _Place], selection: Selection, name: str) -> Case:
+    rows, row, mask_column = places[name]
+    record = rows[row]
+    image, mask = (record[column]["bytes"] or record[column]["path"] for column in ("image", mask_column))
+    try:
+        return read_case(name, image, [mask], **selection.reading)
+    except DataError as error:
+        told = str(error) if str(error).startswith(name) else f"{name}: {error}"
+        raise DataError(told, error.problem) from error
 
 
 def _undecoded(rows: datasets.Dataset, shown: str) -> tuple[datasets.Dataset, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from torch import nn
 
@@ -32,13 +32,12 @@ def check_parts(model: Promptable, trainable: Iterable[str]) -> None:
         raise ConfigError(told + advice)
 
 
-def freeze_all_but(model: Promptable, trainable: Iterable[str]) -> list[nn.Parameter]:
+def freeze_all_but(model: Promptable, trainable: Collection[str]) -> list[nn.Parameter]:
     """The parameters of the named parts, which train; every other one gets no gradient from now on.
 
     Raises:
         ConfigError: the model has no part of that name.
     """
-    trainable = tuple(trainable)
     check_parts(model, trainable)
     for name, parameter in model.named_parameters():
         # The positional code is a fixed random projection; in the original it is a buffer.

@@ -82,11 +82,6 @@ class Segmenter:
         fine_tuned = (find_checkpoint(name_or_checkpoint) / "run_card.json").is_file()
         return cls((load_checkpoint if fine_tuned else load_sam)(name_or_checkpoint), **options)
 
-    @property
-    def needs_prompt(self) -> bool:
-        """Whether it looks at its prompt; a U-Net may find the lesion by itself."""
-        return getattr(self.model, "sees_box", True)
-
     def embed(self, image: Any) -> Embedding:
         """The embedding of an image that `as_rgb` understands, (H, W, 3) uint8 say: the slow part, once an image."""
         image = as_rgb(image)
