@@ -2,7 +2,7 @@
 
     python benchmarks/describe_data.py --data FOLDER --output DIR
 
-Writes DIR/cases.csv (see `medsam_helpers.data.describe`), DIR/findings.csv (the audit's errors and warnings) and
+Writes DIR/cases.csv (see `medsam_helpers.figures.data`), DIR/findings.csv (the audit's errors and warnings) and
 DIR/run_card.json, which counts the audit's notes too; the last line printed is one JSON object.
 """
 
@@ -17,9 +17,9 @@ from pathlib import Path
 import pandas as pd
 
 from medsam_helpers.data.audit import audit
-from medsam_helpers.data.describe import describe
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.errors import MedsamError
+from medsam_helpers.figures.data import describe
 from medsam_helpers.files import atomic_write
 from medsam_helpers.runs.card import write_run_card
 

@@ -34,9 +34,10 @@ from pathlib import Path
 import torch
 
 from medsam_helpers.data.loading import load_data
-from medsam_helpers.device import autocast, default_device, has_fast_bf16, keep_freed_memory, own_memory_mb
+from medsam_helpers.device import autocast, default_device, has_fast_bf16
 from medsam_helpers.files import atomic_write
-from medsam_helpers.runs.card import write_run_card
+from medsam_helpers.runs.card import own_memory_mb, write_run_card
+from medsam_helpers.runs.embed import keep_freed_memory
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam, pixel_values
 from medsam_helpers.sam.parts import freeze_all_but

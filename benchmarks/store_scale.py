@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from medsam_helpers.data.case import Case, Cases, array_digest
-from medsam_helpers.device import own_memory_mb
 from medsam_helpers.geometry import ImageTransform
+from medsam_helpers.runs.card import own_memory_mb
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.training.dataset import PromptedCases
 from medsam_helpers.training.recipes import get_recipe

@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 from medsam_helpers.data.loading import load_data
-from medsam_helpers.device import default_device, keep_freed_memory
+from medsam_helpers.device import default_device
 from medsam_helpers.mlops.server import Server
 from medsam_helpers.mlops.tracking import RunTracker
-from medsam_helpers.runs.embed import embed_cases
+from medsam_helpers.runs.embed import embed_cases, keep_freed_memory
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.segmenter import Segmenter

@@ -1,17 +1,14 @@
-"""What the machine offers: a device, the number format it is quick in, and memory."""
+"""What the machine offers: a device, and the number format it is quick in."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import re
 import time
 import timeit
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import cache
-from pathlib import Path
 
 import torch
 
@@ -84,35 +81,3 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
         if device.type == "cuda":
             stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=precision != "fp32"))
         yield
-
-
-@cache
-def keep_freed_memory() -> bool:
-    """Whether the process keeps large freed blocks for the next request from now on; only glibc can be told to.
-
-    By default it gives each back as soon as it is freed, and the next layer's result pays for fresh pages. The process
-    holds on to its peak until it ends. `MEDSAM_KEEP_MEMORY=0` leaves the allocator as it is.
-    """
-    if os.environ.get("MEDSAM_KEEP_MEMORY") == "0" or os.name != "posix":
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # macOS, musl
-        return False
-    settings = {-4: 0, -1: 2**31 - 1, -2: 64 << 20}  # malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
-    return all(mallopt(option, value) == 1 for option, value in settings.items())
-
-
-def own_memory_mb() -> int | None:
-    """Megabytes of its own that this process holds (on Linux), freed blocks that it keeps too: so with
-    `keep_freed_memory` the most it ever held. Mapped files do not count, since the system may drop them at any time.
-    """
-    with suppress(OSError):
-        if found := re.search(r"RssAnon:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8")):
-            return round(int(found.group(1)) * 1024 / 1e6)
-    return None
-
-
-def gpu_memory() -> dict[str, int]:
-    """`peak_gpu_mb`, the most megabytes that tensors took on this process's GPU; empty without one."""
-    return {"peak_gpu_mb": round(torch.cuda.max_memory_allocated() / 1e6)} if torch.cuda.is_available() else {}

@@ -39,11 +39,6 @@ class ImageTransform:
         scale = self.model_size / max(self.original_hw)
         return max(1, int(self.original_hw[0] * scale + 0.5)), max(1, int(self.original_hw[1] * scale + 0.5))
 
-    def covered_hw(self, side: int) -> tuple[float, float]:
-        """Height and width of the image's part of a grid of `side` x `side` cells over the padded model space."""
-        height, width = self.resized_hw
-        return height * side / self.model_size, width * side / self.model_size
-
     def to_grid(self, coordinates: np.ndarray, side: int) -> np.ndarray:
         """As `to_model`, in cells of a grid of `side` x `side` cells over the padded model space."""
         return self._scaled(coordinates, self._scale_xy * np.float32(side / self.model_size))
@@ -51,10 +46,6 @@ class ImageTransform:
     def to_model(self, coordinates: np.ndarray) -> np.ndarray:
         """Points `(..., 2)` xy or boxes `(..., 4)` xyxy of the original space, in the model space (float32)."""
         return self.to_grid(coordinates, self.model_size)
-
-    def to_mask(self, coordinates: np.ndarray) -> np.ndarray:
-        """As `to_model`, in the mask space."""
-        return self.to_grid(coordinates, self.mask_size)
 
     def to_original(self, coordinates: np.ndarray) -> np.ndarray:
         """Inverse of `to_model`."""

@@ -65,12 +65,6 @@ class Settings(BaseModel):
         return list(value) if isinstance(value, tuple) else value
 
 
-def in_environment(settings: type[Settings], environment: Mapping[str, str]) -> dict[str, str]:
-    """The settings that `MEDSAM_NAME` variables give, as text; empty ones are none."""
-    named = {name: environment.get(f"MEDSAM_{name.upper()}") for name in settings.model_fields}
-    return {name: text for name, text in named.items() if text}
-
-
 def _told(error: ValidationError, known: Mapping[str, Any]) -> str:
     """The first mistake in one line."""
     found = error.errors(include_url=False)

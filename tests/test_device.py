@@ -15,7 +15,8 @@ CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 # Page faults of 20 times 64 MB touched and freed: about 16,000 each time when pages are given back, once when kept.
 PROBE = """
 import resource, torch
-from medsam_helpers.device import keep_freed_memory, own_memory_mb
+from medsam_helpers.runs.card import own_memory_mb
+from medsam_helpers.runs.embed import keep_freed_memory
 print(keep_freed_memory())
 before = own_memory_mb()
 for _ in range(20):

@@ -71,10 +71,8 @@ def test_coordinates_by_hand():
     assert transform.resized_hw == (128, 256)
     np.testing.assert_allclose(transform.to_model([[150, 75, 600, 300]]), [[64, 32, 256, 128]])
     np.testing.assert_allclose(transform.to_model([300, 150]), [128, 64])
-    np.testing.assert_allclose(ImageTransform((300, 600)).to_mask([[150, 75, 600, 300]]), [[64, 32, 256, 128]])
+    np.testing.assert_allclose(ImageTransform((300, 600)).to_grid([[150, 75, 600, 300]], 256), [[64, 32, 256, 128]])
     np.testing.assert_allclose(transform.to_grid([300, 150], 16), [8, 4])
-    assert transform.covered_hw(16) == (8, 16)
-    assert ImageTransform((300, 200)).covered_hw(16) == (16, 16 * 683 / 1024)
     # 333 / 500 * 1024 = 681.98: the short side is rounded, so x and y scale by slightly different factors.
     np.testing.assert_allclose(ImageTransform((333, 500)).to_model([500, 333]), [1024, 682])
 

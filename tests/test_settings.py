@@ -9,7 +9,8 @@ from pydantic import Field
 
 from medsam_helpers.cli.parser import add_settings
 from medsam_helpers.errors import ConfigError
-from medsam_helpers.settings import Settings, Words, in_environment
+from medsam_helpers.runs.settings import in_environment
+from medsam_helpers.settings import Settings, Words
 
 
 class Toy(Settings):

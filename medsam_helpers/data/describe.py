@@ -1,4 +1,4 @@
-"""What a case shows: size, place and brightness of its lesions, and the mistakes that people make, with evidence."""
+"""What is found in a case when it is looked at: its sizes, and the mistakes that people make, with evidence."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -6,20 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 from scipy import ndimage
-from tqdm.auto import tqdm
 from tqdm.contrib.concurrent import thread_map
 
-from medsam_helpers.data.case import Case, Dataset, Finding
+from medsam_helpers.data.case import Case, Finding
 from medsam_helpers.data.duplicates import thumbnail
 from medsam_helpers.errors import DataError
 from medsam_helpers.prompts import mask_to_boxes
 
 _Doubt = tuple[str, Literal["warning", "note"], str]  # problem, severity, detail of a finding
-_RIM_1024 = 20  # width of the rim round the lesion, in pixels of a model space of 1024
-_BLACK = 24  # no channel above this: the recorder's black border, which is no tissue
 _FLAT = 24  # gray levels between the darkest and the brightest percent of an image that shows next to nothing
 
 
@@ -50,20 +46,16 @@ def check_cases(
 
     def check(name: str) -> Checked:
         try:
-            return check_case(load(name))
+            case = load(name)
         except DataError as error:
             return Checked(name, (Finding(name, error.problem, "error", str(error)),))
+        lesions = len(mask_to_boxes(case.mask, "components")) if case.mask.any() else 0
+        found = *case.findings, *(Finding(name, *doubt) for doubt in _doubts(case, lesions))
+        share, small = float(case.mask.mean()), thumbnail(case.image)
+        return Checked(name, found, *case.size_hw, share, lesions, case.mask_value, case.image_digest, small)
 
     # Threads help: Pillow decodes outside Python's global lock.
     return thread_map(check, names, desc=describe, delay=2, disable=not show_progress)
-
-
-def check_case(case: Case) -> Checked:
-    """What is to be known about a case that can be read."""
-    lesions = len(mask_to_boxes(case.mask, "components")) if case.mask.any() else 0
-    found = *case.findings, *(Finding(case.name, *doubt) for doubt in _doubts(case, lesions))
-    share, small = float(case.mask.mean()), thumbnail(case.image)
-    return Checked(case.name, found, *case.size_hw, share, lesions, case.mask_value, case.image_digest, small)
 
 
 def _doubts(case: Case, lesions: int) -> Iterator[_Doubt]:
@@ -128,40 +120,3 @@ def absent_classes(checked: Sequence[Checked]) -> list[Finding]:
     found = Counter(one.detail for case in checked for one in case.findings if one.problem == "class not in mask")
     words = [word for word, count in found.items() if count == len(checked)]
     return [Finding("", "class in no mask", "warning", f"{word}, of --classes: is it mistyped?") for word in words]
-
-
-def describe(dataset: Dataset, *, show_progress: bool = True) -> pd.DataFrame:
-    """One row a case, each decoded once: its split, and what `describe_case` says of it."""
-    places = [(split, cases, number) for split, cases in dataset.splits.items() for number in range(len(cases))]
-    bar = tqdm(places, "describe", unit="case", disable=not show_progress)
-    return pd.DataFrame(
-        {"case": (case := cases[number]).name, "split": split} | describe_case(case) for split, cases, number in bar
-    )
-
-
-def describe_case(case: Case) -> dict[str, float]:
-    """Size, place and brightness of one case's lesion.
-
-    Returns:
-        `height`, `width` in pixels; `lesion_share` of the image in [0, 1]; `lesions`, the connected components that
-        `mask_to_boxes` counts; `centre_x`, `centre_y`, the lesion's centre of mass as shares of width and height;
-        `lesion_gray` and `rim_gray`, mean gray value (0 to 255) of the lesion and of a rim of 20 pixels (at a long
-        side of 1024) round it, the recorder's black left out; NaN where no rim is left.
-    Raises:
-        PromptError: the mask is empty.
-    """
-    height, width = case.size_hw
-    y, x = ndimage.center_of_mass(case.mask)
-    gray = case.image.mean(axis=2)
-    near = ndimage.distance_transform_edt(~case.mask) <= _RIM_1024 * max(case.size_hw) / 1024
-    rim = near & ~case.mask & (case.image.max(axis=2) > _BLACK)
-    return {
-        "height": height,
-        "width": width,
-        "lesion_share": float(case.mask.mean()),
-        "lesions": len(mask_to_boxes(case.mask, "components")),
-        "centre_x": float(x + 0.5) / width,
-        "centre_y": float(y + 0.5) / height,
-        "lesion_gray": float(gray[case.mask].mean()),
-        "rim_gray": float(gray[rim].mean()) if rim.any() else float("nan"),
-    }

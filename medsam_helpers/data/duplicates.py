@@ -1,7 +1,5 @@
 """Pictures that show the same thing: saved twice, resized, recompressed, or taken a moment apart."""
 
-from collections.abc import Callable, Iterable
-
 import numpy as np
 from PIL import Image
 from scipy import fft
@@ -25,26 +23,6 @@ def perceptual_hash(thumbnails: np.ndarray, side: int = 8) -> np.ndarray:
     """
     lowest = fft.dctn(thumbnails, axes=(1, 2), norm="ortho")[:, :side, :side].reshape(len(thumbnails), side**2)
     return lowest > np.median(lowest, axis=1, keepdims=True)
-
-
-def fingerprint(image: np.ndarray) -> str:
-    """A perceptual hash of 256 bits, in hexadecimal, of an image (H, W, 3) uint8; empty for one flat colour.
-
-    Saved again (JPEG at 50), halved or made brighter, an image of Kvasir-SEG changes at most 12 bits; its pairs that
-    are nearly the same picture differ in up to 18 (BUSI: 22), strangers in 44 or more. Too little to draw it from.
-    """
-    small = thumbnail(image)
-    return np.packbits(perceptual_hash(small[None], 16)).tobytes().hex() if np.ptp(small) > 1 else ""
-
-
-def look_alike(fingerprints: Iterable[str]) -> Callable[[str], bool]:
-    """A function that says whether a fingerprint differs from one of these in at most 32 bits."""
-
-    def signs(text: str) -> np.ndarray:
-        return 2.0 * np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8)).astype(np.float32) - 1
-
-    known = np.array([signs(text) for text in fingerprints if text]).reshape(-1, 256)
-    return lambda text: bool(text) and bool((known @ signs(text) >= 256 - 2 * 32).any())
 
 
 def near_duplicates(thumbnails: np.ndarray) -> list[tuple[int, int, float]]:

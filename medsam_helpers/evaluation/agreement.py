@@ -1,4 +1,4 @@
-"""Agreement of two measurements: areas with the reference's, a model's own IoU score with the measured one.
+"""Agreement of two measurements, such as areas with the reference's.
 
 A correlation does not show it: that is the same if every area is doubled.
 """
@@ -6,12 +6,10 @@ A correlation does not show it: that is the same if every area is doubled.
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
 from medsam_helpers.errors import DataError, ShapeError
-from medsam_helpers.evaluation.intervals import mean_interval
 
 
 class Agreement(NamedTuple):
@@ -50,7 +48,7 @@ def limits_of_agreement(reference: ArrayLike, measured: ArrayLike, *, ratio: boo
     >>> print(limits_of_agreement([1, 2, 3, 4], [2, 2, 4, 4]))
     0.50, limits -0.63 to 1.63
     """
-    pairs = _pairs(reference, measured)
+    pairs = paired(reference, measured)
     if pairs.shape[1] < 3 or not np.isfinite(pairs).all():
         raise DataError(f"agreement needs three finite pairs or more, got {np.isfinite(pairs).all(axis=0).sum()}")
     if ratio and pairs.min() <= 0:
@@ -65,31 +63,9 @@ def limits_of_agreement(reference: ArrayLike, measured: ArrayLike, *, ratio: boo
     return Agreement(bias, low, high, (b0, b1), (l0, l1), (h0, h1))
 
 
-def _pairs(first: ArrayLike, second: ArrayLike) -> np.ndarray:
-    """(2, N) float64."""
+def paired(first: ArrayLike, second: ArrayLike) -> np.ndarray:
+    """(2, N) float64 of two lists; `ShapeError` where they are not two of one length."""
     one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if one.shape != other.shape or one.ndim != 1:
         raise ShapeError(f"this needs two lists of one length, got shapes {one.shape} and {other.shape}")
     return np.stack([one, other])
-
-
-def calibration_table(score: ArrayLike, truth: ArrayLike, groups: int = 5) -> pd.DataFrame:
-    """Calibration table: a model's own score beside the measured value, in groups of as many cases each.
-
-    Args:
-        score, truth: (N,) float, the model's own guess of its IoU, and the measured IoU.
-        groups: at most so many, in order of the score.
-    Returns:
-        One row a group: `n`, mean `score`, mean `truth` with its 95 % interval `low` to `high` (NaN below five cases),
-        and `gap` (score minus truth; above 0 is overconfident).
-    Raises:
-        ShapeError: not two lists of one length.
-        DataError: no case, or a value that is not finite.
-    """
-    pairs = _pairs(score, truth)
-    if pairs.size == 0 or not np.isfinite(pairs).all():
-        raise DataError("calibration needs a finite score and a finite truth for each case (baselines have no score)")
-    parts = np.array_split(np.argsort(pairs[0], kind="stable"), min(groups, pairs.shape[1]))
-    rows = [[len(part), pairs[0, part].mean(), *mean_interval(pairs[1, part])] for part in parts]
-    table = pd.DataFrame(rows, columns=["n", "score", "truth", "low", "high"])
-    return table.assign(gap=table["score"] - table["truth"])

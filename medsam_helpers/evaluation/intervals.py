@@ -122,8 +122,8 @@ def _finite(values: ArrayLike) -> np.ndarray:
 def coverage_note(n: int, method: Method = "logit-t") -> str:
     """What stands beside an interval of n images: how often one of so few holds the true mean; empty for 30 and more.
 
-    >>> coverage_note(8), coverage_note(3), coverage_note(100)
-    ('covers about 0.87 at this n', 'no interval below 5 images', '')
+    >>> coverage_note(8), coverage_note(29, "t"), coverage_note(3), coverage_note(100)
+    ('covers about 0.87 at this n', 'covers about 0.89 at this n', 'no interval below 5 images', '')
     """
     if n < FEWEST:
         return f"no interval below {FEWEST} images"

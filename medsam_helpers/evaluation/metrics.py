@@ -37,29 +37,18 @@ def iou(pred: np.ndarray, true: np.ndarray) -> float:
     return float((pred & true).sum() / union) if union else 1.0
 
 
-def hd95_percent(pred: np.ndarray, true: np.ndarray) -> float:
-    """95th percentile of the Hausdorff distance, in percent of the image's diagonal: in [0, 100]; 0 is perfect.
+def score_mask(pred: np.ndarray, true: np.ndarray, tolerance_1024: float = 2.0) -> dict[str, float]:
+    """All four metrics of one mask, by name: `dice`, `iou`, `hd95_percent`, `nsd`.
 
-    For each outline the distances of its pixels to the other outline are taken, of these the 95th percentile, and
-    of the two directions the larger. Both empty: 0. One empty: 100.
-    """
-    return score_mask(pred, true)["hd95_percent"]
-
-
-def nsd(pred: np.ndarray, true: np.ndarray, tolerance_1024: float = 2.0) -> float:
-    """Normalised surface distance: the share of both outlines that lies within a tolerance of the other.
+    `hd95_percent`: of the distances of each outline's pixels to the other outline the 95th percentile, of the two
+    directions the larger, in percent of the image's diagonal: in [0, 100]; 0 is perfect. Both empty: 0. One empty: 100.
+    `nsd`, normalised surface distance: the share of both outlines that lies within a tolerance of the other, in [0, 1];
+    1 is perfect. Both empty: 1. One empty: 0.
 
     Args:
         tolerance_1024: tolerance in pixels of a model space of 1024 (2 is 0.2 % of the long side).
-    Returns:
-        In [0, 1]; 1 is perfect. Both empty: 1. One empty: 0.
     Source: Nikolov et al., JMIR 2021, "surface Dice"; arXiv:1809.04430.
     """
-    return score_mask(pred, true, tolerance_1024)["nsd"]
-
-
-def score_mask(pred: np.ndarray, true: np.ndarray, tolerance_1024: float = 2.0) -> dict[str, float]:
-    """All four metrics of one mask, by name: `dice`, `iou`, `hd95_percent`, `nsd`; arguments as of `nsd`."""
     scores = {"dice": dice(pred, true), "iou": iou(pred, true)}
     if not (pred.any() and true.any()):
         return scores | {"hd95_percent": 100 * (1 - scores["dice"]), "nsd": scores["dice"]}

@@ -1,20 +1,26 @@
-"""Pictures of a data set: its cases, the coordinate spaces they travel through, two masks on one grid."""
+"""Pictures and a table of a data set: its cases, the coordinate spaces they travel through, two masks on one grid."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from scipy import ndimage
+from tqdm.auto import tqdm
 
-from medsam_helpers.data.case import Case
+from medsam_helpers.data.case import Case, Dataset
 from medsam_helpers.figures.cases import COLORS, draw_boxes, draw_mask, show_case
 from medsam_helpers.geometry import ImageTransform
+from medsam_helpers.prompts import mask_to_boxes
 
 # Of the palette that `cases.COLORS` is from: what went the wrong way; data at hand, and data that was recorded.
 STRETCHED, AT_HAND, RECORDED = "#D55E00", "#666666", "#CC79A7"
+_RIM_1024 = 20  # width of the rim round the lesion, in pixels of a model space of 1024
+_BLACK = 24  # no channel above this: the recorder's black border, which is no tissue
 
 
 def case_grid(rows: Mapping[str, Sequence[Case]]) -> Figure:
@@ -54,7 +60,7 @@ def three_spaces(case: Case, box: np.ndarray, transform: ImageTransform) -> Figu
     side = transform.mask_size
     target = transform.mask_to_target(case.mask).numpy() > 0.5
     show_masks(mask, {"reference": (target, COLORS["truth"])}, transform, legend=False)
-    draw_boxes(mask, transform.to_mask(box))
+    draw_boxes(mask, transform.to_grid(box, side))
     mask.set_title(f"mask: {side} x {side}", fontsize=10)
     mask.set(xticks=range(0, side, 50), yticks=range(0, side, 50))
     for ax in axes:
@@ -88,8 +94,45 @@ def show_masks(
 
 def _hatch(ax: Axes, transform: ImageTransform, side: int) -> Patch:
     """Hatches the padding, right of the image and below it, on a grid of side x side; the legend's handle."""
-    height, width = transform.covered_hw(side)
+    height, width = (length * side / transform.model_size for length in transform.resized_hw)
     style: dict[str, Any] = {"facecolor": "#DDDDDD", "edgecolor": "#888888", "hatch": "//", "linewidth": 0}
     ax.add_patch(Rectangle((width - 0.5, -0.5), side - width, side, **style))
     ax.add_patch(Rectangle((-0.5, height - 0.5), width, side - height, **style))
     return Patch(label="padding", **style)
+
+
+def describe(dataset: Dataset, *, show_progress: bool = True) -> pd.DataFrame:
+    """One row a case, each decoded once: its split, and what `describe_case` says of it."""
+    places = [(split, cases, number) for split, cases in dataset.splits.items() for number in range(len(cases))]
+    bar = tqdm(places, "describe", unit="case", disable=not show_progress)
+    return pd.DataFrame(
+        {"case": (case := cases[number]).name, "split": split} | describe_case(case) for split, cases, number in bar
+    )
+
+
+def describe_case(case: Case) -> dict[str, float]:
+    """Size, place and brightness of one case's lesion.
+
+    Returns:
+        `height`, `width` in pixels; `lesion_share` of the image in [0, 1]; `lesions`, the connected components that
+        `mask_to_boxes` counts; `centre_x`, `centre_y`, the lesion's centre of mass as shares of width and height;
+        `lesion_gray` and `rim_gray`, mean gray value (0 to 255) of the lesion and of a rim of 20 pixels (at a long
+        side of 1024) round it, the recorder's black left out; NaN where no rim is left.
+    Raises:
+        PromptError: the mask is empty.
+    """
+    height, width = case.size_hw
+    y, x = ndimage.center_of_mass(case.mask)
+    gray = case.image.mean(axis=2)
+    near = ndimage.distance_transform_edt(~case.mask) <= _RIM_1024 * max(case.size_hw) / 1024
+    rim = near & ~case.mask & (case.image.max(axis=2) > _BLACK)
+    return {
+        "height": height,
+        "width": width,
+        "lesion_share": float(case.mask.mean()),
+        "lesions": len(mask_to_boxes(case.mask, "components")),
+        "centre_x": float(x + 0.5) / width,
+        "centre_y": float(y + 0.5) / height,
+        "lesion_gray": float(gray[case.mask].mean()),
+        "rim_gray": float(gray[rim].mean()) if rim.any() else float("nan"),
+    }

@@ -1,16 +1,20 @@
-"""Pictures of how SAM works: prompts and answers, maps over an image, published results."""
+"""Pictures and tables of how SAM works: prompts and answers, maps over an image, sizes, published results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from torch import Tensor, nn
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.figures.cases import COLORS, HALO, show_case
+from medsam_helpers.sam.model import Promptable
+from medsam_helpers.sam.parts import PARTS
 
 # As in the rest of the series: what was not tuned is orange, what was is blue; specialists stay grey.
 METHOD_COLORS = {"SAM": COLORS["zero-shot"], "U-Net": "#999999", "DeepLabV3+": "#555555", "MedSAM": COLORS["tuned"]}
@@ -119,3 +123,41 @@ def published_dice(table: pd.DataFrame) -> Figure:
     figure.axes[0].set(ylim=(0, 105), ylabel="median Dice, percent")
     figure.supxlabel("hatched: worked out from a stated difference", fontsize=8)
     return figure
+
+
+def parameter_table(model: Promptable) -> pd.DataFrame:
+    """One row a part and a total: parameters, how many of them train, share of the whole.
+
+    The positional embedding, which image and prompts share, counts with the prompt encoder.
+    """
+    parts = [part for part in PARTS if hasattr(model, part)]
+    named = [(part, p) for part in parts for p in model.get_submodule(part).parameters()]
+    rows = [(part, p.numel(), p.numel() * p.requires_grad) for part, p in named]
+    table = pd.DataFrame(rows, columns=["part", "parameters", "trainable"]).groupby("part", sort=False).sum()
+    table.loc["total"] = table.sum()
+    table["share"] = table["parameters"] / table.loc["total", "parameters"]
+    return table
+
+
+def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
+    """Bytes of the results that autograd holds on to after a forward pass: they grow with the batch.
+
+    On torch's `meta` device it takes no memory; as attention kernels differ, the number is good to some 10 %.
+
+    Args:
+        model: whose weights and buffers are not counted.
+        forward: runs it; the result is what `backward` would be called on.
+    """
+    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = forward()  # held until we have counted: it holds the graph, and the graph holds the storages
+    del result
+    return sum(kept.values())

@@ -11,9 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.typing import ArrayLike
 
-from medsam_helpers.errors import ConfigError
-from medsam_helpers.evaluation.agreement import limits_of_agreement
+from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.evaluation.agreement import limits_of_agreement, paired
 from medsam_helpers.evaluation.evaluate import BASELINES
 from medsam_helpers.evaluation.intervals import Interval, mean_interval
 from medsam_helpers.evaluation.tables import paired_gain
@@ -139,6 +140,28 @@ def bland_altman(
     name = "geometric mean of both" if ratio else "mean of both"
     ax.set(xlabel=f"{name}{', ' + unit if unit else ''}", ylabel="measured / reference" if ratio else "difference")
     return ax
+
+
+def calibration_table(score: ArrayLike, truth: ArrayLike, groups: int = 5) -> pd.DataFrame:
+    """Calibration table: a model's own score beside the measured value, in groups of as many cases each.
+
+    Args:
+        score, truth: (N,) float, the model's own guess of its IoU, and the measured IoU.
+        groups: at most so many, in order of the score.
+    Returns:
+        One row a group: `n`, mean `score`, mean `truth` with its 95 % interval `low` to `high` (NaN below five cases),
+        and `gap` (score minus truth; above 0 is overconfident).
+    Raises:
+        ShapeError: not two lists of one length.
+        DataError: no case, or a value that is not finite.
+    """
+    pairs = paired(score, truth)
+    if pairs.size == 0 or not np.isfinite(pairs).all():
+        raise DataError("calibration needs a finite score and a finite truth for each case (baselines have no score)")
+    parts = np.array_split(np.argsort(pairs[0], kind="stable"), min(groups, pairs.shape[1]))
+    rows = [[len(part), pairs[0, part].mean(), *mean_interval(pairs[1, part])] for part in parts]
+    table = pd.DataFrame(rows, columns=["n", "score", "truth", "low", "high"])
+    return table.assign(gap=table["score"] - table["truth"])
 
 
 def reliability(ax: Axes, calibrations: Mapping[str, pd.DataFrame]) -> Axes:

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -84,6 +85,22 @@ def machine() -> dict[str, Any]:
         cpu = found.group(1).strip() if found else cpu
     cuda = {"cuda_device": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {"cpu": cpu, "cores": os.cpu_count(), "torch_threads": torch.get_num_threads()} | cuda
+
+
+def own_memory_mb() -> int | None:
+    """Megabytes of its own that this process holds (on Linux), freed blocks that it keeps too.
+
+    So with `embed.keep_freed_memory` the most it ever held. Mapped files do not count, since the system may drop them.
+    """
+    with suppress(OSError):
+        if found := re.search(r"RssAnon:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8")):
+            return round(int(found.group(1)) * 1024 / 1e6)
+    return None
+
+
+def gpu_memory() -> dict[str, int]:
+    """`peak_gpu_mb`, the most megabytes that tensors took on this process's GPU; empty without one."""
+    return {"peak_gpu_mb": round(torch.cuda.max_memory_allocated() / 1e6)} if torch.cuda.is_available() else {}
 
 
 def _public_word(word: str) -> str:

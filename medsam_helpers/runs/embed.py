@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from itertools import islice
 from typing import TypeVar
 
@@ -14,7 +16,6 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from medsam_helpers.data.case import Case
-from medsam_helpers.device import keep_freed_memory
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.processes import joined, share_of
 
@@ -31,6 +32,23 @@ def _ahead(function: Callable[[int], T], indices: Iterable[int], threads: int) -
             waiting.extend(pool.submit(function, index) for index in islice(rest, 1))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Whether the process keeps large freed blocks for the next request from now on; only glibc can be told to.
+
+    By default it gives each back as soon as it is freed, and the next layer's result pays for fresh pages. The process
+    holds on to its peak until it ends. `MEDSAM_KEEP_MEMORY=0` leaves the allocator as it is.
+    """
+    if os.environ.get("MEDSAM_KEEP_MEMORY") == "0" or os.name != "posix":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # macOS, musl
+        return False
+    settings = {-4: 0, -1: 2**31 - 1, -2: 64 << 20}  # malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
+    return all(mallopt(option, value) == 1 for option, value in settings.items())
 
 
 def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool = True) -> tuple[int, float]:

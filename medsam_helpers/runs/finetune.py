@@ -19,7 +19,7 @@ from filelock import FileLock
 from medsam_helpers.data.case import Cases, Dataset
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
-from medsam_helpers.device import default_device, effective_precision, gpu_memory, own_memory_mb
+from medsam_helpers.device import default_device, effective_precision
 from medsam_helpers.errors import ConfigError, DataError, some
 from medsam_helpers.evaluation.evaluate import WITH_TTA, Predictor, evaluate, false_positives
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint, one_writer
@@ -33,7 +33,6 @@ from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.parts import check_parts
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import DECODER_FILE, load_checkpoint
-from medsam_helpers.sam.unfrozen import unfrozen
 from medsam_helpers.training.loop import fit
 from medsam_helpers.training.processes import joined, processes, share_of
 from medsam_helpers.training.recipes import Recipe
@@ -76,7 +75,8 @@ def finetune(
     Raises:
         MedsamError: any of its kinds; nothing is half-written, and nothing that is no run's is overwritten.
     """
-    from medsam_helpers.runs.card import git_commit
+    from medsam_helpers.runs.card import git_commit, gpu_memory, own_memory_mb
+    from medsam_helpers.sam.unfrozen import unfrozen
 
     started, commit = time.perf_counter(), git_commit()
     recipe = recipe or config.full_recipe()

@@ -17,10 +17,9 @@ from medsam_helpers.data.case import Cases, Dataset
 from medsam_helpers.data.folds import everything, make_folds, with_training_of
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
-from medsam_helpers.device import own_memory_mb
 from medsam_helpers.evaluation.tables import write_table
 from medsam_helpers.files import atomic_write, check_output_dir, find_checkpoint
-from medsam_helpers.runs.card import git_commit, write_run_card
+from medsam_helpers.runs.card import git_commit, own_memory_mb, write_run_card
 from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.runs.experiments import RESULTS, Experiment, Trial, sources_of
 from medsam_helpers.runs.finetune import evaluate_together, finetune, run_folder

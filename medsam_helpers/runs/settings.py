@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from medsam_helpers.data.sources import SOURCES, Selection
 from medsam_helpers.errors import CheckpointError, ConfigError
-from medsam_helpers.settings import in_environment
+from medsam_helpers.settings import Settings
 from medsam_helpers.training.recipes import Recipe, get_recipe
 
 
@@ -119,6 +119,12 @@ def config_from_environment(environment: Mapping[str, str] = os.environ, **overr
     except ConfigError as error:
         raise ConfigError(f"{error} (MEDSAM_{str(error).split()[0].upper()} in the environment)") from None
     return profile.but(**overrides)
+
+
+def in_environment(settings: type[Settings], environment: Mapping[str, str]) -> dict[str, str]:
+    """The settings that `MEDSAM_NAME` variables give, as text; empty ones are none."""
+    named = {name: environment.get(f"MEDSAM_{name.upper()}") for name in settings.model_fields}
+    return {name: text for name, text in named.items() if text}
 
 
 def check_names(model: str | None = None, checkpoint: Path | None = None, data: str | None = None) -> None:

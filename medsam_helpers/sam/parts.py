@@ -1,12 +1,10 @@
-"""The parts of a SAM: which train, how large they are, and what a training step of them keeps in memory."""
+"""The parts of a SAM, and which of them train."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
 
-import pandas as pd
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.sam.model import Promptable
@@ -23,32 +21,23 @@ def part_of(name: str) -> str:
     return LORA if ".lora_" in name else name.partition(".")[0]
 
 
-def _parts_of(model: Promptable) -> list[str]:
-    return [part for part in PARTS if hasattr(model, part)]
-
-
-def _may_train(model: Promptable) -> list[str]:
-    """Not an encoder whose embeddings are stored: it would get no gradient."""
-    parts = {part_of(name) for name, _ in model.named_parameters()} - {"shared_image_embedding"}
-    return sorted(parts if getattr(model.config, "embeds", "") == "pixels" else parts - {"vision_encoder"})
-
-
 def check_parts(model: Promptable, trainable: Iterable[str]) -> None:
     """Raise `ConfigError` where the model lacks one of the parts that shall train."""
-    there = _may_train(model)
-    if unknown := set(trainable) - set(there):
+    there = {part_of(name) for name, _ in model.named_parameters()} - {"shared_image_embedding"}
+    if getattr(model.config, "embeds", "") != "pixels":
+        there.discard("vision_encoder")  # it would get no gradient: what is stored comes after it
+    if unknown := set(trainable) - there:
         advice = "; for a part of the encoder take `unfrozen(model, recipe)`" * (not unknown <= set(PARTS[2:]))
-        told = f"{', '.join(sorted(unknown))} cannot train in this model, which has {', '.join(there)}"
+        told = f"{', '.join(sorted(unknown))} cannot train in this model, which has {', '.join(sorted(there))}"
         raise ConfigError(told + advice)
 
 
-def freeze_all_but(model: Promptable, trainable: Iterable[str]) -> list[nn.Parameter]:
+def freeze_all_but(model: Promptable, trainable: Collection[str]) -> list[nn.Parameter]:
     """The parameters of the named parts, which train; every other one gets no gradient from now on.
 
     Raises:
         ConfigError: the model has no part of that name.
     """
-    trainable = tuple(trainable)
     check_parts(model, trainable)
     for name, parameter in model.named_parameters():
         # The positional code is a fixed random projection; in the original it is a buffer.
@@ -61,40 +50,3 @@ def changed_parts(model: Promptable, base: Promptable) -> list[str]:
     weights = base.state_dict()
     changed = {part_of(name) for name, weight in model.state_dict().items() if not weight.equal(weights[name])}
     return [part for part in (*PARTS, LORA) if part == "mask_decoder" or part in changed]
-
-
-def parameter_table(model: Promptable) -> pd.DataFrame:
-    """One row a part and a total: parameters, how many of them train, share of the whole.
-
-    The positional embedding, which image and prompts share, counts with the prompt encoder.
-    """
-    named = [(part, p) for part in _parts_of(model) for p in model.get_submodule(part).parameters()]
-    rows = [(part, p.numel(), p.numel() * p.requires_grad) for part, p in named]
-    table = pd.DataFrame(rows, columns=["part", "parameters", "trainable"]).groupby("part", sort=False).sum()
-    table.loc["total"] = table.sum()
-    table["share"] = table["parameters"] / table.loc["total", "parameters"]
-    return table
-
-
-def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
-    """Bytes of the results that autograd holds on to after a forward pass: they grow with the batch.
-
-    On torch's `meta` device it takes no memory; as attention kernels differ, the number is good to some 10 %.
-
-    Args:
-        model: whose weights and buffers are not counted.
-        forward: runs it; the result is what `backward` would be called on.
-    """
-    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = forward()  # held until we have counted: it holds the graph, and the graph holds the storages
-    del result
-    return sum(kept.values())

@@ -17,7 +17,6 @@ from medsam_helpers.files import atomic_write, find_checkpoint
 from medsam_helpers.sam.loading import check_weights, load_sam, model_info
 from medsam_helpers.sam.model import Promptable
 from medsam_helpers.sam.parts import PARTS, part_of
-from medsam_helpers.sam.unfrozen import UnfrozenSam, unfrozen
 
 DECODER_FILE, CARD_FILE, SEEN_FILE = "decoder.safetensors", "run_card.json", "seen_images.csv"
 
@@ -82,6 +81,8 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
     Raises:
         CheckpointError: damaged, a weight is not finite, or the base is not the one that it was trained on.
     """
+    from medsam_helpers.sam.unfrozen import UnfrozenSam, unfrozen
+
     folder = find_checkpoint(folder)
     card = read_card(folder)
     if base is None or isinstance(base, str | Path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +15,6 @@ from medsam_helpers.errors import ConfigError, some
 from medsam_helpers.sam.loading import state_digest
 from medsam_helpers.sam.model import Promptable, Sam, is_light
 from medsam_helpers.sam.parts import LORA
-from medsam_helpers.sam.tiny_vit import TinyViT
-
-
-@runtime_checkable
-class Merging(Protocol):
-    """A layer with LoRA beside it."""
-
-    def merge(self) -> None:
-        """Add the matrices' product to the layer's own weight."""
 
 
 class UnfrozenSam(Sam):
@@ -37,6 +28,8 @@ class UnfrozenSam(Sam):
     """
 
     EMBEDS = "pixels"
+    PLAIN_NAMES: ClassVar[dict[str, str]] = {".base_layer.": "."}
+    """Parts of weights' names, and what the plain model calls them."""
 
     def __init__(self, whole: SamModel) -> None:
         super().__init__(copy.deepcopy(whole.config))
@@ -51,8 +44,7 @@ class UnfrozenSam(Sam):
 
     def features(self, inputs: Tensor) -> Tensor:
         """(B, 256, 64, 64) what the decoder sees, of what was stored."""
-        features: Tensor = self.vision_encoder(inputs).last_hidden_state
-        return features
+        return self.vision_encoder(inputs).last_hidden_state
 
     def forward(self, image_embeddings: Tensor, **others: Tensor | bool) -> SamImageSegmentationOutput:
         """As `SamModel` from embeddings, which here are what `get_image_embeddings` gives."""
@@ -65,21 +57,18 @@ class UnfrozenSam(Sam):
         """A plain copy that embeds as usual, with LoRA's matrices added to the weights that they change."""
         merged = copy.deepcopy(self)
         for module in merged.modules():
-            if isinstance(module, Merging):
-                module.merge()
-        state = {name.replace(".base_layer.", "."): weight for name, weight in merged.state_dict().items()}
+            if callable(merge := getattr(module, "merge", None)):  # a layer with LoRA beside it
+                merge()
+        state = {name: weight for name, weight in merged.state_dict().items() if ".lora_" not in name}
+        for own, plain in self.PLAIN_NAMES.items():
+            state = {name.replace(own, plain): weight for name, weight in state.items()}
         whole = Sam(merged.config)
         if is_light(merged.config):
             whole.vision_encoder.fuse()
-        whole.load_state_dict({merged.whole_name(name): state[name] for name in state if ".lora_" not in name})
+        whole.load_state_dict(state)
         del whole.config.embeds
         whole.config.base_digest = state_digest(whole)  # its embeddings are not those of the base
         return whole.eval()
-
-    @staticmethod
-    def whole_name(name: str) -> str:
-        """What a weight is called in the plain model."""
-        return name
 
 
 class PartiallyUnfrozenSam(UnfrozenSam):
@@ -90,28 +79,21 @@ class PartiallyUnfrozenSam(UnfrozenSam):
     """
 
     EMBEDS = "last-stage"
+    PLAIN_NAMES: ClassVar = {"last_stage.0.": "vision_encoder.layers.3.", "last_stage.1.": "vision_encoder.neck."}
 
     def __init__(self, whole: SamModel) -> None:
         super().__init__(whole)
-        encoder: TinyViT = self.vision_encoder
+        encoder = self.vision_encoder
         self.last_stage = _as_saved(nn.Sequential(encoder.layers[-1], encoder.neck))
         encoder.layers, encoder.neck = encoder.layers[:-1], nn.Identity()
 
     def get_image_embeddings(self, pixel_values: Tensor, **_: Any) -> Tensor:  # type: ignore[override]
         """(B, 320, 64, 64) what the last stage is given."""
-        embeddings: Tensor = self.vision_encoder(pixel_values).last_hidden_state
-        return embeddings
+        return self.vision_encoder(pixel_values).last_hidden_state
 
     def features(self, inputs: Tensor) -> Tensor:
         """(B, 256, 64, 64) what the decoder sees, of what was stored."""
-        features: Tensor = self.last_stage(inputs.contiguous(memory_format=torch.channels_last)).contiguous()
-        return features
-
-    @staticmethod
-    def whole_name(name: str) -> str:
-        """What a weight is called in the plain model."""
-        layers = "vision_encoder.layers.3."
-        return name.replace("last_stage.0.", layers).replace("last_stage.1.", "vision_encoder.neck.")
+        return self.last_stage(inputs.contiguous(memory_format=torch.channels_last)).contiguous()
 
 
 def unfrozen(model: Promptable, recipe: Mapping[str, Any], seed: int = 0) -> Promptable:

@@ -31,8 +31,8 @@ from scipy import stats
 
 from medsam_helpers.cli.main import COMMANDS, main
 from medsam_helpers.data.reading import read_image
-from medsam_helpers.device import keep_freed_memory
 from medsam_helpers.runs import finetune as engine
+from medsam_helpers.runs.embed import keep_freed_memory
 from medsam_helpers.runs.finetune import get_or_train
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.checkpoints import WEIGHTS, sha256_of

@@ -1,10 +1,10 @@
-"""Agreement: limits by hand and by simulation, ratios, what correlation cannot see; promises against deliveries."""
+"""Agreement: limits by hand and by simulation, ratios, what correlation cannot see."""
 
 import numpy as np
 import pytest
 
 from medsam_helpers.errors import DataError, ShapeError
-from medsam_helpers.evaluation.agreement import calibration_table, limits_of_agreement
+from medsam_helpers.evaluation.agreement import limits_of_agreement
 
 
 def test_limits_by_hand():
@@ -40,18 +40,3 @@ def test_ratios_are_the_same_on_logarithms_taken_back():
 def test_what_has_no_limits_is_refused(reference, measured, ratio, error, match):
     with pytest.raises(error, match=match):
         limits_of_agreement(reference, measured, ratio=ratio)
-
-
-def test_calibration_groups_by_the_score_whatever_the_order():
-    rng = np.random.default_rng(2)
-    score = rng.permutation(np.linspace(0.5, 1, 103))
-    table = calibration_table(score, score - 0.1, groups=5)
-    assert table["n"].tolist() == [21, 21, 21, 20, 20]
-    assert table["score"].is_monotonic_increasing
-    np.testing.assert_allclose(table["gap"], 0.1)
-    assert ((table["low"] < table["truth"]) & (table["truth"] < table["high"])).all()
-    assert (table["n"] * table["score"]).sum() == pytest.approx(score.sum())
-    assert calibration_table([0.9, 0.8], [0.5, 0.6], groups=5)["n"].tolist() == [1, 1]
-
-    with pytest.raises(DataError, match="calibration needs a finite score"):
-        calibration_table([np.nan, 0.5], [0.5, 0.5])

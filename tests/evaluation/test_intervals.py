@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from medsam_helpers.errors import ConfigError, DataError, ShapeError
-from medsam_helpers.evaluation.intervals import COVERAGE, Interval, bootstrap_mean, coverage_note, mean_interval
+from medsam_helpers.evaluation.intervals import COVERAGE, Interval, bootstrap_mean, mean_interval
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "interval_coverage.py"
 VALUES = np.random.default_rng(5).beta(8, 1, size=12)
@@ -53,19 +53,6 @@ def test_images_of_a_group_count_as_the_group_does():
     assert np.isnan(mean_interval(per_group.ravel(), "t", groups=[i % 4 for i in range(24)]).low), "four groups"
 
 
-def test_groups_restore_the_coverage_that_alike_images_take():
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(12), 10)
-    covered = {"images": 0, "groups": 0}
-    for _ in range(400):
-        values = rng.normal(size=12)[groups] + 0.3 * rng.normal(size=120)
-        for name, given in (("images", None), ("groups", groups)):
-            found = mean_interval(values, "t", groups=given)
-            covered[name] += found.low <= 0 <= found.high
-    assert stats.binomtest(covered["groups"], 400, 0.95).pvalue > 0.001
-    assert covered["images"] < 0.6 * 400
-
-
 @pytest.mark.parametrize(
     ("values", "options", "error", "match"),
     [
@@ -101,9 +88,3 @@ def test_the_benchmark_draws_the_intervals_of_the_package_and_agrees_with_the_pr
             low, high = benchmark["intervals"](rng.choice(scores, (200, 8)), 2, rng)[name]
             shares.append(((low <= scores.mean()) & (scores.mean() <= high)).mean())
         assert np.mean(shares) == pytest.approx(COVERAGE[method][8], abs=0.025)
-
-
-def test_the_coverage_is_told_where_images_are_few():
-    assert coverage_note(4) == "no interval below 5 images"
-    assert coverage_note(29, "t") == f"covers about {COVERAGE['t'][27]:.2f} at this n"
-    assert coverage_note(30) == coverage_note(8, "percentile") == ""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medsam_helpers.evaluation.simulated_user import correcting_click, empty_box, resized_box
+from medsam_helpers.evaluation.simulated_user import correcting_click, empty_box
 
 
 @pytest.fixture
@@ -26,11 +26,6 @@ def test_a_miss_is_clicked_as_lesion_and_a_false_alarm_as_background(truth):
     x, y, label = correcting_click(too_much, truth)
     assert (label, y) == (0, 34)
     assert correcting_click(truth, truth) is None
-
-
-def test_a_resized_box_keeps_its_middle_and_proportions_inside_the_image():
-    assert resized_box(np.array([20, 10, 44, 26]), 0.5, (100, 100)).tolist() == [26, 14, 38, 22]
-    assert resized_box(np.array([0, 5, 50, 60]), 3, (60, 70)).tolist() == [0, 0, 70, 60]
 
 
 def test_an_empty_box_lies_on_tissue_without_lesion(truth):

@@ -6,7 +6,7 @@ import pytest
 
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.evaluation.intervals import bootstrap_mean, mean_interval
-from medsam_helpers.evaluation.tables import COLUMNS, paired_gain, pooled_dice, read_table, summarise, write_table
+from medsam_helpers.evaluation.tables import COLUMNS, paired_gain, read_table, summarise, write_table
 
 
 def table_of(**scores):
@@ -80,12 +80,6 @@ def test_summary_by_hand_keeps_the_tables_order():
     table = table_of(tuned=[0.6, 0.9])
     both = summarise(pd.concat([table, table.assign(seed=1, dice=[0.8, 0.9])]))
     assert both.loc[0, ["n", "dice"]].tolist() == [2, pytest.approx(0.8)], "counts cases, not seeds"
-
-
-def test_pooled_dice_counts_pixels_not_images():
-    # Two intersections of 2 x 90 of 100 + 100 and 2 x 1 of 2 + 8 pixels.
-    rows = pd.DataFrame({"dice": [0.9, 0.2], "area_true": [100, 2], "area_pred": [100, 8]})
-    assert pooled_dice(rows) == pytest.approx((180 + 2) / 210)
 
 
 def test_table_survives_its_file_byte_for_byte(tmp_path):

@@ -1,10 +1,24 @@
-"""Pictures of prompts, answers, maps and published results: panels, titles, and that nothing is invented."""
+"""Pictures of prompts, answers, maps and published results: panels, titles; sizes of parts, and what a step keeps."""
+
+import copy
 
 import numpy as np
 import pandas as pd
+import pytest
+import torch
 from matplotlib.figure import Figure
+from torch import nn
+from transformers import SamConfig, SamModel
 
-from medsam_helpers.figures.sam import answers, inside_sam, published_dice, show_points
+from medsam_helpers.figures.sam import (
+    answers,
+    inside_sam,
+    kept_for_backward,
+    parameter_table,
+    published_dice,
+    show_points,
+)
+from medsam_helpers.sam.parts import freeze_all_but
 
 
 def test_clicks_lie_on_their_pixels_and_say_what_they_mean():
@@ -37,3 +51,38 @@ def test_what_is_not_stated_gets_no_bar_and_what_is_derived_is_hatched():
     bars = {ax.get_title(): [(bar.get_height(), bar.get_hatch()) for bar in ax.patches] for ax in figure.axes}
     assert bars == {"polyp": [(91.3, None)], "tumour": [(35.5, "//"), (87.8, None)]}
     assert sum("not stated" in text.get_text() for text in figure.axes[0].texts) == 3
+
+
+def test_vit_b_has_the_parameters_that_the_paper_counts():
+    with torch.device("meta"):
+        table = parameter_table(SamModel(SamConfig()))["parameters"]
+    sizes = {"vision_encoder": 89_670_912, "prompt_encoder": 6_476, "mask_decoder": 4_058_340, "total": 93_735_728}
+    assert table.to_dict() == sizes
+
+
+def test_a_small_network_by_hand():
+    network = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 1))
+    x = torch.ones(3, 10)
+    # Each linear layer keeps its input, the ReLU its result, which is the second layer's input: counted once.
+    assert kept_for_backward(network, lambda: network(x)) == (3 * 10 + 3 * 20) * 4
+    # A normalisation keeps its input, and weights and buffers, which are not counted.
+    norm = nn.BatchNorm1d(10, eps=0).eval()
+    assert kept_for_backward(norm, lambda: norm(x)) == 3 * 10 * 4
+
+
+def test_it_grows_with_the_batch_and_with_what_trains_on_the_meta_device_too(tiny_sam):
+    def decoder_bytes(model, batch, device="cpu"):
+        embeddings = torch.zeros(batch, 32, 16, 16, device=device)
+        boxes = torch.tensor([[[10.0, 10.0, 90.0, 60.0]]], device=device).expand(batch, -1, -1)
+        return kept_for_backward(model, lambda: model(image_embeddings=embeddings, input_boxes=boxes).pred_masks)
+
+    freeze_all_but(tiny_sam, ("mask_decoder",))
+    one, two, four = (decoder_bytes(tiny_sam, batch) for batch in (1, 2, 4))
+    assert 3 * one < four <= 4 * one
+    # Not equal: each device has an attention kernel of its own, and some keep one more table.
+    assert decoder_bytes(copy.deepcopy(tiny_sam).to("meta"), 2, "meta") == pytest.approx(two, rel=0.15)
+    pixels = torch.zeros(1, 3, 128, 128)
+    for trains in (False, True):
+        tiny_sam.vision_encoder.requires_grad_(trains)
+        kept = kept_for_backward(tiny_sam, lambda: tiny_sam.vision_encoder(pixels).last_hidden_state)
+        assert kept > one if trains else kept == 0

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from medsam_helpers.errors import ConfigError
-from medsam_helpers.evaluation.agreement import calibration_table, limits_of_agreement
+from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.evaluation.agreement import limits_of_agreement
 from medsam_helpers.evaluation.intervals import Interval
 from medsam_helpers.figures import scores
 from medsam_helpers.figures.cases import COLORS
@@ -103,9 +103,27 @@ def test_bland_altman_draws_differences_over_means_between_the_limits(ax, ratio)
 
 def test_reliability_has_the_diagonal_and_a_line_a_model(ax):
     score = np.linspace(0.6, 1, 20)
-    tables = {"zero-shot": calibration_table(score, score - 0.1, 4), "tuned": calibration_table(score, score, 4)}
+    tables = {
+        "zero-shot": scores.calibration_table(score, score - 0.1, 4),
+        "tuned": scores.calibration_table(score, score, 4),
+    }
     scores.reliability(ax, tables)
     lines = [container.lines[0] for container in ax.containers]
     for line, table in zip(lines, tables.values(), strict=True):
         np.testing.assert_allclose(np.asarray(line.get_data(), float), table[["score", "truth"]].to_numpy().T)
     assert ax.get_xlim()[0] < tables["zero-shot"]["low"].min()  # the lowest bar is still inside
+
+
+def test_calibration_groups_by_the_score_whatever_the_order():
+    rng = np.random.default_rng(2)
+    score = rng.permutation(np.linspace(0.5, 1, 103))
+    table = scores.calibration_table(score, score - 0.1, groups=5)
+    assert table["n"].tolist() == [21, 21, 21, 20, 20]
+    assert table["score"].is_monotonic_increasing
+    np.testing.assert_allclose(table["gap"], 0.1)
+    assert ((table["low"] < table["truth"]) & (table["truth"] < table["high"])).all()
+    assert (table["n"] * table["score"]).sum() == pytest.approx(score.sum())
+    assert scores.calibration_table([0.9, 0.8], [0.5, 0.6], groups=5)["n"].tolist() == [1, 1]
+
+    with pytest.raises(DataError, match="calibration needs a finite score"):
+        scores.calibration_table([np.nan, 0.5], [0.5, 0.5])

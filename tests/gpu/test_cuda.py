@@ -103,7 +103,8 @@ def test_what_stays_on_the_gpu_is_bounded_and_what_is_streamed_trains_alike(tmp_
     assert streamed.history["loss"][1:].to_numpy() == pytest.approx(resident.history["loss"][1:].to_numpy(), rel=0.02)
     assert torch.cuda.max_memory_allocated() < 6e9
     store = segmenter("cuda", "fp32", tmp_path / "resident" / "embeddings").store
-    held = Resident(store, torch.device("cuda"), most_mb=5)
+    monkeypatch.setenv("MEDSAM_RESIDENT_MB", "5")
+    held = Resident(store, torch.device("cuda"))
     for case in CASES[:8]:
         assert held[case.image_digest].is_cuda
     assert len(held._held) == 2, "of 2 MB each"

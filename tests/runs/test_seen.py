@@ -8,9 +8,8 @@ from helpers import draw_discs, patchwork
 from PIL import Image
 
 from medsam_helpers.data.case import Case, Cases, Dataset
-from medsam_helpers.data.duplicates import fingerprint
 from medsam_helpers.errors import CheckpointError
-from medsam_helpers.runs.seen import read_seen, seen_among, write_seen
+from medsam_helpers.runs.seen import fingerprint, read_seen, seen_among, write_seen
 
 DISCS = draw_discs(8)
 DATA = Dataset("d", DISCS[:3], DISCS[3:5], DISCS[5:], "", "")

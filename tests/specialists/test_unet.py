@@ -10,12 +10,12 @@ from helpers import draw_discs, embedded, save_images
 from medsam_helpers.cli.main import main
 from medsam_helpers.errors import ConfigError, PromptError
 from medsam_helpers.evaluation.evaluate import fill_box
+from medsam_helpers.figures.sam import parameter_table
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.runs.export import export_model
 from medsam_helpers.runs.finetune import finetune
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.loading import load_sam, pixel_values, state_digest
-from medsam_helpers.sam.parts import parameter_table
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import load_checkpoint
 from medsam_helpers.specialists.unet import filled_boxes

@@ -5,8 +5,8 @@ import pytest
 
 from medsam_helpers.data.audit import audit
 from medsam_helpers.data.case import Case, Cases, Dataset
-from medsam_helpers.data.describe import describe, describe_case
 from medsam_helpers.errors import PromptError
+from medsam_helpers.figures.data import describe, describe_case
 
 
 def rectangle(y0, y1, x0, x1):
