@@ -154,6 +154,18 @@ def genuine(secret, headers, body, now, seen, *, what="all"):
     return True
 
 
+def with_lora(layer, rank, alpha, *, first=torch.randn, second=torch.zeros, scale=None, freeze=True, base=1):
+    layer.requires_grad_(not freeze)
+    a = torch.nn.Parameter(first(rank, layer.in_features))
+    b = torch.nn.Parameter(second(layer.out_features, rank))
+    return a, b, lambda x: base * layer(x) + (scale or alpha / rank) * x @ a.T @ b.T
+
+
+def mirrored(pixels, target, rng, *, picture=True, lesion=True, draw=lambda rng: rng.random() < 0.5):
+    turn = [-1] if draw(rng) else []
+    return pixels.flip(turn if picture else []), target.flip(turn if lesion else [])
+
+
 ANSWERS = [
     ("00.1", to_box, "correct"),
     ("00.1", lambda x, y, width, height, *_: (x, y, x + width, y + height), "pixels of the original"),
@@ -290,6 +302,31 @@ ANSWERS = [
     ("08.7", (0.0051, -0.0049, 0.0170), "over the untouched model"),
     ("08.8", 1.2877, "a growth compares two"),
     ("08.9", 89.75, "medians"),
+    ("09.1", lambda shapes, rank: rank * sum(map(sum, shapes)), "correct"),
+    ("09.1", lambda shapes, rank: sum(a * b for a, b in shapes), "frozen"),
+    ("09.1", lambda shapes, rank: rank * sum(a for a, _ in shapes), "A alone"),
+    ("09.2", with_lora, "correct"),
+    ("09.2", partial(with_lora, freeze=False), "train too"),
+    ("09.2", lambda *given: [with_lora(*given)[place] for place in (1, 0, 2)], "swapped"),
+    ("09.2", partial(with_lora, first=lambda rank, inputs: torch.randn(inputs, rank)), "got (6, 2)"),
+    ("09.2", partial(with_lora, first=torch.zeros), "neither ever moves"),
+    ("09.2", partial(with_lora, second=torch.randn), "both are random"),
+    ("09.2", partial(with_lora, first=torch.zeros, second=torch.randn), "by convention"),
+    ("09.2", partial(with_lora, scale=1), "the scale is missing"),
+    ("09.2", partial(with_lora, scale=10), "alpha alone"),
+    ("09.2", partial(with_lora, base=0), "own answer is missing"),
+    ("09.3", {"lora_rank": 7, "lora_targets": ["proj", "fc2"]}, "correct"),
+    ("09.3", {"lora_rank": 8, "lora_targets": ["proj", "fc2"]}, "103,936 new weights, 3,936 over"),
+    ("09.3", {"lora_rank": 4, "lora_targets": ["proj", "fc2"]}, "a higher rank still fits"),
+    ("09.3", {"lora_rank": 3, "lora_targets": ["qkv", "proj", "fc1", "fc2"]}, "at least 4"),
+    ("09.3", {"lora_rank": 4, "lora_targets": ["qkv"]}, "of the MLPs"),
+    ("09.3", {"lora_rank": 4, "lora_targets": ["q_proj"]}, "is no layer of this encoder"),
+    ("09.4", mirrored, "correct"),
+    ("09.4", partial(mirrored, lesion=False), "the lesion stayed"),
+    ("09.4", partial(mirrored, draw=lambda rng: True), "always the same"),
+    ("09.4", partial(mirrored, draw=lambda rng: torch.rand(1) < 0.5), "the same `rng`"),
+    ("09.5", 0.151, "correct"),
+    ("09.5", 0.0138, "standard error"),
 ]
 
 
