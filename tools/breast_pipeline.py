@@ -94,11 +94,8 @@ def main() -> None:
         began = time.perf_counter()
         study = sweep(output / "sweep", plan, args.workers)
         seconds_sweep = time.perf_counter() - began
-        recipe = best_recipe(study)
+        recipe = best_recipe(study, epochs=args.epochs, precision="fp32")
         config = RunConfig(model=args.model, data=data, epochs=args.epochs)
-        recipe = recipe.but(
-            name="sweep-winner", source=f"{len(study.trials)} trials on dev", epochs=args.epochs, precision="fp32"
-        )
         tracked = train_tracked(config, output / "winner", recipe=recipe, uri=server.uri, pictures=False)
         client = MlflowClient(server.uri)
         version = register(client, "medsam-breast", tracked.run_id, output / "winner")

@@ -12,6 +12,23 @@ from medsam_helpers.exercises.checking import Answer, Hints, checker
 
 
 @checker("07.1")
+def _to_send(answer: Answer) -> Hints:
+    # name, step, time in milliseconds, value
+    written = [("loss", 0, 10, 0.9), ("lr", 0, 10, 0.001), ("loss", 1, 20, 0.8), ("lr", 1, 20, 0.001)]
+    written += [("loss", 2, 30, 0.7), ("loss", 2, 30, 0.7), ("lr", 2, 30, 0.001), ("loss", 1, 40, 0.5)]
+    arrived = [written[3], written[0]]
+    found = [tuple(point) for point in answer(list(written), list(arrived))]
+    if again := set(found) & set(arrived):
+        yield f"{min(again)} has arrived and is sent again"
+    if missing := [point for point in written if point not in found and point not in arrived]:
+        yield f"{missing[0]} is never sent: a point has arrived if all four of its parts are equal, not some"
+    if len(set(found)) < len(found):
+        yield "a point that stands in the journal two times is sent two times: once will do"
+    if found != list(dict.fromkeys(point for point in written if point not in arrived)):
+        yield "send the points in the order in which they were written, and none that was not"
+
+
+@checker("07.2")
 def _digest_of_a_split(answer: Answer) -> Hints:
     rng = np.random.default_rng(7)
     cases = [Case(f"case-{i}", rng.integers(0, 256, (9, 7, 3), np.uint8), rng.random((9, 7)) < 0.4) for i in range(3)]
@@ -36,7 +53,22 @@ def _digest_of_a_split(answer: Answer) -> Hints:
         yield "the same cases in another order are the same data set: sort before you hash"
 
 
-@checker("07.2")
+@checker("07.3")
+def _stop_early(answer: Answer) -> Hints:
+    for dice, others, stop, hint in (
+        (0.80, [0.9, 0.91, 0.92], False, "three others are too few to tell: never stop a trial before there are four"),
+        (0.95, [0.9, 0.91, 0.92, 0.93], False, "a trial better than all others is stopped: the other way round"),
+        (0.80, [0.9, 0.91, 0.92, 0.93], True, "a trial that is worse than all of four others goes on"),
+        (0.91, [0.9, 0.92, 0.93, 0.93, 0.94], True, "worse than the median is stopped, though not the worst of all"),
+        (0.85, [0.5, 0.9, 0.9, 0.9], True, "one bad trial draws the mean down: take the median"),
+        (0.92, [0.9, 0.9, 0.91, 0.95], False, "better than the median is enough: it need not be the best"),
+        (0.9, [0.9] * 4, False, "a trial as good as the median is stopped: only worse ones are"),
+    ):
+        if bool(answer(dice, list(others))) != stop:
+            yield f"{dice} among {others}: {hint}"
+
+
+@checker("07.4")
 def _gate(answer: Answer) -> Hints:
     rng = np.random.default_rng(3)
     champion = rng.uniform(0.4, 0.95, 60)  # cases differ far more than models do
@@ -53,7 +85,7 @@ def _gate(answer: Answer) -> Hints:
             yield hint
 
 
-@checker("07.3")
+@checker("07.5")
 def _genuine_hook(answer: Answer) -> Hints:
     secret, body, now = "of this exercise", b'{"entity": "model_version_alias"}', 1_800_000_000
 

@@ -128,8 +128,29 @@ def ellipse(image, boxes, points, right=0.0, fill=fill_ellipse):
     return np.array([fill(np.add(box, [0, 0, right, right]), image.shape[:2]) for box in boxes])
 
 
+def box_of_clicks(points, end=1, every=False):
+    x, y, label = np.asarray(points).T
+    clicked = (label == 1) | every
+    x, y = x[clicked], y[clicked]
+    return np.array([x.min(), y.min(), x.max() + end, y.max() + end])
+
+
+def padded_box(box, size_hw, share):
+    x0, y0, x1, y1 = box
+    by = np.array([x1 - x0, y1 - y0]) * share
+    return np.clip([box[:2] - by, box[2:] + by], 0, size_hw[::-1]).ravel()
+
+
 def agreement(masks):
     return masks.all(axis=0).sum() / max(masks.any(axis=0).sum(), 1) if masks.any() else 1.0
+
+
+def to_send(written, arrived):
+    return list(dict.fromkeys(point for point in written if point not in arrived))
+
+
+def stop_early(dice, others, fewest=4, middle=np.median):
+    return len(others) >= fewest and dice < middle(others)
 
 
 def digest(cases, *, without="", order=sorted):
@@ -260,32 +281,57 @@ ANSWERS = [
     ("05.5", lambda *given: np.log(by_ratio(*given)), "logarithms still"),
     ("05.5", lambda *given: limits_of_agreement(*given)[:3], "about 1"),
     ("05.5", lambda r, m: by_ratio(r, m, width=1.96 / len(r) ** 0.5), "root of n"),
-    ("06.1", 2 / 3, "correct"),
-    ("06.1", 0.8, "Dice"),
-    ("06.2", ellipse, "correct"),
-    ("06.2", lambda *given: ellipse(*given, fill=fill_box), "touches"),
-    ("06.2", lambda *given: ellipse(*given, right=4.0), "nearly"),
-    ("06.3", agreement, "correct"),
-    ("06.3", lambda masks: 1 / agreement(masks), "above the line"),
-    ("06.3", lambda masks: agreement(masks) if len(masks) > 1 else 0, "itself"),
-    ("06.3", lambda masks: agreement(masks) if masks.any() else 0, "empty"),
-    ("07.1", digest, "correct"),
-    ("07.1", partial(digest, without="image"), "one pixel of an image does not"),
-    ("07.1", partial(digest, order=list), "sort before you hash"),
-    ("07.1", lambda cases: f"{id(cases[0]):032d}", "hash the pixels, not the objects"),
-    ("07.1", len, "give back a text"),
-    ("07.2", lambda new, old: bootstrap_mean(new - old).low > 0, "correct"),
-    ("07.2", lambda new, old: bootstrap_mean(new).low > bootstrap_mean(old).high, "case by case"),
-    ("07.2", lambda new, old: new.mean() > old.mean(), "one case of 60 makes"),
-    ("07.2", lambda new, old: abs((new - old).mean()) > np.std(new - old) / 4, "worse on every case"),
-    ("07.2", lambda new, old: bootstrap_mean(new - old).low >= 0, "not worse is not better"),
-    ("07.3", genuine, "correct"),
-    ("07.3", partial(genuine, what="no signature"), "another secret signed passes"),
-    ("07.3", partial(genuine, what="no body"), "a genuine hook is refused"),
-    ("07.3", partial(genuine, what="no age"), "more than 300 seconds ago passes"),
-    ("07.3", partial(genuine, what="one side"), "in the future passes"),
-    ("07.3", partial(genuine, what="no memory"), "the same hook passes twice"),
-    ("07.3", partial(genuine, what="short"), "of 299 seconds ago is refused"),
+    ("06.1", ellipse, "correct"),
+    ("06.1", lambda *given: ellipse(*given, fill=fill_box), "touches"),
+    ("06.1", lambda *given: ellipse(*given, right=4.0), "nearly"),
+    ("06.2", box_of_clicks, "correct"),
+    ("06.2", partial(box_of_clicks, end=0), "half-open"),
+    ("06.2", partial(box_of_clicks, every=True), "leave it out"),
+    ("06.2", lambda points: box_of_clicks(points)[[1, 0, 3, 2]], "x first"),
+    ("06.2", lambda points: box_of_clicks(points) - [0, 0, 12, 10], "width and height"),
+    ("06.2", lambda points: points[points[:, 2] == 1], "four numbers"),
+    ("06.3", 2 / 3, "correct"),
+    ("06.3", 0.8, "Dice"),
+    ("06.4", padded_box, "correct"),
+    ("06.4", lambda box, size, share: padded_box(box, size, share / 2), "half of it"),
+    ("06.4", lambda box, size, share: padded_box(box, size, -share), "inward"),
+    ("06.4", lambda box, size, share: padded_box(box, size[::-1], share), "height first"),
+    ("06.4", lambda box, size, share: padded_box(box, (999, 999), share), "cut the box off"),
+    ("06.4", lambda box, *given: box.put(range(4), new := padded_box(box, *given)) or new, "compute a new one"),
+    ("06.5", agreement, "correct"),
+    ("06.5", lambda masks: 1 / agreement(masks), "above the line"),
+    ("06.5", lambda masks: agreement(masks) if len(masks) > 1 else 0, "itself"),
+    ("06.5", lambda masks: agreement(masks) if masks.any() else 0, "empty"),
+    ("07.1", to_send, "correct"),
+    ("07.1", lambda written, arrived: written, "sent again"),
+    ("07.1", lambda written, arrived: [each for each in to_send(written, arrived) if each[1] > 1], "is never sent"),
+    ("07.1", lambda written, arrived: [each for each in written if each not in arrived], "two times"),
+    ("07.1", lambda *given: to_send(*given)[::-1], "in the order"),
+    ("07.2", digest, "correct"),
+    ("07.2", partial(digest, without="image"), "one pixel of an image does not"),
+    ("07.2", partial(digest, order=list), "sort before you hash"),
+    ("07.2", lambda cases: f"{id(cases[0]):032d}", "hash the pixels, not the objects"),
+    ("07.2", len, "give back a text"),
+    ("07.3", stop_early, "correct"),
+    ("07.3", partial(stop_early, fewest=1), "too few to tell"),
+    ("07.3", partial(stop_early, middle=min), "not the worst of all"),
+    ("07.3", lambda dice, others: len(others) > 3 and dice > np.median(others), "the other way round"),
+    ("07.3", lambda dice, others: False, "worse than all of four others"),
+    ("07.3", partial(stop_early, middle=np.mean), "take the median"),
+    ("07.3", partial(stop_early, middle=max), "need not be the best"),
+    ("07.3", lambda dice, others: len(others) > 3 and dice <= np.median(others), "as good as the median"),
+    ("07.4", lambda new, old: bootstrap_mean(new - old).low > 0, "correct"),
+    ("07.4", lambda new, old: bootstrap_mean(new).low > bootstrap_mean(old).high, "case by case"),
+    ("07.4", lambda new, old: new.mean() > old.mean(), "one case of 60 makes"),
+    ("07.4", lambda new, old: abs((new - old).mean()) > np.std(new - old) / 4, "worse on every case"),
+    ("07.4", lambda new, old: bootstrap_mean(new - old).low >= 0, "not worse is not better"),
+    ("07.5", genuine, "correct"),
+    ("07.5", partial(genuine, what="no signature"), "another secret signed passes"),
+    ("07.5", partial(genuine, what="no body"), "a genuine hook is refused"),
+    ("07.5", partial(genuine, what="no age"), "more than 300 seconds ago passes"),
+    ("07.5", partial(genuine, what="one side"), "in the future passes"),
+    ("07.5", partial(genuine, what="no memory"), "the same hook passes twice"),
+    ("07.5", partial(genuine, what="short"), "of 299 seconds ago is refused"),
     ("08.1", (-0.0129, -0.0249, -0.0037), "correct"),
     ("08.1", (0.0129, 0.0037, 0.0249), "the sign"),
     ("08.1", (-0.0036, -0.0076, 0.0002), "at j20"),

@@ -27,8 +27,9 @@ def test_the_table_shows_every_trial_the_winner_is_a_recipe_and_all_can_be_drawn
     assert list(table["first_dice"][:3]) == [0.5, 0.4, 0.2]
     assert list(table["epochs"]) == [2, 2, 2, 0, 0]
 
-    winner = best_recipe(study)
-    assert winner == get_recipe("medsam").but(**study.trials[1].params), "of the recipe nothing else is changed"
+    winner = best_recipe(study, epochs=7)
+    told = {"name": "sweep-winner", "source": "5 trials on dev", "epochs": 7}
+    assert winner == get_recipe("medsam").but(**told, **study.trials[1].params), "of the recipe nothing else is changed"
     assert winner.lr == pytest.approx(table["lr"][0])
 
     again = study_of(table)

@@ -23,7 +23,6 @@ IGNORED = "nbval-ignore-output"  # the one tag there may be: nbval runs the cell
 MAX_CELL_LINES = 25
 MAX_CELLS, MAX_WORDS = 50, 3000  # words of the prose
 TOO_LONG = ()  # to be shortened; the list only gets shorter
-EXERCISES_AT_THE_END = ("06", "07")  # to get one in every round; the list only gets shorter
 MAX_PICTURES = 1_600_000  # characters of base64: 1.2 MB
 
 Complaints = list[str]
@@ -84,7 +83,7 @@ def within_the_budgets(notebook: NotebookNode, path: Path) -> Complaints:
     words, text = sum(len(source.split()) for source in markdown(notebook)), "\n\n".join(markdown(notebook))
     cells = len(notebook.cells)
     long = path.name[:2] not in TOO_LONG and (cells > MAX_CELLS or words > MAX_WORDS)
-    rounds = re.findall(r"(?ms)^(## \d\..+?)$(.*?)(?=^## |\Z)", text) * (path.name[:2] not in EXERCISES_AT_THE_END)
+    rounds = re.findall(r"(?ms)^(## \d\..+?)$(.*?)(?=^## |\Z)", text)
     complaints = [f"{cells} cells, {words} words"] * long
     return complaints + [f"no exercise in {heading!r}" for heading, said in rounds if "**Your turn" not in said]
 
