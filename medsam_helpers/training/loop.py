@@ -21,7 +21,7 @@ from medsam_helpers.errors import DataError, TrainingError
 from medsam_helpers.sam.embeddings import EmbeddingStore, Resident
 from medsam_helpers.sam.loading import model_info
 from medsam_helpers.sam.model import Promptable
-from medsam_helpers.sam.parts import freeze_all_but
+from medsam_helpers.sam.parts import check_parts, freeze_all_but
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import part_state
 from medsam_helpers.training.dataset import PromptedCases
@@ -93,6 +93,7 @@ def fit(
     accelerator = Accelerator(mixed_precision="no", log_with=log_with, project_dir=output, cpu=device.type == "cpu")
     precision = effective_precision(recipe.precision, device)
     info = model_info(model)
+    check_parts(model, recipe.trainable)
     freeze_all_but(model, recipe.trainable)
     examples = PromptedCases(train, store, info.transform, recipe, seed, show_progress)
     segmenter = Segmenter(model, device, precision, store)  # moves the model there
