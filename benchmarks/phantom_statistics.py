@@ -19,7 +19,8 @@ from PIL import Image
 from scipy import ndimage
 
 from medsam_helpers.data.case import Case
-from medsam_helpers.data.folder import index_folder
+from medsam_helpers.data.folder import folder_source
+from medsam_helpers.data.sources import Selection
 from medsam_helpers.errors import MedsamError
 from medsam_helpers.phantoms.dataset import KINDS, phantom_dataset
 
@@ -30,9 +31,9 @@ BLACK = 24  # a pixel with no channel above this is outside the field of view
 
 def real_cases(folder: Path, count: int, seed: int) -> Iterator[Case]:
     """A seeded choice of the folder's cases."""
-    index = index_folder(folder)
-    for stem in random.Random(seed).sample(index.stems, min(count, len(index.stems))):
-        yield index.load(stem)
+    source = folder_source(folder, Selection())
+    for name in random.Random(seed).sample(source.names, min(count, len(source.names))):
+        yield source.load(name)
 
 
 def measure(case: Case, has_black_border: bool) -> dict[str, float]:
