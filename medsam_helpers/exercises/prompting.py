@@ -82,7 +82,7 @@ def _agreement(answer: Answer) -> Hints:
         yield "masks that are all empty agree too: give back 1, do not divide by 0"
 
 
-def _box_hint(found: Any, right: tuple[float, ...], known: Mapping[tuple[float, ...], str], otherwise: str) -> Hints:
+def _box_hint(found: Any, right: tuple[float, ...], known: Mapping[Any, str], otherwise: str) -> Hints:
     """Nothing for the right box; the hint of the known wrong one; else the last."""
     given = np.asarray(found, float).ravel()
     if given.shape != (4,):
