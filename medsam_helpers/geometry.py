@@ -39,6 +39,11 @@ class ImageTransform:
         scale = self.model_size / max(self.original_hw)
         return max(1, int(self.original_hw[0] * scale + 0.5)), max(1, int(self.original_hw[1] * scale + 0.5))
 
+    def covered_hw(self, side: int) -> tuple[float, float]:
+        """Height and width of the image's part of a grid of `side` x `side` cells over the padded model space."""
+        height, width = self.resized_hw
+        return height * side / self.model_size, width * side / self.model_size
+
     def to_grid(self, coordinates: np.ndarray, side: int) -> np.ndarray:
         """As `to_model`, in cells of a grid of `side` x `side` cells over the padded model space."""
         return self._scaled(coordinates, self._scale_xy * np.float32(side / self.model_size))

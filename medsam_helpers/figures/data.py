@@ -94,7 +94,7 @@ def show_masks(
 
 def _hatch(ax: Axes, transform: ImageTransform, side: int) -> Patch:
     """Hatches the padding, right of the image and below it, on a grid of side x side; the legend's handle."""
-    height, width = (length * side / transform.model_size for length in transform.resized_hw)
+    height, width = transform.covered_hw(side)
     style: dict[str, Any] = {"facecolor": "#DDDDDD", "edgecolor": "#888888", "hatch": "//", "linewidth": 0}
     ax.add_patch(Rectangle((width - 0.5, -0.5), side - width, side, **style))
     ax.add_patch(Rectangle((-0.5, height - 0.5), width, side - height, **style))

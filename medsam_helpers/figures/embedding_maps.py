@@ -24,8 +24,7 @@ def principal_components(embedding: Embedding, count: int = 3) -> tuple[np.ndarr
     Source: Pearson, Philosophical Magazine 2(11), 1901.
     """
     features = embedding.features[0].float().cpu()
-    transform, side = embedding.transform, features.shape[-1]
-    height, width = (math.ceil(length * side / transform.model_size) for length in transform.resized_hw)
+    height, width = map(math.ceil, embedding.transform.covered_hw(features.shape[-1]))
     cells = features[:, :height, :width].flatten(1).T
     mean = cells.mean(dim=0)
     _, strengths, directions = torch.linalg.svd(cells - mean, full_matrices=False)
@@ -33,7 +32,7 @@ def principal_components(embedding: Embedding, count: int = 3) -> tuple[np.ndarr
     largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
     directions = directions * largest.sign()
     maps = torch.einsum("kc,chw->khw", directions, features - mean[:, None, None])
-    enlarged = transform.logits_to_original(maps[None])[0].numpy()
+    enlarged = embedding.transform.logits_to_original(maps[None])[0].numpy()
     low, high = np.percentile(enlarged, [2, 98], axis=(1, 2), keepdims=True)
     shares = strengths**2 / (strengths**2).sum()
     return np.clip((enlarged - low) / np.maximum(high - low, 1e-12), 0, 1), shares[:count].numpy()

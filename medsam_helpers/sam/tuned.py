@@ -97,7 +97,11 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / DECODER_FILE}: missing or damaged ({error})") from error
     check_weights(state, folder / DECODER_FILE)
-    model = unfrozen(base, card.get("recipe", {}) | {"augment": False})
+    try:
+        model = unfrozen(base, card.get("recipe", {}) | {"augment": False})
+    except (KeyError, TypeError, ValueError) as error:
+        told = f"{CARD_FILE} does not say how the encoder was trained ({type(error).__name__}: {error})"
+        raise CheckpointError(f"{folder}: {told}: it is damaged") from error
     if noted != found:
         raise CheckpointError(
             f"{folder}: {CARD_FILE} is of another decoder: this one's base has digest {noted[:12]}..."

@@ -8,7 +8,7 @@ from helpers import draw_discs, embedded, make_tiny_sam
 from peft import LoraConfig, PeftModel, get_peft_model
 from reference_image import BOX, reference_image
 
-from medsam_helpers.errors import ConfigError
+from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.runs.export import export_adapter, export_model
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.light import light_config
@@ -102,6 +102,10 @@ def test_the_adapter_is_a_checkpoint_and_peft_reads_it_too(tmp_path, light):
     assert codes[0].positional_embedding is codes[1].positional_embedding, "still tied"
     of_peft = PeftModel.from_pretrained(load_sam(tmp_path / "base"), export_adapter(folder, tmp_path / "peft"))
     torch.testing.assert_close(answer(of_peft.base_model.model, pixels), answer(model, pixels), atol=1e-4, rtol=1e-4)
+    for damage in ({"trainable": recipe.trainable}, recipe.as_dict() | {"lora_rank": "many"}):
+        damaged = save_decoder(part_state(model, recipe.trainable), tmp_path / "damaged", card | {"recipe": damage})
+        with pytest.raises(CheckpointError, match="does not say how the encoder was trained"):
+            load_checkpoint(damaged)
     with pytest.raises(ConfigError, match="no LoRA"):
         export_adapter(save_decoder(part_state(base, ["mask_decoder"]), tmp_path / "decoder", card), tmp_path / "none")
 
