@@ -3,6 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,22 @@ from medsam_helpers.data.case import Case
 from medsam_helpers.errors import ConfigError, DataError, ShapeError, some
 from medsam_helpers.evaluation.metrics import score_mask
 from medsam_helpers.evaluation.tables import COLUMNS, GROUP
-from medsam_helpers.prompts import jitter_boxes, jitter_of, mask_to_boxes
+from medsam_helpers.prompts import (
+    Prompt,
+    correcting_click,
+    deepest_pixel,
+    jitter_boxes,
+    mask_to_boxes,
+    read_prompt,
+    whole_image,
+)
 from medsam_helpers.settings import BoxMode
 
-Predictor = Callable[[Case, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Case and boxes (N, 4) float, original space -> masks (N, H, W) bool, the model's own IoU scores (N,)."""
+Predictor = Callable[..., tuple[np.ndarray, np.ndarray]]
+"""Case and boxes (N, 4) float, original space -> masks (N, H, W) bool, the model's own IoU scores (N,).
+
+For "+centre" it is also given points (N, 2), one a box. A `Segmenter` takes every prompt, clicks and none too.
+"""
 
 
 def fill_box(box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
@@ -39,7 +51,10 @@ def fill_ellipse(box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
 
 
 def _baseline(fill: Callable[[np.ndarray, tuple[int, int]], np.ndarray]) -> Predictor:
-    return lambda case, boxes: (np.array([fill(box, case.size_hw) for box in boxes]), np.full(len(boxes), np.nan))
+    return lambda case, boxes, points=None: (
+        np.array([fill(box, case.size_hw) for box in boxes]),
+        np.full(len(boxes), np.nan),
+    )
 
 
 WITH_TTA = " with tta"  # behind the name of a base model that was scored with test-time augmentation
@@ -63,8 +78,12 @@ def evaluate(
 
     Args:
         cases: what to evaluate on, with reference masks.
-        models: predictors by name; each is called once a case, with the boxes of all prompts.
-        prompts: "exact", or "jN" for boxes whose sides moved by up to N pixels of a model space of 1024.
+        models: predictors or segmenters by name; each is called once a case with the boxes of all prompts.
+        prompts: "exact", or "jN" for boxes whose sides moved by up to N pixels of a model space of 1024; with "+centre"
+            behind it a click in the middle of what the box holds of the lesion. "clicks:N" gives N prompts, "clicks:1"
+            to "clicks:N": each click goes to the largest mistake; the baselines' first box is a square about it, a
+            tenth of the image. "none": the models find the lesions by themselves; those that cannot, and the
+            baselines, are given a box round the image.
         seed: of the jitter.
         box_mode: "union": one box a case. "components": one a lesion; the union of the masks is scored, and the mean
             of the IoU scores is kept. "labels": one a label.
@@ -75,11 +94,12 @@ def evaluate(
         without a lesion cannot be prompted: `table.attrs["left_out"]` lists their names. `table.attrs["missed"]` lists
         case and prompt where a jittered box holds nothing of the lesion: it is scored all the same.
     Raises:
-        ConfigError: a prompt is neither "exact" nor "jN", or a model has a baseline's name.
+        ConfigError: a prompt is unknown, a model has a baseline's name, or takes boxes only.
         DataError: no case has a lesion.
         ShapeError: a predictor gave something else than a bool mask and a score for each box.
     """
-    jitters = {prompt: jitter_of(prompt) for prompt in prompts}
+    asked = {name: read_prompt(name) for name in prompts}
+    jitters = {name: prompt.jitter_1024 for name, prompt in asked.items() if prompt.jitter_1024 is not None}
     if taken := BASELINES.keys() & models.keys():
         raise ConfigError(f"{', '.join(sorted(taken))}: this is a baseline's name; call the model something else")
     rows, left_out, missed = [], [], []
@@ -87,13 +107,12 @@ def evaluate(
         if not case.mask.any():
             left_out.append(case.name)
             continue
-        boxes = [case_boxes(case, box_mode, jitter, seed) for jitter in jitters.values()]
-        for prompt, drawn in zip(jitters, boxes, strict=True):
+        boxes = {name: case_boxes(case, box_mode, jitter, seed) for name, jitter in jitters.items()}
+        for prompt, drawn in boxes.items():
             if not all((case.mask & fill_box(box, case.size_hw)).any() for box in drawn):
                 missed.append(f"{case.name} ({prompt})")
-        for model, predict in {**BASELINES, **models}.items():
-            predictions = _predictions(model, predict, case, np.concatenate(boxes), len(boxes[0]))
-            for prompt, (mask, iou_score) in zip(jitters, predictions, strict=True):
+        for model, predictor in {**BASELINES, **models}.items():
+            for prompt, mask, iou_score in _answers(model, predictor, case, asked, boxes):
                 key = {"case": case.name, "model": model, "prompt": prompt, "seed": seed}
                 areas = {"area_true": int(case.mask.sum()), "area_pred": int(mask.sum()), "iou_score": iou_score}
                 rows.append(key | score_mask(mask, case.mask) | areas)
@@ -108,11 +127,17 @@ def evaluate(
     return table
 
 
-def false_positives(cases: Iterable[Case], predict: Predictor) -> dict[str, float]:
+def found_alone(predictor: Any, case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Mask (1, H, W) and score (1,) without a prompt; of a predictor that needs one, for a box round the image."""
+    predict = getattr(predictor, "predict_case", predictor)
+    return predict(case, whole_image(case.size_hw) if getattr(predictor, "needs_prompt", True) else None)
+
+
+def false_positives(cases: Iterable[Case], predictor: Any) -> dict[str, float]:
     """What a model that needs no prompt finds in the images without a lesion; the others are left out.
 
     Args:
-        predict: of a model that does not look at its box; it gets one round the whole image.
+        predictor: a `Segmenter` that needs none, or a function that does not look at its box: see `found_alone`.
     Returns:
         `normal`, how many there are; `false_positives`, in how many it finds something; `false_positive_share`, the
         mean share of their area in [0, 1]. Nothing where there are none. `findings` reads them in `table.attrs`.
@@ -120,7 +145,7 @@ def false_positives(cases: Iterable[Case], predict: Predictor) -> dict[str, floa
     shares = []
     for case in cases:
         if not case.mask.any():
-            masks, _ = predict(case, np.array([[0, 0, *case.size_hw[::-1]]], np.float32))
+            masks, _ = found_alone(predictor, case)
             shares.append(float(case.counted(masks[0]).mean()))
     if not shares:
         return {}
@@ -135,16 +160,62 @@ def case_boxes(case: Case, box_mode: BoxMode, jitter_1024: float, seed: int) -> 
     return jitter_boxes(mask_to_boxes(case.regions, box_mode), case.size_hw, jitter_1024, rng)
 
 
-def _predictions(
-    model: str, predict: Predictor, case: Case, boxes: np.ndarray, boxes_per_prompt: int
-) -> Iterator[tuple[np.ndarray, float]]:
-    """For each prompt the union of its boxes' masks, and the mean of their scores."""
-    masks, scores = (np.asarray(found) for found in predict(case, boxes))
-    wanted = (len(boxes), *case.size_hw)
+def centres(mask: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """(N, 2) float32 the click in the middle of what each of N boxes holds of a mask; of the box, if that is nothing."""
+    inside = [mask & fill_box(box, mask.shape) for box in boxes]
+    return np.array(
+        [
+            deepest_pixel(part if part.any() else fill_box(box, mask.shape))
+            for part, box in zip(inside, boxes, strict=True)
+        ]
+    )
+
+
+def _answers(
+    model: str, predictor: Any, case: Case, asked: Mapping[str, Prompt], boxes: Mapping[str, np.ndarray]
+) -> Iterator[tuple[str, np.ndarray, float]]:
+    """For each prompt its name, the union of its boxes' masks, and the mean of their scores."""
+    predict = getattr(predictor, "predict_case", predictor)
+    plain = {name: drawn for name, drawn in boxes.items() if not asked[name].centre}
+    if plain:  # in one call: several boxes on one image cost little more than one
+        found = predict(case, np.concatenate(list(plain.values())))
+        yield from _united(model, case, {name: len(drawn) for name, drawn in plain.items()}, found)
+    for name, prompt in asked.items():
+        if prompt.centre:
+            found = predict(case, boxes[name], centres(case.mask, boxes[name]))
+            yield from _united(model, case, {name: len(boxes[name])}, found)
+        elif prompt.clicks:
+            if model in BASELINES:
+                yield from _united(model, case, {"clicks:1": 1}, predict(case, _square(case)))
+            elif not hasattr(predictor, "predict_clicks"):
+                raise ConfigError(f"{model} takes boxes only: for the prompt {name} pass a Segmenter")
+            else:
+                counts = {f"clicks:{number}": 1 for number in range(1, prompt.clicks + 1)}
+                yield from _united(model, case, counts, predictor.predict_clicks(case, prompt.clicks))
+        elif name not in boxes:
+            yield from _united(model, case, {name: 1}, found_alone(predictor, case))
+
+
+def _square(case: Case) -> np.ndarray:
+    """(1, 4) the square about the first click, a tenth of the image."""
+    click = correcting_click(np.zeros_like(case.mask), case.mask)
+    assert click is not None
+    half = np.sqrt(case.mask.size / 10) / 2
+    return np.array([[click[0] - half, click[1] - half, click[0] + half, click[1] + half]])
+
+
+def _united(
+    model: str, case: Case, counts: Mapping[str, int], found: tuple[np.ndarray, np.ndarray]
+) -> Iterator[tuple[str, np.ndarray, float]]:
+    """The answers, checked, so many of them taken together for each prompt."""
+    masks, scores = map(np.asarray, found)
+    total = sum(counts.values())
+    wanted = (total, *case.size_hw)
     if masks.dtype != np.bool_ or masks.shape != wanted or scores.shape != wanted[:1]:
         got = f"{masks.dtype} {masks.shape} and {scores.shape}"
-        needed = f"{len(boxes)} boxes need bool masks {wanted} and scores {wanted[:1]}"
+        needed = f"{total} boxes need bool masks {wanted} and scores {wanted[:1]}"
         raise ShapeError(f"{model} on {case.name}: {needed}, got {got}")
-    for first in range(0, len(boxes), boxes_per_prompt):
-        group = slice(first, first + boxes_per_prompt)
-        yield case.counted(np.logical_or.reduce(masks[group])), float(scores[group].mean())
+    first = 0
+    for name, count in counts.items():
+        group = slice(first, first := first + count)
+        yield name, case.counted(np.logical_or.reduce(masks[group])), float(scores[group].mean())

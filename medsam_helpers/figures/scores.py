@@ -19,7 +19,7 @@ from medsam_helpers.evaluation.evaluate import BASELINES
 from medsam_helpers.evaluation.intervals import Interval, mean_interval
 from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.figures.cases import COLORS
-from medsam_helpers.prompts import jitter_of
+from medsam_helpers.prompts import read_prompt
 
 _STYLES: dict[str, dict[str, Any]] = {
     "box": {"color": "#999999", "linestyle": ":", "marker": "s"},
@@ -82,8 +82,9 @@ def jitter_curve(ax: Axes, table: pd.DataFrame) -> Axes:
     The bands are 95 % intervals; the baselines have none.
     """
     for model, style in model_styles(table["model"].unique()).items():
-        prompts = table[table["model"] == model].groupby("prompt")["dice"]
-        means = pd.DataFrame([(jitter_of(prompt), *mean_interval(scores)[:3]) for prompt, scores in prompts])
+        jitters = table["prompt"].map(lambda prompt: read_prompt(prompt).jitter_1024)
+        rows = table[(table["model"] == model) & ~table["prompt"].str.endswith("+centre")].groupby(jitters)["dice"]
+        means = pd.DataFrame([(jitter, *mean_interval(scores)[:3]) for jitter, scores in rows])
         jitters, mean, low, high = means.sort_values(0).to_numpy().T
         ax.plot(jitters, mean, label=model, markersize=5, **style)
         if model not in BASELINES:

@@ -27,6 +27,7 @@ from medsam_helpers.prompts import prompt_name
 from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.runs.folder import Finetuned, headline, is_complete, name_left_out, write_run
 from medsam_helpers.runs.settings import RunConfig, check_names, config_from_environment
+from medsam_helpers.sam.automatic import add_automatic_head
 from medsam_helpers.sam.checkpoints import sha256_of
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam
@@ -84,20 +85,22 @@ def finetune(
     start = config.start_folder
     check_names(checkpoint=start)
     dataset = dataset or load_data(config.data, **(config.selection() | ({"val_limit": 0} if split == "dev" else {})))
-    whole, dataset = dataset, dataset.with_lesions()
+    whole, dataset = dataset, dataset if recipe.needs_no_prompt else dataset.with_lesions()
     if empty := [name for name in ("train", "dev", split) if not len(dataset.splits[name])]:
         told = f"fine-tuning needs cases with a lesion in each split, {' and '.join(empty)} has none"
         raise DataError(f"{dataset}: {told}: list some in {empty[0]}.txt, or raise the limit")
     model = unfrozen(load_sam(config.model, show_progress), recipe.as_dict(), config.seed)
-    check_parts(model, recipe.trainable)
     zero_shot = Segmenter(model, precision=recipe.precision)
     zero_shot.store = store = EmbeddingStore.for_model(zero_shot.info, zero_shot.precision)
     tuned_model = copy.deepcopy(model)
+    if "automatic_head" in recipe.trainable:
+        add_automatic_head(tuned_model, config.seed)
+    check_parts(tuned_model, recipe.trainable)
     if start and load_checkpoint(start, base=tuned_model) is not tuned_model:
         told = f"{start} changed the encoder too, and this run's embeddings are those of the untouched one"
         raise ConfigError(f"{told}: train the same part of it (trainable, --recipe lora say)")
     tuned = Segmenter(tuned_model, precision=recipe.precision, store=store, tta=config.tta)
-    scored = dataset.splits[split]
+    scored = whole.with_lesions().splits[split]
     known = []
     if start:
         from medsam_helpers.runs.seen import read_seen, seen_among
@@ -116,19 +119,20 @@ def finetune(
         told = f"training diverged: dev Dice fell from {first:.3f} to {last:.3f}"
         warnings.warn(f"{told}; try a lower learning rate (now {recipe.lr:g})", stacklevel=2)
     prompt = prompt_name(recipe.jitter_1024 if dev_jitter_1024 is None else dev_jitter_1024)
+    prompt = "none" if recipe.needs_no_prompt else prompt
     prompts = list(dict.fromkeys([*prompts, prompt]))
-    models = {"zero-shot": zero_shot.predict_case}
+    models = {"zero-shot": zero_shot}
     if config.tta:  # the base with it too, so that like is compared with like
         base = Segmenter(model, precision=recipe.precision, store=store, tta=True)
-        models[f"zero-shot{WITH_TTA}"] = base.predict_case
-    models["tuned"] = tuned.predict_case
+        models[f"zero-shot{WITH_TTA}"] = base
+    models["tuned"] = tuned
     options = {"box_mode": recipe.box_mode, "group_of": dataset.group_of, "show_progress": show_progress}
     table = evaluate_together(scored, models, prompts=prompts, **options)
     loaded, used = (sum(map(len, one.splits.values())) for one in (whole, dataset))
     apart: dict[str, float] = {"without_lesion": loaded - used}
     if not tuned.needs_prompt:
         normal = [name for name in whole.splits[split].names if name not in scored.names]
-        apart |= false_positives(scored.named(normal), tuned.predict_case)
+        apart |= false_positives(whole.splits[split].named(normal), tuned)
     table.attrs |= apart
     figures = {
         **headline(table, prompt),
@@ -156,7 +160,7 @@ def finetune(
     return finished
 
 
-def evaluate_together(cases: Cases, models: Mapping[str, Predictor], **options: Any) -> pd.DataFrame:
+def evaluate_together(cases: Cases, models: Mapping[str, Predictor | Segmenter], **options: Any) -> pd.DataFrame:
     """The table of `evaluate`, the cases shared by the processes that run together; each gets the whole."""
     share = share_of(len(cases))
     tables = joined([evaluate(cases[share.start : share.stop], models, **options)] if share else [])

@@ -166,10 +166,10 @@ class _Runner:
         """The precision, images encoded and seconds of scoring the base, and a checkpoint beside it; writes `path`."""
         base = Segmenter.load(trial.base, tta=trial.tta and not checkpoint)
         base.store = EmbeddingStore.for_model(base.info, base.precision)
-        models, views = {"zero-shot": base.predict_case}, base.views
+        models, views = {"zero-shot": base}, base.views
         if checkpoint:
             tuned = Segmenter.load(checkpoint, store=base.store, tta=trial.tta)
-            models, views = models | {"tuned": tuned.predict_case}, tuned.views
+            models, views = models | {"tuned": tuned}, tuned.views
         encoded, seconds = embed_cases(base, views_of(cases, views), self.show_progress)
         box_mode = trial.full_recipe().box_mode if trial.is_trained else self.experiment.box_mode or "union"
         prompts, show = self.experiment.prompts, self.show_progress

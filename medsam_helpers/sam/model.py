@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from transformers import SamConfig, SamModel, SamVisionConfig
-from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPositionalEmbedding
+from transformers.models.sam.modeling_sam import (
+    SamImageSegmentationOutput,
+    SamMaskDecoder,
+    SamPositionalEmbedding,
+)
 
 if TYPE_CHECKING:
     from medsam_helpers.specialists.unet import PromptedUNet
@@ -108,8 +112,26 @@ class Sam(SamModel):
         self.shared_image_embedding = FullPrecisionPositions(config.vision_config)
         self.prompt_encoder.shared_embedding = FullPrecisionPositions(config.vision_config)
         self.prompt_encoder.shared_embedding.positional_embedding = self.shared_image_embedding.positional_embedding
+        if getattr(config, "automatic_head", False):
+            from medsam_helpers.sam.automatic import AutomaticHead
+
+            self.automatic_head = AutomaticHead(config.vision_config.output_channels)
         if light:
             from medsam_helpers.sam.tiny_vit import TinyViT
 
             assert isinstance(config.vision_config, SamVisionConfig)
             self.vision_encoder = TinyViT(config.vision_config)
+
+    def forward(self, pixel_values: Tensor | None = None, **given: Any) -> SamImageSegmentationOutput:
+        """As `SamModel`. Embeddings without a prompt: the automatic head's answer, else that to a box round all."""
+        embeddings = given.get("image_embeddings")
+        if given.get("input_masks") is not None:  # those of a sure answer would drown the click that corrects it
+            given["input_masks"] = given["input_masks"].clamp(-32, 32)
+        if embeddings is not None and not {"input_boxes", "input_points"} & given.keys():
+            if hasattr(self, "automatic_head"):
+                logits = self.automatic_head(embeddings)[:, None]
+                scores = logits.new_full(logits.shape[:3], float("nan"))  # it has no opinion of itself
+                return SamImageSegmentationOutput(iou_scores=scores, pred_masks=logits)
+            side = self.config.vision_config.image_size
+            given["input_boxes"] = embeddings.new_tensor([0, 0, side, side]).expand(len(embeddings), 1, 4)
+        return super().forward(pixel_values, **given)

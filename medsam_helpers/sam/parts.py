@@ -9,7 +9,7 @@ from torch import nn
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.sam.model import Promptable
 
-PARTS = ("vision_encoder", "last_stage", "prompt_encoder", "mask_decoder")
+PARTS = ("vision_encoder", "last_stage", "prompt_encoder", "mask_decoder", "automatic_head")
 """`last_stage` is a part of partially unfrozen models (`sam.unfrozen`); in others it belongs to the encoder."""
 LORA = "vision_encoder:lora"
 """What LoRA adds to the encoder, whose own weights stay."""
@@ -27,7 +27,8 @@ def check_parts(model: Promptable, trainable: Iterable[str]) -> None:
     if getattr(model.config, "embeds", "") != "pixels":
         there.discard("vision_encoder")  # it would get no gradient: what is stored comes after it
     if unknown := set(trainable) - there:
-        advice = "; for a part of the encoder take `unfrozen(model, recipe)`" * (not unknown <= set(PARTS[2:]))
+        advice = "; for a part of the encoder take `unfrozen(model, recipe)`" * bool(unknown & set(ENCODER))
+        advice += "; for automatic_head `add_automatic_head(model)`" * ("automatic_head" in unknown)
         told = f"{', '.join(sorted(unknown))} cannot train in this model, which has {', '.join(sorted(there))}"
         raise ConfigError(told + advice)
 
@@ -48,5 +49,6 @@ def freeze_all_but(model: Promptable, trainable: Collection[str]) -> list[nn.Par
 def changed_parts(model: Promptable, base: Promptable) -> list[str]:
     """The parts whose weights differ from the base's, and the decoder in any case: a checkpoint needs it."""
     weights = base.state_dict()
-    changed = {part_of(name) for name, weight in model.state_dict().items() if not weight.equal(weights[name])}
+    state = model.state_dict()
+    changed = {part_of(name) for name in state if name not in weights or not state[name].equal(weights[name])}
     return [part for part in (*PARTS, LORA) if part == "mask_decoder" or part in changed]

@@ -14,7 +14,10 @@ from medsam_helpers.settings import BoxMode, Settings, Words, split_words
 LossName = Literal["bce", "dice", "focal", "dice_bce", "dice_ce", "dice_ce_squared", "sam"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ViewName = Literal["as-is", "mirrored", "upside-down", "turned", "quarter-left", "quarter-right", "brighter", "darker"]
-PartName = Literal["mask_decoder", "prompt_encoder", "last_stage", "vision_encoder", "vision_encoder:lora"]
+PartName = Literal[
+    "mask_decoder", "prompt_encoder", "last_stage", "vision_encoder", "vision_encoder:lora", "automatic_head"
+]
+PromptKind = Literal["box", "point", "box+centre", "none"]
 Part = Callable[..., Any]
 """The reader's own function or object, in place of a name: see `training.own_parts`."""
 
@@ -58,6 +61,15 @@ class Recipe(Settings):
     """Of each training case; an epoch shows one of them. Each is encoded once."""
     box_mode: BoxMode = "union"
     """One box round everything, or one (drawn anew each epoch) of the components."""
+    prompts: Annotated[tuple[PromptKind, ...], Field(min_length=1), BeforeValidator(split_words)] = ("box",)
+    """Kinds that a batch is first prompted with, one of them by lot; twice named, twice as often. Dev gets the first.
+    A point is any pixel of the lesion."""
+    rounds: int = Field(0, ge=0, le=20)
+    """Largest number of corrections after the first prompt: a click on the largest mistake, and the logits before."""
+    mask_only: float = Field(0.0, ge=0, le=1)
+    """Share of the corrections that bring the logits alone, without a click."""
+    score_weight: float = Field(0.0, ge=0)
+    """In the loss, of the squared error of the model's own guess of its IoU; 0: that guess is not trained."""
     clip_norm: float = Field(1.0, gt=0)
     """Largest norm of the gradient."""
     ema_decay: float = Field(0.0, ge=0, lt=1, validation_alias=AliasChoices("ema_decay", "average_decay"))
@@ -85,6 +97,11 @@ class Recipe(Settings):
     oversampling: int = Field(1, ge=1, validation_alias=AliasChoices("oversampling", "several_times"))
     """How often an epoch shows an image with several lesions, the hardest prompt under one box round all."""
 
+    @property
+    def needs_no_prompt(self) -> bool:
+        """Whether what it trains is never prompted: then it sees images without a lesion too."""
+        return set(self.prompts) == {"none"}
+
     @staticmethod
     def plain(value: Any) -> Any:
         """A value as JSON holds it; of a function of one's own, what tells it from another."""
@@ -103,6 +120,14 @@ BEST = Recipe(
     warmup_steps=20,
     ema_decay=0.95,
     views=("as-is", "mirrored", "upside-down", "turned"),
+)
+
+CLICKS = BEST.but(
+    name="clicks",
+    source="Kirillov et al., Segment Anything, ICCV 2023, appendix A: half boxes, half clicks, then corrections; the "
+    "rest as best",
+    prompts=("box", "point"),
+    rounds=3,
 )
 
 LORA = BEST.but(
@@ -153,6 +178,18 @@ RECIPES: dict[str, Recipe] = {
             name="last-stage",
             source="as best, with the encoder's last stage",
             trainable=("mask_decoder", "last_stage"),
+        ),
+        CLICKS,
+        BEST.but(
+            name="automatic",
+            source="a head that needs no prompt; rate and epochs of one trial on Kvasir-SEG",
+            trainable=("automatic_head",),
+            prompts=("none",),
+            lr=1.5e-3,
+            epochs=30,
+            batch=8,
+            warmup_steps=50,
+            ema_decay=0.99,
         ),
         LORA,
         LORA.but(
