@@ -122,12 +122,6 @@ def _losses(
     batch = examples.batch(indices, learner.device, kind)
     target, ignored = batch.pop("target"), batch.pop("ignored", None)
     for number in range(1 + len(corrections)):
-        if number:
-            batch["input_masks"] = answer.pred_masks[:, 0].detach().float()
-            if corrections[number - 1]:
-                masks = ((each[:, 0] > 0).cpu().numpy() for each in (logits.detach(), target))
-                draws = [examples.draw(index, number) for index in indices]
-                batch = with_clicks(batch, *masks, examples.model_size, draws)
         with autocast(learner.device, learner.precision):
             answer = learner.model(**batch, multimask_output=False)
         # (B, prompts, masks, h, w) with one prompt and one mask: losses want (B, 1, h, w).
@@ -145,6 +139,12 @@ def _losses(
             guessed = answer.iou_scores.flatten().float()
             loss = loss + recipe.score_weight * F.mse_loss(guessed, overlap / union.clamp(min=1))
         yield loss / (1 + len(corrections))
+        if number < len(corrections):
+            batch["input_masks"] = answer.pred_masks[:, 0].detach().float()
+            if corrections[number]:
+                masks = ((each[:, 0] > 0).cpu().numpy() for each in (logits.detach(), target))
+                draws = [examples.draw(index, number + 1) for index in indices]
+                batch = with_clicks(batch, *masks, examples.model_size, draws)
 
 
 def get_optimizer(recipe: Recipe, model: Promptable) -> torch.optim.Optimizer:
