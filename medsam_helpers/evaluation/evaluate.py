@@ -161,7 +161,7 @@ def case_boxes(case: Case, box_mode: BoxMode, jitter_1024: float, seed: int) -> 
 
 
 def centres(mask: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(N, 2) float32 the click in the middle of what each of N boxes holds of a mask; of the box, if that is nothing."""
+    """(N, 2) float32 a click in the middle of what each of N boxes holds of a mask; if that is nothing, of the box."""
     inside = [mask & fill_box(box, mask.shape) for box in boxes]
     return np.array(
         [

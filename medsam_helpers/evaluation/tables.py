@@ -87,6 +87,23 @@ def summarise(table: pd.DataFrame, method: Method = "logit-t") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "prompt", "n", "dice", "dice_low", "dice_high", *METRICS[1:]])
 
 
+def clicks_needed(table: pd.DataFrame, model: str, metric: str = "dice", least: float = 0.9) -> pd.Series:
+    """By case how many clicks a model needs until its score is at least this; the most that were tried where it fails.
+
+    Args:
+        table: as `evaluate` gives it for a prompt "clicks:N".
+        metric: "dice"; the literature's NoC@90 is by "iou", with 20 clicks.
+    Raises:
+        ConfigError: the table has no such model, or no clicks.
+    """
+    check_name("model", model, table["model"])
+    rows = table[(table["model"] == model) & table["prompt"].str.startswith("clicks:")]
+    if rows.empty:
+        raise ConfigError(f"{model} was not scored with clicks: evaluate it with the prompt clicks:8")
+    clicks = rows["prompt"].str.removeprefix("clicks:").astype(int)
+    return clicks.where(rows[metric] >= least, clicks.max()).groupby(rows["case"]).min()
+
+
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """The table as a CSV file, whole or not at all, six decimals, so that equal runs write equal files."""
     with atomic_write(path) as temporary:
