@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medsam_helpers.sam.model import Sam
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.sam.model import Promptable, Sam
 
 WIDTHS = (96, 128, 160)  # at the embedding's grid, at half and at a quarter of it
 
@@ -44,13 +45,17 @@ class AutomaticHead(nn.Module):
         return self.enlarge(x)
 
 
-def add_automatic_head(model: Sam, seed: int = 0) -> None:
+def add_automatic_head(model: Promptable, seed: int = 0) -> None:
     """Give a model an untrained automatic head, the part `automatic_head`, where it has none.
 
     Args:
         model: changed in place; its other answers stay as they are.
         seed: of the head's first weights.
+    Raises:
+        ConfigError: it is not the SAM that `load_sam` returns, but a plain one of transformers, or a U-Net.
     """
+    if not isinstance(model, Sam):
+        raise ConfigError(f"a {type(model).__name__} cannot have an automatic head: take what load_sam returns")
     if not hasattr(model, "automatic_head"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

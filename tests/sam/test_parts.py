@@ -15,9 +15,7 @@ def test_freezing_leaves_gradients_to_the_named_parts_only(tiny_sam):
     freeze_all_but(tiny_sam, ["mask_decoder", "prompt_encoder"])
     assert not tiny_sam.shared_image_embedding.positional_embedding.requires_grad
     assert tiny_sam.prompt_encoder.no_mask_embed.weight.requires_grad
-    with pytest.raises(
-        ConfigError, match="decoder cannot train in this model, which has mask_decoder, prompt_encoder; for"
-    ):
+    with pytest.raises(ConfigError, match="decoder cannot train in this model, which has mask_decoder, prompt_encoder"):
         freeze_all_but(tiny_sam, ["decoder"])
     with pytest.raises(ConfigError, match=r"last_stage cannot train in this model.*unfrozen"):
         check_parts(tiny_sam, ["mask_decoder", "last_stage"])

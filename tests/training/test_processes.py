@@ -29,6 +29,7 @@ ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes={}",
 # Of 7 cases the last batch of 4 has 3, the last step of 2 x 2 a batch of 2 and one of 1, of which most have none.
 RECIPES = [
     Recipe(name="short last batch", epochs=2, batch=4, lr=1e-3, precision="fp32"),
+    Recipe(name="corrected", epochs=2, batch=4, lr=1e-3, precision="fp32", prompts=("box", "point"), rounds=2),
     Recipe(name="accumulated", epochs=2, batch=2, accumulation=2, lr=1e-3, precision="fp32", ema_decay=0.5),
 ]
 
