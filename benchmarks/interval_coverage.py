@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import special, stats
 
-from medsam_helpers.evaluation.evaluate import BASELINES
+from medsam_helpers.evaluation.predictors import BASELINES
 from medsam_helpers.runs.recorded import runs_as_models
 from medsam_helpers.runs.reproduce import RESULTS
 

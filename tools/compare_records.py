@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from medsam_helpers.errors import DataError, MedsamError
-from medsam_helpers.evaluation.evaluate import BASELINES
+from medsam_helpers.evaluation.predictors import BASELINES
 from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.files import atomic_write
 from medsam_helpers.runs.card import write_run_card

@@ -47,8 +47,9 @@ class Evaluate(Command, OfModel, DataSettings):
         segmenter = self.segmenter(with_store=True)
 
         from medsam_helpers.data.views import views_of
-        from medsam_helpers.evaluation.evaluate import WITH_TTA, evaluate, false_positives
+        from medsam_helpers.evaluation.evaluate import evaluate, false_positives
         from medsam_helpers.evaluation.intervals import Interval
+        from medsam_helpers.evaluation.predictors import WITH_TTA
         from medsam_helpers.evaluation.tables import METRICS, paired_gain, pooled_dice, summarise, write_table
         from medsam_helpers.runs.card import write_run_card
         from medsam_helpers.runs.embed import embed_cases

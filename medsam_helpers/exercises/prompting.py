@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from medsam_helpers.evaluation.evaluate import fill_ellipse
+from medsam_helpers.evaluation.predictors import fill_ellipse
 from medsam_helpers.exercises.checking import Answer, Hints, checker, near, number_hint
 
 

@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.evaluate import Predictor, case_boxes
 from medsam_helpers.evaluation.metrics import dice
+from medsam_helpers.evaluation.predictors import Predictor, case_boxes
 from medsam_helpers.figures.cases import COLORS
 from medsam_helpers.prompts import read_prompt
 from medsam_helpers.settings import BoxMode

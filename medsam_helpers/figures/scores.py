@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.evaluation.agreement import limits_of_agreement, paired
-from medsam_helpers.evaluation.evaluate import BASELINES
 from medsam_helpers.evaluation.intervals import Interval, mean_interval
+from medsam_helpers.evaluation.predictors import BASELINES
 from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.figures.cases import COLORS
 from medsam_helpers.prompts import read_prompt

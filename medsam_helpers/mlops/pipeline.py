@@ -12,7 +12,8 @@ import pandas as pd
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.data.loading import load_data
-from medsam_helpers.evaluation.evaluate import Predictor, evaluate
+from medsam_helpers.evaluation.evaluate import evaluate
+from medsam_helpers.evaluation.predictors import Predictor
 from medsam_helpers.evaluation.tables import METRICS, paired_gain, summarise, write_table
 from medsam_helpers.figures.gallery import qualitative_table
 from medsam_helpers.mlops.lineage import TRAINED_BY_TAG

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from medsam_helpers.errors import ConfigError, some
-from medsam_helpers.evaluation.evaluate import BASELINES, WITH_TTA
 from medsam_helpers.evaluation.intervals import Interval, coverage_note
+from medsam_helpers.evaluation.predictors import BASELINES, WITH_TTA
 from medsam_helpers.evaluation.tables import GROUP, check_name, paired_gain
 
 UNSEEN = "No interval sees a failure that was not sampled."

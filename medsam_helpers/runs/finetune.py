@@ -21,7 +21,8 @@ from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
 from medsam_helpers.device import default_device, effective_precision
 from medsam_helpers.errors import ConfigError, DataError, some
-from medsam_helpers.evaluation.evaluate import WITH_TTA, Predictor, evaluate, false_positives
+from medsam_helpers.evaluation.evaluate import evaluate, false_positives
+from medsam_helpers.evaluation.predictors import WITH_TTA, Predictor
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint, one_writer
 from medsam_helpers.prompts import prompt_name
 from medsam_helpers.runs.embed import embed_cases

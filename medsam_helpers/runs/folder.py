@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from medsam_helpers.data.case import Case, Dataset
 from medsam_helpers.errors import CheckpointError
-from medsam_helpers.evaluation.evaluate import BASELINES, WITH_TTA, case_boxes, found_alone
+from medsam_helpers.evaluation.predictors import BASELINES, WITH_TTA, case_boxes, found_alone
 from medsam_helpers.evaluation.tables import paired_gain, pooled_dice, summarise, write_table
 from medsam_helpers.figures import cases as plotting
 from medsam_helpers.files import atomic_write

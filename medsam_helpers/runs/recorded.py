@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from medsam_helpers.errors import DataError
-from medsam_helpers.evaluation.evaluate import WITH_TTA
+from medsam_helpers.evaluation.predictors import WITH_TTA
 from medsam_helpers.evaluation.tables import COLUMNS, read_table
 from medsam_helpers.sam.checkpoints import SPECIALISTS
 

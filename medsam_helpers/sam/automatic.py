@@ -59,5 +59,5 @@ def add_automatic_head(model: Promptable, seed: int = 0) -> None:
     if not hasattr(model, "automatic_head"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model.automatic_head = AutomaticHead(model.config.vision_config.output_channels)
+            model.automatic_head = AutomaticHead(model.prompt_encoder.hidden_size)
         model.config.automatic_head = True

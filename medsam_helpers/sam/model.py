@@ -115,7 +115,7 @@ class Sam(SamModel):
         if getattr(config, "automatic_head", False):
             from medsam_helpers.sam.automatic import AutomaticHead
 
-            self.automatic_head = AutomaticHead(config.vision_config.output_channels)
+            self.automatic_head = AutomaticHead(self.prompt_encoder.hidden_size)
         if light:
             from medsam_helpers.sam.tiny_vit import TinyViT
 
@@ -132,6 +132,6 @@ class Sam(SamModel):
                 logits = self.automatic_head(embeddings)[:, None]
                 scores = logits.new_full(logits.shape[:3], float("nan"))  # it has no opinion of itself
                 return SamImageSegmentationOutput(iou_scores=scores, pred_masks=logits)
-            side = self.config.vision_config.image_size
+            side = self.prompt_encoder.input_image_size
             given["input_boxes"] = embeddings.new_tensor([0, 0, side, side]).expand(len(embeddings), 1, 4)
         return super().forward(pixel_values, **given)

@@ -190,16 +190,16 @@ class Segmenter:
         Each click goes to the deepest pixel of the largest mistake. After one without a mistake the mask stays.
         """
         embedding, mask, points = self._embedding_of(case), np.zeros(case.size_hw, bool), list[list[float]]()
-        answers, prediction = [], None
+        logits, score, answers = None, np.nan, []
         for _ in range(clicks):
             if click := correcting_click(mask, case.mask):
                 points.append(click)
-                logits = prediction and prediction.logits
                 given = np.array(points)[None]
-                prediction = self.predict(embedding, points=given[..., :2], labels=given[..., 2], mask_logits=logits)
-                mask = case.counted(prediction.masks[0, 0])
-            assert prediction is not None, f"{case.name} has no lesion to click on"
-            answers.append((mask, prediction.scores[0, 0]))
+                asked: Any = {"points": given[..., :2], "labels": given[..., 2], "mask_logits": logits}
+                prediction = self.predict(embedding, **asked)
+                mask, score = case.counted(prediction.masks[0, 0]), prediction.scores[0, 0]
+                logits = prediction.logits
+            answers.append((mask, score))
         masks, scores = zip(*answers, strict=True)
         return np.array(masks), np.array(scores)
 

@@ -15,7 +15,7 @@ from tqdm.contrib.concurrent import thread_map
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import view_of
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.evaluate import fill_box
+from medsam_helpers.evaluation.predictors import fill_box
 from medsam_helpers.geometry import ImageTransform, grid_to_model
 from medsam_helpers.prompts import deepest_pixel, jitter_boxes, mask_to_boxes, whole_image
 from medsam_helpers.sam.embeddings import EmbeddingStore, Resident

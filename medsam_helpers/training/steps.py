@@ -18,8 +18,8 @@ from tqdm.contrib.concurrent import thread_map
 from medsam_helpers.data.case import Case
 from medsam_helpers.device import autocast
 from medsam_helpers.errors import DataError, TrainingError
-from medsam_helpers.evaluation.evaluate import case_boxes, centres
 from medsam_helpers.evaluation.metrics import dice, iou
+from medsam_helpers.evaluation.predictors import case_boxes, centres
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.sam.embeddings import EmbeddingStore, Resident
 from medsam_helpers.sam.model import Promptable
@@ -134,17 +134,17 @@ def _losses(
         if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
             raise TrainingError(f"the loss must return a scalar tensor that has a gradient, returned {loss}")
         if recipe.score_weight:
-            found, true = logits.detach() > 0, target > 0
-            overlap, union = ((found & true).sum((1, 2, 3)), (found | true).sum((1, 2, 3)))
+            positive, true = logits.detach() > 0, target > 0
+            overlap, union = ((positive & true).sum((1, 2, 3)), (positive | true).sum((1, 2, 3)))
             guessed = answer.iou_scores.flatten().float()
             loss = loss + recipe.score_weight * F.mse_loss(guessed, overlap / union.clamp(min=1))
         yield loss / (1 + len(corrections))
         if number < len(corrections):
             batch["input_masks"] = answer.pred_masks[:, 0].detach().float()
             if corrections[number]:
-                masks = ((each[:, 0] > 0).cpu().numpy() for each in (logits.detach(), target))
+                found, right = ((each[:, 0] > 0).cpu().numpy() for each in (logits.detach(), target))
                 draws = [examples.draw(index, number + 1) for index in indices]
-                batch = with_clicks(batch, *masks, examples.model_size, draws)
+                batch = with_clicks(batch, found, right, examples.model_size, draws)
 
 
 def get_optimizer(recipe: Recipe, model: Promptable) -> torch.optim.Optimizer:

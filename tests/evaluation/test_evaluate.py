@@ -7,8 +7,9 @@ import pytest
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.errors import ConfigError, DataError, ShapeError
-from medsam_helpers.evaluation.evaluate import case_boxes, evaluate, false_positives, fill_box, fill_ellipse
+from medsam_helpers.evaluation.evaluate import evaluate, false_positives
 from medsam_helpers.evaluation.metrics import score_mask
+from medsam_helpers.evaluation.predictors import case_boxes, fill_box, fill_ellipse
 from medsam_helpers.evaluation.tables import COLUMNS, clicks_needed
 
 HW = (60, 90)

@@ -12,7 +12,8 @@ from PIL import Image, ImageColor
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.evaluate import evaluate, fill_box, fill_ellipse
+from medsam_helpers.evaluation.evaluate import evaluate
+from medsam_helpers.evaluation.predictors import fill_box, fill_ellipse
 from medsam_helpers.figures.cases import COLORS
 from medsam_helpers.figures.gallery import qualitative_html, qualitative_table, small_picture
 

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from medsam_helpers.data.case import Cases, Dataset
-from medsam_helpers.evaluation.evaluate import fill_box
+from medsam_helpers.evaluation.predictors import fill_box
 from medsam_helpers.evaluation.tables import paired_gain, read_table
 from medsam_helpers.mlops.lineage import runs_using, trace_back
 from medsam_helpers.mlops.pictures import draw_lineage

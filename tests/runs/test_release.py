@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from medsam_helpers import files
 from medsam_helpers.cli.main import main
 from medsam_helpers.errors import CheckpointError, ConfigError
-from medsam_helpers.evaluation.evaluate import case_boxes
 from medsam_helpers.evaluation.metrics import dice
+from medsam_helpers.evaluation.predictors import case_boxes
 from medsam_helpers.runs.finetune import finetune
 from medsam_helpers.runs.release import release
 from medsam_helpers.runs.settings import RunConfig
