@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.sam.model import Promptable, Sam
+from medsam_helpers.specialists.decoder import UNetDecoder, block
 
 WIDTHS = (96, 128, 160)  # at the embedding's grid, at half and at a quarter of it
-
-
-def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.GroupNorm(8, outputs), nn.GELU())
 
 
 class AutomaticHead(nn.Module):
@@ -26,23 +22,16 @@ class AutomaticHead(nn.Module):
     def __init__(self, channels: int = 256) -> None:
         super().__init__()
         first, middle, last = WIDTHS
-        self.narrow = nn.Sequential(nn.Dropout2d(0.2), nn.Conv2d(channels, first, 1), _block(first, first))
-        self.down = nn.ModuleList([_block(first, middle, 2), _block(middle, last, 2)])
-        self.up = nn.ModuleList([_block(last + middle, middle), _block(middle + first, first)])
-        self.enlarge = nn.Sequential(
-            nn.ConvTranspose2d(first, first // 2, 2, 2), nn.GELU(), nn.ConvTranspose2d(first // 2, 1, 2, 2)
-        )
+        self.narrow = nn.Sequential(nn.Dropout2d(0.2), nn.Conv2d(channels, first, 1), block(first, first))
+        self.down = nn.ModuleList([block(first, middle, 2), block(middle, last, 2)])
+        self.decoder = UNetDecoder(WIDTHS)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """(B, 256, h, w) embeddings -> (B, 1, 4 h, 4 w) logits."""
         grids = [self.narrow(embeddings)]
         for smaller in self.down:
             grids.append(smaller(grids[-1]))
-        x = grids.pop()
-        for larger in self.up:
-            beside = grids.pop()
-            x = larger(torch.cat([F.interpolate(x, beside.shape[-2:], mode="bilinear"), beside], dim=1))
-        return self.enlarge(x)
+        return self.decoder(grids)
 
 
 def add_automatic_head(model: Promptable, seed: int = 0) -> None:

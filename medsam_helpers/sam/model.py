@@ -14,9 +14,9 @@ from transformers.models.sam.modeling_sam import (
 )
 
 if TYPE_CHECKING:
-    from medsam_helpers.specialists.unet import PromptedUNet
+    from medsam_helpers.specialists.unet import PretrainedUNet, PromptedUNet
 
-Promptable: TypeAlias = "SamModel | PromptedUNet"
+Promptable: TypeAlias = "SamModel | PromptedUNet | PretrainedUNet"
 """A model that takes an embedding and prompts: what `load_sam` returns, `fit` trains and a `Segmenter` asks."""
 
 

@@ -139,6 +139,17 @@ LORA = BEST.but(
     augment=True,
 )
 
+UNET = Recipe(
+    name="unet",
+    source="for the specialist, from random weights; rate: dev of Kvasir-SEG (experiments/unet-search.toml)",
+    lr=1e-3,
+    warmup_steps=50,
+    epochs=24,
+    batch=8,
+    ema_decay=0.99,
+    augment=True,
+)
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -198,15 +209,13 @@ RECIPES: dict[str, Recipe] = {
             trainable=("mask_decoder", "vision_encoder"),
             lr_encoder=1e-4,
         ),
-        Recipe(
-            name="unet",
-            source="for the specialist, from random weights; rate: dev of Kvasir-SEG (experiments/unet-search.toml)",
-            lr=1e-3,
-            warmup_steps=50,
-            epochs=24,
-            batch=8,
-            ema_decay=0.99,
-            augment=True,
+        UNET,
+        UNET.but(
+            name="unet-pretrained",
+            source="as unet, without a prompt, the encoder at a fifth of the rate",
+            trainable=("mask_decoder", "vision_encoder"),
+            lr_encoder=2e-4,
+            prompts=("none",),
         ),
     )
 }
