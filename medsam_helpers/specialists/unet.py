@@ -115,7 +115,9 @@ class PretrainedUNet(nn.Module):
     def forward(
         self, image_embeddings: Tensor, multimask_output: bool = False, **prompts: Tensor
     ) -> SamImageSegmentationOutput:
-        """As `PromptedUNet.forward`, of any prompt or none."""
+        """As `PromptedUNet.forward`, with a box or without."""
+        if multimask_output or not prompts.keys() <= {"input_boxes"}:
+            raise PromptError("a U-Net answers one box an image, and neither clicks nor masks")
         grids = [self.vision_encoder.patch_embed(image_embeddings.contiguous(memory_format=torch.channels_last))]
         for stage in self.vision_encoder.layers:
             grids.append(stage(grids[-1]))
