@@ -9,7 +9,7 @@ from medsam_helpers.errors import ConfigError
 from medsam_helpers.sam.model import Promptable, Sam
 from medsam_helpers.specialists.decoder import UNetDecoder, block
 
-WIDTHS = (96, 128, 160)  # at the embedding's grid, at half and at a quarter of it
+WIDTHS = (64, 96, 128)  # at the embedding's grid, at half and at a quarter of it
 
 
 class AutomaticHead(nn.Module):
