@@ -14,10 +14,8 @@ from torch import Tensor
 
 from medsam_helpers.errors import CheckpointError
 from medsam_helpers.files import atomic_write, find_checkpoint
-from medsam_helpers.sam.automatic import add_automatic_head
 from medsam_helpers.sam.loading import check_weights, load_sam, model_info
-from medsam_helpers.sam.model import Promptable
-from medsam_helpers.sam.parts import PARTS, part_of
+from medsam_helpers.sam.model import PARTS, Promptable, part_of
 
 DECODER_FILE, CARD_FILE, SEEN_FILE = "decoder.safetensors", "run_card.json", "seen_images.csv"
 
@@ -108,6 +106,8 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
             f"{folder}: {CARD_FILE} is of another decoder: this one's base has digest {noted[:12]}..."
         )
     if any(name.startswith("automatic_head.") for name in state):
+        from medsam_helpers.sam.automatic import add_automatic_head
+
         add_automatic_head(model)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     missing = sum(name.startswith("mask_decoder.") and name not in state for name in shapes)
