@@ -31,7 +31,7 @@ from medsam_helpers.runs.settings import RunConfig, check_names, config_from_env
 from medsam_helpers.sam.checkpoints import sha256_of
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam
-from medsam_helpers.sam.model import check_parts
+from medsam_helpers.sam.model import add_automatic_head, check_parts
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import DECODER_FILE, load_checkpoint
 from medsam_helpers.training.loop import fit
@@ -94,8 +94,6 @@ def finetune(
     zero_shot.store = store = EmbeddingStore.for_model(zero_shot.info, zero_shot.precision)
     tuned_model = copy.deepcopy(model)
     if "automatic_head" in recipe.trainable:
-        from medsam_helpers.sam.automatic import add_automatic_head
-
         add_automatic_head(tuned_model, config.seed)
     check_parts(tuned_model, recipe.trainable)
     if start and load_checkpoint(start, base=tuned_model) is not tuned_model:

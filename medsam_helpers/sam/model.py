@@ -116,7 +116,7 @@ class Sam(SamModel):
         self.prompt_encoder.shared_embedding = FullPrecisionPositions(config.vision_config)
         self.prompt_encoder.shared_embedding.positional_embedding = self.shared_image_embedding.positional_embedding
         if getattr(config, "automatic_head", False):
-            from medsam_helpers.sam.automatic import AutomaticHead
+            from medsam_helpers.specialists.decoder import AutomaticHead
 
             self.automatic_head = AutomaticHead(self.prompt_encoder.hidden_size)
         if light:
@@ -138,6 +138,26 @@ class Sam(SamModel):
             side = self.prompt_encoder.input_image_size
             given["input_boxes"] = embeddings.new_tensor([0, 0, side, side]).expand(len(embeddings), 1, 4)
         return super().forward(pixel_values, **given)
+
+
+def add_automatic_head(model: Promptable, seed: int = 0) -> None:
+    """Give a model an untrained automatic head, the part `automatic_head`, where it has none.
+
+    Args:
+        model: changed in place; its other answers stay as they are.
+        seed: of the head's first weights.
+    Raises:
+        ConfigError: it is not the SAM that `load_sam` returns, but a plain one of transformers, or a U-Net.
+    """
+    if not isinstance(model, Sam):
+        raise ConfigError(f"a {type(model).__name__} cannot have an automatic head: take what load_sam returns")
+    from medsam_helpers.specialists.decoder import AutomaticHead
+
+    if not hasattr(model, "automatic_head"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model.automatic_head = AutomaticHead(model.prompt_encoder.hidden_size)
+        model.config.automatic_head = True
 
 
 PARTS = ("vision_encoder", "last_stage", "prompt_encoder", "mask_decoder", "automatic_head")

@@ -106,8 +106,6 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
             f"{folder}: {CARD_FILE} is of another decoder: this one's base has digest {noted[:12]}..."
         )
     if any(name.startswith("automatic_head.") for name in state):
-        from medsam_helpers.sam.automatic import add_automatic_head
-
         add_automatic_head(model)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     missing = sum(name.startswith("mask_decoder.") and name not in state for name in shapes)

@@ -1,4 +1,4 @@
-"""The way up of a U-Net: from grids of features to the logits of a mask."""
+"""U-Nets on features that are there: the way up from grids of them, and the head that needs no prompt."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+HEAD_WIDTHS = (64, 96, 128)  # at the embedding's grid, at half and at a quarter of it
 
 
 def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -37,3 +39,25 @@ class UNetDecoder(nn.Module):
         for joined, beside in zip(reversed(self.up), reversed(grids[:-1]), strict=True):
             x = joined(torch.cat([F.interpolate(x, beside.shape[-2:], mode="bilinear"), beside], dim=1))
         return self.enlarge(x)
+
+
+class AutomaticHead(nn.Module):
+    """A small U-Net from an embedding to the logits of a mask on a grid four times as fine.
+
+    Args:
+        channels: of the embedding.
+    """
+
+    def __init__(self, channels: int = 256) -> None:
+        super().__init__()
+        first, middle, last = HEAD_WIDTHS
+        self.narrow = nn.Sequential(nn.Dropout2d(0.2), nn.Conv2d(channels, first, 1), block(first, first))
+        self.down = nn.ModuleList([block(first, middle, 2), block(middle, last, 2)])
+        self.decoder = UNetDecoder(HEAD_WIDTHS)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """(B, 256, h, w) embeddings -> (B, 1, 4 h, 4 w) logits."""
+        grids = [self.narrow(embeddings)]
+        for smaller in self.down:
+            grids.append(smaller(grids[-1]))
+        return self.decoder(grids)

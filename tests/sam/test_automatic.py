@@ -9,8 +9,8 @@ from medsam_helpers.evaluation.evaluate import evaluate, false_positives
 from medsam_helpers.runs.export import export_model
 from medsam_helpers.runs.finetune import finetune
 from medsam_helpers.runs.settings import RunConfig
-from medsam_helpers.sam.automatic import add_automatic_head
 from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.model import add_automatic_head
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import load_checkpoint
 
