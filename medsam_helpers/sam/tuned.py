@@ -15,7 +15,7 @@ from torch import Tensor
 from medsam_helpers.errors import CheckpointError
 from medsam_helpers.files import atomic_write, find_checkpoint
 from medsam_helpers.sam.loading import check_weights, load_sam, model_info
-from medsam_helpers.sam.model import PARTS, Promptable, part_of
+from medsam_helpers.sam.model import PARTS, Promptable, add_automatic_head, part_of
 
 DECODER_FILE, CARD_FILE, SEEN_FILE = "decoder.safetensors", "run_card.json", "seen_images.csv"
 
