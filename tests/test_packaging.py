@@ -136,8 +136,9 @@ def test_workflow_is_valid_and_covers_every_supported_python():
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.stem)
 def test_a_workflow_fetches_fixed_versions_reads_only_and_fails_where_a_command_does(path):
-    workflow = yaml.safe_load(path.read_text())
+    workflow = check_schema("github-workflows", path)
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert [step for step in steps if "${{" in step.get("run", "")] == [], "what others send is no part of a command"
     assert workflow["permissions"] == {"contents": "read"}
     more = {name: job["permissions"] for name, job in workflow["jobs"].items() if "permissions" in job}
     assert more == ({"publish": {"pages": "write", "id-token": "write"}} if path.stem == "pages" else {})
