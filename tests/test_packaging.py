@@ -134,6 +134,16 @@ def test_workflow_is_valid_and_covers_every_supported_python():
     assert [step.get("run") for step in job["steps"]][-2:] == ["make lint", ".ci/run"]
 
 
+def test_the_relay_s_workflow_listens_to_it_and_knows_the_gate_s_options():
+    from medsam_helpers.mlops.webhooks import EVENT
+
+    workflow = yaml.safe_load((ROOT / ".github/workflows/evaluate-and-promote.yml").read_text())
+    assert workflow[True]["repository_dispatch"]["types"] == [EVENT]  # YAML 1.1 reads `on` as true
+    known = run("-m", "medsam_helpers.mlops.gate", "--help").stdout
+    asked = re.findall(r"--\w+", workflow["jobs"]["gate"]["steps"][-1]["run"])
+    assert {"--version", "--data"} <= set(asked) <= set(re.findall(r"--\w+", known))
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.stem)
 def test_a_workflow_fetches_fixed_versions_reads_only_and_fails_where_a_command_does(path):
     workflow = check_schema("github-workflows", path)
