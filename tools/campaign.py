@@ -355,7 +355,7 @@ def try_requests(place: Path, rng: random.Random) -> tuple[int, Wrong]:
     def started() -> subprocess.Popen[bytes]:
         with log.open("ab") as file:
             process = subprocess.Popen(command, env=environment, cwd=place, stderr=file)
-        if not wait_until(lambda: _answers(address), 60):
+        if not wait_until(lambda: _answers(address)):
             wrong.append("the relay does not start")
         return process
 
