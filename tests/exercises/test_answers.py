@@ -158,7 +158,7 @@ def digest(cases, *, without="", order=sorted):
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def genuine(secret, headers, body, now, seen, *, what="all"):
+def genuine(secret, headers, body, now, *, what="all"):
     parts = [headers["delivery-id"], headers["timestamp"], body.decode()]
     if what == "no body":
         parts = parts[:2]
@@ -166,12 +166,7 @@ def genuine(secret, headers, body, now, seen, *, what="all"):
     if what != "no signature" and headers["signature"] != "v1," + base64.b64encode(value).decode():
         return False
     age = now - int(headers["timestamp"])
-    if what != "no age" and (age if what == "one side" else abs(age)) > (100 if what == "short" else 300):
-        return False
-    if what != "no memory" and headers["delivery-id"] in seen:
-        return False
-    seen.add(headers["delivery-id"])
-    return True
+    return what == "no age" or (age if what == "one side" else abs(age)) <= (100 if what == "short" else 300)
 
 
 def with_lora(layer, rank, alpha, *, first=torch.randn, second=torch.zeros, scale=None, freeze=True, base=1):
@@ -329,7 +324,6 @@ ANSWERS = [
     ("07.5", partial(genuine, what="no body"), "a genuine hook is refused"),
     ("07.5", partial(genuine, what="no age"), "more than 300 seconds ago passes"),
     ("07.5", partial(genuine, what="one side"), "in the future passes"),
-    ("07.5", partial(genuine, what="no memory"), "the same hook passes twice"),
     ("07.5", partial(genuine, what="short"), "of 299 seconds ago is refused"),
     ("08.1", (-0.0129, -0.0249, -0.0037), "correct"),
     ("08.1", (0.0129, 0.0037, 0.0249), "the sign"),
