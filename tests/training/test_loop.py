@@ -1,6 +1,7 @@
 """Training: it learns, it resumes in the same weights."""
 
 import copy
+import math
 import os
 import signal
 import subprocess
@@ -17,7 +18,9 @@ from medsam_helpers.data.views import views_of
 from medsam_helpers.errors import ConfigError, TrainingError
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.tuned import part_state
+from medsam_helpers.training import loop
 from medsam_helpers.training.loop import fit, learning_rate
+from medsam_helpers.training.losses import get_loss
 from medsam_helpers.training.recipes import RECIPES, Recipe, get_recipe
 from medsam_helpers.training.state import STATE_FILE
 
@@ -177,6 +180,20 @@ def test_recipes_of_several_precisions_train_in_one_process_each_in_its_own(sett
     with pytest.warns(UserWarning, match="fp16 needs CUDA"):
         _, result = train(setting, tmp_path / "run", RECIPE.but(precision="fp16"))
     assert (result.precision, result.history["loss"][1]) == ("fp32", full.history["loss"][1])
+
+
+def test_in_fp16_a_loss_that_overflows_costs_a_step_not_the_run(setting, tmp_path, monkeypatch):
+    steps = []
+
+    def overflows_first(logits, target):
+        steps.append(len(steps))
+        return get_loss("dice_bce")(logits, target) * (math.inf if steps == [0] else 1)
+
+    overflows_first.version = "1"
+    monkeypatch.setattr(loop, "effective_precision", lambda *_: "fp16")  # else a CPU takes fp32, without a scaler
+    _, result = train(setting, tmp_path / "run", RECIPE.but(loss=overflows_first))
+    assert np.isfinite(result.history["loss"][1:]).all()
+    assert len(steps) == 4 * RECIPE.epochs
 
 
 # A U-Net's recipe augments pixels, and the last stage is a part of partially unfrozen models.
