@@ -16,8 +16,7 @@ from transformers.models.sam.modeling_sam import SamPositionalEmbedding
 
 from medsam_helpers.figures.sam import kept_for_backward
 from medsam_helpers.sam.light import light_config
-from medsam_helpers.sam.model import FullPrecisionPositions, Sam
-from medsam_helpers.sam.parts import freeze_all_but
+from medsam_helpers.sam.model import FullPrecisionPositions, Sam, freeze_all_but
 from medsam_helpers.sam.unfrozen import unfrozen
 from medsam_helpers.training.recipes import get_recipe
 
