@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from helpers import draw_discs, make_tiny_sam, save_images
+from release_checkpoint import release
 from safetensors.torch import load_file, save_file
 
 from medsam_helpers import files
@@ -13,7 +14,6 @@ from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.evaluation.metrics import dice
 from medsam_helpers.evaluation.predictors import case_boxes
 from medsam_helpers.runs.finetune import finetune
-from medsam_helpers.runs.release import release
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.recipes import get_recipe
