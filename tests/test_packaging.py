@@ -90,8 +90,7 @@ def test_core_imports_only_what_a_plain_install_brings():
     files = [f for f in package.rglob("*.py") if f.relative_to(package).parts[0] not in ("widgets", "mlops")]
     imported = imported_distributions(files)
     assert {name: file for name, file in imported.items() if name not in names(PROJECT["dependencies"])} == {}
-    # pandas' Styler renders with jinja2, and pandas itself does not ask for it.
-    assert names(PROJECT["dependencies"]) - imported.keys() == {"jinja2"}, "declared and not imported"
+    assert names(PROJECT["dependencies"]) - imported.keys() == set(), "declared and not imported"
 
 
 def test_all_brings_everything_that_any_file_imports():
