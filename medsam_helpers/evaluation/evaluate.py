@@ -53,8 +53,8 @@ def evaluate(
     Returns:
         The columns `COLUMNS`; areas in pixels, metrics in the original space, `iou_score` NaN for the baselines. Cases
         without a lesion cannot be prompted: `table.attrs["left_out"]` lists their names. `table.attrs["missed"]` lists
-        case and prompt where a jittered box holds nothing of the lesion: it is scored all the same. `table.attrs["boxed"]` lists the
-        models that were given a box round the image where "none" was asked for.
+        case and prompt where a jittered box holds nothing of the lesion: it is scored all the same.
+        With "none" `table.attrs["boxed"]` lists the models that were given a box round the image.
     Raises:
         ConfigError: a prompt is unknown, a model has a baseline's name, or takes boxes only.
         DataError: no case has a lesion.
