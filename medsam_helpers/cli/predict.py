@@ -81,8 +81,6 @@ class Predict(Command, OfModel):
         found = files_by_stem(source, others)
         if same := [", ".join(file.name for file in files) for files in found.values() if len(files) > 1]:
             raise DataError(f"{source}: these would have one mask, so rename all but one: {'; '.join(same)}")
-        if not found:
-            raise DataError(f"{source}: holds no file of a format that Pillow reads (PNG, JPEG, TIFF, ...)")
         missing = {stem: file for stem, (file,) in found.items() if not (output / f"{stem}.png").exists()}
         segmenter, unreadable = self._segmenter(), list[str]()
         for stem, file in tqdm(missing.items(), desc="predict", unit="image"):
@@ -92,12 +90,11 @@ class Predict(Command, OfModel):
                 unreadable.append(str(error))
             else:
                 _write(mask, output / f"{stem}.png")
-        written, kept = len(missing) - len(unreadable), len(found) - len(missing)
-        print(f"{output}: {written} masks written, {kept} were there, {len(unreadable)} images cannot be read")
         for told in (*unreadable, *(f"no picture: {other.detail}" for other in others)):
             print(told)
-        counts = {"written": written, "kept": kept, "unreadable": unreadable}
-        return {"exit_status": int(bool(unreadable)), "folder": str(output), **counts}
+        result = {"folder": str(output), "written": len(missing) - len(unreadable), "kept": len(found) - len(missing)}
+        print("{folder}: {written} masks written, {kept} were there".format(**result))
+        return result | {"unreadable": unreadable, "exit_status": int(bool(unreadable))}
 
 
 def _write(mask: np.ndarray, path: Path) -> None:

@@ -364,6 +364,30 @@ def test_points_prompt_alone_and_refine_a_box(tuned):
     np.testing.assert_array_equal(masks[3], found.masks[0, 0])
 
 
+def test_without_a_prompt_a_model_with_a_head_finds_the_lesions_of_an_image_and_of_a_folder(tmp_path):
+    asked = ["--model", "with-head", "--image"]
+    found = Segmenter.load("with-head").predict(read_image("image.png")).masks[0, 0]
+    np.testing.assert_array_equal(predicted(model=("--model", "with-head"))[0], found)
+    folder, masks = shutil.copytree("data/images", tmp_path / "images"), tmp_path / "masks"
+    (folder / "disc-1.png").write_bytes(b"no image")
+    (folder / "notes.doc").write_text("a note")
+    masks.mkdir()
+    Image.new("1", (2, 2)).save(masks / "disc-2.png")
+    kept = files_of(masks)
+    said = medsam("predict", *asked, folder, "--output", masks, "--json")
+    assert (said.status, said.json["written"], said.json["kept"], len(said.json["unreadable"])) == (1, 10, 1, 1)
+    assert "disc-1.png: not a readable image" in said.out
+    assert "notes.doc" in said.out
+    assert kept.items() <= files_of(masks).items()
+    assert {path.stem for path in masks.iterdir()} == {f"disc-{index}" for index in range(12)} - {"disc-1"}
+    np.testing.assert_array_equal(np.asarray(Image.open(masks / "disc-0.png")) > 0, found)
+    Image.open(folder / "disc-3.png").save(folder / "disc-1.png")
+    assert medsam("predict", *asked, folder, "--output", masks, "--json").json["written"] == 1, "goes on"
+    Image.open(folder / "disc-3.png").save(folder / "disc-3.bmp")
+    one_line(medsam("predict", *asked, folder, "--output", masks), "disc-3.bmp, disc-3.png")
+    one_line(medsam("predict", *asked, folder, "--output", folder), "name one as --output")
+
+
 # --- the other commands ---
 
 
@@ -479,6 +503,9 @@ WRONG = [
     ("evaluate --data data --model tiny --prompt j20+middle", "prompt 'j20+middle' is unknown: use 'exact'"),
     ("evaluate --data data --model tiny --prompt clicks:2 --tta", "leave out --tta"),
     ("phantoms --train 0 --dev 0 --val 0 --output new", "nothing to draw"),
+    (PREDICT, "no prompt: pass --box"),
+    ("predict --model tiny --image data/images --output new", "no prompt: pass --box"),
+    ("predict --model with-head --image data/images --output new --box 1 1 9 9", "pass a single image"),
     (PREDICT + "--background 3 3", "no prompt: pass --box"),
     (PREDICT + "--box a 1 2 2", "box must be a valid number"),
     (PREDICT + "--box 1 1 9 9 --box 5 5 20 20 --point 3 3", "points refine one box"),
