@@ -126,6 +126,7 @@ def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], b
         if name in (*settings.LABELS, *but) or len(choices) == 1:
             continue
         options: dict[str, Any] = {"help": _help(settings, name), "default": argparse.SUPPRESS}
+        needed = declared.is_required() or name in getattr(settings, "REQUIRED", ())
         repeated = getattr(settings, "REPEATED", {}).get(name)
         if repeated:
             options |= {"action": "append", "metavar": repeated}
@@ -137,14 +138,9 @@ def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], b
         else:
             options |= {"metavar": next((word for kind, word in _WORDS.items() if kind in kinds), name.upper())}
         if name in getattr(settings, "POSITIONAL", ()):
-            many = (
-                {}
-                if declared.is_required() or name in getattr(settings, "REQUIRED", ())
-                else {"nargs": "*" if tuple in kinds else "?"}
-            )
+            many = {} if needed else {"nargs": "*" if tuple in kinds else "?"}
             parser.add_argument(name, **options | many | {"metavar": name.upper()})
         else:
-            needed = declared.is_required() or name in getattr(settings, "REQUIRED", ())
             flag = "--" + name.removesuffix("_1024").replace("_", "-")
             parser.add_argument(flag, dest=name, **options | ({"required": True} if needed else {}))
 

@@ -54,6 +54,7 @@ def evaluate(
         The columns `COLUMNS`; areas in pixels, metrics in the original space, `iou_score` NaN for the baselines. Cases
         without a lesion cannot be prompted: `table.attrs["left_out"]` lists their names. `table.attrs["missed"]` lists
         case and prompt where a jittered box holds nothing of the lesion: it is scored all the same.
+        With "none" `table.attrs["boxed"]` lists the models that were given a box round the image.
     Raises:
         ConfigError: a prompt is unknown, a model has a baseline's name, or takes boxes only.
         DataError: no case has a lesion.
@@ -85,6 +86,8 @@ def evaluate(
     if group_of:
         table[GROUP] = table["case"].map(group_of)
     table.attrs |= {"left_out": left_out, "missed": missed}
+    if "none" in asked:
+        table.attrs["boxed"] = [name for name, model in models.items() if getattr(model, "needs_prompt", True)]
     return table
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from medsam_helpers.errors import ConfigError, some
 from medsam_helpers.evaluation.intervals import FEWEST, Interval, Method
 from medsam_helpers.evaluation.predictors import BASELINES, WITH_TTA
-from medsam_helpers.evaluation.tables import GROUP, check_name, paired_gain
+from medsam_helpers.evaluation.tables import GROUP, check_name, click_figures, paired_gain
 
 SMALL = 30  # below so many images the coverage is told beside the interval
 COVERAGE = {
@@ -42,12 +42,13 @@ def findings(
     """Sentences on one model of a table of scores.
 
     They say: the paired gain over the base and whether its interval holds zero; whether filling the ellipse in the box
-    is better; how often an interval of so few images holds the true mean; the worst image; what no interval sees; where
-    the table's `attrs` know it, which boxes missed, and what it finds in images without a lesion.
+    is better; how often an interval of so few images holds the true mean; the worst image; what no interval sees; how
+    many clicks it needs; where the table's `attrs` know it, which boxes missed, and what it finds in images without a
+    lesion.
 
     Args:
         table: as `evaluate` gives it.
-        prompt: one of the table's prompts; default: each of them.
+        prompt: one of the table's prompts; default: each of them, of clicks the last.
         model: default: see `model_in_question`.
         base: what the gain is over; default: "zero-shot with tta" (then `model` is taken to use it too), "zero-shot",
             or no gain where the table has neither.
@@ -60,9 +61,18 @@ def findings(
     known = set(table["model"]) - {model}
     base = base or next((name for name in (f"zero-shot{WITH_TTA}", "zero-shot") if name in known), None)
     said: list[str] = []
-    for one in table["prompt"].unique() if prompt is None else [prompt]:
+    prompts = list(table.loc[table["model"] == model, "prompt"].unique()) if prompt is None else [prompt]
+    clicks = [one for one in prompts if one.startswith("clicks:")]
+    for one in prompts:
         check_name("prompt", one, table["prompt"])
-        said += _findings_of(table[table["prompt"] == one], one, model, base)
+        if one not in clicks[:-1]:
+            said += _findings_of(table[table["prompt"] == one], one, model, base)
+    if clicks and prompt is None:
+        said.append(_clicks_text(table, model, len(clicks)))
+    if boxed := table.attrs.get("boxed"):
+        said.append(
+            f"With the prompt none a box round the image was given to {', '.join(boxed)}, which needs a prompt."
+        )
     if missed := table.attrs.get("missed"):
         said.append(f"{len(missed)} of the boxes miss their lesion, and count: {some(missed)}.")
     if apart := table.attrs.get("without_lesion"):
@@ -70,7 +80,7 @@ def findings(
     if normal := table.attrs.get("normal"):
         painted = f"{table.attrs['false_positives']} of {normal} images without a lesion"
         share = 100 * table.attrs["false_positive_share"]
-        said.append(f"{model} finds something in {painted}, on average {share:.1f} % of their area.")
+        said.append(f"Without a prompt {model} finds something in {painted}, on average {share:.1f} % of their area.")
     return list(dict.fromkeys(reversed(said)))[::-1]  # what holds for every prompt once, the last time
 
 
@@ -84,13 +94,21 @@ def _findings_of(rows: pd.DataFrame, prompt: str, model: str, base: str | None) 
     ellipse = rows.loc[rows["model"] == "ellipse", "dice"].mean()
     if ellipse > by_case.mean():  # NaN, where it was not scored, is not
         better = f"Dice {ellipse:.3f} against {by_case.mean():.3f}"
-        yield f"Filling the ellipse in the box beats {model}, prompt {prompt}: {better}."
+        place = "image" if prompt == "none" else "square about the click" if prompt.startswith("clicks") else "box"
+        yield f"Filling the ellipse in the {place} beats {model}, prompt {prompt}: {better}."
     if GROUP in rows:
         yield f"The intervals take the {rows[GROUP].nunique()} groups (patients, videos) as drawn, not single images."
     if note := coverage_note(len(by_case)):
         yield f"Of a mean Dice over {len(by_case)} images: {note}."
     yield f"Worst image of {model}, prompt {prompt}: {by_case.idxmin()}, Dice {by_case.min():.3f}."
     yield UNSEEN
+
+
+def _clicks_text(table: pd.DataFrame, model: str, most: int) -> str:
+    found = click_figures(table, model)
+    mean = Interval(found["clicks_to_90"], *(np.nan if end is None else end for end in found["clicks_to_90_ci95"]))
+    told = f"{model} needs {mean.text('.2f')} clicks to Dice 0.90, {found['clicks_to_90_iou']:.2f} to IoU 0.90"
+    return f"{told}; images that do not get there, {found['click_failures']} for Dice, count as {most}."
 
 
 def gain_text(gain: Interval, n: int) -> str:

@@ -35,6 +35,8 @@ from medsam_helpers.runs.embed import keep_freed_memory
 from medsam_helpers.runs.finetune import get_or_train
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.checkpoints import WEIGHTS, sha256_of
+from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.model import add_automatic_head
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.state import STATE_FILE
 
@@ -79,6 +81,9 @@ def place(tmp_path_factory):
     """A folder with a model, a data set of 7 train, 1 dev and 4 val cases, an image and a cache of its own."""
     root = tmp_path_factory.mktemp("cli")
     make_tiny_sam().save_pretrained(root / "tiny")
+    with_head = load_sam(root / "tiny")
+    add_automatic_head(with_head)
+    with_head.save_pretrained(root / "with-head")
     cases = save_images(draw_discs(12), root / "data", n_train=8)
     Image.fromarray(cases[0].image).save(root / "image.png")
     (root / "file").write_text("a file, not a folder")
@@ -167,7 +172,7 @@ def test_training_goes_on_from_a_fine_tuned_decoder_and_is_measured_from_the_bas
 
 def test_evaluating_the_checkpoint_reproduces_what_finetune_said_and_keeps_freed_memory(tuned):
     keep_freed_memory.cache_clear()
-    said = medsam("evaluate", "--checkpoint", "run", "--data", "data", "--jitter", 20, "--output", "ev", "--json")
+    said = medsam("evaluate", "--checkpoint", "run", "--data", "data", "--prompt", "j20", "--output", "ev", "--json")
     assert (said.json["dice"], said.json["n"]) == (tuned.json["tuned_dice"], 4)
     assert (said.json["dice_ci95"], said.json["gain_ci95"]) == ([None, None], [None, None])
     assert (said.json["zero_shot_dice"], said.json["gain"]) == (tuned.json["zero_shot_dice"], tuned.json["gain"])
@@ -194,7 +199,7 @@ def test_tta_is_asked_for_by_name_and_told(tuned):
     assert "gain with tta over zero-shot" in said.out
     assert ", tta=True)" in Path("run-tta/README.md").read_text()
     assert "test-time" not in Path("run/README.md").read_text()
-    arguments = ["--data", "data", "--jitter", 20, "--tta", "--output", "ev-tta", "--json"]
+    arguments = ["--data", "data", "--prompt", "j20", "--tta", "--output", "ev-tta", "--json"]
     again = medsam("evaluate", "--checkpoint", "run", *arguments)
     assert (again.json["dice"], again.json["gain"]) == (said.json["tuned_dice"], said.json["gain_over_tta"])
     assert json.loads(Path("ev-tta/run_card.json").read_text())["tta"] is True
@@ -212,6 +217,23 @@ def test_a_checkpoint_is_scored_as_it_was_trained_unless_told_otherwise(tuned, t
         assert (found["box_mode"], found["precision"]) == expected
 
 
+def test_with_clicks_the_figures_are_of_the_last_one_and_the_clicks_needed_are_told(tuned, tmp_path):
+    arguments = ["--data", "data", "--prompt", "clicks:2", "--output", tmp_path / "ev", "--json"]
+    said = medsam("evaluate", "--checkpoint", "run", *arguments)
+    table = pd.read_csv(tmp_path / "ev" / "metrics.csv")
+    means = table.groupby(["model", "prompt"])["dice"].mean()
+    by_click = [means["tuned", "clicks:1"], means["tuned", "clicks:2"]]
+    assert said.json["dice_by_click"] == pytest.approx(by_click, abs=1e-5)
+    assert said.json["dice"] == said.json["dice_by_click"][-1]
+    assert said.json["gain"] == pytest.approx(by_click[-1] - means["zero-shot", "clicks:2"], abs=1e-5)
+    failed = said.json["click_failures"]
+    assert (said.json["clicks_to_90"], said.json["clicks_to_90_iou"], failed) == (2, 2, 4), "of so few epochs"
+    told = "tuned needs 2.00 (no interval below 5 images) clicks to Dice 0.90, 2.00 to IoU 0.90; "
+    assert told + "images that do not get there, 4 for Dice, count as 2." in said.out
+    assert said.out.count("Worst image of tuned") == 1
+    assert json.loads((tmp_path / "ev" / "run_card.json").read_text())["metrics"]["clicks_to_90"] == 2
+
+
 def test_an_evaluation_may_replace_an_earlier_one_but_no_checkpoint(tuned):
     arguments = ["--checkpoint", "run", "--data", "data", "--output"]
     assert [medsam("evaluate", *arguments, "ev-twice").status for _ in range(2)] == [0, 0]
@@ -224,7 +246,7 @@ def test_an_evaluation_may_replace_an_earlier_one_but_no_checkpoint(tuned):
 
 
 def test_runs_are_compared_on_the_same_images_with_a_table_a_picture_and_json(tuned, tmp_path):
-    asked = ["--data", "data", "--jitter", 20, "--split", "train", "--output"]
+    asked = ["--data", "data", "--prompt", "j20", "--split", "train", "--output"]
     for model, folder in ((["--model", "tiny"], "ev-base"), (["--checkpoint", "run"], "ev-tuned")):
         assert medsam("evaluate", *model, *asked, folder).status == 0
     said = medsam("compare", "ev-base", "ev-tuned", "--output", tmp_path / "both", "--json")
@@ -278,6 +300,10 @@ def test_a_model_that_needs_no_prompt_is_tried_on_images_without_a_lesion(cache,
     assert said.json["normal"] == 1
     assert re.search(f"zero-shot {told}", said.out)
     assert "normal" not in medsam("evaluate", "--model", "unet-box", *arguments, tmp_path / "ev-box").json
+    for model, boxed in (("with-head", False), ("tiny", True)):
+        said = medsam("evaluate", "--model", model, "--prompt", "none", *arguments, tmp_path / "ev-none")
+        assert said.json["normal"] == 1
+        assert ("a box round the image was given to zero-shot" in said.out) == boxed
     figures = medsam(
         "finetune", "--model", "unet", "--recipe", "unet", "--epochs", 1, *arguments, tmp_path / "run"
     ).json
@@ -313,6 +339,30 @@ def test_points_prompt_alone_and_refine_a_box(tuned):
     prompts = {"boxes": np.array(box[1:]), "points": np.array([[45, 45]]), "labels": np.array([0])}
     found = Segmenter.load("tiny").predict(read_image("image.png"), **prompts)
     np.testing.assert_array_equal(masks[3], found.masks[0, 0])
+
+
+def test_without_a_prompt_a_model_with_a_head_finds_the_lesions_of_an_image_and_of_a_folder(tmp_path):
+    asked = ["--model", "with-head", "--image"]
+    found = Segmenter.load("with-head").predict(read_image("image.png")).masks[0, 0]
+    np.testing.assert_array_equal(predicted(model=("--model", "with-head"))[0], found)
+    folder, masks = shutil.copytree("data/images", tmp_path / "images"), tmp_path / "masks"
+    (folder / "disc-1.png").write_bytes(b"no image")
+    (folder / "notes.doc").write_text("a note")
+    masks.mkdir()
+    Image.new("1", (2, 2)).save(masks / "disc-2.png")
+    kept = files_of(masks)
+    said = medsam("predict", *asked, folder, "--output", masks, "--json")
+    assert (said.status, said.json["written"], said.json["kept"], len(said.json["unreadable"])) == (1, 10, 1, 1)
+    assert "disc-1.png: not a readable image" in said.out
+    assert "notes.doc" in said.out
+    assert kept.items() <= files_of(masks).items()
+    assert {path.stem for path in masks.iterdir()} == {f"disc-{index}" for index in range(12)} - {"disc-1"}
+    np.testing.assert_array_equal(np.asarray(Image.open(masks / "disc-0.png")) > 0, found)
+    Image.open(folder / "disc-3.png").save(folder / "disc-1.png")
+    assert medsam("predict", *asked, folder, "--output", masks, "--json").json["written"] == 1, "goes on"
+    Image.open(folder / "disc-3.png").save(folder / "disc-3.bmp")
+    one_line(medsam("predict", *asked, folder, "--output", masks), "disc-3.bmp, disc-3.png")
+    one_line(medsam("predict", *asked, folder, "--output", folder), "name one as --output")
 
 
 # --- the other commands ---
@@ -409,7 +459,12 @@ WRONG = [
     (TRAIN + "--epochs -1 --output new", "epochs must be greater than or equal to 1, is '-1'"),
     (TRAIN + "--train-limit 0 --output new", "train has none"),
     ("evaluate --data data --model tiny --val-limit 0 --output new", "the split val is empty"),
+    ("evaluate --data data --model tiny --prompt j20+middle", "prompt 'j20+middle' is unknown: use 'exact'"),
+    ("evaluate --data data --model tiny --prompt clicks:2 --tta", "leave out --tta"),
     ("phantoms --train 0 --dev 0 --val 0 --output new", "nothing to draw"),
+    (PREDICT, "no prompt: pass --box"),
+    ("predict --model tiny --image data/images --output new", "no prompt: pass --box"),
+    ("predict --model with-head --image data/images --output new --box 1 1 9 9", "pass a single image"),
     (PREDICT + "--background 3 3", "no prompt: pass --box"),
     (PREDICT + "--box 1 1 9 9 --box 5 5 20 20 --point 3 3", "points refine one box"),
     ("predict --model tiny --image nope.png --box 1 1 9 9", "nope.png: there is no such file"),
