@@ -96,7 +96,7 @@ def readers(place: Path) -> dict[str, Callable[[], object]]:
     """What reads each file of `place`."""
     from medsam_helpers.data.audit import audit
     from medsam_helpers.data.loading import load_data
-    from medsam_helpers.evaluation.tables import read_table
+    from medsam_helpers.runs.recorded import read_table
     from medsam_helpers.runs.seen import read_seen
     from medsam_helpers.sam.embeddings import EmbeddingStore
     from medsam_helpers.sam.loading import load_sam, model_info

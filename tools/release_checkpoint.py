@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 from medsam_helpers.data.hub import HUB_SOURCES
 from medsam_helpers.errors import CheckpointError, ConfigError, MedsamError
-from medsam_helpers.evaluation.tables import read_table
 from medsam_helpers.files import RELEASED
 from medsam_helpers.runs.folder import headline
 from medsam_helpers.runs.model_card import write_model_card
+from medsam_helpers.runs.recorded import read_table
 from medsam_helpers.runs.seen import read_seen
 from medsam_helpers.sam.tuned import DECODER_FILE, SEEN_FILE, read_card, save_decoder
 

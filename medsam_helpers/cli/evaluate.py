@@ -52,17 +52,12 @@ class Evaluate(Command, OfModel, DataSettings):
         from medsam_helpers.evaluation.evaluate import evaluate, false_positives
         from medsam_helpers.evaluation.intervals import Interval
         from medsam_helpers.evaluation.predictors import WITH_TTA
-        from medsam_helpers.evaluation.tables import (
-            METRICS,
-            click_figures,
-            paired_gain,
-            pooled_dice,
-            summarise,
-            write_table,
-        )
+        from medsam_helpers.evaluation.tables import METRICS, paired_gain, pooled_dice, summarise
         from medsam_helpers.runs.card import write_run_card
         from medsam_helpers.runs.embed import embed_cases
+        from medsam_helpers.runs.findings import click_figures
         from medsam_helpers.runs.folder import name_left_out, summary_text
+        from medsam_helpers.runs.recorded import write_table
         from medsam_helpers.runs.seen import read_seen, seen_among
 
         model = "tuned" if self.checkpoint else "zero-shot"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from medsam_helpers.errors import ConfigError, some
-from medsam_helpers.evaluation.intervals import FEWEST, Interval, Method
+from medsam_helpers.evaluation.intervals import FEWEST, Interval, Method, mean_interval
 from medsam_helpers.evaluation.predictors import BASELINES, WITH_TTA
-from medsam_helpers.evaluation.tables import GROUP, check_name, click_figures, paired_gain
+from medsam_helpers.evaluation.tables import GROUP, check_name, clicks_needed, groups_in, paired_gain
 
 SMALL = 30  # below so many images the coverage is told beside the interval
 COVERAGE = {
@@ -134,3 +135,21 @@ def coverage_note(n: int, method: Method = "logit-t") -> str:
     if not known or n >= SMALL:
         return ""
     return f"covers about {known[max(size for size in known if size <= n)]:.2f} at this n"
+
+
+def click_figures(table: pd.DataFrame, model: str) -> dict[str, Any]:
+    """For a card: mean Dice after each click, and the mean clicks to Dice 0.90, with its interval, and to IoU 0.90.
+
+    Keys `dice_by_click`, `clicks_to_90`, `clicks_to_90_ci95` and `clicks_to_90_iou`; `click_failures` counts the cases
+    that never reach the Dice and so count as the most clicks. Arguments and errors as for `clicks_needed`.
+    """
+    needed = clicks_needed(table, model)
+    rows = table[(table["model"] == model) & table["prompt"].str.startswith("clicks:")]
+    mean, *ends = mean_interval(needed, "t", groups=groups_in(table, needed.index)).for_json()
+    return {
+        "dice_by_click": rows.groupby("prompt", sort=False)["dice"].mean().round(6).tolist(),
+        "clicks_to_90": mean,
+        "clicks_to_90_ci95": ends,
+        "clicks_to_90_iou": round(float(clicks_needed(table, model, "iou").mean()), 6),
+        "click_failures": int((rows.groupby("case")["dice"].max() < 0.9).sum()),
+    }

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from filelock import FileLock
@@ -26,7 +26,6 @@ from medsam_helpers.evaluation.predictors import WITH_TTA, Predictor
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint, one_writer
 from medsam_helpers.prompts import prompt_name
 from medsam_helpers.runs.embed import embed_cases
-from medsam_helpers.runs.folder import Finetuned, headline, is_complete, name_left_out, write_run
 from medsam_helpers.runs.settings import RunConfig, check_names, config_from_environment
 from medsam_helpers.sam.checkpoints import sha256_of
 from medsam_helpers.sam.embeddings import EmbeddingStore
@@ -38,6 +37,9 @@ from medsam_helpers.training.loop import fit
 from medsam_helpers.training.processes import joined, processes, share_of
 from medsam_helpers.training.recipes import Recipe
 from medsam_helpers.training.state import STATE_FILE
+
+if TYPE_CHECKING:
+    from medsam_helpers.runs.folder import Finetuned
 
 # Raised with each change of what lies in a run's folder: a cache that outlived an update holds older ones.
 _FORMAT = 2
@@ -77,6 +79,7 @@ def finetune(
         MedsamError: any of its kinds; nothing is half-written, and nothing that is no run's is overwritten.
     """
     from medsam_helpers.runs.card import git_commit, gpu_memory, own_memory_mb
+    from medsam_helpers.runs.folder import Finetuned, headline, name_left_out, write_run
     from medsam_helpers.sam.unfrozen import unfrozen
 
     started, commit = time.perf_counter(), git_commit()
@@ -178,6 +181,8 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
         config: default: the run that the environment asks for.
         show_progress: show the bars.
     """
+    from medsam_helpers.runs.folder import is_complete
+
     config = config or config_from_environment()
     folder = run_folder(config, load_data(config.data, **config.selection()).digest)
     if any(joined([not is_complete(folder)])):

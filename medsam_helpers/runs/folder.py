@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 from medsam_helpers.data.case import Case, Dataset
 from medsam_helpers.errors import CheckpointError
 from medsam_helpers.evaluation.predictors import BASELINES, WITH_TTA, case_boxes, found_alone
-from medsam_helpers.evaluation.tables import paired_gain, pooled_dice, summarise, write_table
+from medsam_helpers.evaluation.tables import paired_gain, pooled_dice, summarise
 from medsam_helpers.figures import cases as plotting
 from medsam_helpers.files import atomic_write
+from medsam_helpers.runs.recorded import write_table
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.checkpoints import NAMES, sha256_of
 from medsam_helpers.sam.model import changed_parts

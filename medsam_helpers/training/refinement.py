@@ -12,8 +12,6 @@ from medsam_helpers.geometry import grid_to_model
 from medsam_helpers.prompts import correcting_click
 from medsam_helpers.training.recipes import PromptKind, Recipe
 
-_OF_BATCHES = 1_000_000  # these draws are not those of the examples
-
 
 def planned(recipe: Recipe, seed: int, epoch: int, number: int) -> tuple[PromptKind, list[bool]]:
     """How a batch is prompted first, and of each round of refinement whether it brings a new click.
@@ -23,7 +21,7 @@ def planned(recipe: Recipe, seed: int, epoch: int, number: int) -> tuple[PromptK
     Source: Kirillov et al., Segment Anything, ICCV 2023, appendix A: clicks from the region of the error, the logits
         before as a prompt, and rounds that bring these alone.
     """
-    rng = np.random.default_rng([seed, epoch, number, _OF_BATCHES])
+    rng = np.random.default_rng([seed, epoch, number, 10**6])  # and not as an example is drawn
     kind = recipe.prompts[rng.integers(len(recipe.prompts))]
     rounds = 0 if kind == "none" else rng.integers(recipe.rounds + 1)
     return kind, [bool(rng.random() >= recipe.mask_only) for _ in range(rounds)]

@@ -11,11 +11,10 @@ from medsam_helpers.cli.main import main
 from medsam_helpers.data.case import Case, Cases
 from medsam_helpers.data.sources import SOURCES
 from medsam_helpers.errors import CheckpointError, ConfigError, DataError
-from medsam_helpers.evaluation.tables import read_table
 from medsam_helpers.runs import finetune as engine
 from medsam_helpers.runs import reproduce as runner
 from medsam_helpers.runs.experiments import FOLDER, experiment_names, read_experiment, sources_of
-from medsam_helpers.runs.recorded import runs_as_models
+from medsam_helpers.runs.recorded import read_table, runs_as_models
 from medsam_helpers.runs.reproduce import reproduce
 from medsam_helpers.sam.checkpoints import NAMES
 from medsam_helpers.training import loop as training
