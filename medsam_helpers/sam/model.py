@@ -199,7 +199,6 @@ def freeze_all_but(model: Promptable, trainable: Collection[str]) -> list[nn.Par
 
 def changed_parts(model: Promptable, base: Promptable) -> list[str]:
     """The parts whose weights differ from the base's, and the decoder in any case: a checkpoint needs it."""
-    weights = base.state_dict()
-    state = model.state_dict()
+    weights, state = base.state_dict(), model.state_dict()
     changed = {part_of(name) for name in state if name not in weights or not state[name].equal(weights[name])}
     return [part for part in (*PARTS, LORA) if part == "mask_decoder" or part in changed]

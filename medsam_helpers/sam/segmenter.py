@@ -126,8 +126,7 @@ class Segmenter:
             mask_logits: (N, 1, h, w) logits of the mask space: an earlier answer to refine.
             multimask: three masks a prompt, for prompts as ambiguous as a single click; otherwise one.
         Raises:
-            PromptError: no prompt, and no head that needs none; a malformed one, one outside the image, or
-                `mask_logits` with `tta`.
+            PromptError: no prompt where one is needed, a malformed one, one outside the image, `mask_logits` with tta.
             ShapeError: boxes, points, labels and masks disagree in number.
         """
         embedding = image if isinstance(image, Embedding) else self.embed(image)
@@ -194,9 +193,8 @@ class Segmenter:
         for _ in range(clicks):
             if click := correcting_click(mask, case.mask):
                 points.append(click)
-                given = np.array(points)[None]
-                asked: Any = {"points": given[..., :2], "labels": given[..., 2], "mask_logits": logits}
-                prediction = self.predict(embedding, **asked)
+                xy, labels = np.split(np.array(points)[None], [2], axis=-1)
+                prediction = self.predict(embedding, points=xy, labels=labels[..., 0], mask_logits=logits)
                 mask, score = case.counted(prediction.masks[0, 0]), prediction.scores[0, 0]
                 logits = prediction.logits
             answers.append((mask, score))

@@ -135,8 +135,8 @@ def _losses(
         if recipe.score_weight:
             positive, true = logits.detach() > 0, target > 0
             overlap, union = ((positive & true).sum((1, 2, 3)), (positive | true).sum((1, 2, 3)))
-            guessed = answer.iou_scores.flatten().float()
-            loss = loss + recipe.score_weight * F.mse_loss(guessed, overlap / union.clamp(min=1))
+            error = F.mse_loss(answer.iou_scores.flatten().float(), overlap / union.clamp(min=1))
+            loss = loss + recipe.score_weight * error
         yield loss / (1 + len(corrections))
         if number < len(corrections):
             batch["input_masks"] = answer.pred_masks[:, 0].detach().float()
