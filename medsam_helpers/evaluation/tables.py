@@ -96,8 +96,9 @@ def clicks_needed(table: pd.DataFrame, model: str, metric: str = "dice", least: 
         ConfigError: the table has no such model, or no clicks.
     """
     check_name("model", model, table["model"])
-    rows = table[(table["model"] == model) & table["prompt"].str.startswith("clicks:")]
+    clicked = table[table["prompt"].str.startswith("clicks:")]
+    clicks = clicked["prompt"].str.removeprefix("clicks:").astype(int)
+    rows = clicked[clicked["model"] == model]
     if rows.empty:
         raise ConfigError(f"{model} was not scored with clicks: evaluate it with the prompt clicks:8")
-    clicks = rows["prompt"].str.removeprefix("clicks:").astype(int)
-    return clicks.where(rows[metric] >= least, clicks.max()).groupby(rows["case"]).min()
+    return clicks[rows.index].where(rows[metric] >= least, clicks.max()).groupby(rows["case"]).min()

@@ -192,5 +192,6 @@ def test_clicks_needed_by_hand(cases):
     assert clicks_needed(table, "clicker", "iou").to_dict() == {"a": 18}
     few = table[~table["prompt"].isin([f"clicks:{number}" for number in range(9, 20)])]
     assert clicks_needed(few, "clicker").to_dict() == {"a": 8}, "a failure counts as the most that were tried"
+    assert clicks_needed(table, "box").to_dict() == {"a": 19}, "its one click was not enough: as many as were tried"
     with pytest.raises(ConfigError, match="box was not scored with clicks"):
         clicks_needed(table[table["model"] != "box"].assign(model="box", prompt="exact"), "box")
