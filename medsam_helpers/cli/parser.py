@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn, Union, get_args, get_origin
 
 from pydantic import model_validator
+from pydantic.fields import FieldInfo
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.files import find_checkpoint
@@ -125,10 +126,9 @@ def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], b
         # A single choice is what only a function of one's own can take the place of.
         if name in (*settings.LABELS, *but) or len(choices) == 1:
             continue
-        options: dict[str, Any] = {"help": _help(settings, name), "default": argparse.SUPPRESS}
-        needed = declared.is_required() or name in getattr(settings, "REQUIRED", ())
-        repeated = getattr(settings, "REPEATED", {}).get(name)
-        if repeated:
+        required = declared.is_required() or name in getattr(settings, "REQUIRED", ())
+        options: dict[str, Any] = {"help": _help(declared, required or settings is Recipe)}
+        if repeated := getattr(settings, "REPEATED", {}).get(name):
             options |= {"action": "append", "metavar": repeated}
             options |= {"nargs": len(repeated)} if isinstance(repeated, tuple) else {}
         elif choices:
@@ -138,24 +138,22 @@ def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], b
         else:
             options |= {"metavar": next((word for kind, word in _WORDS.items() if kind in kinds), name.upper())}
         if name in getattr(settings, "POSITIONAL", ()):
-            many = {} if needed else {"nargs": "*" if tuple in kinds else "?"}
-            parser.add_argument(name, **options | many | {"metavar": name.upper()})
+            number = ("+" if required else "*") if tuple in kinds else None if required else "?"
+            options |= {"nargs": number, "metavar": name.upper()}
+            parser.add_argument(name, default=argparse.SUPPRESS, **options)
         else:
             flag = "--" + name.removesuffix("_1024").replace("_", "-")
-            parser.add_argument(flag, dest=name, **options | ({"required": True} if needed else {}))
+            parser.add_argument(flag, dest=name, required=required, default=argparse.SUPPRESS, **options)
 
 
 _WORDS = {int: "N", float: "F", tuple: "A,B", Path: "PATH"}
 
 
-def _help(settings: type[Settings], name: str) -> str:
-    declared = settings.model_fields[name]
+def _help(declared: FieldInfo, without_default: bool) -> str:
+    """What the declaration says; a recipe's defaults are not those of the recipe that is asked for."""
     text = (declared.description or "").rstrip(".").replace("%", "%%").replace("\n", " ")
     shown = ",".join(declared.default) if isinstance(declared.default, tuple) else declared.default
-    needed = name in getattr(settings, "REQUIRED", ()) or declared.is_required()
-    # A recipe's defaults are not those of the recipe that is asked for.
-    silent = needed or settings is Recipe or shown in (None, False, "", ())
-    return text if silent else f"{text} (default: {shown})"
+    return text if without_default or shown in (None, False, "", ()) else f"{text} (default: {shown})"
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:

