@@ -12,15 +12,6 @@ from medsam_helpers.errors import ConfigError, DataError, ShapeError
 
 Method = Literal["logit-t", "t", "percentile"]
 FEWEST = 5  # images, or groups of images, below which a mean has no interval
-SMALL = 30  # below so many images the coverage is told beside the interval
-COVERAGE = {
-    "logit-t": {5: 0.88, 8: 0.87, 15: 0.87, 27: 0.88, 60: 0.91},
-    "t": {5: 0.91, 8: 0.91, 15: 0.90, 27: 0.89, 60: 0.91},
-}
-"""How often a 95 % interval holds the true mean, by number of images: `logit-t` of a mean Dice, `t` of a paired gain.
-
-Source: `benchmarks/interval_coverage.py`, on the recorded scores of polyps and of breast ultrasound.
-"""
 
 
 class Interval(NamedTuple):
@@ -71,8 +62,8 @@ def mean_interval(
     """
     if method == "percentile" and groups is None:
         return bootstrap_mean(values)
-    if method not in COVERAGE:
-        raise ConfigError(f"method {method!r} is unknown or takes no groups: use one of {', '.join(COVERAGE)}")
+    if method not in ("logit-t", "t"):
+        raise ConfigError(f"method {method!r} is unknown or takes no groups: use logit-t or t")
     values = _finite(values)
     if groups is not None and len(groups) != len(values):
         raise ShapeError(f"{len(values)} values need a group each, got {len(groups)}")
@@ -117,20 +108,6 @@ def _finite(values: ArrayLike) -> np.ndarray:
     if values.size == 0 or not np.isfinite(values).all():
         raise DataError(f"a mean needs finite values: of {values.size}, {np.isfinite(values).sum()} are finite")
     return values
-
-
-def coverage_note(n: int, method: Method = "logit-t") -> str:
-    """What stands beside an interval of n images: how often one of so few holds the true mean; empty for 30 and more.
-
-    >>> coverage_note(8), coverage_note(29, "t"), coverage_note(3), coverage_note(100)
-    ('covers about 0.87 at this n', 'covers about 0.89 at this n', 'no interval below 5 images', '')
-    """
-    if n < FEWEST:
-        return f"no interval below {FEWEST} images"
-    known = COVERAGE.get(method)
-    if not known or n >= SMALL:
-        return ""
-    return f"covers about {known[max(size for size in known if size <= n)]:.2f} at this n"
 
 
 class Agreement(NamedTuple):

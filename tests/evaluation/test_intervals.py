@@ -9,7 +9,8 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from medsam_helpers.errors import ConfigError, DataError, ShapeError
-from medsam_helpers.evaluation.intervals import COVERAGE, Interval, bootstrap_mean, limits_of_agreement, mean_interval
+from medsam_helpers.evaluation.intervals import Interval, bootstrap_mean, limits_of_agreement, mean_interval
+from medsam_helpers.runs.findings import COVERAGE
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "interval_coverage.py"
 VALUES = np.random.default_rng(5).beta(8, 1, size=12)

@@ -12,7 +12,6 @@ from transformers import SamConfig, SamModel
 
 from medsam_helpers.figures.sam import (
     answers,
-    inside_sam,
     kept_for_backward,
     parameter_table,
     published_dice,
@@ -35,14 +34,6 @@ def test_answers_has_a_panel_a_mask_with_all_prompts(square):
     figure = answers(square, masks, boxes=box, points=points, labels=[1, 0], note="a phantom")
     panels = [(ax.get_title(), len(ax.patches), len(ax.get_lines())) for ax in figure.axes]
     assert (panels, figure.get_suptitle()) == ([("empty", 1, 2), ("right", 1, 2)], "a phantom")
-
-
-def test_inside_sam_has_three_panels_above_and_the_answers_below(square):
-    masks = {"one": square.mask, "two": ~square.mask, "box": square.mask}
-    maps = np.zeros((3, 60, 100)), np.linspace(-1, 1, 6000).reshape(60, 100)
-    figure = inside_sam(square, np.array([40, 20, 80, 40]), np.array([50, 30]), *maps, masks, note="a phantom")
-    assert [ax.get_title() for ax in figure.axes[3:]] == ["one", "two", "box"]
-    np.testing.assert_array_equal(figure.axes[2].images[-1].get_array(), maps[1])
 
 
 def test_what_is_not_stated_gets_no_bar_and_what_is_derived_is_hatched():

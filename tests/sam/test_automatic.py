@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from helpers import draw_discs, embedded, make_tiny_sam
+from helpers import draw_discs, embedded, make_tiny_sam, save_images
 
 from medsam_helpers.errors import ConfigError, PromptError
-from medsam_helpers.evaluation.evaluate import evaluate, false_positives
+from medsam_helpers.evaluation.evaluate import evaluate
 from medsam_helpers.runs.export import export_model
 from medsam_helpers.runs.finetune import finetune
 from medsam_helpers.runs.settings import RunConfig
@@ -36,8 +36,6 @@ def test_a_head_answers_without_a_prompt_and_leaves_every_other_answer(tiny_fold
 
 
 def test_a_run_trains_the_head_alone_and_its_checkpoint_answers_with_and_without_a_prompt(tiny_folder, tmp_path, cache):
-    from helpers import save_images
-
     cases = save_images(draw_discs(12), tmp_path / "discs", n_train=8)
     change = {"epochs": 12, "views": ("as-is",), "batch": 2, "precision": "fp32"}
     config = RunConfig(model=str(tiny_folder), data=str(tmp_path / "discs"), recipe="automatic", change=change)
@@ -58,16 +56,3 @@ def test_a_run_trains_the_head_alone_and_its_checkpoint_answers_with_and_without
     assert all(torch.equal(weight, kept[name]) for name, weight in model.automatic_head.state_dict().items())
     plain = load_sam(export_model(tmp_path / "run", tmp_path / "exported"))
     assert hasattr(plain, "automatic_head"), "our own loading keeps the head"
-
-
-def test_what_it_finds_where_nothing_is_counts_as_false_alarm(tiny_folder):
-    (case,) = draw_discs(1)
-    case.mask[:] = False
-    model = load_sam(tiny_folder)
-    add_automatic_head(model)
-    for bias, found in ((5.0, {"normal": 1, "false_positives": 1, "false_positive_share": 1.0}), (-5.0, None)):
-        with torch.no_grad():
-            model.automatic_head.decoder.enlarge[-1].weight.zero_()
-            model.automatic_head.decoder.enlarge[-1].bias.fill_(bias)
-        counted = false_positives([case], Segmenter(model, "cpu"))
-        assert counted == (found or {"normal": 1, "false_positives": 0, "false_positive_share": 0.0})

@@ -92,6 +92,11 @@ def test_points_boxes_and_masks_each_change_the_answer(segmenter, image):
         ({"boxes": [5, 5, 9, 9], "labels": [1]}, PromptError, "labels without points"),
         ({"boxes": [[5, 5, 9, 9]] * 2, "points": [[6, 5]]}, ShapeError, "each prompt needs one of each kind"),
         ({"boxes": [5, 5, 9, 9], "mask_logits": torch.zeros(1, 1, 8, 8)}, ShapeError, r"finite, \(N, 1, 64, 64\)"),
+        (
+            {"boxes": BOX, "mask_logits": torch.full((1, 1, 64, 64), torch.nan)},
+            ShapeError,
+            "mask_logits must be finite",
+        ),
     ],
 )
 def test_a_wrong_prompt_is_one_clear_error(segmenter, image, prompts, error, message):
@@ -174,9 +179,6 @@ def test_each_click_of_the_simulated_user_is_that_on_the_largest_mistake_with_th
     assert not torch.equal(alone.logits, asked.logits), "without the logits it is another answer"
 
 
-def test_what_cannot_be_encoded_or_refined_is_refused_in_words(tiny_sam, discs):
-    segmenter, image = Segmenter(tiny_sam, "cpu", precision="fp32"), discs(1)[0].image
+def test_no_image_at_all_is_refused_in_words(segmenter):
     with pytest.raises(ShapeError, match="there is no image to encode"):
         segmenter.encode([])
-    with pytest.raises(ShapeError, match="mask_logits must be finite"):
-        segmenter.predict(image, boxes=[5, 5, 40, 40], mask_logits=torch.full((1, 1, 64, 64), torch.nan))

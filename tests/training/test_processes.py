@@ -90,12 +90,7 @@ def test_processes_that_see_different_data_end_in_the_weights_of_one(tmp_path, l
 
 
 WHOLE_RUN = """
-from medsam_helpers.data.case import Dataset
-from medsam_helpers.phantoms.dataset import save_folder
-from medsam_helpers.runs.finetune import get_or_train
-from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.embeddings import EmbeddingStore
-from medsam_helpers.sam.tuned import DECODER_FILE
 from test_processes import whole_run
 seen, look_up = [], EmbeddingStore.__getitem__
 
