@@ -127,11 +127,11 @@ class SegmenterPredictor:
         before = self._logits if embedding is self._embedding else {}
         self._embedding, self._logits = embedding, {}
         masks, scores = list[np.ndarray](), list[np.ndarray]()
-        for *earlier, last in rounds:
+        for calls in rounds:
             asked, logits = "", None
-            for call in (*earlier, last):
-                asked += f" { ({name: value.tolist() for name, value in call.items()}) }"
-                if call is last or asked not in before:
+            for call in calls:
+                asked += str({name: value.tolist() for name, value in call.items()})
+                if call is calls[-1] or asked not in before:  # the last one's mask is wanted too
                     answer = self.segmenter.predict(embedding, **call, mask_logits=logits)
                     before[asked] = answer.logits
                 self._logits[asked] = logits = before[asked]
@@ -156,7 +156,7 @@ def prompt_rounds(boxes: np.ndarray, points: np.ndarray, proposed: bool = False)
     if not len(points):
         return [[{"boxes": boxes}]]
     owners = np.array([min(range(len(boxes)), key=lambda index: _rank(boxes[index], point)) for point in points])
-    return [_refined({"boxes": box}, points[owners == index]) for index, box in enumerate(boxes)]
+    return [_refined({"boxes": box[None]}, points[owners == index]) for index, box in enumerate(boxes)]
 
 
 def _refined(first: dict[str, Any], points: np.ndarray) -> list[dict[str, Any]]:
