@@ -22,7 +22,7 @@ from medsam_helpers.training.recipes import LossName, Precision, Recipe, ViewNam
 def test_a_recipe_that_cannot_be_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         Recipe(name="test").but(**change)
-    with pytest.raises(ConfigError, match="recipe 'magic' is unknown: use quick, best, guide, sam, medsam"):
+    with pytest.raises(ConfigError, match="recipe 'magic' is unknown: use best, quick, guide, sam, medsam"):
         get_recipe("magic")
 
 
