@@ -40,7 +40,7 @@ from medsam_helpers.runs.card import own_memory_mb, write_run_card
 from medsam_helpers.runs.embed import keep_freed_memory
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam, pixel_values
-from medsam_helpers.sam.parts import freeze_all_but
+from medsam_helpers.sam.model import freeze_all_but
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.dataset import PromptedCases
 from medsam_helpers.training.losses import get_loss

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medsam_helpers.evaluation.agreement import limits_of_agreement
+from medsam_helpers.evaluation.intervals import limits_of_agreement
 from medsam_helpers.exercises.checking import Answer, Hints, checker, number_hint
 
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.figures.cases import COLORS, HALO, show_case
-from medsam_helpers.sam.model import Promptable
-from medsam_helpers.sam.parts import PARTS
+from medsam_helpers.sam.model import PARTS, Promptable
 
 # As in the rest of the series: what was not tuned is orange, what was is blue; specialists stay grey.
 METHOD_COLORS = {"SAM": COLORS["zero-shot"], "U-Net": "#999999", "DeepLabV3+": "#555555", "MedSAM": COLORS["tuned"]}

@@ -14,8 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.agreement import limits_of_agreement, paired
-from medsam_helpers.evaluation.intervals import Interval, mean_interval
+from medsam_helpers.evaluation.intervals import Interval, limits_of_agreement, mean_interval, paired
 from medsam_helpers.evaluation.predictors import BASELINES
 from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.figures.cases import COLORS

@@ -28,11 +28,10 @@ from medsam_helpers.prompts import prompt_name
 from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.runs.folder import Finetuned, headline, is_complete, name_left_out, write_run
 from medsam_helpers.runs.settings import RunConfig, check_names, config_from_environment
-from medsam_helpers.sam.automatic import add_automatic_head
 from medsam_helpers.sam.checkpoints import sha256_of
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam
-from medsam_helpers.sam.parts import check_parts
+from medsam_helpers.sam.model import add_automatic_head, check_parts
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import DECODER_FILE, load_checkpoint
 from medsam_helpers.training.loop import fit

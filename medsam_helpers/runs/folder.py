@@ -22,7 +22,7 @@ from medsam_helpers.figures import cases as plotting
 from medsam_helpers.files import atomic_write
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.checkpoints import NAMES, sha256_of
-from medsam_helpers.sam.parts import changed_parts
+from medsam_helpers.sam.model import changed_parts
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import CARD_FILE, DECODER_FILE, SEEN_FILE, part_state, read_card, save_decoder
 from medsam_helpers.training.loop import FitResult

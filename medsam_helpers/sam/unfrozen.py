@@ -13,8 +13,7 @@ from transformers.models.sam.modeling_sam import SamImageSegmentationOutput
 
 from medsam_helpers.errors import ConfigError, some
 from medsam_helpers.sam.loading import state_digest
-from medsam_helpers.sam.model import Promptable, Sam, is_light
-from medsam_helpers.sam.parts import LORA
+from medsam_helpers.sam.model import LORA, Promptable, Sam, is_light
 
 
 class UnfrozenSam(Sam):

@@ -22,8 +22,7 @@ from medsam_helpers.evaluation.metrics import dice, iou
 from medsam_helpers.evaluation.predictors import case_boxes, centres
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.sam.embeddings import EmbeddingStore, Resident
-from medsam_helpers.sam.model import Promptable
-from medsam_helpers.sam.parts import ENCODER, part_of
+from medsam_helpers.sam.model import ENCODER, Promptable, part_of
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.dataset import Packed, PromptedCases
 from medsam_helpers.training.losses import get_loss

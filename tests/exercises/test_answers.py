@@ -10,8 +10,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from medsam_helpers.evaluation.agreement import limits_of_agreement
-from medsam_helpers.evaluation.intervals import bootstrap_mean
+from medsam_helpers.evaluation.intervals import bootstrap_mean, limits_of_agreement
 from medsam_helpers.evaluation.predictors import fill_box, fill_ellipse
 from medsam_helpers.exercises.checking import check
 from medsam_helpers.training.losses import dice_loss, focal_loss

@@ -18,7 +18,7 @@ from medsam_helpers.figures.sam import (
     published_dice,
     show_points,
 )
-from medsam_helpers.sam.parts import freeze_all_but
+from medsam_helpers.sam.model import freeze_all_but
 
 
 def test_clicks_lie_on_their_pixels_and_say_what_they_mean():

@@ -9,8 +9,8 @@ from medsam_helpers.evaluation.evaluate import evaluate, false_positives
 from medsam_helpers.runs.export import export_model
 from medsam_helpers.runs.finetune import finetune
 from medsam_helpers.runs.settings import RunConfig
-from medsam_helpers.sam.automatic import add_automatic_head
 from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.model import add_automatic_head
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import load_checkpoint
 
@@ -67,7 +67,7 @@ def test_what_it_finds_where_nothing_is_counts_as_false_alarm(tiny_folder):
     add_automatic_head(model)
     for bias, found in ((5.0, {"normal": 1, "false_positives": 1, "false_positive_share": 1.0}), (-5.0, None)):
         with torch.no_grad():
-            model.automatic_head.enlarge[-1].weight.zero_()
-            model.automatic_head.enlarge[-1].bias.fill_(bias)
+            model.automatic_head.decoder.enlarge[-1].weight.zero_()
+            model.automatic_head.decoder.enlarge[-1].bias.fill_(bias)
         counted = false_positives([case], Segmenter(model, "cpu"))
         assert counted == (found or {"normal": 1, "false_positives": 0, "false_positive_share": 0.0})

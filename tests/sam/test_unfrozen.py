@@ -13,8 +13,7 @@ from medsam_helpers.runs.export import export_adapter, export_model
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.light import light_config
 from medsam_helpers.sam.loading import load_sam, model_info, pixel_values, state_digest
-from medsam_helpers.sam.model import Sam
-from medsam_helpers.sam.parts import LORA, changed_parts, freeze_all_but, part_of
+from medsam_helpers.sam.model import LORA, Sam, changed_parts, freeze_all_but, part_of
 from medsam_helpers.sam.tuned import load_checkpoint, part_state, save_decoder
 from medsam_helpers.sam.unfrozen import PartiallyUnfrozenSam, lora_targets, unfrozen
 from medsam_helpers.training.loop import fit

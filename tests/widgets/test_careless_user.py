@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medsam_helpers.evaluation.simulated_user import empty_box
+from medsam_helpers.widgets.careless_user import empty_box
 
 
 @pytest.fixture
