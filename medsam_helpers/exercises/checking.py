@@ -15,7 +15,7 @@ Hints = Iterator[str]
 """What a checker yields: hints, of which the first is shown; none for a right answer."""
 Checker = Callable[[Answer], Hints]
 _MODULES: tuple[str, ...] = ("start", "losses", "dataset", "how_sam_works", "finetuning", "evaluation")
-_MODULES += ("prompting", "mlops", "what_helped", "beyond")
+_MODULES += ("prompting", "mlops", "what_helped", "beyond", "clicks")
 _CHECKERS: dict[str, Checker] = {}
 
 

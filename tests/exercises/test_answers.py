@@ -177,6 +177,34 @@ def mirrored(pixels, target, rng, *, picture=True, lesion=True, draw=lambda rng:
     return pixels.flip(turn if picture else []), target.flip(turn if lesion else [])
 
 
+def clicks_to_reach(scores, least, failed=0, first=1, reached=np.greater_equal):
+    counts = [np.flatnonzero(reached(row, least)) for row in scores]
+    most = scores.shape[1] + failed
+    return np.mean([hits[0] + first if hits.size else most for hits in counts])
+
+
+def without_failures(scores, least):
+    return clicks_to_reach(scores[(scores >= least).any(axis=1)], least)
+
+
+def any_or_deepest(mask, truth, rng, *, region=largest_mistake):
+    if rng is None:
+        return next_click(mask, truth)
+    y, x = rng.choice(np.argwhere(region(mask, truth)))
+    return x, y, truth[y, x]
+
+
+def fewest_clicks(runs, bound, column="low"):
+    return runs.clicks[runs[column] >= -bound].idxmin()
+
+
+def certain(logits, least=50, peak=2.0, largest=False):
+    labels, count = ndimage.label(logits > 0)
+    kept = [labels == number for number in range(1, count + 1)]
+    kept = [part for part in kept if part.sum() >= least or logits[part].max() > peak]
+    return np.any(kept[:1] if largest else kept, axis=0) if kept else np.zeros(logits.shape, bool)
+
+
 ANSWERS = [
     ("00.1", lambda x, y, width, height, *_: (x, y, x + width, y + height), "pixels of the original"),
     ("00.1", lambda x, y, w, h, *sizes: to_box(x, y, w - x, h - y, *sizes), "width and height still"),
@@ -299,6 +327,26 @@ ANSWERS = [
     ("09.4", partial(mirrored, lesion=False), "the lesion stayed"),
     ("09.4", partial(mirrored, draw=lambda rng: True), "always the same"),
     ("09.4", partial(mirrored, draw=lambda rng: torch.rand(1) < 0.5), "the same `rng`"),
+    ("10.1", without_failures, "left out"),
+    ("10.1", partial(clicks_to_reach, failed=1), "not one more"),
+    ("10.1", partial(clicks_to_reach, first=0), "is number 1"),
+    ("10.1", partial(clicks_to_reach, reached=np.greater), "is enough"),
+    ("10.1", lambda scores, least: (scores >= least).argmax(axis=1).mean() + 1, "counts as 1"),
+    ("10.1", lambda scores, least: clicks_to_reach(scores, 0.9), "second argument"),
+    ("10.2", partial(any_or_deepest, region=lambda mask, truth: mask != truth), "outside the largest mistake"),
+    ("10.2", lambda *given: [any_or_deepest(*given)[place] for place in (1, 0, 2)], "are swapped"),
+    ("10.2", lambda *given: (*any_or_deepest(*given)[:2], 1 - any_or_deepest(*given)[2]), "its label is 1"),
+    ("10.2", lambda mask, truth, rng: first_pixel(mask, truth, largest=True), "at its rim"),
+    ("10.2", lambda mask, truth, rng: next_click(mask, truth), "always the same"),
+    ("10.2", lambda m, t, rng: any_or_deepest(m, t, rng and np.random.default_rng()), "gave two clicks"),
+    ("10.3", partial(fewest_clicks, column="change"), "not the mean"),
+    ("10.3", lambda runs, bound: "boxes", "few clicks keeps it too"),
+    ("10.3", lambda runs, bound: runs.clicks.argmin(), "name of a row"),
+    ("10.4", lambda logits: logits, "give back a mask"),
+    ("10.4", lambda logits: logits > 0, "doubtful speck of 9 pixels"),
+    ("10.4", lambda logits: logits > -5, "got lost or changed"),
+    ("10.4", lambda logits: logits >= min(logits.max(), 0), "stays empty"),
+    ("10.4", partial(certain, largest=True), "second lesion"),
 ]
 
 

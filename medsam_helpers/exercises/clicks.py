@@ -1,0 +1,89 @@
+"""Checkers of notebook 10, clicks and no prompt."""
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from medsam_helpers.exercises.checking import Answer, Hints, checker, number_hint
+
+
+@checker("10.1")
+def _clicks_to_a_score(answer: Answer) -> Hints:
+    scores = [[0.5, 0.85, 0.91, 0.92], [0.9, 0.95, 0.96, 0.97], [0.3, 0.5, 0.7, 0.8]]
+    dice = np.array([*scores, [0.2, 0.6, 0.5, 0.7], [0.7, 0.91, 0.93, 0.95]])  # 3, 1, never, never, 2
+    known = {
+        0.6: "argmax gives 0 for the first click, and also where no click reaches the score",
+        1.6: "an image that never reaches the score counts as 1: argmax of a row without True is 0",
+        1.8: "the first click is number 1, not 0",
+        2.0: "the failures are left out, so a model looks better the more it fails: count each as the maximum",
+        2.2: "the first click is number 1, not 0",
+        3.0: "a score of exactly `least` is enough",
+        3.2: "a failure counts as the maximum, 4 here, not one more",
+    }
+    otherwise = "for each image the number of the first click that reaches `least`, else the maximum; then the mean"
+    yield from number_hint(answer(dice, 0.9), 2.8, 1e-3, known, otherwise)
+    yield from number_hint(answer(dice, 0.85), 2.6, 1e-3, {2.8: "`least` is the second argument"}, otherwise)
+
+
+@checker("10.2")
+def _next_click(answer: Answer) -> Hints:
+    truth = np.zeros((40, 60), bool)
+    truth[5:35, 10:40] = True
+    missed, spilled = truth.copy(), truth.copy()
+    missed[5:35, 20:40] = False  # most of it is missed
+    missed[0:2, 50:53] = True  # and a few pixels are false alarms
+    spilled[10:30, 40:58] = True
+    spilled[5:7, 10:12] = False
+    for mask, label, kind in ((missed, 1, "missed lesion"), (spilled, 0, "a false alarm")):
+        wrong, _ = ndimage.label(mask != truth)
+        largest = wrong == 1 + np.bincount(wrong.ravel())[1:].argmax()
+        depth = ndimage.distance_transform_edt(np.pad(largest, 1))[1:-1, 1:-1]
+        clicks = [tuple(map(int, answer(mask, truth, np.random.default_rng(seed)))) for seed in [0, 0, *range(1, 30)]]
+        for x, y, said in [tuple(map(int, answer(mask, truth, None))), *clicks]:
+            if not (0 <= x < 60 and 0 <= y < 40 and largest[y, x]):
+                if x < 40 and y < 60 and largest[x, y]:
+                    yield "x and y are swapped: x is the column, y the row, and NumPy indexes rows first"
+                yield "the click lies outside the largest mistake: label the regions where mask and truth differ"
+            if said != label:
+                yield f"the click lies in {kind}, so its label is {label}: what the truth says there"
+        x, y, _ = map(int, answer(mask, truth, None))
+        if depth[y, x] < 0.8 * depth.max():
+            yield "without `rng` click where the mistake is deepest, not at its rim: distance_transform_edt gives depth"
+        if clicks[0] != clicks[1]:
+            yield "the same `rng` gave two clicks: draw from it alone, or no run can be resumed"
+        if len({click[:2] for click in clicks}) < 10:
+            yield "with `rng` draw any pixel of the mistake, not always the same"
+
+
+@checker("10.3")
+def _under_a_bound(answer: Answer) -> Hints:
+    rows = {"boxes": [2.6, 0, 0], "few clicks": [2.2, -0.004, -0.009], "many clicks": [1.9, -0.008, -0.014]}
+    runs = pd.DataFrame.from_dict(rows, "index", columns=["clicks", "change", "low"])
+    for order in ([0, 1, 2], [2, 0, 1]):
+        for bound, right in ((0.01, "few clicks"), (0.02, "many clicks"), (0.001, "boxes")):
+            if (said := answer(runs.iloc[order].copy(), bound)) == right:
+                continue
+            if said not in rows:
+                yield f"give back the name of a row, got {said!r}"
+            if runs.low[said] < -bound:
+                yield f"with a bound of {bound:g}, {said} may lose {-runs.low[said]:g}: `low` counts, not the mean"
+            yield f"with a bound of {bound:g}, {right} keeps it too and needs fewer clicks than {said}"
+
+
+@checker("10.4")
+def _kept_by_a_rule(answer: Answer) -> Hints:
+    y, x = np.ogrid[:96, :128]
+    lesion, second = ((x - at) ** 2 + (y - 48) ** 2 < 15**2 for at in (30, 95))
+    speck = (abs(x - 64) < 2) & (abs(y - 10) < 2)
+    none = np.full((96, 128), -4.0)
+    mask = np.asarray(answer(np.where(lesion, 5.0, none)))
+    if mask.shape != none.shape or mask.dtype != np.bool_:
+        yield f"give back a mask, bool and of the shape of the logits: got {mask.dtype} {mask.shape}"
+    if (mask != lesion).mean() > 0.01:
+        yield "a large, certain lesion got lost or changed: the mask is where the logits are above 0"
+    if answer(none).any():
+        yield "where no logit is above 0 there is nothing: the mask stays empty"
+    if (answer(np.where(lesion | second, 5.0, none)) != (lesion | second)).mean() > 0.01:
+        yield "the second lesion got lost: an image may hold several"
+    if answer(np.where(speck, 0.5, none)).any():
+        yield f"a doubtful speck of {speck.sum()} pixels (logit 0.5) is kept: ask for an area, for a peak, or for both"
