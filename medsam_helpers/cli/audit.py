@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from typing import ClassVar
 
-from medsam_helpers.cli.parser import Command, Result, add_settings
+from medsam_helpers.cli.parser import Command, Result
 from medsam_helpers.runs.settings import DataSettings, check_names
 
 
@@ -14,11 +13,8 @@ class Audit(Command, DataSettings):
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ("data",)
     REQUIRED: ClassVar[tuple[str, ...]] = ("data",)
-
-    @classmethod
-    def add_to(cls, parser: ArgumentParser) -> None:
-        """All cases are looked at: no limits."""
-        add_settings(parser, cls, but=("train_limit", "dev_limit", "val_limit", "test_limit", "skip_bad"))
+    # All cases are looked at.
+    HIDDEN: ClassVar[tuple[str, ...]] = ("train_limit", "dev_limit", "val_limit", "test_limit", "skip_bad")
 
     def run(self, line: str) -> Result:
         check_names(data=self.data)

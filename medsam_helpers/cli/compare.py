@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from pathlib import Path
+from typing import ClassVar
 
-from medsam_helpers.cli.parser import Command, Result, add_settings
+from medsam_helpers.cli.parser import Command, Result
 from medsam_helpers.files import atomic_write, check_output_dir
 
 
 class Compare(Command):
     """Compare runs on the same images: each one's paired difference to the first."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("runs",)
 
     runs: tuple[Path, ...]
     """Folders that finetune or evaluate wrote, the one to compare with first."""
@@ -20,12 +22,6 @@ class Compare(Command):
     """Such as exact or j20; default: all, which each run must have."""
     output: Path | None = None
     """Folder for comparison.csv and comparison.png."""
-
-    @classmethod
-    def add_to(cls, parser: ArgumentParser) -> None:
-        """The runs stand without an option."""
-        parser.add_argument("runs", nargs="+", metavar="RUN", help=cls.model_fields["runs"].description)
-        add_settings(parser, cls, but=("runs",))
 
     def run(self, line: str) -> Result:
         output = self.output and self.output.expanduser()

@@ -32,6 +32,8 @@ class Command(Settings):
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ()
     REQUIRED: ClassVar[tuple[str, ...]] = ()
+    HIDDEN: ClassVar[tuple[str, ...]] = ()
+    """Settings that are no options."""
     REPEATED: ClassVar[dict[str, str | tuple[str, ...]]] = {}
     """Options that may be given several times, and the word or words that follow each."""
     RESUMES: ClassVar[bool] = False
@@ -69,11 +71,16 @@ class OfModel(Settings):
         """Where the checkpoint lies."""
         return find_checkpoint(self.checkpoint) if self.checkpoint else None
 
-    def trained_with(self) -> dict[str, Any]:
-        """The recipe of the checkpoint, if there is one."""
+    @property
+    def card(self) -> dict[str, Any]:
+        """The run card of the checkpoint, if there is one."""
         from medsam_helpers.sam.tuned import read_card
 
-        return read_card(self.folder).get("recipe", {}) if self.folder else {}
+        return read_card(self.folder) if self.folder else {}
+
+    def trained_with(self) -> dict[str, Any]:
+        """The recipe of the checkpoint, if there is one."""
+        return self.card.get("recipe", {})
 
     def segmenter(self, with_store: bool = False) -> Any:
         """The model, ready to be prompted."""
@@ -91,10 +98,9 @@ class OfModel(Settings):
         from medsam_helpers.sam.checkpoints import SPECIALISTS
         from medsam_helpers.sam.embeddings import EmbeddingStore
         from medsam_helpers.sam.segmenter import Segmenter
-        from medsam_helpers.sam.tuned import read_card
 
-        card = read_card(self.folder) if self.folder else None
-        if card is None or card["base"] in SPECIALISTS:
+        card = self.card
+        if not card or card["base"] in SPECIALISTS:
             return None
         place = card.get("base_path") or card["base"]
         base = Segmenter.load(place, precision=tuned.precision, tta=self.tta)
@@ -109,7 +115,7 @@ def tell_left_out(names: Collection[str]) -> None:
         print(f"left out {len(names)}: {', '.join(names)}")
 
 
-def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], but: Collection[str] = ()) -> None:
+def add_settings(parser: argparse._ActionsContainer, settings: type[Settings]) -> None:
     """Give a parser an option for each setting; what is not given stays out of the result.
 
     `jitter_1024` becomes `--jitter`: the unit stands in the name of a value, not of an option.
@@ -117,15 +123,15 @@ def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], b
     Args:
         parser: or a group of one.
         settings: whose declarations give type, choices, default and help.
-        but: names that are left out.
     """
     for name, declared in settings.model_fields.items():
         kinds = list(_kinds(declared.annotation))
         choices = [kind for kind in kinds if isinstance(kind, str)] if tuple not in kinds else []
         # A single choice is what only a function of one's own can take the place of.
-        if name in (*settings.LABELS, *but) or len(choices) == 1:
+        if name in (*settings.LABELS, *getattr(settings, "HIDDEN", ())) or len(choices) == 1:
             continue
-        options: dict[str, Any] = {"help": _help(settings, name), "default": argparse.SUPPRESS}
+        needed = declared.is_required() or name in getattr(settings, "REQUIRED", ())
+        options: dict[str, Any] = {"help": _help(settings, name, needed), "default": argparse.SUPPRESS}
         repeated = getattr(settings, "REPEATED", {}).get(name)
         if repeated:
             options |= {"action": "append", "metavar": repeated}
@@ -137,14 +143,9 @@ def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], b
         else:
             options |= {"metavar": next((word for kind, word in _WORDS.items() if kind in kinds), name.upper())}
         if name in getattr(settings, "POSITIONAL", ()):
-            many = (
-                {}
-                if declared.is_required() or name in getattr(settings, "REQUIRED", ())
-                else {"nargs": "*" if tuple in kinds else "?"}
-            )
-            parser.add_argument(name, **options | many | {"metavar": name.upper()})
+            many = ("+" if needed else "*") if tuple in kinds else (None if needed else "?")
+            parser.add_argument(name, **options | {"nargs": many, "metavar": name.upper()})
         else:
-            needed = declared.is_required() or name in getattr(settings, "REQUIRED", ())
             flag = "--" + name.removesuffix("_1024").replace("_", "-")
             parser.add_argument(flag, dest=name, **options | ({"required": True} if needed else {}))
 
@@ -152,11 +153,10 @@ def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], b
 _WORDS = {int: "N", float: "F", tuple: "A,B", Path: "PATH"}
 
 
-def _help(settings: type[Settings], name: str) -> str:
+def _help(settings: type[Settings], name: str, needed: bool) -> str:
     declared = settings.model_fields[name]
     text = (declared.description or "").rstrip(".").replace("%", "%%").replace("\n", " ")
     shown = ",".join(declared.default) if isinstance(declared.default, tuple) else declared.default
-    needed = name in getattr(settings, "REQUIRED", ()) or declared.is_required()
     # A recipe's defaults are not those of the recipe that is asked for.
     silent = needed or settings is Recipe or shown in (None, False, "", ())
     return text if silent else f"{text} (default: {shown})"
