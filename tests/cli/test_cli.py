@@ -27,7 +27,6 @@ from filelock import FileLock
 from helpers import draw_discs, make_tiny_sam, save_images
 from PIL import Image
 from safetensors import safe_open
-from scipy import stats
 
 from medsam_helpers.cli.main import COMMANDS, main
 from medsam_helpers.data.reading import read_image
@@ -249,23 +248,12 @@ def test_runs_are_compared_on_the_same_images_with_a_table_a_picture_and_json(tu
     said = medsam("compare", "ev-base", "ev-tuned", "--output", tmp_path / "both", "--json")
     assert said.status == 0, said.err
     assert (said.json["first"], len(said.json["compared"])) == ("ev-base", 2)
-    other = said.json["compared"][1]
-    low, high = stats.ttest_1samp(paired_differences_of("ev-tuned"), 0).confidence_interval()
-    assert (other["low"], other["high"]) == pytest.approx((low, high), abs=1e-5)
     assert "Gain of ev-tuned over ev-base, prompt j20: +" in said.out
     assert "7 images, covers about 0.91 at this n" in said.out
     assert {path.name for path in (tmp_path / "both").iterdir()} == {"comparison.csv", "comparison.png"}
     assert len(pd.read_csv(tmp_path / "both" / "comparison.csv")) == 2
 
     one_line(medsam("compare", "ev-base", "run"), "11 images were scored for one of the two only")
-    one_line(medsam("compare", "run", "nowhere"), "nowhere/metrics.csv cannot be read")
-    one_line(medsam("compare", "run"), "two runs or more")
-
-
-def paired_differences_of(folder: str) -> pd.Series:
-    """Dice of the tuned model minus that of its base, image by image, of an evaluation of both."""
-    dice = pd.read_csv(f"{folder}/metrics.csv").pivot_table(index="case", columns="model", values="dice")
-    return dice["tuned"] - dice["zero-shot"]
 
 
 def test_images_that_the_checkpoint_or_what_it_began_with_has_seen_are_told(tuned, cache, tmp_path):
@@ -441,14 +429,12 @@ WRONG = [
     ("finetune --data data --epoch-count 3", "unrecognized arguments: --epoch-count 3"),
     ("evaluate --data data", "pass either --model or --checkpoint"),
     ("finetune --data data --start nowhere --output new", "checkpoint nowhere is no folder that exists"),
-    ("finetune --data nope --model tiny --output new", "no data source 'nope': use phantom"),
     ("finetune --data data --model mobile --output new", "no model 'mobile': use mobile-sam"),
     (TRAIN + "--recipe better --output new", "recipe 'better' is unknown: use quick, best"),
     ("weights sam", "no checkpoint 'sam': there are mobile-sam"),
     ("reproduce nope", "no experiment 'nope': there are across, "),
     (TRAIN + "--epochs -1 --output new", "epochs must be greater than or equal to 1, is '-1'"),
     (TRAIN + "--train-limit 0 --output new", "train has none"),
-    ("evaluate --data data --model tiny --val-limit 0 --output new", "the split val is empty"),
     ("evaluate --data data --model tiny --split test --output new", "the split test is empty"),
     ("phantoms --train 0 --dev 0 --val 0 --output new", "nothing to draw"),
     (PREDICT + "--background 3 3", "no prompt: pass --box"),
