@@ -1,12 +1,10 @@
-"""Files are whole or the old ones, never a piece; released checkpoints are found by name."""
-
-from pathlib import Path
+"""Files are whole or the old ones, never a piece."""
 
 import numpy as np
 import pytest
 
 from medsam_helpers.errors import ConfigError
-from medsam_helpers.files import RELEASED, atomic_write, find_checkpoint, new_folder, one_writer
+from medsam_helpers.files import atomic_write, new_folder, one_writer
 
 
 def test_a_file_is_replaced_at_the_end_with_ordinary_permissions(tmp_path):
@@ -30,14 +28,6 @@ def test_an_interrupt_leaves_the_old_file_and_nothing_else(tmp_path):
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_released_checkpoint_is_found_by_its_name_unless_such_a_path_exists(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert find_checkpoint("kvasir-polyps") == RELEASED / "kvasir-polyps"
-    assert find_checkpoint("no-such-name") == Path("no-such-name")
-    (tmp_path / "kvasir-polyps").mkdir()
-    assert find_checkpoint("kvasir-polyps") == Path("kvasir-polyps")
 
 
 def test_a_full_disk_is_told_with_the_file_and_what_is_left(tmp_path):

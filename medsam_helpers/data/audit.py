@@ -92,9 +92,8 @@ def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options
         split_of = {case: split for split, cases in splits.items() for case in cases}
         broken = {finding.case for finding in findings if finding.severity == "error"}
         names = [case for case in opened.names if case not in broken]
-    checked = check_cases(names, load, show_progress, "audit")
-    readable = [case for case in checked if not case.errors]
-    findings += [finding for case in checked for finding in case.findings]
+    readable, errors = check_cases(names, load, show_progress, "audit")
+    findings += errors + [finding for case in readable for finding in case.findings]
     findings += [*doubtful_masks(readable), *absent_classes(readable), *_duplicates(readable, split_of)]
     findings.sort(key=lambda finding: (_SEVERITIES.index(finding.severity), finding.problem))
     table = [
@@ -110,7 +109,7 @@ def _duplicates(cases: list[Checked], split_of: Mapping[str, str]) -> Iterator[F
     first_of: dict[str, int] = {}
     firsts = [first_of.setdefault(case.image_digest, number) for number, case in enumerate(cases)]
     same = [(first, number, 1.0) for number, first in enumerate(firsts) if first < number]
-    alike = near_duplicates(np.stack([case.thumbnail for case in cases if case.thumbnail is not None])) if cases else []
+    alike = near_duplicates(np.stack([case.thumbnail for case in cases])) if cases else []
     for i, j, correlation in same + [pair for pair in alike if firsts[pair[0]] != firsts[pair[1]]]:
         splits = {split_of.get(cases[number].name, "") for number in (i, j)}
         identical, near = firsts[i] == firsts[j], correlation >= NEAR_DUPLICATE

@@ -22,12 +22,12 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
     group_of = groups_of(source.names, selection.group_by)
     splits = make_splits(source.names, selection.split_seed, source.given, group_of)
     broken = {finding.case: finding for finding in source.findings if finding.severity == "error"}
-    bad: list[Finding] = [finding for name, finding in broken.items() if name not in source.unlisted]
+    bad = [finding for name, finding in broken.items() if name not in source.unlisted]
     kept: dict[SplitName, list[Checked]] = {}
     for split in SPLITS:
-        limit = selection.limit_of[split]
-        kept[split], found = _first_good(splits[split], limit, source.load, broken, selection.skip_bad)
-        bad += found
+        whole = [name for name in splits[split] if name not in broken]
+        kept[split], errors = _first_good(whole, selection.limit_of[split], source.load, selection.skip_bad)
+        bad += errors
     checked = [case for cases in kept.values() for case in cases]
     bad += doubtful_masks(checked)
     reasons = [finding.detail for finding in bad]
@@ -76,8 +76,7 @@ def summary(findings: Sequence[Finding]) -> Iterator[str]:
 def leaking(splits: Mapping[SplitName, Sequence[Checked]]) -> list[Finding]:
     """A finding for each train or dev case that looks like one of val or test."""
     seen, held = [*splits["train"], *splits["dev"]], [*splits["val"], *splits["test"]]
-    thumbnails = [case.thumbnail for case in (*seen, *held) if case.thumbnail is not None]
-    pairs = near_duplicates(np.stack(thumbnails)) if seen and held else []
+    pairs = near_duplicates(np.stack([case.thumbnail for case in (*seen, *held)])) if seen and held else []
     twin_of = {
         seen[i].name: held[j - len(seen)].name
         for i, j, correlation in pairs
@@ -88,17 +87,16 @@ def leaking(splits: Mapping[SplitName, Sequence[Checked]]) -> list[Finding]:
 
 
 def _first_good(
-    names: Sequence[str], limit: int | None, load: Callable[[str], Case], broken: Mapping[str, Finding], skip_bad: bool
+    names: Sequence[str], limit: int | None, load: Callable[[str], Case], skip_bad: bool
 ) -> tuple[list[Checked], list[Finding]]:
     """The first `limit` good cases, and the errors met on the way; without `skip_bad` only `limit` are looked at."""
-    wanted = len(names) if limit is None else min(limit, len(names))
+    wanted = len(names) if limit is None else limit
     good: list[Checked] = []
     bad: list[Finding] = []
     while batch := names[len(good) + len(bad) :][: wanted - len(good)]:
-        bad += [broken[name] for name in batch if name in broken]
-        for case in check_cases([name for name in batch if name not in broken], load):
-            bad += case.errors
-            good += [] if case.errors else [case]
+        found, errors = check_cases(batch, load)
+        good += found
+        bad += errors
         if not skip_bad:
             break
-    return good, [finding for finding in bad if finding.case not in broken]
+    return good, bad

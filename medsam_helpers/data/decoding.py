@@ -39,13 +39,13 @@ def decode(source: Source, exif: Exif = "apply") -> Decoded:
     Raises:
         DataError: not there, not readable, several frames in one file, or values that are not finite.
     """
-    if not isinstance(source, bytes) and Path(source).exists() and not Path(source).is_file():
-        raise DataError(f"{shown(source)}: a folder, a pipe or a device, not a file")
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        there = Path(source).exists()
+        why = "a folder, a pipe or a device, not a file" if there else "there is no such file"
+        raise DataError(f"{shown(source)}: {why}")
     try:
         # From memory: Pillow scrambles gray TIFF files with an orientation that it maps from disk.
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{shown(source)}: there is no such file") from None
     except OSError as error:
         raise DataError(f"{shown(source)}: cannot be read ({error.strerror})") from error
     try:

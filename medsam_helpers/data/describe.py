@@ -21,41 +21,37 @@ _FLAT = 24  # gray levels between the darkest and the brightest percent of an im
 
 @dataclass(frozen=True)
 class Checked:
-    """A case as it was found; without its pixels."""
+    """A case that can be used, as it was found; without its pixels."""
 
     name: str
     findings: tuple[Finding, ...]
-    height: int = 0
-    width: int = 0
-    lesion_share: float = 0.0
-    lesions: int = 0
-    mask_value: int | None = None
-    image_digest: str = ""
-    thumbnail: np.ndarray | None = None
-
-    @property
-    def errors(self) -> list[Finding]:
-        """Why the case cannot be used; empty if it can."""
-        return [finding for finding in self.findings if finding.severity == "error"]
+    height: int
+    width: int
+    lesion_share: float
+    lesions: int
+    mask_value: int | None
+    image_digest: str
+    thumbnail: np.ndarray
 
 
 def check_cases(
     names: Sequence[str], load: Callable[[str], Case], show_progress: bool = True, describe: str = "check cases"
-) -> list[Checked]:
-    """Each case, decoded once, with what is to be known about it; one that cannot be used has an error."""
+) -> tuple[list[Checked], list[Finding]]:
+    """The cases that can be used, with what is to be known about each, and an error for each of the others."""
 
-    def check(name: str) -> Checked:
+    def check(name: str) -> Checked | Finding:
         try:
             case = load(name)
         except DataError as error:
-            return Checked(name, (Finding(name, error.problem, "error", str(error)),))
+            return Finding(name, error.problem, "error", str(error))
         lesions = len(mask_to_boxes(case.mask, "components")) if case.mask.any() else 0
         found = *case.findings, *(Finding(name, *doubt) for doubt in _doubts(case, lesions))
         share, small = float(case.mask.mean()), thumbnail(case.image)
         return Checked(name, found, *case.size_hw, share, lesions, case.mask_value, case.image_digest, small)
 
     # Threads help: Pillow decodes outside Python's global lock.
-    return thread_map(check, names, desc=describe, delay=2, disable=not show_progress)
+    found = thread_map(check, names, desc=describe, delay=2, disable=not show_progress)
+    return [one for one in found if isinstance(one, Checked)], [one for one in found if isinstance(one, Finding)]
 
 
 def _doubts(case: Case, lesions: int) -> Iterator[_Doubt]:

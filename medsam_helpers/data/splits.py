@@ -9,13 +9,20 @@ from medsam_helpers.data.case import SPLITS, SplitName
 from medsam_helpers.errors import DataError, some
 
 
-def seeded_order(names: Sequence[str], seed: int) -> list[str]:
+def seeded_order(names: Sequence[str], seed: int, group_of: Mapping[str, str] | None = None) -> list[str]:
     """The names in an order that depends on each name and the seed alone; one case more leaves the others in place.
+
+    Those of a group stand together, where the group's own name puts it.
 
     >>> seeded_order(["a", "b", "c", "d"], seed=0)
     ['b', 'a', 'c', 'd']
     """
-    return sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
+
+    def place(name: str) -> bytes:
+        return hashlib.sha256(f"{seed} {name}".encode()).digest()
+
+    group_of = group_of or {}
+    return sorted(names, key=lambda name: (place(group_of.get(name, name)), place(name)))
 
 
 def make_splits(
@@ -52,12 +59,12 @@ def make_splits(
     if clashes:
         raise DataError(listing("cases that are in two splits, which would leak:", clashes))
     listed = {name for members in splits.values() for name in members}
-    rest = _grouped([name for name in names if name not in listed], seed, group_of)
+    rest = seeded_order([name for name in names if name not in listed], seed, group_of)
     if "val" not in splits:
         splits["val"], rest = (rest, []) if "train" in splits else _hold_out(rest, 5, group_of)
     splits.setdefault("train", rest)
     if "dev" not in splits:
-        splits["dev"], splits["train"] = _hold_out(_grouped(splits["train"], seed, group_of), 10, group_of)
+        splits["dev"], splits["train"] = _hold_out(seeded_order(splits["train"], seed, group_of), 10, group_of)
     return {split: seeded_order(splits.get(split, ()), seed) for split in SPLITS}
 
 
@@ -97,14 +104,6 @@ def listing(head: str, lines: Sequence[str]) -> str:
     """The head with the first ten lines under it and a count of the others."""
     more = [f"... and {len(lines) - 10} more"] if len(lines) > 10 else []
     return "\n  ".join([head, *lines[:10], *more])
-
-
-def _grouped(names: Sequence[str], seed: int, group_of: Mapping[str, str]) -> list[str]:
-    """The names in seeded order of their groups, those of a group together."""
-    return sorted(
-        seeded_order(names, seed),
-        key=lambda name: hashlib.sha256(f"{seed} {group_of.get(name, name)}".encode()).digest(),
-    )
 
 
 def _hold_out(names: list[str], share: int, group_of: Mapping[str, str]) -> tuple[list[str], list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 import time
@@ -19,7 +18,7 @@ from medsam_helpers.data.views import views_of
 from medsam_helpers.files import atomic_write, check_output_dir, find_checkpoint
 from medsam_helpers.runs.card import git_commit, own_memory_mb, write_run_card
 from medsam_helpers.runs.embed import embed_cases
-from medsam_helpers.runs.experiments import RESULTS, Experiment, Trial, sources_of
+from medsam_helpers.runs.experiments import Experiment, Trial
 from medsam_helpers.runs.finetune import evaluate_together, finetune, run_folder
 from medsam_helpers.runs.folds import everything, make_folds, with_training_of
 from medsam_helpers.runs.record import RunRecord, read_record, record_of_run, write_record
@@ -34,10 +33,10 @@ from medsam_helpers.training.state import STATE_FILE
 
 def reproduce(
     experiment: Experiment,
-    sources: Mapping[str, str] | None = None,
-    output: Path | None = None,
+    sources: Mapping[str, str],
+    output: Path,
+    command: str,
     show_progress: bool = True,
-    command: str = "",
     only_missing: bool = False,
 ) -> pd.DataFrame:
     """The summary of an experiment, a run and test set a row; what was not run yet is run, and all of it recorded.
@@ -45,16 +44,15 @@ def reproduce(
     Args:
         experiment: see `experiments.read_experiment`.
         sources: see `experiments.sources_of`.
-        output: for `metrics.csv`, `history.csv`, `summary.csv` and `run_card.json`. Default: `notebooks/results/NAME`.
+        output: folder for `metrics.csv`, `history.csv`, `summary.csv` and `run_card.json`.
+        command: for the run card.
         show_progress: show the bars.
-        command: for the run card; default: this process's command line.
         only_missing: keep the runs of the same settings and pixels that the record at `output` holds already; without
             it the record is written anew, from the cache and what is run now.
     Raises:
         MedsamError: any of its kinds; the runs before it are recorded.
     """
-    output, commit = output or RESULTS / experiment.name, git_commit()
-    sources, command = sources or sources_of(experiment, []), command or shlex.join(sys.argv)
+    commit = git_commit()
     check_output_dir(output, mark=CARD_FILE, never="decoder.safetensors")
     for trial in experiment.trials:
         check_names(model=trial.model, checkpoint=trial.start_folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +48,10 @@ def read_seen(folder: Path) -> pd.DataFrame:
 
 def seen_among(cases: Cases, seen: pd.DataFrame) -> list[str]:
     """Names of the cases whose image is among those seen: the same pixels, or nearly the same picture."""
-    digests, alike = set(seen["digest"]), look_alike(seen["fingerprint"])
+    digests, known = set(seen["digest"]), np.array([_signs(text) for text in seen["fingerprint"]]).reshape(-1, 256)
     named = zip(cases.names, _prints(cases), strict=True)
-    return [name for name, (digest, look) in named if digest in digests or alike(look)]
+    least = 256 - 2 * 32  # the product where 32 of 256 bits differ
+    return [name for name, (digest, look) in named if digest in digests or (known @ _signs(look) >= least).any()]
 
 
 def _prints(cases: Cases) -> list[tuple[str, str]]:
@@ -74,11 +74,7 @@ def fingerprint(image: np.ndarray) -> str:
     return np.packbits(perceptual_hash(small[None], 16)).tobytes().hex() if np.ptp(small) > 1 else ""
 
 
-def look_alike(fingerprints: Iterable[str]) -> Callable[[str], bool]:
-    """A function that says whether a fingerprint differs from one of these in at most 32 bits."""
-
-    def signs(text: str) -> np.ndarray:
-        return 2.0 * np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8)).astype(np.float32) - 1
-
-    known = np.array([signs(text) for text in fingerprints if text]).reshape(-1, 256)
-    return lambda text: bool(text) and bool((known @ signs(text) >= 256 - 2 * 32).any())
+def _signs(fingerprint: str) -> np.ndarray:
+    """(256,) float32: 1 and -1 for its bits; 0, which is like nothing, where it is empty."""
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(fingerprint or "00" * 32), np.uint8))
+    return (2.0 * bits - 1).astype(np.float32) * bool(fingerprint)

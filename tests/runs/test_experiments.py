@@ -53,7 +53,8 @@ def place(tmp_path, monkeypatch, cache):
 
 
 def record(experiment, output="results", sources=None, **options):
-    return reproduce(experiment, sources, Path(output), False, "medsam reproduce", **options)
+    sources = sources or sources_of(experiment, [])
+    return reproduce(experiment, sources, Path(output), "medsam reproduce", show_progress=False, **options)
 
 
 def variant(place, name, old, new):

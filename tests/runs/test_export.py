@@ -17,7 +17,7 @@ from werkzeug.serving import make_server
 
 from medsam_helpers.cli.main import main
 from medsam_helpers.errors import CheckpointError, ConfigError
-from medsam_helpers.runs.export import check_hub_access, export_model, push_to_hub
+from medsam_helpers.runs.export import export_model, push_to_hub
 from medsam_helpers.sam.loading import load_sam, state_digest
 from medsam_helpers.sam.segmenter import Segmenter
 
@@ -167,14 +167,11 @@ def test_without_name_and_token_nothing_is_written_or_asked(hub, push, tuned, mo
     assert ((tuned / "full").exists(), hub.requests) == (False, [])
 
 
-def test_a_hub_that_breaks_off_or_does_not_answer_is_one_error(hub, tuned, tmp_path, monkeypatch):
+def test_a_hub_that_breaks_off_is_one_error(hub, tuned, tmp_path):
     folder = export_model(tuned, tmp_path / "full")
     hub.answer = lambda *_: "no object"
     with pytest.raises(CheckpointError, match=f"cannot push to {REPOSITORY}: "):
         push_to_hub(folder, REPOSITORY)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(CheckpointError, match=rf"cannot push to {REPOSITORY}: .*does not answer"):
-        check_hub_access(REPOSITORY)
 
 
 def test_a_weights_folder_gets_a_readme_and_what_cannot_be_exported_leaves_nothing(tuned, tmp_path):
