@@ -55,7 +55,7 @@ class HubRepository:
     note: str = ""
 
 
-SPECIALISTS = ("unet", "unet-box", "unet-pretrained")
+SPECIALISTS = ("unet", "unet-box")
 """Networks that begin with random weights: nothing to fetch, see `specialists.unet`."""
 LAST_STAGE = {"mobile-sam-last-stage": "mobile-sam", "lite-medsam-last-stage": "lite-medsam"}
 """The same weights, partially unfrozen: the encoder's last stage can train too, see `sam.unfrozen`."""

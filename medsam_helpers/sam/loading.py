@@ -46,8 +46,7 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Promptable
 
     Args:
         name_or_path: one of `checkpoints.NAMES` (`-last-stage`: partially unfrozen; `unet`, `unet-box`: random
-            weights; `unet-pretrained`: on the encoder of `mobile-sam`); an original file of `mobile-sam` or
-            `lite-medsam`; or a folder that `save_pretrained` wrote.
+            weights); an original file of `mobile-sam` or `lite-medsam`; or a folder that `save_pretrained` wrote.
         show_progress: show the bar of a download.
     Raises:
         ConfigError: no such name or path.
@@ -55,11 +54,8 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Promptable
     """
     name = str(name_or_path)
     if name in weights.SPECIALISTS:
-        from medsam_helpers.specialists.unet import PretrainedUNet, PromptedUNet
+        from medsam_helpers.specialists.unet import PromptedUNet
 
-        if name == "unet-pretrained":
-            light = load_sam("mobile-sam", show_progress)
-            return PretrainedUNet(light.vision_encoder, light.config.base_digest).eval()
         return PromptedUNet(name).eval()
     if name in weights.LAST_STAGE:
         from medsam_helpers.sam.unfrozen import unfrozen

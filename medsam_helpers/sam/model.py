@@ -17,9 +17,9 @@ from transformers.models.sam.modeling_sam import (
 from medsam_helpers.errors import ConfigError
 
 if TYPE_CHECKING:
-    from medsam_helpers.specialists.unet import PretrainedUNet, PromptedUNet
+    from medsam_helpers.specialists.unet import PromptedUNet
 
-Promptable: TypeAlias = "SamModel | PromptedUNet | PretrainedUNet"
+Promptable: TypeAlias = "SamModel | PromptedUNet"
 """A model that takes an embedding and prompts: what `load_sam` returns, `fit` trains and a `Segmenter` asks."""
 
 

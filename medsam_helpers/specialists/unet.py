@@ -10,7 +10,6 @@ from transformers import SamConfig
 from transformers.models.sam.modeling_sam import SamImageSegmentationOutput
 
 from medsam_helpers.errors import ConfigError, PromptError
-from medsam_helpers.specialists.decoder import UNetDecoder
 
 SIDE = 256  # of the square input and of the logits, pixels
 WIDTHS = (16, 32, 64, 128, 256)
@@ -79,49 +78,6 @@ class PromptedUNet(nn.Module):
         if self.sees_box and input_boxes is not None:
             inputs = torch.cat([inputs, filled_boxes(input_boxes[:, 0], inputs.shape[-1]).to(inputs)], dim=1)
         logits = self.mask_decoder(inputs)
-        scores = logits.new_full((len(logits), 1, 1), float("nan"))
-        return SamImageSegmentationOutput(iou_scores=scores, pred_masks=logits[:, None])
-
-
-class PretrainedUNet(nn.Module):
-    """A U-Net on the stages of a TinyViT that was trained on other images, behind the interface of `SamModel`.
-
-    It finds lesions by itself: its prompt is not looked at.
-
-    Args:
-        encoder: of `mobile-sam`, with its weights; it may train along, the part `vision_encoder`.
-        digest: of these weights.
-    """
-
-    sees_box = False
-    WIDTHS = (64, 128, 160, 320)  # of the stem and of the first three stages; the last stage is as wide as the third
-
-    def __init__(self, encoder: Any, digest: str, seed: int = 0) -> None:
-        super().__init__()
-        sides = {"image_size": SIDE, "patch_size": SIDE // 64}
-        self.config = SamConfig(vision_config=sides, prompt_encoder_config=sides)
-        self.config.base_name, self.config.base_digest = "unet-pretrained", f"unet-pretrained-{SIDE}-{digest}"
-        self.config.embeds = "pixels"
-        self.vision_encoder = encoder
-        self.prompt_encoder, self.shared_image_embedding = nn.Identity(), nn.Identity()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.mask_decoder = UNetDecoder(self.WIDTHS)
-
-    def get_image_embeddings(self, pixel_values: Tensor) -> Tensor:
-        """(B, 3, 256, 256) float pixels, as they came."""
-        return pixel_values
-
-    def forward(
-        self, image_embeddings: Tensor, multimask_output: bool = False, **prompts: Tensor
-    ) -> SamImageSegmentationOutput:
-        """As `PromptedUNet.forward`, with a box or without."""
-        if multimask_output or not prompts.keys() <= {"input_boxes"}:
-            raise PromptError("a U-Net answers one box an image, and neither clicks nor masks")
-        grids = [self.vision_encoder.patch_embed(image_embeddings.contiguous(memory_format=torch.channels_last))]
-        for stage in self.vision_encoder.layers:
-            grids.append(stage(grids[-1]))
-        logits = self.mask_decoder([*grids[:3], grids[-1]])
         scores = logits.new_full((len(logits), 1, 1), float("nan"))
         return SamImageSegmentationOutput(iou_scores=scores, pred_masks=logits[:, None])
 
