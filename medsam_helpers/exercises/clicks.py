@@ -2,9 +2,9 @@
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
 
 from medsam_helpers.exercises.checking import Answer, Hints, checker, number_hint
+from medsam_helpers.exercises.how_sam_works import click_hints, mistakes
 
 
 @checker("10.1")
@@ -27,31 +27,14 @@ def _clicks_to_a_score(answer: Answer) -> Hints:
 
 @checker("10.2")
 def _next_click(answer: Answer) -> Hints:
-    truth = np.zeros((40, 60), bool)
-    truth[5:35, 10:40] = True
-    missed, spilled = truth.copy(), truth.copy()
-    missed[5:35, 20:40] = False  # most of it is missed
-    missed[0:2, 50:53] = True  # and a few pixels are false alarms
-    spilled[10:30, 40:58] = True
-    spilled[5:7, 10:12] = False
-    for mask, label, kind in ((missed, 1, "missed lesion"), (spilled, 0, "a false alarm")):
-        wrong, _ = ndimage.label(mask != truth)
-        largest = wrong == 1 + np.bincount(wrong.ravel())[1:].argmax()
-        depth = ndimage.distance_transform_edt(np.pad(largest, 1))[1:-1, 1:-1]
-        clicks = [tuple(map(int, answer(mask, truth, np.random.default_rng(seed)))) for seed in [0, 0, *range(1, 30)]]
-        for x, y, said in [tuple(map(int, answer(mask, truth, None))), *clicks]:
-            if not (0 <= x < 60 and 0 <= y < 40 and largest[y, x]):
-                if x < 40 and y < 60 and largest[x, y]:
-                    yield "x and y are swapped: x is the column, y the row, and NumPy indexes rows first"
-                yield "the click lies outside the largest mistake: label the regions where mask and truth differ"
-            if said != label:
-                yield f"the click lies in {kind}, so its label is {label}: what the truth says there"
-        x, y, _ = map(int, answer(mask, truth, None))
-        if depth[y, x] < 0.8 * depth.max():
-            yield "without `rng` click where the mistake is deepest, not at its rim: distance_transform_edt gives depth"
+    for mistake in mistakes():
+        yield from click_hints(answer(*mistake[:2], None), mistake)
+        clicks = [tuple(answer(*mistake[:2], np.random.default_rng(seed))) for seed in [0, 0, *range(1, 30)]]
+        for click in clicks:
+            yield from click_hints(click, mistake, least_depth=0)
         if clicks[0] != clicks[1]:
             yield "the same `rng` gave two clicks: draw from it alone, or no run can be resumed"
-        if len({click[:2] for click in clicks}) < 10:
+        if len(set(clicks)) < 10:
             yield "with `rng` draw any pixel of the mistake, not always the same"
 
 
