@@ -17,8 +17,6 @@ from medsam_helpers.errors import ConfigError, DataError, PromptError
 from medsam_helpers.files import atomic_write, check_writable
 from medsam_helpers.runs.settings import check_names
 
-Point = tuple[float, float]
-
 
 class Predict(Command, OfModel):
     """One mask for one image, or for each of a folder."""
@@ -30,9 +28,9 @@ class Predict(Command, OfModel):
     """The image's file, or a folder of images, for a model that needs no prompt; masks that are there already stay."""
     box: tuple[tuple[float, float, float, float], ...] = ()
     """Round the lesion, in pixels; several boxes give the union of their masks."""
-    point: tuple[Point, ...] = ()
+    point: tuple[tuple[float, float], ...] = ()
     """On the lesion."""
-    background: tuple[Point, ...] = ()
+    background: tuple[tuple[float, float], ...] = ()
     """Beside the lesion."""
     output: Path = Path("mask.png")
     """A PNG file for the mask; for a folder of images the folder of their masks."""

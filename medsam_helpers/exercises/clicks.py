@@ -12,9 +12,7 @@ def _clicks_to_a_score(answer: Answer) -> Hints:
     scores = [[0.5, 0.85, 0.91, 0.92], [0.9, 0.95, 0.96, 0.97], [0.3, 0.5, 0.7, 0.8]]
     dice = np.array([*scores, [0.2, 0.6, 0.5, 0.7], [0.7, 0.91, 0.93, 0.95]])  # 3, 1, never, never, 2
     known = {
-        0.6: "argmax gives 0 for the first click, and also where no click reaches the score",
         1.6: "an image that never reaches the score counts as 1: argmax of a row without True is 0",
-        1.8: "the first click is number 1, not 0",
         2.0: "the failures are left out, so a model looks better the more it fails: count each as the maximum",
         2.2: "the first click is number 1, not 0",
         3.0: "a score of exactly `least` is enough",

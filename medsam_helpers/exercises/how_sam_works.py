@@ -23,8 +23,7 @@ def _stability(answer: Answer) -> Hints:
         yield "the offset is the second argument"
 
 
-Mistake = tuple[np.ndarray, np.ndarray, int, str]
-"""A mask, the truth, and of its largest mistake the label of a click there and what it is."""
+Mistake = tuple[np.ndarray, np.ndarray, int, str]  # mask, truth; of the largest mistake a click's label, and its kind
 
 
 def mistakes() -> Iterator[Mistake]:
