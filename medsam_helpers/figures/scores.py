@@ -76,13 +76,20 @@ def comparison_figure(table: pd.DataFrame) -> Figure:
 
 
 def jitter_curve(ax: Axes, table: pd.DataFrame) -> Axes:
-    """The axes with the mean Dice by jitter of the box, a line a model, of a table that `evaluate` gave.
-
-    The bands are 95 % intervals; the baselines have none.
-    """
+    """The axes with the mean Dice by jitter of the box, a line a model, of a table that `evaluate` gave."""
+    label = "jitter: sides move by up to N pixels of a model space of 1024"
     plain = table[~table["prompt"].str.endswith("+centre")]
-    jitter = plain["prompt"].map(lambda prompt: read_prompt(prompt).jitter_1024)
-    rows = plain.assign(x=jitter).dropna(subset="x")
+    return _curve(ax, plain, plain["prompt"].map(lambda prompt: read_prompt(prompt).jitter_1024), label)
+
+
+def click_curve(ax: Axes, table: pd.DataFrame) -> Axes:
+    """The axes with the mean Dice after each click, a line a model, of a table that `evaluate` gave for "clicks:N"."""
+    return _curve(ax, table, table["prompt"].map(lambda prompt: read_prompt(prompt).clicks or None), "clicks")
+
+
+def _curve(ax: Axes, table: pd.DataFrame, x: pd.Series, label: str) -> Axes:
+    """Mean Dice by x, where it is known. The bands are 95 % intervals; the baselines have none."""
+    rows = table.assign(x=x).dropna(subset="x")
     for model, style in model_styles(rows["model"].unique()).items():
         scores = rows[rows["model"] == model].groupby("x")["dice"]
         means = pd.DataFrame([(at, *mean_interval(dice)[:3]) for at, dice in scores])
@@ -90,7 +97,7 @@ def jitter_curve(ax: Axes, table: pd.DataFrame) -> Axes:
         ax.plot(at, mean, label=model, markersize=5, **style)
         if model not in BASELINES:
             ax.fill_between(at, low, high, color=style["color"], alpha=0.15, linewidth=0)
-    ax.set(xlabel="jitter: sides move by up to N pixels of a model space of 1024", ylabel="mean Dice")
+    ax.set(xlabel=label, ylabel="mean Dice")
     ax.legend(frameon=False, fontsize=8)
     return ax
 
