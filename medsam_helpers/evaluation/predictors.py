@@ -73,7 +73,8 @@ def centres(mask: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 def found_alone(predictor: Predictor | Segmenter, case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Mask (1, H, W) and score (1,) without a prompt; of a predictor that needs one, for a box round the image."""
-    return _predict_of(predictor)(case, whole_image(case.size_hw) if getattr(predictor, "needs_prompt", True) else None)
+    predict: Any = getattr(predictor, "predict_case", predictor)
+    return predict(case, whole_image(case.size_hw) if getattr(predictor, "needs_prompt", True) else None)
 
 
 def answers(
@@ -84,7 +85,7 @@ def answers(
     boxes: Mapping[str, np.ndarray],
 ) -> Iterator[tuple[str, np.ndarray, float]]:
     """For each prompt its name, the union of its boxes' masks, and the mean of their scores."""
-    predict = _predict_of(predictor)
+    predict: Any = getattr(predictor, "predict_case", predictor)
     plain = {name: drawn for name, drawn in boxes.items() if not asked[name].centre}
     if plain:  # in one call: several boxes on one image cost little more than one
         found = predict(case, np.concatenate(list(plain.values())))
@@ -103,10 +104,6 @@ def answers(
                 yield from _united(model, case, counts, predictor.predict_clicks(case, prompt.clicks))
         elif name not in boxes:
             yield from _united(model, case, {name: 1}, found_alone(predictor, case))
-
-
-def _predict_of(predictor: Any) -> Predictor:
-    return getattr(predictor, "predict_case", predictor)  # type: ignore[no-any-return]
 
 
 def _square(case: Case) -> np.ndarray:

@@ -71,9 +71,7 @@ def findings(
     if clicks and prompt is None:
         said.append(_clicks_text(table, model, len(clicks)))
     if boxed := table.attrs.get("boxed"):
-        said.append(
-            f"With the prompt none a box round the image was given to {', '.join(boxed)}, which needs a prompt."
-        )
+        said.append(f"With the prompt none {', '.join(boxed)}, which needs one, was given a box round the image.")
     if missed := table.attrs.get("missed"):
         said.append(f"{len(missed)} of the boxes miss their lesion, and count: {some(missed)}.")
     if apart := table.attrs.get("without_lesion"):

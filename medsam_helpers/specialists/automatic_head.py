@@ -10,7 +10,6 @@ WIDTHS = (64, 96, 128)  # at the embedding's grid, at half and at a quarter of i
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """A 3 x 3 convolution, normalised in groups of channels; with stride 2 to half the grid."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.GroupNorm(8, outputs), nn.GELU())
 
 

@@ -42,10 +42,10 @@ def with_clicks(
         model_size: side of the model space.
         rngs: one an example, which draws the pixel.
     """
-    rows = []
-    for mask, target, rng in zip(masks, targets, rngs, strict=True):
-        click = correcting_click(mask, target, rng) or correcting_click(np.zeros_like(target), target, rng)
-        rows.append(click)
+    rows = [
+        correcting_click(mask, target, rng) or correcting_click(np.zeros_like(target), target, rng)
+        for mask, target, rng in zip(masks, targets, rngs, strict=True)
+    ]
     clicks = np.array(rows, np.float32)[:, None, None]
     points = grid_to_model(clicks[..., :2], targets.shape[-1], model_size)
     added = {"input_points": torch.from_numpy(points), "input_labels": torch.from_numpy(clicks[..., 2])}
