@@ -1,14 +1,14 @@
 """`BoxPrompt`: an image to drag boxes over and to click on, and the masks that a model gives back at once."""
 
 import time
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import traitlets as t
 
 from medsam_helpers.widgets.answers import Answer, mask_layer, read_answer
-from medsam_helpers.widgets.canvas import HINT, Canvas, as_boxes, as_points
+from medsam_helpers.widgets.canvas import HINT, Canvas, as_boxes, as_points, counts
 from medsam_helpers.widgets.predictors import Models, Predict, by_name
 
 
@@ -83,9 +83,10 @@ class BoxPrompt(Canvas):
         return any(getattr(predict, "proposes", False) for predict in self.predictors.values())
 
     def propose(self) -> None:
-        """Let the models that can find the lesions by themselves; clicks correct what they found, a box replaces it."""
+        """Let models find the lesions, where one can; clicks correct what they found, a box takes its place."""
         with self.lock:
-            self._change([], [], self.proposes)
+            if self.proposes:
+                self._change([], [], True)
 
     def undo(self) -> None:
         """Take back the last change."""
@@ -122,7 +123,7 @@ class BoxPrompt(Canvas):
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]
         about = f"{self.name}, {width} x {height}, {', '.join(self._models)}"
-        return f"BoxPrompt({about}: {_counts(self.boxes, self.points)})"
+        return f"BoxPrompt({about}: {counts(self.boxes, self.points)})"
 
     @t.observe("boxes", "points")
     def _on_prompt(self, _: t.Bunch) -> None:
@@ -179,7 +180,7 @@ class BoxPrompt(Canvas):
                 self.fail(error, name)
                 return
         if self.answers:
-            self.say(f"{'proposed, ' * proposed}{_counts(boxes, points)}; answered in {self._milliseconds():.0f} ms")
+            self.say(f"{'proposed, ' * proposed}{counts(boxes, points)}; answered in {self._milliseconds():.0f} ms")
         else:
             self.say("ready: click on the lesion too, or drag a box" if len(points) else f"ready: {HINT}")
 
@@ -194,7 +195,3 @@ class BoxPrompt(Canvas):
             "layers": [mask_layer(answer.mask) if answer else None for answer in answers],
             "captions": [answer.caption() if answer else "" for answer in answers],
         }
-
-
-def _counts(boxes: Sized, points: Sized) -> str:
-    return f"{len(boxes)} box{'es' * (len(boxes) != 1)}, {len(points)} point{'s' * (len(points) != 1)}"

@@ -1,7 +1,7 @@
 """`Canvas`: what the browser shows and sends, without any model: image, boxes, points, status, uploads."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ def as_points(points: Any, image: np.ndarray) -> list[list[float]]:
         raise PromptError(f"points must be (K, 3) of x, y and label 1 or 0, got shape {values.shape}")
     check_points(values[:, :2], image.shape[:2])
     return values.round(2).tolist()
+
+
+def counts(boxes: Sized, points: Sized) -> str:
+    """So many boxes and points, in words."""
+    return f"{len(boxes)} box{'es' * (len(boxes) != 1)}, {len(points)} point{'s' * (len(points) != 1)}"
 
 
 class Canvas(anywidget.AnyWidget):

@@ -148,11 +148,9 @@ class BoxPromptDemo(w.VBox):
     def _save(self, write: Callable[[BoxPrompt, Path], None], what: str, suffix: str) -> None:
         """Write to a file that is not there yet: nothing that was saved is overwritten."""
         stem = self._save_to / f"{Path(self.picture.name).stem}_{what}"
-        path = Path(f"{stem}{suffix}")
-        for count in itertools.count(2):
-            if not path.exists():
-                break
-            path = Path(f"{stem}_{count}{suffix}")
+        endings = itertools.chain([""], map("_{}".format, itertools.count(2)))
+        paths = (Path(f"{stem}{ending}{suffix}") for ending in endings)
+        path = next(path for path in paths if not path.exists())
         write(self.canvas, path)
         self.canvas.say(f"saved {path}")
 

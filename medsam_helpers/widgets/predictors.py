@@ -119,7 +119,7 @@ class SegmenterPredictor:
 
     def rounds(self, boxes: np.ndarray, points: np.ndarray, proposed: bool) -> list[list[dict[str, Any]]]:
         """As `prompt_rounds`; with `tta`, whose answers cannot be refined, the last of each alone."""
-        found = prompt_rounds(boxes, points, proposed)
+        found = prompt_rounds(boxes, points, proposed and self.proposes)
         return [calls[-1:] for calls in found] if self.segmenter.tta else found
 
     def _predict(self, image: np.ndarray, rounds: list[list[dict[str, Any]]]) -> tuple[np.ndarray, np.ndarray]:

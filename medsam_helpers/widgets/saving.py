@@ -60,5 +60,4 @@ def python_call(widget: BoxPrompt, image_code: str) -> str:
             lines.append(f"answer = segmenter.predict(embedding{''.join(values)}{refined})")
             refined = ", mask_logits=answer.logits"
         lines.append("masks.append(answer.masks[:, 0])")
-    lines.append("mask = np.concatenate(masks).any(axis=0)")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "mask = np.concatenate(masks).any(axis=0)\n"])

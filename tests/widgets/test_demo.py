@@ -138,6 +138,11 @@ def test_a_proposal_is_offered_where_the_model_needs_no_prompt_and_undo_brings_i
     assert np.array_equal(canvas.mask, proposal)
     canvas.clear()
     assert (canvas.prompts()[2], canvas.mask) == (False, None)
+    canvas.undo()
+    demo.model.value = "plain"
+    canvas.boxes = [[10, 10, 90, 90]]
+    canvas.propose()
+    assert canvas.boxes == [[10, 10, 90, 90]], "nor can it"
 
 
 @pytest.mark.slow

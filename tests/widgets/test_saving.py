@@ -8,6 +8,8 @@ from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.widgets import BoxPrompt
 from medsam_helpers.widgets.saving import python_call
 
+IMAGE_CODE = "from reference_image import reference_image\nimage = reference_image()"
+
 
 @pytest.mark.parametrize("boxes", [[BOX.tolist(), [10, 10, 60, 90]], [], None], ids=["boxes", "points", "proposal"])
 def test_the_call_that_is_written_out_gives_the_same_mask(with_head, monkeypatch, boxes):
@@ -19,5 +21,18 @@ def test_the_call_that_is_written_out_gives_the_same_mask(with_head, monkeypatch
         widget.prompt(boxes, [[240, 175, 1], [20, 20, 0]])
     monkeypatch.setattr(Segmenter, "load", lambda *_, **__: with_head)  # a random model has no name to load it by
     names = {}
-    exec(python_call(widget, "from reference_image import reference_image\nimage = reference_image()"), names)
+    exec(python_call(widget, IMAGE_CODE), names)
+    assert np.array_equal(names["mask"], widget.mask)
+
+
+def test_beside_a_model_that_proposes_one_that_cannot_is_called_with_the_clicks_alone(
+    segmenter, with_head, monkeypatch
+):
+    widget = BoxPrompt(reference_image(), {"plain": segmenter, "with head": with_head})
+    widget.propose()
+    assert list(widget.answers) == ["with head"]
+    widget.points = [[240, 175, 1]]
+    monkeypatch.setattr(Segmenter, "load", lambda *_, **__: segmenter)
+    names = {}
+    exec(python_call(widget, IMAGE_CODE), names)
     assert np.array_equal(names["mask"], widget.mask)
