@@ -13,7 +13,7 @@ from medsam_helpers.cli.parser import Command, OfModel, Result
 from medsam_helpers.data.case import Finding
 from medsam_helpers.data.pairing import files_by_stem
 from medsam_helpers.data.reading import read_image
-from medsam_helpers.errors import ConfigError, DataError, PromptError
+from medsam_helpers.errors import ConfigError, DataError, PromptError, some
 from medsam_helpers.files import atomic_write, check_writable
 from medsam_helpers.runs.settings import check_names
 
@@ -65,7 +65,7 @@ class Predict(Command, OfModel):
         """The model; a `PromptError` where it has to be told more than it was."""
         segmenter = self.segmenter()
         if not self.box and not self.point and (self.background or segmenter.needs_prompt):
-            raise PromptError("no prompt: pass --box X0 Y0 X1 Y1, or --point X Y")
+            raise PromptError("no prompt: pass --box or --point with one image, or a checkpoint of --recipe automatic")
         return segmenter
 
     def _each_of(self, source: Path, output: Path) -> Result:
@@ -77,18 +77,18 @@ class Predict(Command, OfModel):
         check_writable(output)
         others: list[Finding] = []
         found = files_by_stem(source, others)
+        if not found:
+            raise DataError(f"{source} holds no image; left out: {some([one.detail for one in others]) or 'nothing'}")
         if same := [", ".join(file.name for file in files) for files in found.values() if len(files) > 1]:
             raise DataError(f"{source}: these would have one mask, so rename all but one: {'; '.join(same)}")
         missing = {stem: file for stem, (file,) in found.items() if not (output / f"{stem}.png").exists()}
         segmenter, unreadable = self._segmenter(), list[str]()
         for stem, file in tqdm(missing.items(), desc="predict", unit="image"):
             try:
-                mask = segmenter.predict(read_image(file)).masks[0, 0]
+                _write(segmenter.predict(read_image(file)).masks[0, 0], output / f"{stem}.png")
             except DataError as error:
                 unreadable.append(str(error))
-            else:
-                _write(mask, output / f"{stem}.png")
-        for told in (*unreadable, *(f"no picture: {other.detail}" for other in others)):
+        for told in (*unreadable, *(f"left out: {other.detail}" for other in others)):
             print(told)
         result = {"folder": str(output), "written": len(missing) - len(unreadable), "kept": len(found) - len(missing)}
         print("{folder}: {written} masks written, {kept} were there".format(**result))

@@ -70,7 +70,7 @@ def findings(
             said += _findings_of(table[table["prompt"] == one], one, model, base)
     if clicks and prompt is None:
         said.append(_clicks_text(table, model, len(clicks)))
-    if boxed := table.attrs.get("boxed"):
+    if boxed := table.attrs.get("boxed", ()):
         said.append(f"With the prompt none {', '.join(boxed)}, which needs one, was given a box round the image.")
     if missed := table.attrs.get("missed"):
         said.append(f"{len(missed)} of the boxes miss their lesion, and count: {some(missed)}.")
@@ -79,7 +79,8 @@ def findings(
     if normal := table.attrs.get("normal"):
         painted = f"{table.attrs['false_positives']} of {normal} images without a lesion"
         share = 100 * table.attrs["false_positive_share"]
-        said.append(f"Without a prompt {model} finds something in {painted}, on average {share:.1f} % of their area.")
+        asked = "With such a box" if model in boxed else "Without a prompt"
+        said.append(f"{asked} {model} finds something in {painted}, on average {share:.1f} % of their area.")
     return list(dict.fromkeys(reversed(said)))[::-1]  # what holds for every prompt once, the last time
 
 
@@ -104,10 +105,10 @@ def _findings_of(rows: pd.DataFrame, prompt: str, model: str, base: str | None) 
 
 
 def _clicks_text(table: pd.DataFrame, model: str, most: int) -> str:
-    found = click_figures(table, model)
+    found, n = click_figures(table, model), table.loc[table["model"] == model, "case"].nunique()
     mean = Interval(found["clicks_to_90"], *(np.nan if end is None else end for end in found["clicks_to_90_ci95"]))
     told = f"{model} needs {mean.text('.2f')} clicks to Dice 0.90, {found['clicks_to_90_iou']:.2f} to IoU 0.90"
-    return f"{told}; images that do not get there, {found['click_failures']} for Dice, count as {most}."
+    return f"{told}; images that do not get there, {found['click_failures']} of {n} for Dice, count as {most}."
 
 
 def gain_text(gain: Interval, n: int) -> str:

@@ -229,7 +229,7 @@ def test_with_clicks_the_figures_are_of_the_last_one_and_the_clicks_needed_are_t
     failed = said.json["click_failures"]
     assert (said.json["clicks_to_90"], said.json["clicks_to_90_iou"], failed) == (2, 2, 4), "of so few epochs"
     told = "tuned needs 2.00 (no interval below 5 images) clicks to Dice 0.90, 2.00 to IoU 0.90; "
-    assert told + "images that do not get there, 4 for Dice, count as 2." in said.out
+    assert told + "images that do not get there, 4 of 4 for Dice, count as 2." in said.out
     assert said.out.count("Worst image of tuned") == 1
     assert json.loads((tmp_path / "ev" / "run_card.json").read_text())["metrics"]["clicks_to_90"] == 2
 
@@ -304,6 +304,7 @@ def test_a_model_that_needs_no_prompt_is_tried_on_images_without_a_lesion(cache,
         said = medsam("evaluate", "--model", model, "--prompt", "none", *arguments, tmp_path / "ev-none")
         assert said.json["normal"] == 1
         assert ("zero-shot, which needs one, was given a box round the image" in said.out) == boxed
+        assert ("With such a box zero-shot finds something" in said.out) == boxed
     figures = medsam(
         "finetune", "--model", "unet", "--recipe", "unet", "--epochs", 1, *arguments, tmp_path / "run"
     ).json
@@ -461,7 +462,8 @@ WRONG = [
     ("evaluate --data data --model tiny --prompt clicks:2 --tta", "leave out --tta"),
     ("phantoms --train 0 --dev 0 --val 0 --output new", "nothing to draw"),
     (PREDICT, "no prompt: pass --box"),
-    ("predict --model tiny --image data/images --output new", "no prompt: pass --box"),
+    ("predict --model tiny --image data/images --output new", "or a checkpoint of --recipe automatic"),
+    ("predict --model with-head --image data --output new", "left out: data/images: a folder of 12 files"),
     ("predict --model with-head --image data/images --output new --box 1 1 9 9", "pass a single image"),
     (PREDICT + "--background 3 3", "no prompt: pass --box"),
     (PREDICT + "--box 1 1 9 9 --box 5 5 20 20 --point 3 3", "points refine one box"),
