@@ -10,7 +10,7 @@ import numpy as np
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.errors import ConfigError, ShapeError
-from medsam_helpers.prompts import Prompt, deepest_pixel, jitter_boxes, mask_to_boxes, whole_image
+from medsam_helpers.prompts import Prompt, correcting_click, deepest_pixel, jitter_boxes, mask_to_boxes, whole_image
 from medsam_helpers.settings import BoxMode
 
 if TYPE_CHECKING:
@@ -108,8 +108,9 @@ def answers(
 
 def _square(case: Case) -> np.ndarray:
     """(1, 4) the square about the first click, a tenth of the image."""
-    click, half = deepest_pixel(case.mask), np.sqrt(case.mask.size / 10) / 2
-    return np.concatenate([click - half, click + half])[None]
+    x, y, _ = correcting_click(np.zeros_like(case.mask), case.mask) or (0, 0, 0)
+    half = np.sqrt(case.mask.size / 10) / 2
+    return np.array([[x - half, y - half, x + half, y + half]])
 
 
 def _united(

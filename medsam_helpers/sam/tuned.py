@@ -114,5 +114,6 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
         wrong = f"{missing} decoder weights missing, {unknown} unknown or of another shape"
         raise CheckpointError(f"{folder / DECODER_FILE}: {wrong}; it was trained on {card['base']}")
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
-    model.config.boxes_only = "point" not in card.get("recipe", {}).get("prompts", ["box"])
+    if (prompts := card.get("recipe", {}).get("prompts", ["box"])) != ["none"]:  # then the decoder is another's
+        model.config.boxes_only = "point" not in prompts
     return model.joined() if model is not base and isinstance(model, UnfrozenSam) else model.eval()

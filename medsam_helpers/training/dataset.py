@@ -79,7 +79,7 @@ class PromptedCases:
         def seen(case: Case) -> _View:
             if case.image_digest not in store:
                 raise DataError(f"{case.name}: no embedding of this image in {store.folder}; embed the data first")
-            transform, healthy = transform_of(case.size_hw), not case.mask.any()
+            transform, healthy = transform_of(case.size_hw), recipe.needs_no_prompt and not case.mask.any()
             boxes = whole_image(case.size_hw) if healthy else mask_to_boxes(case.regions, recipe.box_mode)
             if recipe.box_mode == "labels" and case.labels is not None:
                 masks = [case.labels == label for label in np.unique(case.labels[case.labels > 0])]
@@ -94,8 +94,8 @@ class PromptedCases:
             return case.image_digest, transform, boxes[kept], [Packed(targets[number]) for number in kept], nowhere
 
         def prepared(case: Case) -> tuple[str, str, int, list[_View]]:
-            several = recipe.oversampling > 1 and len(mask_to_boxes(case.mask, "components")) > 1
-            times = recipe.oversampling if several else 1
+            counted = recipe.oversampling > 1 and case.mask.any()
+            times = recipe.oversampling if counted and len(mask_to_boxes(case.mask, "components")) > 1 else 1
             return case.name, case.digest, times, [seen(view_of(case, view)) for view in recipe.views]
 
         vanished = []
@@ -162,7 +162,7 @@ class PromptedCases:
         jitter, side = self.recipe.jitter_1024, target.shape[-1]
         if box is None:
             drawn = jitter_boxes(mask_to_boxes(target.cpu().numpy()), (side, side), jitter, rng)
-            return drawn * np.float32(self.model_size / side)
+            return grid_to_model(drawn, side, self.model_size)
         for _ in range(_DRAWS):
             drawn = jitter_boxes(box, transform.original_hw, jitter, rng)
             x0, y0, x1, y1 = transform.to_grid(drawn, side)[0]

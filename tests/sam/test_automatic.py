@@ -43,6 +43,7 @@ def test_a_run_trains_the_head_alone_and_its_checkpoint_answers_with_and_without
     assert run.figures["prompt"] == "none"
     assert run.figures["tuned_dice"] > 0.5, "discs in the middle are soon learnt"
     model = load_checkpoint(tmp_path / "run")
+    assert not getattr(model.config, "boxes_only", False), "its decoder is the base's, which takes clicks"
     untouched = load_sam(tiny_folder).mask_decoder.state_dict()
     assert all(torch.equal(weight, untouched[name]) for name, weight in model.mask_decoder.state_dict().items())
     loaded = embedded(model, cases, tmp_path / "embeddings")

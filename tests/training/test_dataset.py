@@ -7,7 +7,7 @@ from helpers import draw_discs, embedded, make_tiny_sam
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import VIEWS, view_of, views_of
-from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.errors import ConfigError, DataError, PromptError
 from medsam_helpers.evaluation.metrics import dice
 from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.sam.unfrozen import unfrozen
@@ -67,6 +67,8 @@ def test_without_a_prompt_all_lesions_are_asked_for_and_an_image_without_one_is_
     assert first.keys() == {"image_embeddings", "target"}
     assert torch.equal(first["target"][0].float(), transform(two.size_hw).mask_to_target(two.mask))
     assert not second["target"].any()
+    with pytest.raises(PromptError, match="the mask is empty"):
+        PromptedCases([two, healthy], store, transform, RECIPE)
 
 
 def around(mask):
