@@ -29,7 +29,7 @@ def read_runs(folders: Sequence[str | Path], model: str | None = None, prompt: s
         raise ConfigError("a comparison needs two runs or more, each given once")
     short = [path.resolve().name for path in paths]
     names = short if len(set(short)) == len(short) else [str(path) for path in paths]
-    tables: list[pd.DataFrame] = []
+    tables, modes = list[pd.DataFrame](), list[str | None]()
     for path, name in zip(paths, names, strict=True):
         table = read_table(path / "metrics.csv")
         if table.duplicated(["case", "model", "prompt", "seed"]).any():
@@ -40,13 +40,14 @@ def read_runs(folders: Sequence[str | Path], model: str | None = None, prompt: s
             check_name(f"{path}: prompt", prompt, table["prompt"])
             table = table[table["prompt"] == prompt]
         tables.append(table[table["model"] == chosen].assign(model=name))
-        if differ := [*_differences(tables[0], tables[-1]), *_box_modes(paths[0], path)]:
+        modes.append(_box_mode(path))
+        if differ := list(_differences(tables[0], tables[-1], modes[0], modes[-1])):
             raise DataError(f"{names[0]} and {name} cannot be compared: {'; '.join(differ)}")
     return pd.concat(tables, ignore_index=True)
 
 
-def _differences(first: pd.DataFrame, other: pd.DataFrame) -> Iterator[str]:
-    """In words what two runs were not scored alike on."""
+def _differences(first: pd.DataFrame, other: pd.DataFrame, mode: str | None, other_mode: str | None) -> Iterator[str]:
+    """In words what two runs were not scored alike on; of each the scores and the box mode."""
     prompts, others = set(first["prompt"]), set(other["prompt"])
     if prompts != others:
         both = (
@@ -61,12 +62,8 @@ def _differences(first: pd.DataFrame, other: pd.DataFrame) -> Iterator[str]:
     shared = areas.index.intersection(other_areas.index)
     if changed := list(shared[areas[shared] != other_areas[shared]]):
         yield f"{len(changed)} images have another reference mask ({some(changed)})"
-
-
-def _box_modes(first: Path, other: Path) -> Iterator[str]:
-    modes = [_box_mode(folder) for folder in (first, other)]
-    if None not in modes and modes[0] != modes[1]:
-        yield f"box mode {modes[0]} against {modes[1]}"
+    if mode and other_mode and mode != other_mode:
+        yield f"box mode {mode} against {other_mode}"
 
 
 def _box_mode(folder: Path) -> str | None:
