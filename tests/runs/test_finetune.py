@@ -18,12 +18,6 @@ def test_a_run_is_known_by_the_weights_it_begins_with_not_by_what_lies_beside_th
     assert run_folder(config, "pixels") != first
 
 
-def test_a_run_that_an_older_version_left_in_the_cache_is_made_anew(monkeypatch):
-    now = run_folder(RunConfig(), "pixels")
-    monkeypatch.setattr(finetune, "_FORMAT", finetune._FORMAT - 1)
-    assert run_folder(RunConfig(), "pixels") != now
-
-
 def test_a_run_in_another_precision_is_another_run(monkeypatch):
     folders = set()
     for precision in ("fp32", "bf16"):
