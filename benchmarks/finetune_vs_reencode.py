@@ -1,22 +1,28 @@
-"""How much cached embeddings save over the public notebooks' loop, which runs the encoder on every step.
+"""How much cached embeddings save over a loop that runs the encoder on every step.
 
-Same model, images, batch and number of epochs on both sides. The pieces (encode, decoder step, read an image) are
-measured, the total for 30 epochs follows from them, and both are printed. What saves is told apart:
+Same model, images, batch and number of epochs on all sides. The pieces (encode, decoder step, read an image) are
+measured, the total for 30 epochs follows from them, and both are printed. What is compared:
 
-- `ratio_caching`: caching alone. Both sides compute in fp32, with the same encoder and decoder, and leave the memory
-  allocator as it is, as the public notebooks do. Reading and writing embeddings counts.
-- `ratio_all`: the cached side also keeps freed memory (`keep_freed_memory`), and computes in bf16 where that is faster.
+- `ratio_all`: re-encoding with this package's own encoder and decoder in fp32, against the cached side with everything
+  on: it keeps freed memory (`keep_freed_memory`), and computes in bf16 where that is faster.
+- `ratio_public`: the same cached side, against the loop of the public notebooks: the encoder as published (batch
+  normalisation apart, attention written out), the decoder of `transformers`, MONAI's loss, Adam, fp32.
+- `ratio_caching`: caching alone, with our model and fp32 on both sides. Reading and writing embeddings counts.
 
-The re-encoding side is given the faster of the encodings with and without gradient tracking, a whole batch at once,
-our fused encoder and quick decoder, and no cost for its data loading: both ratios are lower bounds.
+Sides that re-encode leave the memory allocator as it is, as the public notebooks do. They are given a whole batch at
+once, our resizing, and no cost for data loading: the ratios are lower bounds.
+
+Two processes, one a setting of the allocator, measure all pieces in turns, `--rounds` times. A piece is the median of
+its rounds. `range` holds the least and the largest ratio of a single round: near each other where the machine is quiet.
 
 Memory is the most that a process of each loop holds over a few steps: the model, a batch, the optimiser.
 
-    python benchmarks/finetune_vs_reencode.py [--data SOURCE] [--model NAME] [--images N] [--epochs N] [--output DIR]
+    python benchmarks/finetune_vs_reencode.py [--data SOURCE] [--model NAME] [--images N] [--epochs N] [--rounds N]
+        [--output DIR]
 
 `--output` writes what is printed to DIR/costs.json, with a run card.
 """
-# make bench: --images 8
+# make bench: --images 8 --rounds 3
 
 from __future__ import annotations
 
@@ -28,10 +34,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from subprocess import PIPE
+from unittest import mock
 
 import torch
+from monai.losses import DiceCELoss
+from torch import Tensor
+from transformers import SamModel
+from transformers.models.sam.modeling_sam import SamMaskDecoder
 
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.device import autocast, default_device, has_fast_bf16
@@ -40,71 +53,121 @@ from medsam_helpers.runs.card import own_memory_mb, write_run_card
 from medsam_helpers.runs.embed import keep_freed_memory
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam, pixel_values
-from medsam_helpers.sam.parts import freeze_all_but
+from medsam_helpers.sam.model import freeze_all_but
 from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.sam.tiny_vit import ConvNorm, TinyViT, WindowAttention
 from medsam_helpers.training.dataset import PromptedCases
 from medsam_helpers.training.losses import get_loss
 from medsam_helpers.training.recipes import get_recipe
 
+LOOPS = ("cached", "reencoding")  # whose memory is measured
 
-def seconds(task: Callable[[], object], repeats: int) -> float:
-    """Median time of a call after one to warm up."""
+
+def published(name: str) -> SamModel:
+    """The model with the same weights and answers as the public loop has it, decoder and encoder as they came out."""
+    with mock.patch.object(TinyViT, "fuse", lambda self: self):
+        model = load_sam(name)
+    decoder = SamMaskDecoder(model.mask_decoder.config)
+    decoder.load_state_dict(model.mask_decoder.state_dict())
+    model.mask_decoder = decoder.eval()
+    for module in model.vision_encoder.modules():
+        if isinstance(module, ConvNorm):  # not channels_last
+            module.register_forward_pre_hook(lambda _, inputs: tuple(one.contiguous() for one in inputs))
+        elif isinstance(module, WindowAttention):
+            bias = module.attention_biases.detach()[:, module.offsets]
+            module.forward = partial(written_out_attention, module, bias)
+    model.vision_encoder.requires_grad_(False)
+    model.prompt_encoder.requires_grad_(False)
+    return model
+
+
+def written_out_attention(layer: WindowAttention, bias: Tensor, x: Tensor) -> Tensor:
+    """What `WindowAttention` computes, as MobileSAM's code does it, without a fused kernel."""
+    windows, tokens, width = x.shape
+    qkv = layer.qkv(layer.norm(x)).view(windows, tokens, layer.heads, -1).transpose(1, 2)
+    query, key, value = qkv.chunk(3, dim=-1)
+    weights = (query @ key.transpose(-2, -1)) * query.shape[-1] ** -0.5 + bias
+    x = (weights.softmax(dim=-1) @ value).transpose(1, 2)
+    return layer.proj(x.reshape(windows, tokens, width))
+
+
+def seconds(task: Callable[[], object]) -> float:
+    """Time of a call."""
+    started = time.perf_counter()
     task()
-    taken = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        task()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
-def measure(args: argparse.Namespace) -> dict[str, float | None]:
-    """Seconds an image of each piece, in this process."""
-    recipe, device = get_recipe("best"), default_device()
+def rounds(args: argparse.Namespace) -> Iterator[dict[str, float]]:
+    """Seconds an image of each piece, in this process: measured anew each time that the next is asked for."""
+    recipe, device = get_recipe("best").but(views=("as-is",)), default_device()
     cases = list(load_data(args.data, train_limit=args.images, dev_limit=1, val_limit=1).train)
-    images = [case.image for case in cases]
-    model = load_sam(args.model)
+    model, public = load_sam(args.model), published(args.model).to(device)
     segmenter = Segmenter(model, device, precision="fp32")
-    batch = images[: recipe.batch]
-    pieces = {"encode_fp32": seconds(lambda: segmenter.encode(batch), 3) / len(batch), "encode_bf16": None}
-    if has_fast_bf16(device):
-        quick = Segmenter(model, device, precision="bf16")
-        pieces["encode_bf16"] = seconds(lambda: quick.encode(batch), 3) / len(batch)
-    pieces["of_which_resize_and_pad"] = seconds(
-        lambda: [pixel_values(image, segmenter.info) for image in batch], 3
-    ) / len(batch)
+    batch = [cases[i % len(cases)].image for i in range(recipe.batch)]
+
+    def pixels() -> Tensor:
+        return torch.cat([pixel_values(image, segmenter.info, device) for image in batch])
+
     with tempfile.TemporaryDirectory() as folder:
         store = EmbeddingStore.for_model(segmenter.info, "fp32", Path(folder))
-        features = list(segmenter.encode(images))
-        pairs = list(zip(cases, features, strict=True))
-        started = time.perf_counter()
-        for case, value in pairs:
-            store.put(case.image_digest, value)
-        pieces["write_embedding"] = (time.perf_counter() - started) / len(cases)
+        pairs = [(case.image_digest, segmenter.encode([case.image])[0]) for case in cases]
+
+        def write() -> None:
+            for digest, features in pairs:
+                store.put(digest, features)
+
+        write()
         examples = PromptedCases(cases, store, segmenter.info.transform, recipe)
 
-        def read() -> dict[str, torch.Tensor]:
+        def read() -> dict[str, Tensor]:
             return examples.batch([i % len(examples) for i in range(recipe.batch)], device)
 
-        pieces["read_example"] = seconds(read, 6) / recipe.batch
         ready = read()
+        inputs, target = {name: ready[name] for name in ("image_embeddings", "input_boxes")}, ready["target"]
+        boxes = inputs["input_boxes"]
+        with torch.no_grad():  # the public side computes the same
+            ours = model(**inputs, multimask_output=False).pred_masks
+            theirs = public(pixel_values=pixels(), input_boxes=boxes, multimask_output=False).pred_masks
+        torch.testing.assert_close(theirs, ours, atol=0.1, rtol=0)
 
-    optimizer = torch.optim.AdamW(freeze_all_but(model, recipe.trainable), lr=recipe.lr, fused=True)
-    loss_of = get_loss(recipe.loss)
+        optimizer = torch.optim.AdamW(freeze_all_but(model, recipe.trainable), lr=recipe.lr, fused=True)
+        loss_of = get_loss(recipe.loss)
 
-    def step(precision: str) -> None:
-        inputs = {name: value for name, value in ready.items() if name != "target"}
-        with autocast(device, precision):
-            logits = model(**inputs, multimask_output=False).pred_masks
-        loss_of(logits.flatten(0, 1), ready["target"]).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        def step(precision: str) -> None:
+            with autocast(device, precision):
+                logits = model(**inputs, multimask_output=False).pred_masks
+            loss_of(logits.flatten(0, 1).float(), target).backward()
+            optimizer.step()
+            optimizer.zero_grad()
 
-    pieces["decoder_step_fp32"] = seconds(lambda: step("fp32"), 6) / recipe.batch
-    pieces["decoder_step_bf16"] = seconds(lambda: step("bf16"), 6) / recipe.batch if pieces["encode_bf16"] else None
-    return {name: value and round(value, 4) for name, value in pieces.items()}
+        public_optimizer = torch.optim.Adam(public.mask_decoder.parameters(), lr=1e-5)
+        public_loss = DiceCELoss(sigmoid=True, squared_pred=True, reduction="mean")
+
+        def public_step() -> None:
+            outputs = public(pixel_values=pixels(), input_boxes=boxes, multimask_output=False)
+            loss = public_loss(outputs.pred_masks.squeeze(1), target)
+            public_optimizer.zero_grad()
+            loss.backward()
+            public_optimizer.step()
+
+        tasks = {
+            "encode_fp32": lambda: segmenter.encode(batch),
+            "of_which_resize_and_pad": pixels,
+            "read_example": read,
+            "decoder_step_fp32": lambda: step("fp32"),
+            "public_step": public_step,
+        }
+        if has_fast_bf16(device):
+            quick = Segmenter(model, device, precision="bf16")
+            tasks |= {"encode_bf16": lambda: quick.encode(batch), "decoder_step_bf16": lambda: step("bf16")}
+        for task in tasks.values():
+            task()
+        while True:
+            pieces = {name: seconds(task) / recipe.batch for name, task in tasks.items()}
+            yield pieces | {"write_embedding": seconds(write) / len(cases)}
 
 
 def peak(args: argparse.Namespace) -> dict[str, int | None]:
@@ -129,18 +192,54 @@ def peak(args: argparse.Namespace) -> dict[str, int | None]:
     return {"own_mb": own_memory_mb()}
 
 
-def measured_apart(keep_memory: str, *mode: str) -> dict[str, float | None]:
-    """`measure` or `peak` in a process of its own: an allocator, once told, cannot be told otherwise."""
-    command = [sys.executable, *sys.argv, *(mode or ("--pieces",))]
+def apart(keep_memory: str, *mode: str) -> subprocess.Popen[str]:
+    """`rounds` or `peak` in a process of its own: an allocator, once told, cannot be told otherwise."""
     environment = os.environ | {"MEDSAM_KEEP_MEMORY": keep_memory}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return subprocess.Popen([sys.executable, *sys.argv, *mode], env=environment, stdin=PIPE, stdout=PIPE, text=True)
 
 
-def cached_seconds(pieces: dict[str, float | None], epochs: int, precision: str) -> float:
-    """Seconds an image when the encoder runs once."""
-    once = pieces[f"encode_{precision}"] + pieces["write_embedding"]
-    return once + epochs * (pieces["read_example"] + pieces[f"decoder_step_{precision}"])
+def measured_in_turns(count: int) -> list[dict[str, dict[str, float]]]:
+    """The pieces of each round under both settings of the allocator."""
+    workers = {"allocator_as_it_is": apart("0", "--pieces"), "freed_memory_kept": apart("1", "--pieces")}
+    found = []
+    for _ in range(count):
+        found.append({})
+        for setting, worker in workers.items():
+            print(file=worker.stdin, flush=True)  # a line asks for the next round
+            found[-1][setting] = json.loads(worker.stdout.readline())
+    for worker in workers.values():
+        worker.communicate()
+    return found
+
+
+def totals(pieces: dict[str, dict[str, float]], epochs: int) -> dict[str, float]:
+    """Seconds an image of each loop in all."""
+    plain, kept = pieces["allocator_as_it_is"], pieces["freed_memory_kept"]
+
+    def cached(of: dict[str, float], precision: str) -> float:
+        once = of[f"encode_{precision}"] + of["write_embedding"]
+        return once + epochs * (of["read_example"] + of[f"decoder_step_{precision}"])
+
+    return {
+        "reencoding": epochs * (plain["encode_fp32"] + plain["decoder_step_fp32"]),
+        "public": epochs * plain["public_step"],
+        "cached": cached(plain, "fp32"),
+        "cached_all": cached(kept, precision_of(kept)),
+    }
+
+
+def precision_of(pieces: dict[str, float]) -> str:
+    """What the cached side computes in with everything on."""
+    return "bf16" if "encode_bf16" in pieces else "fp32"
+
+
+def ratios(of: dict[str, float]) -> dict[str, float]:
+    """How many times each cached loop is faster, of `totals`."""
+    return {
+        "ratio_all": round(of["reencoding"] / of["cached_all"], 2),
+        "ratio_public": round(of["public"] / of["cached_all"], 2),
+        "ratio_caching": round(of["reencoding"] / of["cached"], 2),
+    }
 
 
 def main() -> None:
@@ -150,38 +249,44 @@ def main() -> None:
     parser.add_argument("--model", default="mobile-sam")
     parser.add_argument("--images", type=int, default=8, help="images to measure on")
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=7, help="times that each piece is measured")
     parser.add_argument("--pieces", action="store_true", help="print this process's pieces only")
-    parser.add_argument("--peak", choices=("cached", "reencoding"), help="print this process's peak memory only")
+    parser.add_argument("--peak", choices=LOOPS, help="print this process's peak memory only")
     parser.add_argument("--output", type=Path, help="folder for the record")
     args = parser.parse_args()
     if args.pieces or args.peak:
         keep_freed_memory()
-        print(json.dumps(peak(args) if args.peak else measure(args)))
+        if args.peak:
+            print(json.dumps(peak(args)))
+        else:
+            for _, pieces in zip(sys.stdin, rounds(args), strict=False):
+                print(json.dumps(pieces), flush=True)
         return
 
     started = time.perf_counter()
-    plain, kept = measured_apart("0"), measured_apart("1")
-    reencoding = args.epochs * (plain["encode_fp32"] + plain["decoder_step_fp32"])
-    caching = cached_seconds(plain, args.epochs, "fp32")
-    precision = "bf16" if kept["encode_bf16"] else "fp32"
-    everything = cached_seconds(kept, args.epochs, precision)
+    measured = measured_in_turns(args.rounds)
+    median = {
+        setting: {name: statistics.median(one[setting][name] for one in measured) for name in pieces}
+        for setting, pieces in measured[0].items()
+    }
+    singles = [ratios(totals(one, args.epochs)) for one in measured]
+    in_all = totals(median, args.epochs)
     costs = {
-        "ratio_caching": round(reencoding / caching, 2),
-        "ratio_all": round(reencoding / everything, 2),
-        "precision_all": precision,
+        **ratios(in_all),
+        "range": {name: [min(each), max(each)] for name in singles[0] if (each := [one[name] for one in singles])},
+        "precision_all": precision_of(median["freed_memory_kept"]),
         "epochs": args.epochs,
         "batch": get_recipe("best").batch,
+        "rounds": args.rounds,
         "n": args.images,
         "model": args.model,
         "device": str(default_device()),
         "threads": torch.get_num_threads(),
-        "seconds_per_image": {"allocator_as_it_is": plain, "freed_memory_kept": kept},
-        "seconds_per_image_in_all": {
-            "reencoding": round(reencoding, 2),
-            "cached": round(caching, 2),
-            "cached_all": round(everything, 2),
+        "seconds_per_image": {
+            setting: {name: round(value, 4) for name, value in pieces.items()} for setting, pieces in median.items()
         },
-        "own_mb": {loop: measured_apart("1", "--peak", loop)["own_mb"] for loop in ("cached", "reencoding")},
+        "seconds_per_image_in_all": {name: round(value, 2) for name, value in in_all.items()},
+        "own_mb": {loop: json.loads(apart("1", "--peak", loop).communicate()[0])["own_mb"] for loop in LOOPS},
     }
     if args.output:
         with atomic_write(args.output / "costs.json") as temporary:

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import special, stats
 
-from medsam_helpers.evaluation.evaluate import BASELINES
+from medsam_helpers.evaluation.predictors import BASELINES
+from medsam_helpers.runs.experiments import RESULTS
 from medsam_helpers.runs.recorded import runs_as_models
-from medsam_helpers.runs.reproduce import RESULTS
 
 RECORDS = [("kvasir-official", "kvasir"), ("kvasir-tta", "kvasir"), ("specialist", "kvasir"), ("specialist", "busi")]
 RECORDS += [("busi-folds", "busi"), ("across", "kvasir"), ("across", "busi")]

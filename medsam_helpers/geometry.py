@@ -156,6 +156,15 @@ def check_points(points: np.ndarray, original_hw: tuple[int, int]) -> np.ndarray
     return points.reshape(-1, 2)
 
 
+def grid_to_model(points: np.ndarray, side: int, model_size: int) -> np.ndarray:
+    """Points (..., 2) xy float32 that name pixels of a grid over the padded model space, as that space's pixels.
+
+    >>> grid_to_model(np.array([0, 255]), side=256, model_size=1024)
+    array([   1.5, 1021.5], dtype=float32)
+    """
+    return ((np.asarray(points) + 0.5) * (model_size / side) - 0.5).astype(np.float32)
+
+
 def mirror(prompts: np.ndarray, width: int) -> np.ndarray:
     """Boxes `(..., 4)` half-open xyxy, or points `(..., 2)` xy, where they lie in the mirror image.
 

@@ -1,7 +1,7 @@
-"""The prompt that a person would give for a mask: boxes, jittered as by hand, and points; the names of prompts."""
+"""The prompt that a person would give for a mask: boxes, jittered as by hand, and clicks; the names of prompts."""
 
 import re
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 
@@ -46,6 +46,11 @@ def mask_to_boxes(mask: np.ndarray, mode: BoxMode = "union", min_area: float = 1
     return boxes
 
 
+def whole_image(hw: tuple[int, int]) -> np.ndarray:
+    """(1, 4) float32 the box round an image of this height and width."""
+    return np.array([[0, 0, hw[1], hw[0]]], np.float32)
+
+
 def jitter_boxes(
     boxes: np.ndarray, original_hw: tuple[int, int], jitter_1024: float, rng: np.random.Generator
 ) -> np.ndarray:
@@ -82,14 +87,54 @@ def deepest_pixel(mask: np.ndarray) -> np.ndarray:
     return np.array([x, y], np.float32)
 
 
+def correcting_click(mask: np.ndarray, truth: np.ndarray, rng: np.random.Generator | None = None) -> list[float] | None:
+    """The click that corrects a mask, on its largest mistake; None if nothing is wrong.
+
+    Args:
+        mask, truth: (H, W) bool, what the model says and what is right.
+        rng: draws a pixel of the mistake; without it the click goes to the deepest, as an evaluation needs.
+    Returns:
+        x, y in pixels of the masks, and label: 1 where lesion was missed, 0 where there is none.
+
+    >>> truth = np.zeros((5, 9), bool); truth[1:4, 1:4] = True
+    >>> correcting_click(np.zeros_like(truth), truth)
+    [2.0, 2.0, 1]
+    >>> correcting_click(truth, truth)
+    """
+    from scipy import ndimage
+
+    mistakes, count = ndimage.label(mask != truth)
+    if not count:
+        return None
+    largest = mistakes == 1 + np.bincount(mistakes.ravel())[1:].argmax()
+    x, y = deepest_pixel(largest) if rng is None else rng.choice(np.argwhere(largest))[::-1]
+    return [float(x), float(y), int(truth[int(y), int(x)])]
+
+
+class Prompt(NamedTuple):
+    """What a model is asked with; nothing of all is to find the lesion by itself."""
+
+    jitter_1024: float | None = None  # of boxes; None: no box
+    centre: bool = False  # with each box a click in the middle of what it holds
+    clicks: int = 0  # without a box: so many clicks, each on the largest mistake so far
+
+
 def prompt_name(jitter_1024: float) -> str:
     """The name of a jitter in tables: "exact", "j20", "j2.5"; every digit, since the draw is made from the name."""
     return f"j{np.format_float_positional(jitter_1024, trim='-')}" if jitter_1024 else "exact"
 
 
-def jitter_of(prompt: str) -> float:
-    """Jitter of a prompt, in pixels of a model space of 1024: 0 for "exact", 20 for "j20"; else `ConfigError`."""
-    found = re.fullmatch(r"exact|j(\d+(?:\.\d+)?)", prompt)
+def read_prompt(name: str) -> Prompt:
+    """The prompt of a name: "exact", "j20", with "+centre" behind either, "clicks:8" or "none"; else `ConfigError`.
+
+    >>> read_prompt("j20+centre")
+    Prompt(jitter_1024=20.0, centre=True, clicks=0)
+    """
+    found = re.fullmatch(r"(?:exact|j(\d+(?:\.\d+)?))(\+centre)?|clicks:([1-9]\d?)|none", name)
     if not found:
-        raise ConfigError(f"prompt {prompt!r} is unknown: use 'exact', or 'jN' for a jitter of N, such as 'j20'")
-    return float(found.group(1) or 0)
+        told = "'exact', 'jN' for a jitter of N ('j20'), one of both with '+centre', 'clicks:N' or 'none'"
+        raise ConfigError(f"prompt {name!r} is unknown: use {told}")
+    jitter, centre, clicks = found.groups()
+    if clicks or name == "none":
+        return Prompt(clicks=int(clicks or 0))
+    return Prompt(float(jitter or 0), bool(centre))

@@ -156,6 +156,9 @@ def test_masks_without_an_outline_survive_and_those_of_another_size_are_refused(
         (check_boxes, np.empty((0, 4)), r"shape \(0, 4\)"),
         (check_points, [[5, 5], [60, 5]], "60 5 lies outside the image, which is 60 wide and 30 high"),
         (check_points, [np.nan, 5], "lies outside"),
+        (check_boxes, ["a", "b", "c", "d"], "must be"),
+        (check_boxes, None, "must be"),
+        (check_points, [[1, 2], [3]], "must be"),
     ],
 )
 def test_good_prompts_come_back_as_float32_rows_and_bad_ones_are_named(check, prompts, said):
@@ -177,11 +180,3 @@ def test_a_strip_however_thin_keeps_a_pixel():
     assert transform.resized_hw == (1, 1024)
     assert transform.image_to_model(np.zeros((1, 5000, 3), np.uint8)).shape == (1, 1024, 3)
     assert transform.mask_to_target(np.ones((1, 5000), bool)).shape == (256, 256)
-
-
-@pytest.mark.parametrize("given", [["a", "b", "c", "d"], [[1, 2], [3]], None])
-def test_what_are_no_numbers_is_refused_as_a_prompt(given):
-    with pytest.raises(PromptError, match="must be"):
-        check_boxes(given, (10, 10))
-    with pytest.raises(PromptError, match="must be"):
-        check_points(given, (10, 10))

@@ -90,8 +90,7 @@ def test_core_imports_only_what_a_plain_install_brings():
     files = [f for f in package.rglob("*.py") if f.relative_to(package).parts[0] not in ("widgets", "mlops")]
     imported = imported_distributions(files)
     assert {name: file for name, file in imported.items() if name not in names(PROJECT["dependencies"])} == {}
-    # pandas' Styler renders with jinja2, and pandas itself does not ask for it.
-    assert names(PROJECT["dependencies"]) - imported.keys() == {"jinja2"}, "declared and not imported"
+    assert names(PROJECT["dependencies"]) - imported.keys() == set(), "declared and not imported"
 
 
 def test_all_brings_everything_that_any_file_imports():
@@ -134,10 +133,21 @@ def test_workflow_is_valid_and_covers_every_supported_python():
     assert [step.get("run") for step in job["steps"]][-2:] == ["make lint", ".ci/run"]
 
 
+def test_the_relay_s_workflow_listens_to_it_and_knows_the_gate_s_options():
+    from medsam_helpers.mlops.webhooks import EVENT
+
+    workflow = yaml.safe_load((ROOT / ".github/workflows/evaluate-and-promote.yml").read_text())
+    assert workflow[True]["repository_dispatch"]["types"] == [EVENT]  # YAML 1.1 reads `on` as true
+    known = run("-m", "medsam_helpers.mlops.gate", "--help").stdout
+    asked = re.findall(r"--\w+", workflow["jobs"]["gate"]["steps"][-1]["run"])
+    assert {"--version", "--data"} <= set(asked) <= set(re.findall(r"--\w+", known))
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.stem)
 def test_a_workflow_fetches_fixed_versions_reads_only_and_fails_where_a_command_does(path):
-    workflow = yaml.safe_load(path.read_text())
+    workflow = check_schema("github-workflows", path)
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert [step for step in steps if "${{" in step.get("run", "")] == [], "what others send is no part of a command"
     assert workflow["permissions"] == {"contents": "read"}
     more = {name: job["permissions"] for name, job in workflow["jobs"].items() if "permissions" in job}
     assert more == ({"publish": {"pages": "write", "id-token": "write"}} if path.stem == "pages" else {})

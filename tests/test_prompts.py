@@ -9,7 +9,15 @@ from scipy import ndimage
 
 from medsam_helpers.errors import ConfigError, PromptError
 from medsam_helpers.geometry import check_boxes
-from medsam_helpers.prompts import deepest_pixel, jitter_boxes, jitter_of, mask_to_boxes, prompt_name
+from medsam_helpers.prompts import (
+    Prompt,
+    correcting_click,
+    deepest_pixel,
+    jitter_boxes,
+    mask_to_boxes,
+    prompt_name,
+    read_prompt,
+)
 
 
 def mask_of(hw, *regions):
@@ -100,9 +108,28 @@ def test_the_deepest_pixel_is_farthest_from_every_edge():
     assert deepest_pixel(mask_of((3, 5), (0, 3, 0, 3))).tolist() == [1, 1], "the image's own edge counts"
 
 
+def test_a_click_corrects_the_largest_mistake_in_its_middle_or_anywhere_in_it():
+    truth = mask_of((40, 60), (10, 25, 20, 45))
+    missed = mask_of((40, 60), (10, 25, 30, 45), (0, 5, 0, 5))
+    assert correcting_click(missed, truth) == [24, 14, 1]
+    too_much = truth | mask_of((40, 60), (30, 39, 2, 18))
+    _, y, label = correcting_click(too_much, truth)
+    assert (y, label) == (34, 0)
+    assert correcting_click(truth, truth) is None
+    drawn = {tuple(correcting_click(missed, truth, np.random.default_rng(seed))) for seed in range(30)}
+    assert len(drawn) > 20
+    assert all(20 <= x < 30 and 10 <= y < 25 and label == 1 for x, y, label in drawn)
+
+
 @given(st.one_of(st.integers(0, 500), st.floats(0, 500, allow_subnormal=False)))
 def test_a_prompts_name_gives_its_jitter_back(jitter):
-    assert jitter_of(prompt_name(jitter)) == jitter
+    assert read_prompt(prompt_name(jitter)) == Prompt(jitter)
+    assert read_prompt(f"{prompt_name(jitter)}+centre") == Prompt(jitter, centre=True)
     assert [prompt_name(jitter) for jitter in (0, 20, 2.5)] == ["exact", "j20", "j2.5"]
-    with pytest.raises(ConfigError, match="prompt 'j-5' is unknown: use 'exact', or 'jN'"):
-        jitter_of("j-5")
+
+
+def test_a_prompt_may_be_clicks_or_nothing_and_else_is_refused_with_what_there_is():
+    assert (read_prompt("clicks:12"), read_prompt("none")) == (Prompt(clicks=12), Prompt())
+    for wrong in ("j-5", "clicks:0", "clicks", "centre", "none+centre"):
+        with pytest.raises(ConfigError, match=r"prompt '.+' is unknown: use 'exact', 'jN' for a jitter.* or 'none'"):
+            read_prompt(wrong)

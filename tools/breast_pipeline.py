@@ -22,7 +22,7 @@ from mlflow import MlflowClient
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.data.duplicates import near_duplicates, thumbnail
 from medsam_helpers.data.loading import load_data
-from medsam_helpers.evaluation.tables import read_table, summarise, write_table
+from medsam_helpers.evaluation.tables import summarise
 from medsam_helpers.mlops.gate import judge
 from medsam_helpers.mlops.pipeline import TRACKING_FOLDER, train_tracked
 from medsam_helpers.mlops.registry import load_model, register
@@ -30,6 +30,7 @@ from medsam_helpers.mlops.server import Server
 from medsam_helpers.mlops.sweeps import sweep
 from medsam_helpers.mlops.trials import SweepPlan, best_recipe, trials_table
 from medsam_helpers.runs.card import git_commit, write_run_card
+from medsam_helpers.runs.recorded import read_table, write_table
 from medsam_helpers.runs.settings import RunConfig
 
 SPLIT = Path(__file__).parents[1] / "notebooks" / "results" / "breast-pipeline" / "split.csv"

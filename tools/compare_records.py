@@ -19,12 +19,12 @@ from typing import Any
 import pandas as pd
 
 from medsam_helpers.errors import DataError, MedsamError
-from medsam_helpers.evaluation.evaluate import BASELINES
+from medsam_helpers.evaluation.predictors import BASELINES
 from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.files import atomic_write
 from medsam_helpers.runs.card import write_run_card
+from medsam_helpers.runs.experiments import RESULTS
 from medsam_helpers.runs.recorded import runs_as_models
-from medsam_helpers.runs.reproduce import RESULTS
 
 
 def compare(name: str, recorded: Path, again: Path, prompt: str = "j20") -> list[dict[str, Any]]:

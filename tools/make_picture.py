@@ -13,7 +13,7 @@ from lab import Notebook, chromium, jupyter_lab
 from PIL import Image
 
 from medsam_helpers.data.loading import load_data
-from medsam_helpers.evaluation.evaluate import case_boxes
+from medsam_helpers.evaluation.predictors import case_boxes
 from medsam_helpers.runs.finetune import get_or_train
 from medsam_helpers.runs.settings import config_from_environment
 

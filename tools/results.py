@@ -20,8 +20,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from medsam_helpers.evaluation.evaluate import WITH_TTA
 from medsam_helpers.evaluation.intervals import Interval, bootstrap_mean
+from medsam_helpers.evaluation.predictors import WITH_TTA
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "notebooks" / "results"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from typing import ClassVar
 
-from medsam_helpers.cli.parser import Command, Result
+from medsam_helpers.cli.parser import Command, Result, add_settings
 from medsam_helpers.runs.settings import DataSettings, check_names
 
 
@@ -13,8 +14,11 @@ class Audit(Command, DataSettings):
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ("data",)
     REQUIRED: ClassVar[tuple[str, ...]] = ("data",)
-    # All cases are looked at.
-    HIDDEN: ClassVar[tuple[str, ...]] = ("train_limit", "dev_limit", "val_limit", "test_limit", "skip_bad")
+
+    @classmethod
+    def add_to(cls, parser: ArgumentParser) -> None:
+        """All cases are looked at: no limits."""
+        add_settings(parser, cls, but=("train_limit", "dev_limit", "val_limit", "test_limit", "skip_bad"))
 
     def run(self, line: str) -> Result:
         check_names(data=self.data)

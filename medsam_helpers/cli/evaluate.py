@@ -6,14 +6,12 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
-
 from medsam_helpers.cli.parser import Command, OfModel, Result, tell_left_out
 from medsam_helpers.data.case import SPLITS, SplitName
 from medsam_helpers.data.loading import load_data
-from medsam_helpers.errors import CheckpointError, DataError, some
+from medsam_helpers.errors import CheckpointError, ConfigError, DataError, some
 from medsam_helpers.files import check_output_dir
-from medsam_helpers.prompts import prompt_name
+from medsam_helpers.prompts import read_prompt
 from medsam_helpers.runs.settings import DataSettings, check_names
 from medsam_helpers.settings import BoxMode
 
@@ -25,8 +23,9 @@ class Evaluate(Command, OfModel, DataSettings):
 
     split: SplitName = "val"
     """Of the data."""
-    jitter_1024: float = Field(20.0, ge=0, le=1024)
-    """Largest move of a box side, in pixels of a model space of 1024; 0: exact boxes."""
+    prompt: str = "j20"
+    """Exact boxes, "exact"; "jN", their sides moved by up to N pixels of a model space of 1024; one of both with
+    "+centre", a click in the middle too; "clicks:N" of a simulated user; or "none"."""
     box_mode: BoxMode | None = None
     """One box round everything, or one a component; default: as the checkpoint was trained, else union."""
     output: Path = Path("runs/evaluate")
@@ -34,6 +33,9 @@ class Evaluate(Command, OfModel, DataSettings):
 
     def run(self, line: str) -> Result:
         started = time.perf_counter()
+        clicks = read_prompt(self.prompt).clicks
+        if clicks and self.tta:
+            raise ConfigError("clicks refine the answer to one view of the image: leave out --tta")
         check_names(model=self.model, checkpoint=self.folder, data=self.data)
         output = self.output.expanduser()
         check_output_dir(output, mark="metrics.csv", never="decoder.safetensors")
@@ -47,32 +49,37 @@ class Evaluate(Command, OfModel, DataSettings):
         segmenter = self.segmenter(with_store=True)
 
         from medsam_helpers.data.views import views_of
-        from medsam_helpers.evaluation.evaluate import WITH_TTA, evaluate, false_positives
+        from medsam_helpers.evaluation.evaluate import evaluate, false_positives
         from medsam_helpers.evaluation.intervals import Interval
-        from medsam_helpers.evaluation.tables import METRICS, paired_gain, pooled_dice, summarise, write_table
+        from medsam_helpers.evaluation.predictors import WITH_TTA
+        from medsam_helpers.evaluation.tables import METRICS, paired_gain, pooled_dice, summarise
         from medsam_helpers.runs.card import write_run_card
         from medsam_helpers.runs.embed import embed_cases
+        from medsam_helpers.runs.findings import click_figures
         from medsam_helpers.runs.folder import name_left_out, summary_text
+        from medsam_helpers.runs.recorded import write_table
         from medsam_helpers.runs.seen import read_seen, seen_among
 
         model = "tuned" if self.checkpoint else "zero-shot"
         box_mode = self.box_mode or self.trained_with().get("box_mode", "union")
-        prompt = prompt_name(self.jitter_1024)
         embed_cases(segmenter, views_of(cases, segmenter.views))
-        models = {model: segmenter.predict_case}
+        models = {model: segmenter}
         before = f"zero-shot{WITH_TTA * self.tta}"
         if base := self.base_of(segmenter):
             embed_cases(base, views_of(cases, base.views))
-            models = {before: base.predict_case, **models}
-        table = evaluate(cases, models, prompts=[prompt], box_mode=box_mode, group_of=dataset.group_of)
-        own = table[table["model"] == model]
+            models = {before: base, **models}
+        table = evaluate(cases, models, prompts=[self.prompt], box_mode=box_mode, group_of=dataset.group_of)
+        last = table[table["prompt"] == self.prompt]  # of clicks the last one
+        own = last[last["model"] == model]
         figures: Result = {name: round(own[name].mean(), 6) for name in METRICS}
         (means,) = summarise(own).itertuples()
         figures |= {"dice_ci95": Interval(means.dice, means.dice_low, means.dice_high).for_json()[1:], "n": len(own)}
         figures["dice_pooled"] = round(pooled_dice(own), 6)
         if base:
-            figures["zero_shot_dice"] = round(table.loc[table["model"] == before, "dice"].mean(), 6)
-            figures["gain"], *figures["gain_ci95"] = paired_gain(table, prompt, model, before).for_json()
+            figures["zero_shot_dice"] = round(last.loc[last["model"] == before, "dice"].mean(), 6)
+            figures["gain"], *figures["gain_ci95"] = paired_gain(last, self.prompt, model, before).for_json()
+        if clicks:
+            figures |= click_figures(table, model)
         if self.folder:
             try:
                 seen = seen_among(cases, read_seen(self.folder))
@@ -81,8 +88,8 @@ class Evaluate(Command, OfModel, DataSettings):
             except CheckpointError as error:
                 told = f"whether these images are new to it is unknown: {error}"
             print(told, end="\n" * bool(told))
-        if not segmenter.needs_prompt:
-            table.attrs |= (found := false_positives(cases, segmenter.predict_case))
+        if self.prompt == "none" or not segmenter.needs_prompt:
+            table.attrs |= (found := false_positives(cases, segmenter))
             figures |= found
         figures |= {"left_out": name_left_out(dataset, table, self.data), "missed": table.attrs["missed"]}
         write_table(table, output / "metrics.csv")
@@ -93,7 +100,7 @@ class Evaluate(Command, OfModel, DataSettings):
             seconds=time.perf_counter() - started,
             model=self.folder.resolve().name if self.folder else segmenter.info.name,
             split=self.split,
-            prompt=prompt,
+            prompt=self.prompt,
             box_mode=box_mode,
             tta=self.tta,
             precision=segmenter.precision,

@@ -16,7 +16,6 @@ class Finetune(Command, RunConfig):
     """Fine-tune the mask decoder, score it once on val."""
 
     REQUIRED: ClassVar[tuple[str, ...]] = ("data",)
-    HIDDEN: ClassVar[tuple[str, ...]] = ("change",)
     RESUMES: ClassVar[bool] = True
 
     output: Path = Path("runs/finetune")
@@ -25,7 +24,7 @@ class Finetune(Command, RunConfig):
     @classmethod
     def add_to(cls, parser: ArgumentParser) -> None:
         """The run's settings, then those of the recipe."""
-        add_settings(parser, cls)
+        add_settings(parser, cls, but=("change",))
         add_settings(parser.add_argument_group("in place of the recipe's"), Recipe)
 
     def run(self, line: str) -> Result:

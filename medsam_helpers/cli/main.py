@@ -49,7 +49,7 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; gives the exit status: 0, 1 (audit found errors), 2 (one line said why), 130 (interrupted)."""
+    """Run one command; gives the exit status: 0, 1 (bad files were named), 2 (one line said why), 130 (interrupted)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a name shows its code in its place
             stream.reconfigure(errors="backslashreplace")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn, Union, get_args, get_origin
 
 from pydantic import model_validator
+from pydantic.fields import FieldInfo
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.files import find_checkpoint
@@ -32,8 +33,6 @@ class Command(Settings):
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ()
     REQUIRED: ClassVar[tuple[str, ...]] = ()
-    HIDDEN: ClassVar[tuple[str, ...]] = ()
-    """Settings that are no options."""
     REPEATED: ClassVar[dict[str, str | tuple[str, ...]]] = {}
     """Options that may be given several times, and the word or words that follow each."""
     RESUMES: ClassVar[bool] = False
@@ -71,16 +70,11 @@ class OfModel(Settings):
         """Where the checkpoint lies."""
         return find_checkpoint(self.checkpoint) if self.checkpoint else None
 
-    @property
-    def card(self) -> dict[str, Any]:
-        """The run card of the checkpoint, if there is one."""
-        from medsam_helpers.sam.tuned import read_card
-
-        return read_card(self.folder) if self.folder else {}
-
     def trained_with(self) -> dict[str, Any]:
         """The recipe of the checkpoint, if there is one."""
-        return self.card.get("recipe", {})
+        from medsam_helpers.sam.tuned import read_card
+
+        return read_card(self.folder).get("recipe", {}) if self.folder else {}
 
     def segmenter(self, with_store: bool = False) -> Any:
         """The model, ready to be prompted."""
@@ -98,9 +92,10 @@ class OfModel(Settings):
         from medsam_helpers.sam.checkpoints import SPECIALISTS
         from medsam_helpers.sam.embeddings import EmbeddingStore
         from medsam_helpers.sam.segmenter import Segmenter
+        from medsam_helpers.sam.tuned import read_card
 
-        card = self.card
-        if not card or card["base"] in SPECIALISTS:
+        card = read_card(self.folder) if self.folder else None
+        if card is None or card["base"] in SPECIALISTS:
             return None
         place = card.get("base_path") or card["base"]
         base = Segmenter.load(place, precision=tuned.precision, tta=self.tta)
@@ -115,7 +110,7 @@ def tell_left_out(names: Collection[str]) -> None:
         print(f"left out {len(names)}: {', '.join(names)}")
 
 
-def add_settings(parser: argparse._ActionsContainer, settings: type[Settings]) -> None:
+def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], but: Collection[str] = ()) -> None:
     """Give a parser an option for each setting; what is not given stays out of the result.
 
     `jitter_1024` becomes `--jitter`: the unit stands in the name of a value, not of an option.
@@ -123,17 +118,17 @@ def add_settings(parser: argparse._ActionsContainer, settings: type[Settings]) -
     Args:
         parser: or a group of one.
         settings: whose declarations give type, choices, default and help.
+        but: names that are left out.
     """
     for name, declared in settings.model_fields.items():
         kinds = list(_kinds(declared.annotation))
         choices = [kind for kind in kinds if isinstance(kind, str)] if tuple not in kinds else []
         # A single choice is what only a function of one's own can take the place of.
-        if name in (*settings.LABELS, *getattr(settings, "HIDDEN", ())) or len(choices) == 1:
+        if name in (*settings.LABELS, *but) or len(choices) == 1:
             continue
-        needed = declared.is_required() or name in getattr(settings, "REQUIRED", ())
-        options: dict[str, Any] = {"help": _help(settings, name, needed), "default": argparse.SUPPRESS}
-        repeated = getattr(settings, "REPEATED", {}).get(name)
-        if repeated:
+        required = declared.is_required() or name in getattr(settings, "REQUIRED", ())
+        options: dict[str, Any] = {"help": _help(declared, required or settings is Recipe)}
+        if repeated := getattr(settings, "REPEATED", {}).get(name):
             options |= {"action": "append", "metavar": repeated}
             options |= {"nargs": len(repeated)} if isinstance(repeated, tuple) else {}
         elif choices:
@@ -143,23 +138,22 @@ def add_settings(parser: argparse._ActionsContainer, settings: type[Settings]) -
         else:
             options |= {"metavar": next((word for kind, word in _WORDS.items() if kind in kinds), name.upper())}
         if name in getattr(settings, "POSITIONAL", ()):
-            many = ("+" if needed else "*") if tuple in kinds else (None if needed else "?")
-            parser.add_argument(name, **options | {"nargs": many, "metavar": name.upper()})
+            number = ("+" if required else "*") if tuple in kinds else None if required else "?"
+            options |= {"nargs": number, "metavar": name.upper()}
+            parser.add_argument(name, default=argparse.SUPPRESS, **options)
         else:
             flag = "--" + name.removesuffix("_1024").replace("_", "-")
-            parser.add_argument(flag, dest=name, **options | ({"required": True} if needed else {}))
+            parser.add_argument(flag, dest=name, required=required, default=argparse.SUPPRESS, **options)
 
 
 _WORDS = {int: "N", float: "F", tuple: "A,B", Path: "PATH"}
 
 
-def _help(settings: type[Settings], name: str, needed: bool) -> str:
-    declared = settings.model_fields[name]
+def _help(declared: FieldInfo, without_default: bool) -> str:
+    """What the declaration says; a recipe's defaults are not those of the recipe that is asked for."""
     text = (declared.description or "").rstrip(".").replace("%", "%%").replace("\n", " ")
     shown = ",".join(declared.default) if isinstance(declared.default, tuple) else declared.default
-    # A recipe's defaults are not those of the recipe that is asked for.
-    silent = needed or settings is Recipe or shown in (None, False, "", ())
-    return text if silent else f"{text} (default: {shown})"
+    return text if without_default or shown in (None, False, "", ()) else f"{text} (default: {shown})"
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:

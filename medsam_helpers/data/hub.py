@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -32,21 +33,8 @@ class HubRepository(NamedTuple):
     citation: str
 
 
-HUB_SOURCES = {
-    "kvasir": HubRepository(
-        repo="kowndinya23/Kvasir-SEG",
-        licence="CC BY 4.0, as the segmented polyps of HyperKvasir (Borgli et al., Scientific Data 7:283, 2020, "
-        "doi:10.1038/s41597-020-00622-y); Kvasir-SEG's own page says research and education",
-        citation="Jha et al., Kvasir-SEG: A Segmented Polyp Dataset, MMM 2020, doi:10.1007/978-3-030-37734-2_37, "
-        "arXiv:1911.07069",
-    ),
-    "breast": HubRepository(
-        repo="nielsr/breast-cancer",
-        licence="not stated by the repository; its images look like BUSI's, whose authors ask to be cited",
-        citation="Al-Dhabyani et al., Dataset of breast ultrasound images (BUSI), Data in Brief 28:104863, 2020, "
-        "doi:10.1016/j.dib.2019.104863",
-    ),
-}
+_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+HUB_SOURCES = {name: HubRepository(**entry) for name, entry in _TABLE.items()}
 
 
 def hub_source(name: str, selection: Selection) -> Source:

@@ -43,7 +43,7 @@ def pair(images: Path, masks: Path) -> Pairs:
         What can be paired; errors for images without a mask, masks without an image, and two files of one stem.
     """
     findings = list[Finding]()
-    image_of, mask_of = (_by_stem(folder, findings) for folder in (images, masks))
+    image_of, mask_of = (files_by_stem(folder, findings) for folder in (images, masks))
     for name, files in [*image_of.items(), *mask_of.items()]:
         if len(files) > 1:
             told = f"{name}: {', '.join(map(_short, files))}: keep one"
@@ -80,8 +80,8 @@ def is_clutter(file: Path) -> bool:
     return file.name.startswith(".") or file.name.lower() in _NO_CASES
 
 
-def _by_stem(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
-    """The files that can be read, by stem; what else lies there is named."""
+def files_by_stem(folder: Path, findings: list[Finding]) -> dict[str, list[Path]]:
+    """The picture files of a folder by stem, sorted; a finding is added for each other file that is not clutter."""
     Image.init()
     readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     files: dict[str, list[Path]] = defaultdict(list)

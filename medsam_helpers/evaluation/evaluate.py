@@ -1,54 +1,30 @@
 """From models and cases to a table of scores, beside baselines that fill the box, or the ellipse inside it."""
 
-import hashlib
+from __future__ import annotations
+
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from medsam_helpers.data.case import Case
-from medsam_helpers.errors import ConfigError, DataError, ShapeError, some
+from medsam_helpers.errors import ConfigError, DataError, some
 from medsam_helpers.evaluation.metrics import score_mask
+from medsam_helpers.evaluation.predictors import BASELINES, Predictor, answers, case_boxes, fill_box, found_alone
 from medsam_helpers.evaluation.tables import COLUMNS, GROUP
-from medsam_helpers.prompts import jitter_boxes, jitter_of, mask_to_boxes
+from medsam_helpers.prompts import read_prompt
 from medsam_helpers.settings import BoxMode
 
-Predictor = Callable[[Case, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Case and boxes (N, 4) float, original space -> masks (N, H, W) bool, the model's own IoU scores (N,)."""
-
-
-def fill_box(box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool mask of the pixels whose centre lies in the half-open box `[x0, y0, x1, y1)`.
-
-    >>> fill_box(np.array([1, 0, 3, 1]), (2, 4)).astype(int)
-    array([[0, 1, 1, 0],
-           [0, 0, 0, 0]])
-    """
-    y, x = np.ogrid[: hw[0], : hw[1]]
-    x0, y0, x1, y1 = box
-    return (x + 0.5 >= x0) & (x + 0.5 < x1) & (y + 0.5 >= y0) & (y + 0.5 < y1)
-
-
-def fill_ellipse(box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool mask of the pixels whose centre lies in the ellipse inscribed in the box."""
-    y, x = np.ogrid[: hw[0], : hw[1]]
-    x0, y0, x1, y1 = box
-    return ((2 * x + 1 - x0 - x1) / (x1 - x0)) ** 2 + ((2 * y + 1 - y0 - y1) / (y1 - y0)) ** 2 <= 1
-
-
-def _baseline(fill: Callable[[np.ndarray, tuple[int, int]], np.ndarray]) -> Predictor:
-    return lambda case, boxes: (np.array([fill(box, case.size_hw) for box in boxes]), np.full(len(boxes), np.nan))
-
-
-WITH_TTA = " with tta"  # behind the name of a base model that was scored with test-time augmentation
-BASELINES: dict[str, Predictor] = {"box": _baseline(fill_box), "ellipse": _baseline(fill_ellipse)}
+if TYPE_CHECKING:
+    from medsam_helpers.sam.segmenter import Segmenter
 
 
 def evaluate(
     cases: Sequence[Case],
-    models: Mapping[str, Predictor],
+    models: Mapping[str, Predictor | Segmenter],
     *,
     prompts: Sequence[str] = ("exact", "j20", "j50"),
     seed: int = 0,
@@ -63,8 +39,12 @@ def evaluate(
 
     Args:
         cases: what to evaluate on, with reference masks.
-        models: predictors by name; each is called once a case, with the boxes of all prompts.
-        prompts: "exact", or "jN" for boxes whose sides moved by up to N pixels of a model space of 1024.
+        models: predictors or segmenters by name; each is called once a case with the boxes of all prompts.
+        prompts: "exact", or "jN" for boxes whose sides moved by up to N pixels of a model space of 1024; with "+centre"
+            behind it a click in the middle of what the box holds of the lesion. "clicks:N" gives N prompts, "clicks:1"
+            to "clicks:N": each click goes to the largest mistake; the baselines' first box is a square about it, a
+            tenth of the image. "none": the models find the lesions by themselves; those that cannot, and the
+            baselines, are given a box round the image.
         seed: of the jitter.
         box_mode: "union": one box a case. "components": one a lesion; the union of the masks is scored, and the mean
             of the IoU scores is kept. "labels": one a label.
@@ -74,12 +54,14 @@ def evaluate(
         The columns `COLUMNS`; areas in pixels, metrics in the original space, `iou_score` NaN for the baselines. Cases
         without a lesion cannot be prompted: `table.attrs["left_out"]` lists their names. `table.attrs["missed"]` lists
         case and prompt where a jittered box holds nothing of the lesion: it is scored all the same.
+        With "none" `table.attrs["boxed"]` lists the models that were given a box round the image.
     Raises:
-        ConfigError: a prompt is neither "exact" nor "jN", or a model has a baseline's name.
+        ConfigError: a prompt is unknown, a model has a baseline's name, or takes boxes only.
         DataError: no case has a lesion.
         ShapeError: a predictor gave something else than a bool mask and a score for each box.
     """
-    jitters = {prompt: jitter_of(prompt) for prompt in prompts}
+    asked = {name: read_prompt(name) for name in prompts}
+    jitters = {name: prompt.jitter_1024 for name, prompt in asked.items() if prompt.jitter_1024 is not None}
     if taken := BASELINES.keys() & models.keys():
         raise ConfigError(f"{', '.join(sorted(taken))}: this is a baseline's name; call the model something else")
     rows, left_out, missed = [], [], []
@@ -87,13 +69,12 @@ def evaluate(
         if not case.mask.any():
             left_out.append(case.name)
             continue
-        boxes = [case_boxes(case, box_mode, jitter, seed) for jitter in jitters.values()]
-        for prompt, drawn in zip(jitters, boxes, strict=True):
+        boxes = {name: case_boxes(case, box_mode, jitter, seed) for name, jitter in jitters.items()}
+        for prompt, drawn in boxes.items():
             if not all((case.mask & fill_box(box, case.size_hw)).any() for box in drawn):
                 missed.append(f"{case.name} ({prompt})")
-        for model, predict in {**BASELINES, **models}.items():
-            predictions = _predictions(model, predict, case, np.concatenate(boxes), len(boxes[0]))
-            for prompt, (mask, iou_score) in zip(jitters, predictions, strict=True):
+        for model, predictor in {**BASELINES, **models}.items():
+            for prompt, mask, iou_score in answers(model, predictor, case, asked, boxes):
                 key = {"case": case.name, "model": model, "prompt": prompt, "seed": seed}
                 areas = {"area_true": int(case.mask.sum()), "area_pred": int(mask.sum()), "iou_score": iou_score}
                 rows.append(key | score_mask(mask, case.mask) | areas)
@@ -105,14 +86,16 @@ def evaluate(
     if group_of:
         table[GROUP] = table["case"].map(group_of)
     table.attrs |= {"left_out": left_out, "missed": missed}
+    if "none" in asked:
+        table.attrs["boxed"] = [name for name, model in models.items() if getattr(model, "needs_prompt", True)]
     return table
 
 
-def false_positives(cases: Iterable[Case], predict: Predictor) -> dict[str, float]:
+def false_positives(cases: Iterable[Case], predictor: Predictor | Segmenter) -> dict[str, float]:
     """What a model that needs no prompt finds in the images without a lesion; the others are left out.
 
     Args:
-        predict: of a model that does not look at its box; it gets one round the whole image.
+        predictor: a `Segmenter` that needs none, or a function that does not look at its box: see `found_alone`.
     Returns:
         `normal`, how many there are; `false_positives`, in how many it finds something; `false_positive_share`, the
         mean share of their area in [0, 1]. Nothing where there are none. `findings` reads them in `table.attrs`.
@@ -120,31 +103,9 @@ def false_positives(cases: Iterable[Case], predict: Predictor) -> dict[str, floa
     shares = []
     for case in cases:
         if not case.mask.any():
-            masks, _ = predict(case, np.array([[0, 0, *case.size_hw[::-1]]], np.float32))
+            masks, _ = found_alone(predictor, case)
             shares.append(float(case.counted(masks[0]).mean()))
     if not shares:
         return {}
     share = round(float(np.mean(shares)), 6)
     return {"normal": len(shares), "false_positives": int(np.count_nonzero(shares)), "false_positive_share": share}
-
-
-def case_boxes(case: Case, box_mode: BoxMode, jitter_1024: float, seed: int) -> np.ndarray:
-    """(N, 4) float32 boxes of a case with its one fixed draw of jitter, original space; the jitter scales the draw."""
-    name = int.from_bytes(hashlib.sha256(case.name.encode()).digest()[:8], "big")
-    rng = np.random.default_rng([seed, name])
-    return jitter_boxes(mask_to_boxes(case.regions, box_mode), case.size_hw, jitter_1024, rng)
-
-
-def _predictions(
-    model: str, predict: Predictor, case: Case, boxes: np.ndarray, boxes_per_prompt: int
-) -> Iterator[tuple[np.ndarray, float]]:
-    """For each prompt the union of its boxes' masks, and the mean of their scores."""
-    masks, scores = (np.asarray(found) for found in predict(case, boxes))
-    wanted = (len(boxes), *case.size_hw)
-    if masks.dtype != np.bool_ or masks.shape != wanted or scores.shape != wanted[:1]:
-        got = f"{masks.dtype} {masks.shape} and {scores.shape}"
-        needed = f"{len(boxes)} boxes need bool masks {wanted} and scores {wanted[:1]}"
-        raise ShapeError(f"{model} on {case.name}: {needed}, got {got}")
-    for first in range(0, len(boxes), boxes_per_prompt):
-        group = slice(first, first + boxes_per_prompt)
-        yield case.counted(np.logical_or.reduce(masks[group])), float(scores[group].mean())

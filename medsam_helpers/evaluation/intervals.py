@@ -1,4 +1,4 @@
-"""95 % intervals of a mean: of scores, of paired gains, of clustered images; and how often they hold the true mean."""
+"""95 % intervals of a mean: of scores, of paired gains, of clustered images; limits of agreement."""
 
 from collections.abc import Hashable, Sequence
 from typing import Literal, NamedTuple
@@ -12,15 +12,6 @@ from medsam_helpers.errors import ConfigError, DataError, ShapeError
 
 Method = Literal["logit-t", "t", "percentile"]
 FEWEST = 5  # images, or groups of images, below which a mean has no interval
-SMALL = 30  # below so many images the coverage is told beside the interval
-COVERAGE = {
-    "logit-t": {5: 0.88, 8: 0.87, 15: 0.87, 27: 0.88, 60: 0.91},
-    "t": {5: 0.91, 8: 0.91, 15: 0.90, 27: 0.89, 60: 0.91},
-}
-"""How often a 95 % interval holds the true mean, by number of images: `logit-t` of a mean Dice, `t` of a paired gain.
-
-Source: `benchmarks/interval_coverage.py`, on the recorded scores of polyps and of breast ultrasound.
-"""
 
 
 class Interval(NamedTuple):
@@ -71,8 +62,8 @@ def mean_interval(
     """
     if method == "percentile" and groups is None:
         return bootstrap_mean(values)
-    if method not in COVERAGE:
-        raise ConfigError(f"method {method!r} is unknown or takes no groups: use one of {', '.join(COVERAGE)}")
+    if method not in ("logit-t", "t"):
+        raise ConfigError(f"method {method!r} is unknown or takes no groups: use logit-t or t")
     values = _finite(values)
     if groups is not None and len(groups) != len(values):
         raise ShapeError(f"{len(values)} values need a group each, got {len(groups)}")
@@ -119,15 +110,60 @@ def _finite(values: ArrayLike) -> np.ndarray:
     return values
 
 
-def coverage_note(n: int, method: Method = "logit-t") -> str:
-    """What stands beside an interval of n images: how often one of so few holds the true mean; empty for 30 and more.
+class Agreement(NamedTuple):
+    """Limits of agreement: the mean difference, the range that holds 95 % of single differences, their 95 % intervals.
 
-    >>> coverage_note(8), coverage_note(29, "t"), coverage_note(3), coverage_note(100)
-    ('covers about 0.87 at this n', 'covers about 0.89 at this n', 'no interval below 5 images', '')
+    >>> str(Agreement(1.05, 0.73, 1.5, (1.02, 1.08), (0.7, 0.76), (1.45, 1.55)))
+    '1.05, limits 0.73 to 1.50'
     """
-    if n < FEWEST:
-        return f"no interval below {FEWEST} images"
-    known = COVERAGE.get(method)
-    if not known or n >= SMALL:
-        return ""
-    return f"covers about {known[max(size for size in known if size <= n)]:.2f} at this n"
+
+    bias: float
+    low: float
+    high: float
+    bias_ci: tuple[float, float]
+    low_ci: tuple[float, float]
+    high_ci: tuple[float, float]
+
+    def __str__(self) -> str:
+        return f"{self.bias:.2f}, limits {self.low:.2f} to {self.high:.2f}"
+
+
+def limits_of_agreement(reference: ArrayLike, measured: ArrayLike, *, ratio: bool = False) -> Agreement:
+    """Bland-Altman limits of agreement: `bias +- 1.96 s` of the differences.
+
+    They take the differences for normal, with one spread over the whole range. Where it grows with the size, as with
+    areas, take ratios: the same on logarithms, taken back.
+
+    Args:
+        reference, measured: (N,) float, of the same cases in the same order.
+        ratio: `measured / reference` in place of `measured - reference`.
+    Raises:
+        ShapeError: not two lists of one length.
+        DataError: fewer than three cases, a value that is not finite, or a ratio with one that is not positive.
+    Source: Bland and Altman, Lancet 1986, doi:10.1016/S0140-6736(86)90837-8; the intervals of the limits: Statistical
+        Methods in Medical Research 1999, doi:10.1177/096228029900800204, section 2.2.
+
+    >>> print(limits_of_agreement([1, 2, 3, 4], [2, 2, 4, 4]))
+    0.50, limits -0.63 to 1.63
+    """
+    pairs = paired(reference, measured)
+    if pairs.shape[1] < 3 or not np.isfinite(pairs).all():
+        raise DataError(f"agreement needs three finite pairs or more, got {np.isfinite(pairs).all(axis=0).sum()}")
+    if ratio and pairs.min() <= 0:
+        raise DataError("a ratio needs positive values: leave out empty masks, and say how many there were")
+    differences = np.diff(np.log(pairs) if ratio else pairs, axis=0)[0]
+    count, bias, spread = len(differences), differences.mean(), differences.std(ddof=1)
+    t = stats.t.ppf(0.975, count - 1)
+    of_bias, of_limit = t * spread / np.sqrt(count), t * spread * np.sqrt(1 / count + 1.96**2 / (2 * (count - 1)))
+    halves = ((bias, of_bias), (bias - 1.96 * spread, of_limit), (bias + 1.96 * spread, of_limit))
+    found = np.array([[middle, middle - half, middle + half] for middle, half in halves])
+    (bias, b0, b1), (low, l0, l1), (high, h0, h1) = (np.exp(found) if ratio else found).tolist()
+    return Agreement(bias, low, high, (b0, b1), (l0, l1), (h0, h1))
+
+
+def paired(first: ArrayLike, second: ArrayLike) -> np.ndarray:
+    """(2, N) float64 of two lists; `ShapeError` where they are not two of one length."""
+    one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if one.shape != other.shape or one.ndim != 1:
+        raise ShapeError(f"this needs two lists of one length, got shapes {one.shape} and {other.shape}")
+    return np.stack([one, other])

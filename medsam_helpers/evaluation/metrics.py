@@ -4,10 +4,7 @@ All take two masks (H, W) bool, and raise `ShapeError` where their sizes differ,
 Empty masks are defined, never NaN: two empty masks agree perfectly, an empty one against a filled one scores worst.
 """
 
-import warnings
-
 import numpy as np
-import torch
 
 from medsam_helpers.errors import DataError, ShapeError
 
@@ -60,15 +57,14 @@ def score_mask(pred: np.ndarray, true: np.ndarray, tolerance_1024: float = 2.0) 
 
 def _surface_distances(pred: np.ndarray, true: np.ndarray) -> list[np.ndarray]:
     """For each pixel of an outline the distance to the other outline, in pixels: from pred, and from true."""
-    from monai.metrics.utils import get_edge_surface_distance  # here, since importing MONAI imports every tracker
+    from scipy.spatial import KDTree  # here, since it takes long to load
 
-    both = pred | true
-    # The time goes with the area looked at: cut both to where either has something, with a rim for the outline.
-    rows, columns = np.flatnonzero(both.any(axis=1)), np.flatnonzero(both.any(axis=0))
-    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    found, expected = (torch.from_numpy(np.pad(mask[window], 1)) for mask in (pred, true))
-    with warnings.catch_warnings():
-        # MONAI warns of an argument that it passes to itself.
-        warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
-        _, distances, _ = get_edge_surface_distance(found, expected, symmetric=True, warn_empty=False)
-    return [each.numpy() for each in distances]
+    found, expected = KDTree(_outline(pred)), KDTree(_outline(true))
+    return [expected.query(found.data)[0], found.query(expected.data)[0]]
+
+
+def _outline(mask: np.ndarray) -> np.ndarray:
+    """(N, 2) y, x of the mask's pixels with a 4-neighbour that is not in the mask, or not in the image."""
+    padded = np.pad(mask, 1)
+    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return np.argwhere(mask & ~inside)

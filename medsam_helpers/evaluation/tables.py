@@ -1,13 +1,11 @@
 """The table of scores, one row a case, model and prompt: means with intervals, paired gains, by kind of lesion."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import pandas as pd
 
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.evaluation.intervals import Interval, Method, mean_interval
-from medsam_helpers.files import atomic_write
 
 METRICS = ["dice", "iou", "hd95_percent", "nsd"]
 GROUP = "group"  # column of the patient or video that a case is of, where that is known
@@ -43,10 +41,11 @@ def paired_gain(
     if alone := list(by_case.index[by_case.isna().any(axis=1)]):
         raise DataError(f"scored for one of {model} and {base} only: {', '.join(alone)}; evaluate both on these cases")
     gains = by_case[model] - by_case[base]
-    return mean_interval(gains, method, groups=_groups_of(gains.index, table, method))
+    return mean_interval(gains, method, groups=groups_in(table, gains.index, method))
 
 
-def _groups_of(cases: pd.Index, table: pd.DataFrame, method: Method) -> list[str] | None:
+def groups_in(table: pd.DataFrame, cases: pd.Index, method: Method = "t") -> list[str] | None:
+    """The group of each case, where the table knows it."""
     if GROUP not in table or method == "percentile":  # the bootstrap of the records knows no groups
         return None
     return table.groupby("case")[GROUP].first().loc[cases].tolist()
@@ -81,34 +80,25 @@ def summarise(table: pd.DataFrame, method: Method = "logit-t") -> pd.DataFrame:
     rows = []
     for (model, prompt), part in table.groupby(["model", "prompt"], sort=False):
         by_case = part.groupby("case")[METRICS].mean()
-        mean, low, high = mean_interval(by_case["dice"], method, groups=_groups_of(by_case.index, part, method))
+        mean, low, high = mean_interval(by_case["dice"], method, groups=groups_in(part, by_case.index, method))
         row = {"model": model, "prompt": prompt, "n": len(by_case), "dice": mean, "dice_low": low, "dice_high": high}
         rows.append(row | by_case[METRICS[1:]].mean().to_dict())
     return pd.DataFrame(rows, columns=["model", "prompt", "n", "dice", "dice_low", "dice_high", *METRICS[1:]])
 
 
-def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """The table as a CSV file, whole or not at all, six decimals, so that equal runs write equal files."""
-    with atomic_write(path) as temporary:
-        columns = [*COLUMNS, *table.columns.intersection([GROUP])]
-        # A cell that begins so is a formula to a spreadsheet, unless an apostrophe stands before it.
-        safe = table.assign(case=table["case"].str.replace(r"^(?=[=+\-@'])", "'", regex=True))
-        safe.to_csv(temporary, columns=columns, index=False, float_format="%.6f", lineterminator="\n")
+def clicks_needed(table: pd.DataFrame, model: str, metric: str = "dice", least: float = 0.9) -> pd.Series:
+    """By case how many clicks a model needs until its score is at least this; the most that were tried where it fails.
 
-
-def read_table(path: str | Path) -> pd.DataFrame:
-    """A table that `write_table` wrote. Names stay text, "007" and "NA" too.
-
+    Args:
+        table: as `evaluate` gives it for a prompt "clicks:N".
+        metric: "dice"; the literature's NoC@90 is by "iou", with 20 clicks.
     Raises:
-        DataError: no such file, not a CSV, or a column is missing.
+        ConfigError: the table has no such model, or no clicks.
     """
-    text = dict.fromkeys(["case", "model", "prompt", GROUP], str)
-    try:
-        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"iou_score": [""]})
-        if missing := [column for column in COLUMNS if column not in table]:
-            raise DataError(f"{path} lacks the column(s) {', '.join(missing)}: a table of scores has {COLUMNS}")
-        table["case"] = table["case"].str.replace(r"^'(?=[=+\-@'])", "", regex=True)
-        known = [*COLUMNS, *table.columns.intersection([GROUP])]
-        return table[known].astype(dict.fromkeys([*METRICS, "iou_score"], float))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a table of scores: {error}") from error
+    check_name("model", model, table["model"])
+    clicked = table[table["prompt"].str.startswith("clicks:")]
+    clicks = clicked["prompt"].str.removeprefix("clicks:").astype(int)
+    rows = clicked[clicked["model"] == model]
+    if rows.empty:
+        raise ConfigError(f"{model} was not scored with clicks: evaluate it with the prompt clicks:8")
+    return clicks[rows.index].where(rows[metric] >= least, clicks.max()).groupby(rows["case"]).min()

@@ -111,15 +111,3 @@ def _lesion_follows(answer: Answer) -> Hints:
         seen.add(picture.numpy().tobytes())
     if len(seen) == 1:
         yield "always the same change: draw from `rng` whether to mirror, so that the model sees both"
-
-
-@checker("09.5")
-def _largest_spread(answer: Answer) -> Hints:
-    known = {
-        0.0138: "that is the standard error: times the root of n it is the spread of single images",
-        0.296: "that is for one standard error: the interval reaches 1.96 of them to each side",
-        1.65: "that is with n itself: take its root",
-        0.00246: "the root of n goes above the line: many images allow a larger spread",
-    }
-    right = 0.027 * 120**0.5 / 1.96
-    yield from number_hint(answer, right, 1.5e-3, known, "solve gain = 1.96 * spread / root of n for the spread")

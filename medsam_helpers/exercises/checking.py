@@ -1,7 +1,10 @@
 """What is said of an answer to an exercise: it is correct, gets a hint, or was not attempted yet."""
 
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from medsam_helpers.errors import ConfigError
@@ -12,7 +15,7 @@ Hints = Iterator[str]
 """What a checker yields: hints, of which the first is shown; none for a right answer."""
 Checker = Callable[[Answer], Hints]
 _MODULES: tuple[str, ...] = ("start", "losses", "dataset", "how_sam_works", "finetuning", "evaluation")
-_MODULES += ("prompting", "mlops", "what_helped", "beyond")
+_MODULES += ("prompting", "mlops", "what_helped", "beyond", "clicks")
 _CHECKERS: dict[str, Checker] = {}
 
 
@@ -73,3 +76,12 @@ def number_hint(answer: Any, right: float, tolerance: float, known: Mapping[Any,
         # A much larger number than the right one is allowed its rounding too.
         hints = (hint for wrong, hint in known.items() if near(answer, wrong, max(tolerance, wrong / 1000)))
         yield next(hints, otherwise)
+
+
+ANSWERS = tomllib.loads(Path(__file__).with_name("answers.toml").read_text(encoding="utf-8"))
+"""Kind of answer (numbers, intervals, names) -> exercise -> what the checker of this kind takes beside the answer."""
+for _entries in ANSWERS.values():
+    for _entry in _entries.values():
+        _entry["known"] = dict(_entry["known"])  # pairs, as TOML knows text only as keys
+for _exercise, _entry in ANSWERS["numbers"].items():
+    checker(_exercise)(partial(number_hint, **_entry))

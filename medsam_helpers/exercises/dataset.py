@@ -2,23 +2,8 @@
 
 import numpy as np
 
-from medsam_helpers.exercises.checking import Answer, Hints, checker, number_hint
+from medsam_helpers.exercises.checking import Answer, Hints, checker
 from medsam_helpers.geometry import ImageTransform
-
-
-@checker("02.1")
-def _dice_of_everything(answer: Answer) -> Hints:
-    known = {0.05: "that is the share of right pixels"}
-    yield from number_hint(answer, 2 * 0.05 / 1.05, 1e-3, known, "twice the lesion's area, over the sum of both areas")
-
-
-@checker("02.3")
-def _rows_of_padding(answer: Answer) -> Hints:
-    known = {
-        144: "those are the rows that the image takes: the others are padding",
-        448: "that is in the model space: a row of the mask space stands for four of those",
-    }
-    yield from number_hint(answer, 112, 0.5, known, "scale the long side to 1024; divide the image's height by four")
 
 
 @checker("02.4")

@@ -2,15 +2,8 @@
 
 import numpy as np
 
-from medsam_helpers.evaluation.agreement import limits_of_agreement
+from medsam_helpers.evaluation.intervals import limits_of_agreement
 from medsam_helpers.exercises.checking import Answer, Hints, checker, number_hint
-
-
-@checker("05.1")
-def _iou_of_a_dice(answer: Answer) -> Hints:
-    known = {8 / 9: "that is the Dice of a mask whose IoU is 0.8: solve for the other one"}
-    otherwise = "say that both masks have an area of 1: from the Dice follows what they share, from that their union"
-    yield from number_hint(answer, 2 / 3, 0.01, known, otherwise)
 
 
 @checker("05.2")

@@ -99,13 +99,3 @@ def _early_stopping(answer: Answer) -> Hints:
             yield f"{situation} keeps epoch {best}: epoch 0, the zero-shot model, counts; of equals the earlier stays"
         if stopped != epoch:
             yield f"of {situation} epoch {epoch} is the last: count epochs since the best so far, or reach the end"
-
-
-@checker("04.5")
-def _steps_on_disk(answer: Answer) -> Hints:
-    known = {
-        182: "epoch 7 was not finished: the state on disk is that after epoch 6",
-        306: "those are forward passes: with accumulation 2, two of them make one step",
-        150: "the last, smaller batch of an epoch counts too: round up",
-    }
-    yield from number_hint(answer, 156, 0.5, known, "batches, then steps an epoch, each rounded up; times 6 epochs")

@@ -1,22 +1,12 @@
 """Checkers of notebook 03, how SAM works."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 from scipy import ndimage
 
 from medsam_helpers.exercises.checking import Answer, Hints, checker, near, number_hint
-
-
-@checker("03.1")
-def _size_of_a_store(answer: Answer) -> Hints:
-    right = 880 * 256 * 64 * 64 * 2 / 2**30
-    known = {
-        2 * right: "that is float32: a float16 number takes two bytes",
-        right * 2**30 / 1e9: "that is in units of 1000: a GiB is 1024 x 1024 x 1024 bytes",
-        right * 1024: "that is in MiB: divide by 1024 once more",
-    }
-    otherwise = "multiply images, channels, rows, columns and bytes a number, and divide by 1024 three times"
-    yield from number_hint(answer, right, 0.01, known, otherwise)
 
 
 @checker("03.3")
@@ -33,30 +23,43 @@ def _stability(answer: Answer) -> Hints:
         yield "the offset is the second argument"
 
 
-@checker("03.2")
-def _next_click(answer: Answer) -> Hints:
+Mistake = tuple[np.ndarray, np.ndarray, int, str]  # mask, truth; of the largest mistake a click's label, and its kind
+
+
+def mistakes() -> Iterator[Mistake]:
+    """A mask that misses most of a lesion, and one that covers too much; each has a smaller mistake elsewhere."""
     truth = np.zeros((40, 60), bool)
     truth[5:35, 10:40] = True
     missed, spilled = truth.copy(), truth.copy()
-    missed[5:35, 20:40] = False  # most of it is missed
-    missed[0:2, 50:53] = True  # and a few pixels are false alarms
-    spilled[10:30, 40:58] = True
-    spilled[5:7, 10:12] = False
-    for prediction, label, kind in ((missed, 1, "missed lesion"), (spilled, 0, "a false alarm")):
-        x, y, said = map(int, answer(prediction, truth))
-        if not (0 <= x < 60 and 0 <= y < 40):
-            yield "the click lies outside the image: give x, the column, then y, the row"
-        wrong, _ = ndimage.label(prediction != truth)
-        region = wrong[y, x]
-        if not region:
-            yield "the click lies where the prediction is right: click into the difference of the two masks"
-        if region != np.bincount(wrong.ravel())[1:].argmax() + 1:
-            yield "there is a larger mistake: label the connected regions of the difference, take the largest"
-        depth = ndimage.distance_transform_edt(np.pad(wrong == region, 1))[1:-1, 1:-1]
-        if depth[y, x] < 0.5 * depth.max():
-            yield "the click lies at the rim of the mistake: click where it is deepest"
-        if said != label:
-            yield f"the click lies in {kind}, so its label is {label}: 1 says lesion, 0 says not lesion"
+    missed[5:35, 20:40], missed[0:2, 50:53] = False, True
+    spilled[10:30, 40:58], spilled[5:7, 10:12] = True, False
+    yield missed, truth, 1, "missed lesion"
+    yield spilled, truth, 0, "a false alarm"
+
+
+def click_hints(click: Sequence[float], mistake: Mistake, least_depth: float = 0.5) -> Hints:
+    """What is wrong with a click x, y, label that shall correct the largest mistake."""
+    mask, truth, label, kind = mistake
+    x, y, said = map(int, click)
+    if not (0 <= x < 60 and 0 <= y < 40):
+        yield "the click lies outside the image: give x, the column, then y, the row"
+    wrong, _ = ndimage.label(mask != truth)
+    region = wrong[y, x]
+    if not region:
+        yield "the click lies where the prediction is right: click into the difference of the two masks"
+    if region != np.bincount(wrong.ravel())[1:].argmax() + 1:
+        yield "there is a larger mistake: label the connected regions of the difference, take the largest"
+    depth = ndimage.distance_transform_edt(np.pad(wrong == region, 1))[1:-1, 1:-1]
+    if depth[y, x] < least_depth * depth.max():
+        yield "the click lies at the rim of the mistake: click where it is deepest"
+    if said != label:
+        yield f"the click lies in {kind}, so its label is {label}: 1 says lesion, 0 says not lesion"
+
+
+@checker("03.2")
+def _next_click(answer: Answer) -> Hints:
+    for mistake in mistakes():
+        yield from click_hints(answer(*mistake[:2]), mistake)
 
 
 @checker("03.4")

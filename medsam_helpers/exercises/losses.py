@@ -11,13 +11,6 @@ _LOGITS = 3 * torch.randn(3, 1, 8, 8, generator=_GENERATOR)
 _TARGET = (torch.rand(3, 1, 8, 8, generator=_GENERATOR) > 0.7) * torch.tensor([1.0, 1.0, 0.0]).view(3, 1, 1, 1)
 
 
-@checker("01.3")
-def _balancing_alpha(answer: Answer) -> Hints:
-    known = {0.02: "that is the weight of the background: alpha is the lesion's"}
-    otherwise = "with p = 0.5 everywhere, alpha times the lesion's share must equal (1 - alpha) times the background's"
-    yield from number_hint(answer, 0.98, 1e-3, known, otherwise)
-
-
 @checker("01.2")
 def _tversky(answer: Answer) -> Hints:
     if not near(answer(_LOGITS, _TARGET, 0.5, 0.5), dice_loss(_LOGITS, _TARGET).item(), 1e-3):
@@ -34,9 +27,3 @@ def _repaired_focal(answer: Answer) -> Hints:
     right = focal_loss(_LOGITS, _TARGET, alpha=None, gamma=2.0).item()
     hint = "the factor (1 - p_t)^2 belongs to each pixel, so it must be applied before the mean is taken"
     yield from number_hint(answer(_LOGITS, _TARGET), right, 1e-4, {}, hint)
-
-
-@checker("01.4")
-def _first_step_of_adam(answer: Answer) -> Hints:
-    known = {10: "that is plain descent"}
-    yield from number_hint(answer, 1, 0.01, known, "Adam divides each gradient by its own recent size")

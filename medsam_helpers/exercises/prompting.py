@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from medsam_helpers.evaluation.evaluate import fill_ellipse
+from medsam_helpers.evaluation.predictors import fill_ellipse
 from medsam_helpers.exercises.checking import Answer, Hints, checker, near, number_hint
 
 
@@ -36,16 +36,6 @@ def _box_of_clicks(answer: Answer) -> Hints:
     }
     otherwise = "smallest and largest x and y of the clicks of label 1, as x0, y0, x1, y1"
     yield from _box_hint(answer(points), (12, 10, 41, 45), known, otherwise)
-
-
-@checker("06.3")
-def _generous_box(answer: Answer) -> Hints:
-    known = {
-        0.8: "that is the Dice: 2 |P & T| / (|P| + |T|). The IoU divides by the union",
-        8000 / 9900: "every side moves outward by 10, so width and height grow by 20 each",
-    }
-    otherwise = "the exact box lies inside the drawn one: the intersection is the smaller area, the union the larger"
-    yield from number_hint(answer, 8000 / 12000, 5e-3, known, otherwise)
 
 
 @checker("06.4")

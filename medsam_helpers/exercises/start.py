@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from medsam_helpers.exercises.checking import Answer, Hints, checker, number_hint
+from medsam_helpers.exercises.checking import Answer, Hints, checker
 
 
 @checker("00.1")
@@ -52,9 +52,3 @@ def _one_mask_of_several(answer: Answer) -> Hints:
         yield "the third mask was saved as 0 and 1: what exceeds half of the file's own full scale is lesion"
     if not np.array_equal(found, expected):
         yield "a pixel is lesion if it is lesion in one of the masks at least"
-
-
-@checker("00.4")
-def _minutes_of_a_run(answer: Answer) -> Hints:
-    known = {36: "that encodes every image again in each epoch", 510: "those are seconds"}
-    yield from number_hint(answer, 8.5, 0.05, known, "encode each image once, then take one step an image and epoch")

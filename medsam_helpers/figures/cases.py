@@ -73,7 +73,7 @@ def draw_boxes(ax: Axes, boxes: np.ndarray, **style: Any) -> None:
 
 def before_after(
     cases: Sequence["Case"],
-    boxes: Sequence[np.ndarray],
+    boxes: Sequence[np.ndarray | None],
     zero_shot: Sequence[np.ndarray],
     tuned: Sequence[np.ndarray],
     note: str = "",
@@ -82,7 +82,7 @@ def before_after(
 
     Args:
         cases: K of them.
-        boxes: K arrays (N, 4), the prompts.
+        boxes: K arrays (N, 4), the prompts; None where there is none.
         zero_shot, tuned: K masks (H, W) bool.
     """
     figure = Figure(figsize=(10, 3.1 * len(cases)), layout="constrained")
@@ -93,6 +93,8 @@ def before_after(
             title = f"{name}: Dice {dice(mask, case.mask):.2f}"
             show_case(ax, case.image, truth=case.mask, prediction=mask, boxes=box, title=title)
     legend = {"truth": "reference", "prediction": "model", "prompt": "box prompt"}
+    if all(box is None for box in boxes):
+        del legend["prompt"]
     handles = [rows[0, 0].plot([], [], color=COLORS[role], label=label)[0] for role, label in legend.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(note, fontsize=11)

@@ -5,6 +5,7 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,10 @@ from scipy import ndimage
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.evaluate import Predictor, case_boxes
 from medsam_helpers.evaluation.metrics import dice
+from medsam_helpers.evaluation.predictors import Predictor, case_boxes
 from medsam_helpers.figures.cases import COLORS
-from medsam_helpers.prompts import jitter_of
+from medsam_helpers.prompts import read_prompt
 from medsam_helpers.settings import BoxMode
 
 # Notebooks and their exports shrink pictures and align text as they like: the table says all of it itself.
@@ -55,7 +56,9 @@ def qualitative_table(
     """
     if not models or {"case", "image", "truth"} & models.keys():
         raise ConfigError("name one model or more, none of them case, image or truth")
-    jitter_1024, rows, left_out = jitter_of(prompt), [], []
+    jitter_1024, rows, left_out = read_prompt(prompt).jitter_1024, list[dict[str, Any]](), list[str]()
+    if jitter_1024 is None:
+        raise ConfigError(f"prompt {prompt!r} has no box to draw: use 'exact' or 'jN'")
     for case in cases:
         if not case.mask.any():
             left_out.append(case.name)

@@ -1,4 +1,4 @@
-"""Pictures and tables of how SAM works: prompts and answers, maps over an image, sizes, published results."""
+"""Pictures and tables of how SAM works: prompts and answers, maps over an image, sizes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,11 +13,8 @@ from torch import Tensor, nn
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.figures.cases import COLORS, HALO, show_case
-from medsam_helpers.sam.model import Promptable
-from medsam_helpers.sam.parts import PARTS
+from medsam_helpers.sam.model import PARTS, Promptable
 
-# As in the rest of the series: what was not tuned is orange, what was is blue; specialists stay grey.
-METHOD_COLORS = {"SAM": COLORS["zero-shot"], "U-Net": "#999999", "DeepLabV3+": "#555555", "MedSAM": COLORS["tuned"]}
 Masks = Mapping[str, np.ndarray]
 
 
@@ -97,31 +94,6 @@ def inside_sam(
     for ax, (title, mask) in zip(below, masks.items(), strict=True):
         show_case(ax, case.image, truth=case.mask, prediction=mask, title=title)
     figure.suptitle(note, fontsize=11)
-    return figure
-
-
-def published_dice(table: pd.DataFrame) -> Figure:
-    """A figure with a panel a task, a bar a method; hatched where a value was worked out from a stated difference.
-
-    Args:
-        table: columns `task`, `method` (of `METHOD_COLORS`), `dice` (percent), `derived` (bool).
-    """
-    tasks = table["task"].unique()
-    figure = Figure(figsize=(3 * len(tasks), 3.2), layout="constrained")
-    for ax, task in zip(figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks, strict=True):
-        rows = table[table["task"] == task].set_index("method")
-        for place, (method, color) in enumerate(METHOD_COLORS.items()):
-            if method not in rows.index:
-                ax.text(place, 2, "not stated\nin the text", ha="center", fontsize=7, rotation=90)
-                continue
-            value, derived = rows.loc[method, ["dice", "derived"]]
-            ax.bar(place, value, color=color, hatch="//" if derived else None, edgecolor="white")
-            ax.text(place, value + 1, f"{value:.1f}", ha="center", fontsize=9)
-        ax.set_xticks(range(len(METHOD_COLORS)), [name.replace("V3+", "\nV3+") for name in METHOD_COLORS], fontsize=8)
-        ax.set_title(task, fontsize=10)
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set(ylim=(0, 105), ylabel="median Dice, percent")
-    figure.supxlabel("hatched: worked out from a stated difference", fontsize=8)
     return figure
 
 

@@ -14,12 +14,11 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.agreement import limits_of_agreement, paired
-from medsam_helpers.evaluation.evaluate import BASELINES
-from medsam_helpers.evaluation.intervals import Interval, mean_interval
+from medsam_helpers.evaluation.intervals import Interval, limits_of_agreement, mean_interval, paired
+from medsam_helpers.evaluation.predictors import BASELINES
 from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.figures.cases import COLORS
-from medsam_helpers.prompts import jitter_of
+from medsam_helpers.prompts import read_prompt
 
 _STYLES: dict[str, dict[str, Any]] = {
     "box": {"color": "#999999", "linestyle": ":", "marker": "s"},
@@ -77,18 +76,28 @@ def comparison_figure(table: pd.DataFrame) -> Figure:
 
 
 def jitter_curve(ax: Axes, table: pd.DataFrame) -> Axes:
-    """The axes with the mean Dice by jitter of the box, a line a model, of a table that `evaluate` gave.
+    """The axes with the mean Dice by jitter of the box, a line a model, of a table that `evaluate` gave."""
+    label = "jitter: sides move by up to N pixels of a model space of 1024"
+    plain = table[~table["prompt"].str.endswith("+centre")]
+    return _curve(ax, plain, plain["prompt"].map(lambda prompt: read_prompt(prompt).jitter_1024), label)
 
-    The bands are 95 % intervals; the baselines have none.
-    """
-    for model, style in model_styles(table["model"].unique()).items():
-        prompts = table[table["model"] == model].groupby("prompt")["dice"]
-        means = pd.DataFrame([(jitter_of(prompt), *mean_interval(scores)[:3]) for prompt, scores in prompts])
-        jitters, mean, low, high = means.sort_values(0).to_numpy().T
-        ax.plot(jitters, mean, label=model, markersize=5, **style)
+
+def click_curve(ax: Axes, table: pd.DataFrame) -> Axes:
+    """The axes with the mean Dice after each click, a line a model, of a table that `evaluate` gave for "clicks:N"."""
+    return _curve(ax, table, table["prompt"].map(lambda prompt: read_prompt(prompt).clicks or None), "clicks")
+
+
+def _curve(ax: Axes, table: pd.DataFrame, x: pd.Series, label: str) -> Axes:
+    """Mean Dice by x, where it is known. The bands are 95 % intervals; the baselines have none."""
+    rows = table.assign(x=x).dropna(subset="x")
+    for model, style in model_styles(rows["model"].unique()).items():
+        scores = rows[rows["model"] == model].groupby("x")["dice"]
+        means = pd.DataFrame([(at, *mean_interval(dice)[:3]) for at, dice in scores])
+        at, mean, low, high = means.to_numpy().T
+        ax.plot(at, mean, label=model, markersize=5, **style)
         if model not in BASELINES:
-            ax.fill_between(jitters, low, high, color=style["color"], alpha=0.15, linewidth=0)
-    ax.set(xlabel="jitter: sides move by up to N pixels of a model space of 1024", ylabel="mean Dice")
+            ax.fill_between(at, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    ax.set(xlabel=label, ylabel="mean Dice")
     ax.legend(frameon=False, fontsize=8)
     return ax
 

@@ -8,6 +8,7 @@ from typing import Self
 
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils import get_results_from_paginated_fn
 
@@ -178,12 +179,13 @@ def verdicts(client: MlflowClient, name: str, version: str) -> list[Verdict]:
     return [Verdict.from_json(tags[f"{_VERDICT}{number}"]) for number in numbers]
 
 
-def unjudged(client: MlflowClient) -> list[tuple[str, str]]:
-    """Name and version of each challenger that has no verdict and is not the champion: its hook may have got lost."""
+def unjudged(client: MlflowClient) -> list[ModelVersion]:
+    """Each challenger that has no verdict and is not the champion."""
     models = get_results_from_paginated_fn(lambda n, page: client.search_registered_models(None, n, None, page), 100)
-    challengers = [(model.name, model.aliases.get(CHALLENGER), model.aliases.get(CHAMPION)) for model in models]
-    waiting = [(name, version) for name, version, champion in challengers if version and version != champion]
-    return [(name, version) for name, version in waiting if not verdicts(client, name, version)]
+    named = [(model.name, model.aliases[CHALLENGER]) for model in models if CHALLENGER in model.aliases]
+    challengers = [client.get_model_version(name, version) for name, version in named]
+    waiting = [model for model in challengers if CHAMPION not in model.aliases]
+    return [model for model in waiting if not any(tag.startswith(_VERDICT) for tag in model.tags)]
 
 
 def main() -> None:

@@ -12,14 +12,16 @@ import pandas as pd
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.data.loading import load_data
-from medsam_helpers.evaluation.evaluate import Predictor, evaluate
-from medsam_helpers.evaluation.tables import METRICS, paired_gain, summarise, write_table
+from medsam_helpers.evaluation.evaluate import evaluate
+from medsam_helpers.evaluation.predictors import Predictor
+from medsam_helpers.evaluation.tables import METRICS, paired_gain, summarise
 from medsam_helpers.figures.gallery import qualitative_table
 from medsam_helpers.mlops.lineage import TRAINED_BY_TAG
 from medsam_helpers.mlops.registry import CHECKPOINT, CHECKPOINT_FILES
 from medsam_helpers.mlops.tracking import RunTracker
 from medsam_helpers.runs.finetune import finetune
 from medsam_helpers.runs.folder import Finetuned
+from medsam_helpers.runs.recorded import write_table
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.settings import BoxMode
 from medsam_helpers.training.processes import processes

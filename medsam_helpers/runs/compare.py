@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from medsam_helpers.errors import ConfigError, DataError, some
-from medsam_helpers.evaluation.tables import check_name, paired_gain, pooled_dice, read_table, summarise
+from medsam_helpers.evaluation.tables import check_name, paired_gain, pooled_dice, summarise
 from medsam_helpers.runs.findings import model_in_question
+from medsam_helpers.runs.recorded import read_table
 
 
 def read_runs(folders: Sequence[str | Path], model: str | None = None, prompt: str | None = None) -> pd.DataFrame:

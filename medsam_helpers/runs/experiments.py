@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from medsam_helpers.data.sources import SOURCES
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.files import find_checkpoint
-from medsam_helpers.prompts import jitter_of
+from medsam_helpers.prompts import read_prompt
 from medsam_helpers.runs.settings import DataSettings, RunConfig
 from medsam_helpers.settings import BoxMode, Settings
 
@@ -93,7 +93,7 @@ class Experiment(Settings):
     @classmethod
     def _are_prompts(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
         for prompt in prompts:
-            jitter_of(prompt)
+            read_prompt(prompt)
         return prompts
 
     @property

@@ -20,8 +20,7 @@ from medsam_helpers.errors import CheckpointError, ConfigError, one_line
 from medsam_helpers.files import find_checkpoint, give_ordinary_permissions, new_folder, one_writer
 from medsam_helpers.sam.checkpoints import check_hub
 from medsam_helpers.sam.loading import load_sam, model_info
-from medsam_helpers.sam.model import is_light
-from medsam_helpers.sam.parts import LORA
+from medsam_helpers.sam.model import LORA, is_light
 from medsam_helpers.sam.tuned import CARD_FILE, DECODER_FILE, load_checkpoint, read_card
 from medsam_helpers.sam.unfrozen import UnfrozenSam, lora_targets
 

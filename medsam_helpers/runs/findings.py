@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from medsam_helpers.errors import ConfigError, some
-from medsam_helpers.evaluation.evaluate import BASELINES, WITH_TTA
-from medsam_helpers.evaluation.intervals import Interval, coverage_note
-from medsam_helpers.evaluation.tables import GROUP, check_name, paired_gain
+from medsam_helpers.evaluation.intervals import FEWEST, Interval, Method, mean_interval
+from medsam_helpers.evaluation.predictors import BASELINES, WITH_TTA
+from medsam_helpers.evaluation.tables import GROUP, check_name, clicks_needed, groups_in, paired_gain
 
+SMALL = 30  # below so many images the coverage is told beside the interval
+COVERAGE = {
+    "logit-t": {5: 0.88, 8: 0.87, 15: 0.87, 27: 0.88, 60: 0.91},
+    "t": {5: 0.91, 8: 0.91, 15: 0.90, 27: 0.89, 60: 0.91},
+}
+"""How often a 95 % interval holds the true mean, by number of images: `logit-t` of a mean Dice, `t` of a paired gain.
+
+Source: `benchmarks/interval_coverage.py`, on the recorded scores of polyps and of breast ultrasound.
+"""
 UNSEEN = "No interval sees a failure that was not sampled."
 
 
@@ -33,12 +43,13 @@ def findings(
     """Sentences on one model of a table of scores.
 
     They say: the paired gain over the base and whether its interval holds zero; whether filling the ellipse in the box
-    is better; how often an interval of so few images holds the true mean; the worst image; what no interval sees; where
-    the table's `attrs` know it, which boxes missed, and what it finds in images without a lesion.
+    is better; how often an interval of so few images holds the true mean; the worst image; what no interval sees; how
+    many clicks it needs; where the table's `attrs` know it, which boxes missed, and what it finds in images without a
+    lesion.
 
     Args:
         table: as `evaluate` gives it.
-        prompt: one of the table's prompts; default: each of them.
+        prompt: one of the table's prompts; default: each of them, of clicks the last.
         model: default: see `model_in_question`.
         base: what the gain is over; default: "zero-shot with tta" (then `model` is taken to use it too), "zero-shot",
             or no gain where the table has neither.
@@ -51,9 +62,16 @@ def findings(
     known = set(table["model"]) - {model}
     base = base or next((name for name in (f"zero-shot{WITH_TTA}", "zero-shot") if name in known), None)
     said: list[str] = []
-    for one in table["prompt"].unique() if prompt is None else [prompt]:
+    prompts = list(table.loc[table["model"] == model, "prompt"].unique()) if prompt is None else [prompt]
+    clicks = [one for one in prompts if one.startswith("clicks:")]
+    for one in prompts:
         check_name("prompt", one, table["prompt"])
-        said += _findings_of(table[table["prompt"] == one], one, model, base)
+        if one not in clicks[:-1]:
+            said += _findings_of(table[table["prompt"] == one], one, model, base)
+    if clicks and prompt is None:
+        said.append(_clicks_text(table, model, len(clicks)))
+    if boxed := table.attrs.get("boxed"):
+        said.append(f"With the prompt none {', '.join(boxed)}, which needs one, was given a box round the image.")
     if missed := table.attrs.get("missed"):
         said.append(f"{len(missed)} of the boxes miss their lesion, and count: {some(missed)}.")
     if apart := table.attrs.get("without_lesion"):
@@ -61,7 +79,7 @@ def findings(
     if normal := table.attrs.get("normal"):
         painted = f"{table.attrs['false_positives']} of {normal} images without a lesion"
         share = 100 * table.attrs["false_positive_share"]
-        said.append(f"{model} finds something in {painted}, on average {share:.1f} % of their area.")
+        said.append(f"Without a prompt {model} finds something in {painted}, on average {share:.1f} % of their area.")
     return list(dict.fromkeys(reversed(said)))[::-1]  # what holds for every prompt once, the last time
 
 
@@ -75,13 +93,21 @@ def _findings_of(rows: pd.DataFrame, prompt: str, model: str, base: str | None) 
     ellipse = rows.loc[rows["model"] == "ellipse", "dice"].mean()
     if ellipse > by_case.mean():  # NaN, where it was not scored, is not
         better = f"Dice {ellipse:.3f} against {by_case.mean():.3f}"
-        yield f"Filling the ellipse in the box beats {model}, prompt {prompt}: {better}."
+        place = "image" if prompt == "none" else "square about the click" if prompt.startswith("clicks") else "box"
+        yield f"Filling the ellipse in the {place} beats {model}, prompt {prompt}: {better}."
     if GROUP in rows:
         yield f"The intervals take the {rows[GROUP].nunique()} groups (patients, videos) as drawn, not single images."
     if note := coverage_note(len(by_case)):
         yield f"Of a mean Dice over {len(by_case)} images: {note}."
     yield f"Worst image of {model}, prompt {prompt}: {by_case.idxmin()}, Dice {by_case.min():.3f}."
     yield UNSEEN
+
+
+def _clicks_text(table: pd.DataFrame, model: str, most: int) -> str:
+    found = click_figures(table, model)
+    mean = Interval(found["clicks_to_90"], *(np.nan if end is None else end for end in found["clicks_to_90_ci95"]))
+    told = f"{model} needs {mean.text('.2f')} clicks to Dice 0.90, {found['clicks_to_90_iou']:.2f} to IoU 0.90"
+    return f"{told}; images that do not get there, {found['click_failures']} for Dice, count as {most}."
 
 
 def gain_text(gain: Interval, n: int) -> str:
@@ -93,3 +119,35 @@ def gain_text(gain: Interval, n: int) -> str:
     if not np.isfinite(gain.low):
         return gain.text("+.3f")
     return f"{gain.text('+.3f')} ({', '.join(filter(None, ('95 %', f'{n} images', coverage_note(n, 't'))))})"
+
+
+def coverage_note(n: int, method: Method = "logit-t") -> str:
+    """What stands beside an interval of n images: how often one of so few holds the true mean; empty for 30 and more.
+
+    >>> coverage_note(8), coverage_note(29, "t"), coverage_note(3), coverage_note(100)
+    ('covers about 0.87 at this n', 'covers about 0.89 at this n', 'no interval below 5 images', '')
+    """
+    if n < FEWEST:
+        return f"no interval below {FEWEST} images"
+    known = COVERAGE.get(method)
+    if not known or n >= SMALL:
+        return ""
+    return f"covers about {known[max(size for size in known if size <= n)]:.2f} at this n"
+
+
+def click_figures(table: pd.DataFrame, model: str) -> dict[str, Any]:
+    """For a card: mean Dice after each click, and the mean clicks to Dice 0.90, with its interval, and to IoU 0.90.
+
+    Keys `dice_by_click`, `clicks_to_90`, `clicks_to_90_ci95` and `clicks_to_90_iou`; `click_failures` counts the cases
+    that never reach the Dice and so count as the most clicks. Arguments and errors as for `clicks_needed`.
+    """
+    needed = clicks_needed(table, model)
+    rows = table[(table["model"] == model) & table["prompt"].str.startswith("clicks:")]
+    mean, *ends = mean_interval(needed, "t", groups=groups_in(table, needed.index)).for_json()
+    return {
+        "dice_by_click": rows.groupby("prompt", sort=False)["dice"].mean().round(6).tolist(),
+        "clicks_to_90": mean,
+        "clicks_to_90_ci95": ends,
+        "clicks_to_90_iou": round(float(clicks_needed(table, model, "iou").mean()), 6),
+        "click_failures": int((rows.groupby("case")["dice"].max() < 0.9).sum()),
+    }

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from filelock import FileLock
@@ -21,22 +21,25 @@ from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
 from medsam_helpers.device import default_device, effective_precision
 from medsam_helpers.errors import ConfigError, DataError, some
-from medsam_helpers.evaluation.evaluate import WITH_TTA, Predictor, evaluate, false_positives
+from medsam_helpers.evaluation.evaluate import evaluate, false_positives
+from medsam_helpers.evaluation.predictors import WITH_TTA, Predictor
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint, one_writer
 from medsam_helpers.prompts import prompt_name
 from medsam_helpers.runs.embed import embed_cases
-from medsam_helpers.runs.folder import Finetuned, headline, is_complete, name_left_out, write_run
 from medsam_helpers.runs.settings import RunConfig, check_names, config_from_environment
 from medsam_helpers.sam.checkpoints import sha256_of
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam
-from medsam_helpers.sam.parts import check_parts
+from medsam_helpers.sam.model import add_automatic_head, check_parts
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import DECODER_FILE, load_checkpoint
 from medsam_helpers.training.loop import fit
 from medsam_helpers.training.processes import joined, processes, share_of
 from medsam_helpers.training.recipes import Recipe
 from medsam_helpers.training.state import STATE_FILE
+
+if TYPE_CHECKING:
+    from medsam_helpers.runs.folder import Finetuned
 
 # Raised with each change of what lies in a run's folder: a cache that outlived an update holds older ones.
 _FORMAT = 2
@@ -76,6 +79,7 @@ def finetune(
         MedsamError: any of its kinds; nothing is half-written, and nothing that is no run's is overwritten.
     """
     from medsam_helpers.runs.card import git_commit, gpu_memory, own_memory_mb
+    from medsam_helpers.runs.folder import Finetuned, headline, name_left_out, write_run
     from medsam_helpers.sam.unfrozen import unfrozen
 
     started, commit = time.perf_counter(), git_commit()
@@ -84,20 +88,22 @@ def finetune(
     start = config.start_folder
     check_names(checkpoint=start)
     dataset = dataset or load_data(config.data, **(config.selection() | ({"val_limit": 0} if split == "dev" else {})))
-    whole, dataset = dataset, dataset.with_lesions()
+    whole, dataset = dataset, dataset if recipe.needs_no_prompt else dataset.with_lesions()
     if empty := [name for name in ("train", "dev", split) if not len(dataset.splits[name])]:
         told = f"fine-tuning needs cases with a lesion in each split, {' and '.join(empty)} has none"
         raise DataError(f"{dataset}: {told}: list some in {empty[0]}.txt, or raise the limit")
     model = unfrozen(load_sam(config.model, show_progress), recipe.as_dict(), config.seed)
-    check_parts(model, recipe.trainable)
     zero_shot = Segmenter(model, precision=recipe.precision)
     zero_shot.store = store = EmbeddingStore.for_model(zero_shot.info, zero_shot.precision)
     tuned_model = copy.deepcopy(model)
+    if "automatic_head" in recipe.trainable:
+        add_automatic_head(tuned_model, config.seed)
+    check_parts(tuned_model, recipe.trainable)
     if start and load_checkpoint(start, base=tuned_model) is not tuned_model:
         told = f"{start} changed the encoder too, and this run's embeddings are those of the untouched one"
         raise ConfigError(f"{told}: train the same part of it (trainable, --recipe lora say)")
     tuned = Segmenter(tuned_model, precision=recipe.precision, store=store, tta=config.tta)
-    scored = dataset.splits[split]
+    scored = whole.with_lesions().splits[split]
     known = []
     if start:
         from medsam_helpers.runs.seen import read_seen, seen_among
@@ -116,19 +122,20 @@ def finetune(
         told = f"training diverged: dev Dice fell from {first:.3f} to {last:.3f}"
         warnings.warn(f"{told}; try a lower learning rate (now {recipe.lr:g})", stacklevel=2)
     prompt = prompt_name(recipe.jitter_1024 if dev_jitter_1024 is None else dev_jitter_1024)
+    prompt = "none" if recipe.needs_no_prompt else prompt
     prompts = list(dict.fromkeys([*prompts, prompt]))
-    models = {"zero-shot": zero_shot.predict_case}
+    models = {"zero-shot": zero_shot}
     if config.tta:  # the base with it too, so that like is compared with like
         base = Segmenter(model, precision=recipe.precision, store=store, tta=True)
-        models[f"zero-shot{WITH_TTA}"] = base.predict_case
-    models["tuned"] = tuned.predict_case
+        models[f"zero-shot{WITH_TTA}"] = base
+    models["tuned"] = tuned
     options = {"box_mode": recipe.box_mode, "group_of": dataset.group_of, "show_progress": show_progress}
     table = evaluate_together(scored, models, prompts=prompts, **options)
     loaded, used = (sum(map(len, one.splits.values())) for one in (whole, dataset))
     apart: dict[str, float] = {"without_lesion": loaded - used}
     if not tuned.needs_prompt:
         normal = [name for name in whole.splits[split].names if name not in scored.names]
-        apart |= false_positives(scored.named(normal), tuned.predict_case)
+        apart |= false_positives(whole.splits[split].named(normal), tuned)
     table.attrs |= apart
     figures = {
         **headline(table, prompt),
@@ -156,7 +163,7 @@ def finetune(
     return finished
 
 
-def evaluate_together(cases: Cases, models: Mapping[str, Predictor], **options: Any) -> pd.DataFrame:
+def evaluate_together(cases: Cases, models: Mapping[str, Predictor | Segmenter], **options: Any) -> pd.DataFrame:
     """The table of `evaluate`, the cases shared by the processes that run together; each gets the whole."""
     share = share_of(len(cases))
     tables = joined([evaluate(cases[share.start : share.stop], models, **options)] if share else [])
@@ -174,6 +181,8 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
         config: default: the run that the environment asks for.
         show_progress: show the bars.
     """
+    from medsam_helpers.runs.folder import is_complete
+
     config = config or config_from_environment()
     folder = run_folder(config, load_data(config.data, **config.selection()).digest)
     if any(joined([not is_complete(folder)])):

@@ -14,15 +14,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from medsam_helpers.data.case import Dataset
+from medsam_helpers.data.case import Case, Dataset
 from medsam_helpers.errors import CheckpointError
-from medsam_helpers.evaluation.evaluate import BASELINES, WITH_TTA, case_boxes
-from medsam_helpers.evaluation.tables import paired_gain, pooled_dice, summarise, write_table
+from medsam_helpers.evaluation.predictors import BASELINES, WITH_TTA, case_boxes, found_alone
+from medsam_helpers.evaluation.tables import paired_gain, pooled_dice, summarise
 from medsam_helpers.figures import cases as plotting
 from medsam_helpers.files import atomic_write
+from medsam_helpers.runs.recorded import write_table
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.checkpoints import NAMES, sha256_of
-from medsam_helpers.sam.parts import changed_parts
+from medsam_helpers.sam.model import changed_parts
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import CARD_FILE, DECODER_FILE, SEEN_FILE, part_state, read_card, save_decoder
 from medsam_helpers.training.loop import FitResult
@@ -149,10 +150,16 @@ def picture(run: Finetuned) -> Figure:
     order = (by_case["tuned"] - by_case["zero-shot"]).sort_values().index
     ranks = np.unique(np.linspace(0, len(order) - 1, 3).round().astype(int))
     cases = run.dataset.splits[run.split].named(order[ranks].tolist())
-    boxes = [case_boxes(case, run.recipe.box_mode, run.recipe.jitter_1024, seed=0) for case in cases]
+    alone, recipe = run.recipe.needs_no_prompt, run.recipe
+    boxes = [None if alone else case_boxes(case, recipe.box_mode, recipe.jitter_1024, seed=0) for case in cases]
+
+    def mask_of(model: Segmenter, case: Case, box: np.ndarray | None) -> np.ndarray:
+        masks, _ = found_alone(model, case) if box is None else model.predict_case(case, box)
+        return np.logical_or.reduce(masks)
+
     before, after = (
-        [np.logical_or.reduce(model.predict_case(case, box)[0]) for case, box in zip(cases, boxes, strict=True)]
+        [mask_of(model, case, box) for case, box in zip(cases, boxes, strict=True)]
         for model in (run.zero_shot, run.tuned)
     )
-    note = f"{run.dataset.name}: largest loss, median and largest gain of {len(order)}, {run.figures['prompt']} boxes"
+    note = f"{run.dataset.name}: largest loss, median and largest gain of {len(order)}, prompt {run.figures['prompt']}"
     return plotting.before_after(cases, boxes, before, after, note)

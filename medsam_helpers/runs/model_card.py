@@ -1,4 +1,4 @@
-"""The model card beside every fine-tuned decoder, in the hub's format; its words stand in `model_card.md.jinja`."""
+"""The model card that lies beside every fine-tuned decoder, in the hub's format; the text stands in the template."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
-from jinja2 import Template
 
 from medsam_helpers.evaluation.intervals import Interval
 from medsam_helpers.files import atomic_write
@@ -29,19 +29,19 @@ def write_model_card(
 
     `checkpoint` is the name or folder by which it is loaded, `limits` a section on intended use.
     """
-    metrics = card["metrics"]
-    gain = Interval(metrics["gain"], *(np.nan if end is None else end for end in metrics["gain_ci95"]))
-    trained = _ENCODER.keys() & set(card["recipe"].get("trainable", ()))
-    told = {
-        "split": "val",  # of cards that do not say it
-        **card,
-        "data_name": escape(card["data"]["name"]),
-        "encoder": _ENCODER[trained.pop()] if trained else None,
-        "from_scratch": card["base"] in SPECIALISTS,
-        "gain": gain.text("+.3f"),
-        "checkpoint": checkpoint,
-        "limits": limits,
-    }
-    words = Path(__file__).with_name("model_card.md.jinja").read_text(encoding="utf-8")
+    source = Path(__file__).with_name("model_card.md.jinja").read_text(encoding="utf-8")
+    options: Any = {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True, "trim_blocks": True}
+    metrics, trainable = card["metrics"], card["recipe"].get("trainable", ())
+    known = {"start": None, "split": "val", **card, "metrics": {"seen_before": 0, **metrics}}
+    text = jinja2.Template(source, **options).render(
+        known,
+        name=escape(card["data"]["name"]),
+        from_scratch=card["base"] in SPECIALISTS,
+        encoder=next((told for part, told in _ENCODER.items() if part in trainable), None),
+        gain=Interval(metrics["gain"], *(np.nan if end is None else end for end in metrics["gain_ci95"])).text("+.3f"),
+        tta=card.get("config", {}).get("tta", False),
+        checkpoint=checkpoint,
+        limits=limits,
+    )
     with atomic_write(path) as temporary:
-        temporary.write_text(Template(words, keep_trailing_newline=True).render(told), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")

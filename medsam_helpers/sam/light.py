@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import tomllib
 from pathlib import Path
 
 import torch
@@ -13,25 +14,7 @@ from transformers import SamConfig
 from medsam_helpers.errors import CheckpointError, one_line
 from medsam_helpers.sam.model import Sam
 
-# (pattern in the original checkpoint, replacement in transformers), tried in order; several may apply to one key.
-_MLP = r"((?:output_hypernetworks_mlps\.\d+|iou_prediction_head))\.layers"
-_RENAMES = [
-    (r"^image_encoder\.", "vision_encoder."),
-    (r"\.point_embeddings\.", ".point_embed."),
-    (r"\.mask_downscaling\.0\.", ".mask_embed.conv1."),
-    (r"\.mask_downscaling\.1\.", ".mask_embed.layer_norm1."),
-    (r"\.mask_downscaling\.3\.", ".mask_embed.conv2."),
-    (r"\.mask_downscaling\.4\.", ".mask_embed.layer_norm2."),
-    (r"\.mask_downscaling\.6\.", ".mask_embed.conv3."),
-    (r"(transformer\.layers\.\d+)\.norm(\d)\.", r"\1.layer_norm\2."),
-    (r"\.norm_final_attn\.", ".layer_norm_final_attn."),
-    (r"\.output_upscaling\.0\.", ".upscale_conv1."),
-    (r"\.output_upscaling\.1\.", ".upscale_layer_norm."),
-    (r"\.output_upscaling\.3\.", ".upscale_conv2."),
-    (rf"{_MLP}\.0\.", r"\1.proj_in."),
-    (rf"{_MLP}\.1\.", r"\1.layers.0."),
-    (rf"{_MLP}\.2\.", r"\1.proj_out."),
-]
+_RENAMES: list[list[str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))["renames"]
 _GAUSSIAN = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 _UNUSED = ("image_encoder.head.", "image_encoder.norm_head.")  # an ImageNet classifier in MobileSAM's file
 

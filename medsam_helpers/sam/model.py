@@ -1,13 +1,20 @@
-"""`Sam`: the `transformers.SamModel` that this package loads; its encoder may be a TinyViT."""
+"""`Sam`: the `transformers.SamModel` that this package loads, and the parts of it that may train."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from transformers import SamConfig, SamModel, SamVisionConfig
-from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPositionalEmbedding
+from transformers.models.sam.modeling_sam import (
+    SamImageSegmentationOutput,
+    SamMaskDecoder,
+    SamPositionalEmbedding,
+)
+
+from medsam_helpers.errors import ConfigError
 
 if TYPE_CHECKING:
     from medsam_helpers.specialists.unet import PromptedUNet
@@ -108,8 +115,90 @@ class Sam(SamModel):
         self.shared_image_embedding = FullPrecisionPositions(config.vision_config)
         self.prompt_encoder.shared_embedding = FullPrecisionPositions(config.vision_config)
         self.prompt_encoder.shared_embedding.positional_embedding = self.shared_image_embedding.positional_embedding
+        if getattr(config, "automatic_head", False):
+            from medsam_helpers.specialists.automatic_head import AutomaticHead
+
+            self.automatic_head = AutomaticHead(self.prompt_encoder.hidden_size)
         if light:
             from medsam_helpers.sam.tiny_vit import TinyViT
 
             assert isinstance(config.vision_config, SamVisionConfig)
             self.vision_encoder = TinyViT(config.vision_config)
+
+    def forward(self, pixel_values: Tensor | None = None, **given: Any) -> SamImageSegmentationOutput:
+        """As `SamModel`. Embeddings without a prompt: the automatic head's answer, else that to a box round all."""
+        embeddings = given.get("image_embeddings")
+        if given.get("input_masks") is not None:  # those of a sure answer would drown the click that corrects it
+            given["input_masks"] = given["input_masks"].clamp(-32, 32)
+        if embeddings is not None and not {"input_boxes", "input_points"} & given.keys():
+            if hasattr(self, "automatic_head"):
+                logits = self.automatic_head(embeddings)[:, None]
+                scores = logits.new_full(logits.shape[:3], float("nan"))  # it has no opinion of itself
+                return SamImageSegmentationOutput(iou_scores=scores, pred_masks=logits)
+            side = self.prompt_encoder.input_image_size
+            given["input_boxes"] = embeddings.new_tensor([0, 0, side, side]).expand(len(embeddings), 1, 4)
+        return super().forward(pixel_values, **given)
+
+
+def add_automatic_head(model: Promptable, seed: int = 0) -> None:
+    """Give a model an untrained automatic head, the part `automatic_head`, where it has none.
+
+    Args:
+        model: changed in place; its other answers stay as they are.
+        seed: of the head's first weights.
+    Raises:
+        ConfigError: it is not the SAM that `load_sam` returns, but a plain one of transformers, or a U-Net.
+    """
+    if not isinstance(model, Sam):
+        raise ConfigError(f"a {type(model).__name__} cannot have an automatic head: take what load_sam returns")
+    from medsam_helpers.specialists.automatic_head import AutomaticHead
+
+    if not hasattr(model, "automatic_head"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model.automatic_head = AutomaticHead(model.prompt_encoder.hidden_size)
+        model.config.automatic_head = True
+
+
+PARTS = ("vision_encoder", "last_stage", "prompt_encoder", "mask_decoder", "automatic_head")
+"""`last_stage` is a part of partially unfrozen models (`sam.unfrozen`); in others it belongs to the encoder."""
+LORA = "vision_encoder:lora"
+"""What LoRA adds to the encoder, whose own weights stay."""
+ENCODER = ("vision_encoder", "last_stage", LORA)
+
+
+def part_of(name: str) -> str:
+    """The part that a weight belongs to, by its full name."""
+    return LORA if ".lora_" in name else name.partition(".")[0]
+
+
+def check_parts(model: Promptable, trainable: Iterable[str]) -> None:
+    """Raise `ConfigError` where the model lacks one of the parts that shall train."""
+    there = {part_of(name) for name, _ in model.named_parameters()} - {"shared_image_embedding"}
+    if getattr(model.config, "embeds", "") != "pixels":
+        there.discard("vision_encoder")  # it would get no gradient: what is stored comes after it
+    if unknown := set(trainable) - there:
+        advice = "; for a part of the encoder take `unfrozen(model, recipe)`" * bool(unknown & set(ENCODER))
+        advice += "; for automatic_head `add_automatic_head(model)`" * ("automatic_head" in unknown)
+        told = f"{', '.join(sorted(unknown))} cannot train in this model, which has {', '.join(sorted(there))}"
+        raise ConfigError(told + advice)
+
+
+def freeze_all_but(model: Promptable, trainable: Collection[str]) -> list[nn.Parameter]:
+    """The parameters of the named parts, which train; every other one gets no gradient from now on.
+
+    Raises:
+        ConfigError: the model has no part of that name.
+    """
+    check_parts(model, set(trainable) - {"vision_encoder"})  # that trains in any model that is given pixels
+    for name, parameter in model.named_parameters():
+        # The positional code is a fixed random projection; in the original it is a buffer.
+        parameter.requires_grad_(part_of(name) in trainable and not name.endswith("positional_embedding"))
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def changed_parts(model: Promptable, base: Promptable) -> list[str]:
+    """The parts whose weights differ from the base's, and the decoder in any case: a checkpoint needs it."""
+    weights, state = base.state_dict(), model.state_dict()
+    changed = {part_of(name) for name in state if name not in weights or not state[name].equal(weights[name])}
+    return [part for part in (*PARTS, LORA) if part == "mask_decoder" or part in changed]

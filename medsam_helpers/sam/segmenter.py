@@ -19,6 +19,7 @@ from medsam_helpers.device import autocast, default_device, effective_precision
 from medsam_helpers.errors import PromptError, ShapeError
 from medsam_helpers.files import find_checkpoint
 from medsam_helpers.geometry import ImageTransform, check_boxes, check_points, mirror
+from medsam_helpers.prompts import correcting_click
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam, model_info, pixel_values
 from medsam_helpers.sam.model import Promptable
@@ -74,6 +75,7 @@ class Segmenter:
         self.model = model.to(self.device).eval()  # type: ignore[arg-type]  # the wrapper of SamModel.to hides `self`
         self.info = model_info(model)
         self.store, self.tta = store, tta
+        self._boxes_only = getattr(self.model.config, "boxes_only", False)
         self.views = ("as-is", "mirrored") if tta else ("as-is",)  # those of an image that are embedded
 
     @classmethod
@@ -84,8 +86,8 @@ class Segmenter:
 
     @property
     def needs_prompt(self) -> bool:
-        """Whether it looks at its prompt; a U-Net may find the lesion by itself."""
-        return getattr(self.model, "sees_box", True)
+        """Whether it has to be prompted; with an automatic head it finds the lesions by itself, and so may a U-Net."""
+        return not hasattr(self.model, "automatic_head") and getattr(self.model, "sees_box", True)
 
     def embed(self, image: Any) -> Embedding:
         """The embedding of an image that `as_rgb` understands, (H, W, 3) uint8 say: the slow part, once an image."""
@@ -113,7 +115,7 @@ class Segmenter:
         mask_logits: Tensor | None = None,
         multimask: bool = False,
     ) -> Prediction:
-        """Masks for N prompts on one image.
+        """Masks for N prompts on one image; without one the automatic head's mask of all lesions.
 
         Args:
             image: (H, W, 3) uint8 or what else `as_rgb` understands, or its `Embedding` when it is prompted more than
@@ -124,24 +126,25 @@ class Segmenter:
             mask_logits: (N, 1, h, w) logits of the mask space: an earlier answer to refine.
             multimask: three masks a prompt, for prompts as ambiguous as a single click; otherwise one.
         Raises:
-            PromptError: no prompt, a malformed one, one outside the image, or `mask_logits` with `tta`.
+            PromptError: no prompt where one is needed, a malformed one, one outside the image, `mask_logits` with tta.
             ShapeError: boxes, points, labels and masks disagree in number.
         """
         embedding = image if isinstance(image, Embedding) else self.embed(image)
         transform = embedding.transform
         if embedding.mirrored is not None and mask_logits is not None:
             raise PromptError("mask_logits refine the answer to one view: use a Segmenter without tta for them")
-        if boxes is None and points is not None and getattr(self.model.config, "boxes_only", False):
+        if boxes is None and points is not None and self._boxes_only:
+            self._boxes_only = False  # said once
             told = f"{self.info.name} was trained with boxes only: a click alone may give nothing, or the whole image"
             warnings.warn(f"{told}; draw a box", stacklevel=2)
-        prompts = self._prompt_inputs(transform, boxes, points, labels, mask_logits)
+        prompts = self.prompt_inputs(transform, boxes, points, labels, mask_logits)
         logits, scores = self.decode(embedding.features, prompts, multimask)
         # Lazily, a prompt at a time: at the original size they may be large.
         large: Iterable[Tensor] = map(transform.logits_to_original, logits.split(1))
         if embedding.mirrored is not None:
             width = transform.original_hw[1]
             boxes, points = (None if prompt is None else mirror(prompt, width) for prompt in (boxes, points))
-            prompts = self._prompt_inputs(transform, boxes, points, labels, None)
+            prompts = self.prompt_inputs(transform, boxes, points, labels, None)
             others, other_scores = self.decode(embedding.mirrored, prompts, multimask)
             scores = (scores + other_scores) / 2
             # Added up at the original size: in the mask space the padding lies on the right of both.
@@ -156,10 +159,10 @@ class Segmenter:
 
         Args:
             features: (N or 1, 256, 64, 64) float.
-            prompts: as `SamModel` takes them, in the model space, one a row: it takes one mask an image.
+            prompts: as `SamModel` takes them, in the model space, one a row: it takes one mask an image. Or none.
             multimask: see `predict`.
         """
-        count, outputs = len(next(iter(prompts.values()))), []
+        count, outputs = len(next(iter(prompts.values()), features)), []
         for first in range(0, count, _PROMPTS_AT_ONCE):
             part = {name: value[first : first + _PROMPTS_AT_ONCE].to(self.device) for name, value in prompts.items()}
             seen = features if len(features) == 1 else features[first : first + _PROMPTS_AT_ONCE]
@@ -168,8 +171,38 @@ class Segmenter:
         logits, scores = ([one[name][:, 0].float() for one in outputs] for name in ("pred_masks", "iou_scores"))
         return torch.cat(logits), torch.cat(scores)
 
-    def predict_case(self, case: Case, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """One mask (H, W) and one score a box: the `Predictor` that `evaluation.evaluate` asks for."""
+    def predict_case(self, case: Case, boxes: _Prompt = None, points: _Prompt = None) -> tuple[np.ndarray, np.ndarray]:
+        """One mask (H, W) and one score a prompt: the `Predictor` that `evaluation.evaluate` asks for.
+
+        Args:
+            case: whose embedding is taken from the store where it is there.
+            boxes: (N, 4); none, nor points: see `predict`.
+            points: (N, 2), one a box, on the lesion.
+        """
+        points = None if points is None else points[:, None]
+        prediction = self.predict(self._embedding_of(case), boxes=boxes, points=points)
+        return prediction.masks[:, 0], prediction.scores[:, 0]
+
+    def predict_clicks(self, case: Case, clicks: int) -> tuple[np.ndarray, np.ndarray]:
+        """Masks (clicks, H, W) and scores (clicks,) after each click of a simulated user, the logits before going in.
+
+        Each click goes to the deepest pixel of the largest mistake. After one without a mistake the mask stays.
+        """
+        embedding, mask, points = self._embedding_of(case), np.zeros(case.size_hw, bool), list[list[float]]()
+        logits, score, answers = None, np.nan, []
+        for _ in range(clicks):
+            if click := correcting_click(mask, case.mask):
+                points.append(click)
+                xy, labels = np.split(np.array(points)[None], [2], axis=-1)
+                prediction = self.predict(embedding, points=xy, labels=labels[..., 0], mask_logits=logits)
+                mask, score = case.counted(prediction.masks[0, 0]), prediction.scores[0, 0]
+                logits = prediction.logits
+            answers.append((mask, score))
+        masks, scores = zip(*answers, strict=True)
+        return np.array(masks), np.array(scores)
+
+    def _embedding_of(self, case: Case) -> Embedding:
+        """From the store where it is there."""
 
         def features(seen: Case) -> Tensor:
             if self.store is not None and seen.image_digest in self.store:
@@ -177,11 +210,15 @@ class Segmenter:
             return self.encode([seen.image])
 
         first, *mirrored = (features(view_of(case, view)) for view in self.views)
-        prediction = self.predict(Embedding(first, self.info.transform(case.size_hw), *mirrored), boxes=boxes)
-        return prediction.masks[:, 0], prediction.scores[:, 0]
+        return Embedding(first, self.info.transform(case.size_hw), *mirrored)
 
-    def _prompt_inputs(
-        self, transform: ImageTransform, boxes: _Prompt, points: _Prompt, labels: _Prompt, mask_logits: Tensor | None
+    def prompt_inputs(
+        self,
+        transform: ImageTransform,
+        boxes: _Prompt = None,
+        points: _Prompt = None,
+        labels: _Prompt = None,
+        mask_logits: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The prompts as `SamModel` takes them, one a row of the batch, in the model space."""
         inputs, hw = dict[str, Tensor](), transform.original_hw
@@ -196,7 +233,7 @@ class Segmenter:
             inputs["input_labels"] = torch.as_tensor(labels, dtype=torch.int64).reshape(len(checked), 1, -1)
         elif labels is not None:
             raise PromptError("labels without points mean nothing: pass points too")
-        if not inputs:
+        if not inputs and (self.needs_prompt or mask_logits is not None):
             raise PromptError("no prompt: pass boxes, or points (a mask alone only refines one of these)")
         if mask_logits is not None:
             size = self.info.mask_size

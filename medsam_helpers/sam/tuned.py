@@ -15,8 +15,7 @@ from torch import Tensor
 from medsam_helpers.errors import CheckpointError
 from medsam_helpers.files import atomic_write, find_checkpoint
 from medsam_helpers.sam.loading import check_weights, load_sam, model_info
-from medsam_helpers.sam.model import Promptable
-from medsam_helpers.sam.parts import PARTS, part_of
+from medsam_helpers.sam.model import PARTS, Promptable, add_automatic_head, part_of
 
 DECODER_FILE, CARD_FILE, SEEN_FILE = "decoder.safetensors", "run_card.json", "seen_images.csv"
 
@@ -106,6 +105,8 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
         raise CheckpointError(
             f"{folder}: {CARD_FILE} is of another decoder: this one's base has digest {noted[:12]}..."
         )
+    if any(name.startswith("automatic_head.") for name in state):
+        add_automatic_head(model)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     missing = sum(name.startswith("mask_decoder.") and name not in state for name in shapes)
     unknown = sum(not name.startswith(PARTS) or shapes.get(name) != state[name].shape for name in state)
@@ -113,5 +114,5 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
         wrong = f"{missing} decoder weights missing, {unknown} unknown or of another shape"
         raise CheckpointError(f"{folder / DECODER_FILE}: {wrong}; it was trained on {card['base']}")
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
-    model.config.boxes_only = True  # recipes train with boxes
+    model.config.boxes_only = "point" not in card.get("recipe", {}).get("prompts", ["box"])
     return model.joined() if model is not base and isinstance(model, UnfrozenSam) else model.eval()

@@ -13,8 +13,7 @@ from transformers.models.sam.modeling_sam import SamImageSegmentationOutput
 
 from medsam_helpers.errors import ConfigError, some
 from medsam_helpers.sam.loading import state_digest
-from medsam_helpers.sam.model import Promptable, Sam, is_light
-from medsam_helpers.sam.parts import LORA
+from medsam_helpers.sam.model import LORA, Promptable, Sam, is_light
 
 
 class UnfrozenSam(Sam):
@@ -46,7 +45,7 @@ class UnfrozenSam(Sam):
         """(B, 256, 64, 64) what the decoder sees, of what was stored."""
         return self.vision_encoder(inputs).last_hidden_state
 
-    def forward(self, image_embeddings: Tensor, **others: Tensor | bool) -> SamImageSegmentationOutput:
+    def forward(self, image_embeddings: Tensor, **others: Any) -> SamImageSegmentationOutput:  # type: ignore[override]
         """As `SamModel` from embeddings, which here are what `get_image_embeddings` gives."""
         # Several prompts on one image are one embedding, seen several times (`expand`): once is enough.
         distinct = image_embeddings[:1] if image_embeddings.stride(0) == 0 else image_embeddings

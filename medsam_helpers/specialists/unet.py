@@ -66,15 +66,16 @@ class PromptedUNet(nn.Module):
         Returns:
             `pred_masks` (B, 1, 1, 256, 256) logits; `iou_scores` (B, 1, 1), NaN: it has no opinion of itself.
         Raises:
-            PromptError: a click, a mask, or no box.
+            PromptError: a click, a mask, or no box where it looks at one.
             ConfigError: several masks are asked for.
         """
-        if others or input_boxes is None or input_boxes.shape[1] != 1:
+        no_box = self.sees_box if input_boxes is None else input_boxes.shape[1] != 1
+        if others or no_box:
             raise PromptError("a U-Net answers one box an image, and neither clicks nor masks")
         if multimask_output:
             raise ConfigError("a U-Net gives one mask a box: leave multimask off")
         inputs = image_embeddings
-        if self.sees_box:
+        if self.sees_box and input_boxes is not None:
             inputs = torch.cat([inputs, filled_boxes(input_boxes[:, 0], inputs.shape[-1]).to(inputs)], dim=1)
         logits = self.mask_decoder(inputs)
         scores = logits.new_full((len(logits), 1, 1), float("nan"))

@@ -15,11 +15,11 @@ from tqdm.contrib.concurrent import thread_map
 from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import view_of
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.evaluate import fill_box
-from medsam_helpers.geometry import ImageTransform
-from medsam_helpers.prompts import jitter_boxes, mask_to_boxes
+from medsam_helpers.evaluation.predictors import fill_box
+from medsam_helpers.geometry import ImageTransform, grid_to_model
+from medsam_helpers.prompts import deepest_pixel, jitter_boxes, mask_to_boxes, whole_image
 from medsam_helpers.sam.embeddings import EmbeddingStore, Resident
-from medsam_helpers.training.recipes import Part, Recipe
+from medsam_helpers.training.recipes import Part, PromptKind, Recipe
 
 
 class Packed:
@@ -67,6 +67,7 @@ class PromptedCases:
     ) -> None:
         self.features: EmbeddingStore | Resident = store
         self.recipe, self.seed, self.epoch = recipe, seed, 0
+        self.model_size = transform_of((1, 1)).model_size
         self.augment: Part | None = recipe.augment if callable(recipe.augment) else None
         if recipe.augment is True:
             from medsam_helpers.specialists.augmentation import augmented  # MONAI takes seconds to import
@@ -78,7 +79,8 @@ class PromptedCases:
         def seen(case: Case) -> _View:
             if case.image_digest not in store:
                 raise DataError(f"{case.name}: no embedding of this image in {store.folder}; embed the data first")
-            transform, boxes = transform_of(case.size_hw), mask_to_boxes(case.regions, recipe.box_mode)
+            transform, healthy = transform_of(case.size_hw), not case.mask.any()
+            boxes = whole_image(case.size_hw) if healthy else mask_to_boxes(case.regions, recipe.box_mode)
             if recipe.box_mode == "labels" and case.labels is not None:
                 masks = [case.labels == label for label in np.unique(case.labels[case.labels > 0])]
             else:
@@ -88,11 +90,12 @@ class PromptedCases:
             if case.ignored is not None:
                 ignored = transform.mask_to_target(case.ignored, recipe.loss_size).numpy() > 0
                 targets, nowhere = [target & ~ignored for target in targets], Packed(ignored)
-            kept = [number for number, target in enumerate(targets) if target.any()]
+            kept = [number for number, target in enumerate(targets) if target.any() or healthy]
             return case.image_digest, transform, boxes[kept], [Packed(targets[number]) for number in kept], nowhere
 
         def prepared(case: Case) -> tuple[str, str, int, list[_View]]:
-            times = recipe.oversampling if len(mask_to_boxes(case.mask, "components")) > 1 else 1
+            several = recipe.oversampling > 1 and len(mask_to_boxes(case.mask, "components")) > 1
+            times = recipe.oversampling if several else 1
             return case.name, case.digest, times, [seen(view_of(case, view)) for view in recipe.views]
 
         vanished = []
@@ -116,31 +119,56 @@ class PromptedCases:
         return len(self.digests)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """`image_embeddings` (256, 64, 64), `input_boxes` (1, 4) in the model space, `target` (1, h, w) bool.
+        """The example prompted with a box, see `example`."""
+        return self.example(index)
 
+    def draw(self, index: int, *correction: int) -> np.random.Generator:
+        """What the example is drawn with in this epoch, or the click of one of its corrections, from 1."""
+        return np.random.default_rng([self.seed, self.epoch, index, *correction])
+
+    def example(self, index: int, kind: PromptKind = "box") -> dict[str, Tensor]:
+        """`image_embeddings` (256, 64, 64), the prompt in the model space, `target` (1, h, w) bool.
+
+        The prompt is `input_boxes` (1, 4), or `input_points` (1, 1, 2) with `input_labels` (1, 1), or both, or none.
         Where a case has pixels that count nowhere, all have `ignored` (1, h, w) bool.
         """
-        rng = np.random.default_rng([self.seed, self.epoch, index])
+        rng = self.draw(index)
         digest, transform, boxes, targets, ignored = self._views[index][rng.integers(len(self._views[index]))]
         chosen = rng.integers(len(boxes))
-        features, target = self.features[digest], torch.from_numpy(targets[chosen].array())
-        if self.augment:  # what comes out is a picture of its own: the box goes round its target
+        features = self.features[digest]
+        asked = targets if kind == "none" else [targets[chosen]]
+        target = torch.from_numpy(np.logical_or.reduce([each.array() for each in asked]))
+        if self.augment:
             features, target = self._augmented(features.float(), target, transform, rng)
-            hw = (target.shape[0], target.shape[1])
-            box = jitter_boxes(mask_to_boxes(target.numpy()), hw, self.recipe.jitter_1024, rng)
-            box = box * np.float32(transform.model_size / target.shape[-1])
-        else:
-            for _ in range(_DRAWS):
-                box = jitter_boxes(boxes[[chosen]], transform.original_hw, self.recipe.jitter_1024, rng)
-                x0, y0, x1, y1 = transform.to_grid(box, target.shape[-1])[0]
-                if target[int(y0) : math.ceil(y1), int(x0) : math.ceil(x1)].any():  # it may miss a small lesion
-                    break
-            box = transform.to_model(box)
-        example = {"image_embeddings": features, "input_boxes": torch.from_numpy(box), "target": target[None]}
+        example = {"image_embeddings": features, "target": target[None]}
+        if kind.startswith("box"):
+            # What was augmented is a picture of its own: the box goes round its target.
+            box = None if self.augment else boxes[[chosen]]
+            example["input_boxes"] = torch.from_numpy(self._drawn(box, target, transform, rng))
+        if kind in ("point", "box+centre"):
+            mask = target.cpu().numpy()
+            click = rng.choice(np.argwhere(mask))[::-1] if kind == "point" else deepest_pixel(mask)
+            point = grid_to_model(click, mask.shape[-1], self.model_size)
+            example |= {"input_points": torch.from_numpy(point)[None, None], "input_labels": torch.ones(1, 1)}
         if self._some_ignored:
             nowhere = torch.zeros_like(target) if ignored is None else torch.from_numpy(ignored.array())
             example["ignored"] = nowhere[None]
         return example
+
+    def _drawn(
+        self, box: np.ndarray | None, target: Tensor, transform: ImageTransform, rng: np.random.Generator
+    ) -> np.ndarray:
+        """(1, 4) a box, or that round the target, jittered, in the model space."""
+        jitter, side = self.recipe.jitter_1024, target.shape[-1]
+        if box is None:
+            drawn = jitter_boxes(mask_to_boxes(target.cpu().numpy()), (side, side), jitter, rng)
+            return drawn * np.float32(self.model_size / side)
+        for _ in range(_DRAWS):
+            drawn = jitter_boxes(box, transform.original_hw, jitter, rng)
+            x0, y0, x1, y1 = transform.to_grid(drawn, side)[0]
+            if target[int(y0) : math.ceil(y1), int(x0) : math.ceil(x1)].any():  # it may miss a small lesion
+                break
+        return transform.to_model(drawn)
 
     def _augmented(
         self, features: Tensor, target: Tensor, transform: ImageTransform, rng: np.random.Generator
@@ -157,9 +185,9 @@ class PromptedCases:
         # A lesion that got too small for the grid is no target.
         return (F.pad(picture, padding), smaller) if smaller.any() else (features, target)
 
-    def batch(self, indices: Sequence[int], device: torch.device) -> dict[str, Tensor]:
+    def batch(self, indices: Sequence[int], device: torch.device, kind: PromptKind = "box") -> dict[str, Tensor]:
         """Several examples on a device, one a row, in float32."""
-        examples = [self[index] for index in indices]
+        examples = [self.example(index, kind) for index in indices]
         stacked = {name: torch.stack([one[name] for one in examples]) for name in examples[0]}
         if device.type == "cuda":  # from pinned memory a copy waits for nobody
             stacked = {name: rows if rows.is_cuda else rows.pin_memory() for name, rows in stacked.items()}

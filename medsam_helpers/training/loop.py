@@ -20,8 +20,7 @@ from medsam_helpers.device import effective_precision
 from medsam_helpers.errors import DataError, TrainingError
 from medsam_helpers.sam.embeddings import EmbeddingStore, Resident
 from medsam_helpers.sam.loading import model_info
-from medsam_helpers.sam.model import Promptable
-from medsam_helpers.sam.parts import check_parts, freeze_all_but
+from medsam_helpers.sam.model import Promptable, check_parts, freeze_all_but
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import part_state
 from medsam_helpers.training.dataset import PromptedCases

@@ -1,8 +1,10 @@
-"""Training recipes by name: each says where its numbers come from."""
+"""Training recipes: the settings of one, and those of `recipes.toml` by name."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field
@@ -14,7 +16,10 @@ from medsam_helpers.settings import BoxMode, Settings, Words, split_words
 LossName = Literal["bce", "dice", "focal", "dice_bce", "dice_ce", "dice_ce_squared", "sam"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ViewName = Literal["as-is", "mirrored", "upside-down", "turned", "quarter-left", "quarter-right", "brighter", "darker"]
-PartName = Literal["mask_decoder", "prompt_encoder", "last_stage", "vision_encoder", "vision_encoder:lora"]
+PartName = Literal[
+    "mask_decoder", "prompt_encoder", "last_stage", "vision_encoder", "vision_encoder:lora", "automatic_head"
+]
+PromptKind = Literal["box", "point", "box+centre", "none"]
 Part = Callable[..., Any]
 """The reader's own function or object, in place of a name: see `training.own_parts`."""
 
@@ -58,6 +63,15 @@ class Recipe(Settings):
     """Of each training case; an epoch shows one of them. Each is encoded once."""
     box_mode: BoxMode = "union"
     """One box round everything, or one (drawn anew each epoch) of the components."""
+    prompts: Annotated[tuple[PromptKind, ...], Field(min_length=1), BeforeValidator(split_words)] = ("box",)
+    """Kinds that a batch is first prompted with, one of them by lot; twice named, twice as often. Dev gets the first.
+    A point is any pixel of the lesion."""
+    rounds: int = Field(0, ge=0, le=20)
+    """Largest number of corrections after the first prompt: a click on the largest mistake, and the logits before."""
+    mask_only: float = Field(0.0, ge=0, le=1)
+    """Share of the corrections that bring the logits alone, without a click."""
+    score_weight: float = Field(0.0, ge=0)
+    """In the loss, of the squared error of the model's own guess of its IoU; 0: that guess is not trained."""
     clip_norm: float = Field(1.0, gt=0)
     """Largest norm of the gradient."""
     ema_decay: float = Field(0.0, ge=0, lt=1, validation_alias=AliasChoices("ema_decay", "average_decay"))
@@ -85,6 +99,11 @@ class Recipe(Settings):
     oversampling: int = Field(1, ge=1, validation_alias=AliasChoices("oversampling", "several_times"))
     """How often an epoch shows an image with several lesions, the hardest prompt under one box round all."""
 
+    @property
+    def needs_no_prompt(self) -> bool:
+        """Whether what it trains is never prompted: then it sees images without a lesion too."""
+        return set(self.prompts) == {"none"}
+
     @staticmethod
     def plain(value: Any) -> Any:
         """A value as JSON holds it; of a function of one's own, what tells it from another."""
@@ -95,84 +114,15 @@ class Recipe(Settings):
         return Settings.plain(value)
 
 
-BEST = Recipe(
-    name="best",
-    source="as quick, longer and with views: chosen on dev of Kvasir-SEG (240 images, 6 epochs: views 0.930, "
-    "without 0.925); no change tried since beats it at j20 by more than its interval (experiments/kvasir-search*.toml)",
-    lr=2e-4,
-    warmup_steps=20,
-    ema_decay=0.95,
-    views=("as-is", "mirrored", "upside-down", "turned"),
-)
+def _read_recipes() -> dict[str, Recipe]:
+    recipes: dict[str, Recipe] = {}
+    for name, table in tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).items():
+        other = recipes.get(table.pop("like", ""), Recipe(name=name))
+        recipes[name] = other.but(**table, name=name)
+    return recipes
 
-LORA = BEST.but(
-    name="lora",
-    source="Hu et al., LoRA, ICLR 2022, on the encoder, with the decoder; rates and rank of one trial on Kvasir-SEG",
-    trainable=("mask_decoder", "vision_encoder:lora"),
-    lr_encoder=5e-4,
-    views=("as-is",),
-    augment=True,
-)
 
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        BEST.but(
-            name="quick",
-            source="for minutes on a CPU; rate, warm-up and average chosen on dev of the phantoms and of Kvasir-SEG",
-            epochs=6,
-            views=("as-is",),
-        ),
-        BEST,
-        Recipe(
-            name="guide",
-            source="public guide to fine-tuning SAM on Kvasir-SEG; coordinate-space bug and one-sided jitter put right",
-            loss="dice_ce_squared",
-            lr=1e-5,
-            lr_min=1e-7,
-            epochs=30,
-            batch=2,
-            accumulation=2,
-            precision="fp16",
-        ),
-        Recipe(
-            name="sam",
-            source="Kirillov et al., Segment Anything, ICCV 2023, section 3 and appendix A (loss, AdamW, decay 0.1, "
-            "warm-up 250); learning rate scaled down from 8e-4 for a batch of 4",
-            loss="sam",
-            weight_decay=0.1,
-            warmup_steps=250,
-        ),
-        Recipe(
-            name="medsam",
-            source="Ma et al., Segment anything in medical images, Nature Communications 2024 (loss, AdamW 1e-4, "
-            "decay 0.01); decoder only, batch of 4",
-            loss="dice_bce",
-        ),
-        BEST.but(
-            name="last-stage",
-            source="as best, with the encoder's last stage",
-            trainable=("mask_decoder", "last_stage"),
-        ),
-        LORA,
-        LORA.but(
-            name="whole-encoder",
-            source="as lora, all of the encoder's weights at a fifth of the rate",
-            trainable=("mask_decoder", "vision_encoder"),
-            lr_encoder=1e-4,
-        ),
-        Recipe(
-            name="unet",
-            source="for the specialist, from random weights; rate: dev of Kvasir-SEG (experiments/unet-search.toml)",
-            lr=1e-3,
-            warmup_steps=50,
-            epochs=24,
-            batch=8,
-            ema_decay=0.99,
-            augment=True,
-        ),
-    )
-}
+RECIPES = _read_recipes()
 
 
 def get_recipe(name: str) -> Recipe:

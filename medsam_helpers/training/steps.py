@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -17,21 +18,21 @@ from tqdm.contrib.concurrent import thread_map
 from medsam_helpers.data.case import Case
 from medsam_helpers.device import autocast
 from medsam_helpers.errors import DataError, TrainingError
-from medsam_helpers.evaluation.evaluate import case_boxes
 from medsam_helpers.evaluation.metrics import dice, iou
+from medsam_helpers.evaluation.predictors import case_boxes, centres
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.sam.embeddings import EmbeddingStore, Resident
-from medsam_helpers.sam.model import Promptable
-from medsam_helpers.sam.parts import ENCODER, part_of
+from medsam_helpers.sam.model import ENCODER, Promptable, part_of
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.dataset import Packed, PromptedCases
 from medsam_helpers.training.losses import get_loss
 from medsam_helpers.training.processes import add_up_gradients, joined, processes, share_of
-from medsam_helpers.training.recipes import Recipe
+from medsam_helpers.training.recipes import PromptKind, Recipe
+from medsam_helpers.training.refinement import planned, with_clicks
 from medsam_helpers.training.state import ExponentialMovingAverage
 
-_Scored = tuple[str, str, ImageTransform, np.ndarray, Packed, Packed]
-"""Name, digest of the image, transform, boxes, mask, and where nothing counts."""
+_Scored = tuple[str, str, ImageTransform, dict[str, Tensor], Packed, Packed]
+"""Name, digest of the image, transform, prompts, mask, and where nothing counts."""
 
 
 @dataclass(frozen=True)
@@ -78,27 +79,16 @@ def train_epoch(learner: Learner, order: Sequence[int], rates: Iterator[tuple[in
         TrainingError: an own loss returned no scalar, or one without a gradient.
     """
     model, optimizer, recipe = learner.model, learner.optimizer, learner.recipe
-    loss_of, losses, taken = get_loss(recipe.loss), list[Tensor](), list[tuple[int, float]]()
+    losses, taken, batches = list[Tensor](), list[tuple[int, float]](), count()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
     for passes in passes_of_steps(order, recipe):
         total = torch.zeros((), device=learner.device)
         for indices, weight in passes:
-            batch = learner.examples.batch(indices, learner.device)
-            target, ignored = batch.pop("target"), batch.pop("ignored", None)
-            with autocast(learner.device, learner.precision):
-                logits = model(**batch, multimask_output=False).pred_masks
-            # (B, prompts, masks, h, w) with one prompt and one mask: losses want (B, 1, h, w).
-            logits = logits.flatten(0, 1).float()
-            if recipe.loss_size:
-                logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
-            if ignored is not None:  # a certain no where nothing counts: neither loss nor gradient
-                logits = logits.masked_fill(ignored.bool(), -30.0)
-            loss = loss_of(logits, target)
-            if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
-                raise TrainingError(f"the loss must return a scalar tensor that has a gradient, returned {loss}")
-            learner.scaler.scale(loss * weight).backward()
-            total += loss.detach() * weight
+            plan = planned(recipe, learner.examples.seed, learner.examples.epoch, next(batches))
+            for loss in _losses(learner, indices, *plan):
+                learner.scaler.scale(loss * weight).backward()
+                total += loss.detach() * weight
         losses.append(total)
         if len(losses) == 1 and not learner.scaler.is_enabled() and not all(joined([bool(total.isfinite())])):
             return math.nan
@@ -120,6 +110,42 @@ def train_epoch(learner: Learner, order: Sequence[int], rates: Iterator[tuple[in
     return float(np.mean(of_steps[np.isfinite(of_steps)] if learner.scaler.is_enabled() else of_steps))
 
 
+def _losses(
+    learner: Learner, indices: Sequence[int], kind: PromptKind, corrections: Sequence[bool]
+) -> Iterator[Tensor]:
+    """The loss of the first answer to a batch and of each corrected one, as shares of their mean.
+
+    Each has a graph of its own, so that memory does not grow with the corrections.
+    """
+    recipe, examples = learner.recipe, learner.examples
+    batch = examples.batch(indices, learner.device, kind)
+    target, ignored = batch.pop("target"), batch.pop("ignored", None)
+    for number in range(1 + len(corrections)):
+        with autocast(learner.device, learner.precision):
+            answer = learner.model(**batch, multimask_output=False)
+        # (B, prompts, masks, h, w) with one prompt and one mask: losses want (B, 1, h, w).
+        logits = answer.pred_masks.flatten(0, 1).float()
+        if recipe.loss_size:
+            logits = F.interpolate(logits, target.shape[-2:], mode="bilinear", align_corners=False)
+        if ignored is not None:  # a certain no where nothing counts: neither loss nor gradient
+            logits = logits.masked_fill(ignored.bool(), -30.0)
+        loss = get_loss(recipe.loss)(logits, target)
+        if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
+            raise TrainingError(f"the loss must return a scalar tensor that has a gradient, returned {loss}")
+        if recipe.score_weight:
+            positive, true = logits.detach() > 0, target > 0
+            overlap, union = ((positive & true).sum((1, 2, 3)), (positive | true).sum((1, 2, 3)))
+            error = F.mse_loss(answer.iou_scores.flatten().float(), overlap / union.clamp(min=1))
+            loss = loss + recipe.score_weight * error
+        yield loss / (1 + len(corrections))
+        if number < len(corrections):
+            batch["input_masks"] = answer.pred_masks[:, 0].detach().float()
+            if corrections[number]:
+                found, right = ((each[:, 0] > 0).cpu().numpy() for each in (logits.detach(), target))
+                draws = [examples.draw(index, number + 1) for index in indices]
+                batch = with_clicks(batch, found, right, examples.model_size, draws)
+
+
 def get_optimizer(recipe: Recipe, model: Promptable) -> torch.optim.Optimizer:
     """The recipe's optimiser of what trains; `TrainingError` where the reader's own returned something else."""
     groups: dict[float, list[nn.Parameter]] = {1.0: []}
@@ -137,12 +163,12 @@ def get_optimizer(recipe: Recipe, model: Promptable) -> torch.optim.Optimizer:
 
 
 class Dev:
-    """The cases that choose the epoch, as each scoring needs them: box and mask; their pixels are read once.
+    """The cases that choose the epoch, as each scoring needs them: prompt and mask; their pixels are read once.
 
     Args:
         cases: their embeddings have to be in the store.
         segmenter: of the model that trains, with the store.
-        recipe: gives boxes, jitter (one fixed draw a case) and metric.
+        recipe: gives kind of prompt (the first), boxes, jitter (one fixed draw a case) and metric.
         seed: of the jitter.
     Raises:
         DataError: an embedding is missing.
@@ -159,10 +185,14 @@ class Dev:
             case = cases[index]
             if case.image_digest not in store:
                 raise DataError(f"{case.name}: no embedding of this image in {store.folder}; embed the data first")
-            boxes = case_boxes(case, recipe.box_mode, recipe.jitter_1024, seed)
+            kind, prompts, transform = recipe.prompts[0], dict[str, Tensor](), segmenter.info.transform(case.size_hw)
+            if kind != "none":
+                boxes = case_boxes(case, recipe.box_mode, recipe.jitter_1024, seed)
+                points = None if kind == "box" else centres(case.mask, boxes)
+                prompts = segmenter.prompt_inputs(transform, None if kind == "point" else boxes, points)
             nowhere = np.zeros_like(case.mask) if case.ignored is None else case.ignored
-            seen = case.name, case.image_digest, segmenter.info.transform(case.size_hw)
-            return case.digest, (*seen, boxes, Packed(case.mask), Packed(nowhere))
+            seen = case.name, case.image_digest, transform
+            return case.digest, (*seen, prompts, Packed(case.mask), Packed(nowhere))
 
         digests, self._cases = zip(*thread_map(prepared, range(len(cases)), disable=True), strict=True)
         self.digest = hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -181,11 +211,11 @@ class Dev:
         return dict(zip(self.metrics, np.mean(scores, axis=0).tolist(), strict=True))
 
     def _scores_of(self, group: Sequence[_Scored]) -> Iterator[list[float]]:
-        counts = [len(boxes) for _, _, _, boxes, _, _ in group]
+        counts = [len(next(iter(prompts.values()), [None])) for _, _, _, prompts, _, _ in group]
         features = [self.features[digest][None].float() for _, digest, *_ in group]
         each = torch.cat([one.expand(count, -1, -1, -1) for one, count in zip(features, counts, strict=True)])
-        boxes = [torch.from_numpy(transform.to_model(boxes))[:, None] for _, _, transform, boxes, _, _ in group]
-        logits, _ = self.segmenter.decode(each, {"input_boxes": torch.cat(boxes)})
+        asked = {name: torch.cat([prompts[name] for _, _, _, prompts, _, _ in group]) for name in group[0][3]}
+        logits, _ = self.segmenter.decode(each, asked)
         for (name, _, transform, _, mask, nowhere), answers in zip(group, logits.split(counts), strict=True):
             found = (transform.logits_to_original(answers) > 0).any(dim=0)[0].cpu().numpy() & ~nowhere.array()
             row = [float(metric(found, mask.array())) for metric in self.metrics.values()]

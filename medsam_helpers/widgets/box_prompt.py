@@ -23,7 +23,8 @@ class BoxPrompt(Canvas):
         predict: a `Segmenter`, or any function `predict(image, boxes, points)` of the image, boxes (N, 4) xyxy and
             points (K, 3) of x, y, label (1 foreground, 0 background), N or K possibly 0. It gives back a bool mask
             (H, W), one a box (N, H, W), or a pair of masks and scores (N,). Its method `prepare(image)`, if there is
-            one, is called once an image. A dict of several by name shows them side by side.
+            one, is called once an image; where its `proposes` is true, a proposal is asked for with `proposed=True`.
+            A dict of several by name shows them side by side.
         truth: (H, W) bool, if known: drawn as an outline, and the Dice is told.
         name: of the image.
     Raises:
@@ -46,8 +47,8 @@ class BoxPrompt(Canvas):
             with self.hold_sync():
                 self.show(image, truth, name)
                 self.answers: dict[str, Answer] = {}
-                self._history: list[tuple[list, list]] = []
-                self._place([], [])
+                self._history: list[tuple[list, list, bool]] = []
+                self._place([], [], False)
                 self._send_answers()
             self._prepare_and_ask()
 
@@ -71,13 +72,23 @@ class BoxPrompt(Canvas):
             Exception: whatever a model raised.
         """
         with self.lock:
-            self._change(as_boxes(boxes, self.image), as_points(points, self.image))
+            self._change(as_boxes(boxes, self.image), as_points(points, self.image), False)
             if self.error is not None:
                 raise self.error
             return self.answer
 
+    @property
+    def proposes(self) -> bool:
+        """Whether one of the models finds lesions by itself."""
+        return any(getattr(predict, "proposes", False) for predict in self.predictors.values())
+
+    def propose(self) -> None:
+        """Let the models that can find the lesions by themselves; clicks correct what they found, a box replaces it."""
+        with self.lock:
+            self._change([], [], self.proposes)
+
     def undo(self) -> None:
-        """Take back the last change of boxes and points."""
+        """Take back the last change."""
         with self.lock:
             if self._history:
                 self._place(*self._history.pop())
@@ -86,12 +97,12 @@ class BoxPrompt(Canvas):
     def clear(self) -> None:
         """Take away all boxes and points; `undo` brings them back."""
         with self.lock:
-            self._change([], [])
+            self._change([], [], False)
 
-    def prompts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (N, 4) and points (K, 3), as the models got them."""
-        boxes, points = self._asked
-        return np.array(boxes, np.float32).reshape(-1, 4), np.array(points, np.float32).reshape(-1, 3)
+    def prompts(self) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Boxes (N, 4) and points (K, 3), as the models got them, and whether the points are on a proposal."""
+        boxes, points, proposed = self._asked
+        return np.array(boxes, np.float32).reshape(-1, 4), np.array(points, np.float32).reshape(-1, 3), proposed
 
     @property
     def answer(self) -> Answer | None:
@@ -110,28 +121,28 @@ class BoxPrompt(Canvas):
 
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]
-        counts = _counts(self.boxes, self.points)
-        return f"BoxPrompt({self.name}, {width} x {height}, {', '.join(self._models)}: {counts})"
+        about = f"{self.name}, {width} x {height}, {', '.join(self._models)}"
+        return f"BoxPrompt({about}: {_counts(self.boxes, self.points)})"
 
     @t.observe("boxes", "points")
     def _on_prompt(self, _: t.Bunch) -> None:
         with self.lock:
-            self._change(self.boxes, self.points)
+            self._change(self.boxes, self.points, self._asked[2] and not self.boxes)
 
     def _on_message(self, _: Any, content: Mapping[str, Any], __: Sequence[memoryview]) -> None:
         if content.get("do") == "undo":  # Ctrl+Z on the canvas
             self.undo()
 
-    def _change(self, boxes: list, points: list) -> None:
-        """Set both, and ask the models where that is something new."""
-        if (boxes, points) != self._asked:
+    def _change(self, *asked: Any) -> None:
+        """Set boxes, points and whether they are on a proposal, and ask the models where that is something new."""
+        if asked != self._asked:
             self._history.append(self._asked)
-            self._place(boxes, points)
+            self._place(*asked)
             self._ask()
 
-    def _place(self, boxes: list, points: list) -> None:
-        """Set both without asking the models: `_on_prompt` is told when both are set, and finds nothing new."""
-        self._asked = (boxes, points)
+    def _place(self, boxes: list, points: list, proposed: bool) -> None:
+        """Set all without asking the models: `_on_prompt` is told when both are set, and finds nothing new."""
+        self._asked = (boxes, points, proposed)
         with self.hold_sync(), self.hold_trait_notifications():
             self.boxes, self.points = boxes, points
 
@@ -150,25 +161,27 @@ class BoxPrompt(Canvas):
     def _ask(self) -> None:
         """Ask the models about what is on the canvas, and send their masks."""
         self.answers, self.error = {}, None
-        boxes, points = self.prompts()
         with self.hold_sync():
-            if len(boxes) or points[:, 2].any():
-                self._ask_models(boxes, points)
-            else:
-                self.say("ready: click on the lesion too, or drag a box" if len(points) else f"ready: {HINT}")
+            self._ask_models(*self.prompts())
             self._send_answers()
 
-    def _ask_models(self, boxes: np.ndarray, points: np.ndarray) -> None:
+    def _ask_models(self, boxes: np.ndarray, points: np.ndarray, proposed: bool) -> None:
         for name, predict in self.predictors.items():
+            alone: dict[str, Any] = {"proposed": True} if proposed and getattr(predict, "proposes", False) else {}
+            if not (alone or len(boxes) or points[:, 2].any()):
+                continue
             started = time.perf_counter()
             try:
-                result = predict(self.image, boxes, points)
+                result = predict(self.image, boxes, points, **alone)
                 seconds = time.perf_counter() - started
                 self.answers[name] = read_answer(result, self.image.shape[:2], self.truth, seconds)
             except Exception as error:
                 self.fail(error, name)
                 return
-        self.say(f"{_counts(boxes, points)}; answered in {self._milliseconds():.0f} ms")
+        if self.answers:
+            self.say(f"{'proposed, ' * proposed}{_counts(boxes, points)}; answered in {self._milliseconds():.0f} ms")
+        else:
+            self.say("ready: click on the lesion too, or drag a box" if len(points) else f"ready: {HINT}")
 
     def _milliseconds(self) -> float:
         return 1000 * sum(answer.seconds for answer in self.answers.values())
@@ -184,5 +197,4 @@ class BoxPrompt(Canvas):
 
 
 def _counts(boxes: Sized, points: Sized) -> str:
-    box, point = "box" if len(boxes) == 1 else "boxes", "point" if len(points) == 1 else "points"
-    return f"{len(boxes)} {box}, {len(points)} {point}"
+    return f"{len(boxes)} box{'es' * (len(boxes) != 1)}, {len(points)} point{'s' * (len(points) != 1)}"

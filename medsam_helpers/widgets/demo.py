@@ -58,6 +58,7 @@ class BoxPromptDemo(w.VBox):
         self.call = w.Textarea(layout=w.Layout(width="100%", height="150px", display="none"))
         self.buttons = {}
         for text, tip, act in (
+            ("Propose", "find the lesions without a box; then correct by clicks, or draw a box", self.canvas.propose),
             ("Undo", "take back the last change", self.canvas.undo),
             ("Clear", "remove all boxes and points", self.canvas.clear),
             ("Save mask", "PNG at the image's own size", partial(self._save, save_mask, "mask", ".png")),
@@ -66,6 +67,7 @@ class BoxPromptDemo(w.VBox):
         ):
             self.buttons[text] = w.Button(description=text, tooltip=tip, layout=w.Layout(width="auto"))
             self.buttons[text].on_click(partial(self._run, text.lower(), act))
+        self._show_proposing()
         pickers = _row(self.source, self.image, self.model, self.beside, self.folder)
         super().__init__([pickers, self.canvas, _row(*self.buttons.values()), self.call])
         for field, doing, act in (
@@ -121,6 +123,10 @@ class BoxPromptDemo(w.VBox):
                 self.canvas.say(f"loading {name}...", "busy")
                 shown[name] = self._models[name] = as_predict(model)
         self.canvas.set_models(shown)
+        self._show_proposing()
+
+    def _show_proposing(self) -> None:
+        self.buttons["Propose"].layout.display = "" if self.canvas.proposes else "none"
 
     def _open_folder(self) -> None:
         folder = Path(self.folder.value.strip()).expanduser()

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from medsam_helpers.data.loading import load_data
+from medsam_helpers.data.pairing import files_by_stem
 from medsam_helpers.data.reading import read_image
 from medsam_helpers.data.sources import SOURCES
 from medsam_helpers.errors import DataError
@@ -58,10 +58,8 @@ def picture_source(source: str | Path) -> PictureSource:
 
 
 def _plain_folder(folder: Path) -> PictureSource:
-    Image.init()
-    readable = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
     inside = folder / "images" if (folder / "images").is_dir() else folder
-    files = {file.name: file for file in sorted(inside.iterdir()) if file.suffix.lower() in readable}
+    files = {file.name: file for same in files_by_stem(inside, []).values() for file in same}
     if not files:
         raise DataError(f"{inside}: holds no file of a format that Pillow reads (PNG, JPEG, TIFF, ...)")
 

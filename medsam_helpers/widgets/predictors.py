@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from medsam_helpers.data.case import array_digest
 from medsam_helpers.errors import ConfigError
@@ -102,41 +103,69 @@ class SegmenterPredictor:
         self.source = str(source or segmenter.info.name)
         self.cache = cache
         self.encoder = on_model_thread(state_digest, segmenter.model.vision_encoder)
+        self.proposes = not segmenter.needs_prompt
+        self._embedding: Embedding | None = None  # of the latest image
+        self._logits: dict[str, Tensor] = {}  # of the latest answers to it, by all that was asked so far
 
     def prepare(self, image: np.ndarray) -> None:
         """Encode the image before the first prompt comes."""
         on_model_thread(self.cache.get, self.segmenter, self.encoder, image)
 
-    def __call__(self, image: np.ndarray, boxes: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Masks (N, H, W) and scores (N,): one a box, or a single one for points alone."""
-        return on_model_thread(self._predict, image, boxes, points)
+    def __call__(
+        self, image: np.ndarray, boxes: np.ndarray, points: np.ndarray, proposed: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Masks (N, H, W) and scores (N,): one a box, or a single one for points alone or for a proposal."""
+        return on_model_thread(self._predict, image, self.rounds(boxes, points, proposed))
 
-    def _predict(self, image: np.ndarray, boxes: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def rounds(self, boxes: np.ndarray, points: np.ndarray, proposed: bool) -> list[list[dict[str, Any]]]:
+        """As `prompt_rounds`; with `tta`, whose answers cannot be refined, the last of each alone."""
+        found = prompt_rounds(boxes, points, proposed)
+        return [calls[-1:] for calls in found] if self.segmenter.tta else found
+
+    def _predict(self, image: np.ndarray, rounds: list[list[dict[str, Any]]]) -> tuple[np.ndarray, np.ndarray]:
         embedding = self.cache.get(self.segmenter, self.encoder, image)
-        answers = [self.segmenter.predict(embedding, **call) for call in prompt_calls(boxes, points)]
-        masks, scores = [answer.masks[:, 0] for answer in answers], [answer.scores[:, 0] for answer in answers]
+        before = self._logits if embedding is self._embedding else {}
+        self._embedding, self._logits = embedding, {}
+        masks, scores = list[np.ndarray](), list[np.ndarray]()
+        for calls in rounds:
+            asked, logits = "", None
+            for call in calls:
+                asked += str({name: value.tolist() for name, value in call.items()})
+                if call is calls[-1] or asked not in before:  # the last one's mask is wanted too
+                    answer = self.segmenter.predict(embedding, **call, mask_logits=logits)
+                    before[asked] = answer.logits
+                self._logits[asked] = logits = before[asked]
+            masks.append(answer.masks[:, 0])
+            scores.append(answer.scores[:, 0])
         return np.concatenate(masks), np.concatenate(scores)
 
 
-def prompt_calls(boxes: np.ndarray, points: np.ndarray) -> list[dict[str, Any]]:
-    """The keywords of `Segmenter.predict`, a dict a call, that answer boxes (N, 4) and points (K, 3) of x, y, label.
+def prompt_rounds(boxes: np.ndarray, points: np.ndarray, proposed: bool = False) -> list[list[dict[str, Any]]]:
+    """What answers boxes (N, 4) and points (K, 3) of x, y, label: keywords of `Segmenter.predict`, in rounds.
 
     A point refines the box that it lies in, the smallest of several; or else the nearest box. Points without any box
-    are one prompt together.
+    are one prompt together, and refine the proposal where there is one.
+
+    Returns:
+        A list for each mask, or for all boxes without a point: its first prompt, then the same with a click more each
+        time, to be asked with the logits before as `mask_logits`.
     """
-    if not len(points):
-        return [{"boxes": boxes}]
     if not len(boxes):
-        return [_clicks(points)]
+        # Without a proposal to begin with, that is the first click on the lesion.
+        return [_refined({}, points)[0 if proposed else 1 + int(points[:, 2].argmax()) :]]
+    if not len(points):
+        return [[{"boxes": boxes}]]
     owners = np.array([min(range(len(boxes)), key=lambda index: _rank(boxes[index], point)) for point in points])
-    return [{"boxes": box, **_clicks(points[owners == index])} for index, box in enumerate(boxes)]
+    return [_refined({"boxes": box[None]}, points[owners == index]) for index, box in enumerate(boxes)]
+
+
+def _refined(first: dict[str, Any], points: np.ndarray) -> list[dict[str, Any]]:
+    """The first prompt, then the same with one point, with two, ..."""
+    given = [points[:count] for count in range(1, len(points) + 1)]
+    return [first, *(first | {"points": some[:, :2], "labels": some[:, 2]} for some in given)]
 
 
 def _rank(box: np.ndarray, point: np.ndarray) -> tuple[float, float]:
     """How far the point's pixel lies outside the box, and the area of the box."""
     (x0, y0, x1, y1), (x, y) = box, point[:2] + 0.5
     return np.hypot(max(x0 - x, 0, x - x1), max(y0 - y, 0, y - y1)), (x1 - x0) * (y1 - y0)
-
-
-def _clicks(points: np.ndarray) -> dict[str, np.ndarray]:
-    return {"points": points[:, :2], "labels": points[:, 2]} if len(points) else {}

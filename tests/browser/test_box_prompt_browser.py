@@ -46,6 +46,20 @@ widget
     "print(len(asked), widget.boxes)",
     "import os; os._exit(1)",
 ]
+WITH_HEAD = [
+    """
+from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.model import add_automatic_head
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.widgets import box_prompt_demo
+
+model = load_sam("mobile-sam")
+add_automatic_head(model)
+demo = box_prompt_demo({"plain": "mobile-sam", "with head": Segmenter(model)})
+demo
+""",
+    "print(demo.canvas.prompts()[2], demo.canvas.mask.sum())",
+]
 ANSWERED = """request => {
     const { dataset } = document.querySelector('.box-prompt');
     return Number(dataset.drawn) === request && Number(dataset.request) === request;
@@ -401,6 +415,24 @@ def test_after_a_reload_of_the_page_everything_is_there_again(boxed, box):
     boxed.drag((box[0], box[1]), (box[0] + 20, box[1] + 20))
     boxed.answered()
     assert boxed.boxes[0][:2] == pytest.approx([box[0] + 20, box[1] + 20], abs=2)
+
+
+def test_a_proposal_is_corrected_by_a_click(open_notebook):
+    canvas = open_notebook("proposal.ipynb", WITH_HEAD)
+    propose = canvas.page.get_by_role("button", name="Propose", exact=True)
+    expect(propose).to_be_hidden()
+    canvas.choose("Model", "with head")
+    propose.click()
+    canvas.says("proposed, 0 boxes, 0 points; answered")
+    proposal = canvas.notebook.output(1)
+    canvas.tool("background")
+    canvas.click(100, 100)
+    canvas.says("proposed, 0 boxes, 1 point; answered")
+    assert proposal != canvas.notebook.output(1)
+    canvas.button("Undo")
+    canvas.says("proposed, 0 boxes, 0 points; answered")
+    assert canvas.notebook.output(1) == proposal
+    assert proposal.startswith("True ")
 
 
 def test_fast_drags_on_a_slow_model_leave_the_last_box_right(own, folder):

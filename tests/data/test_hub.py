@@ -20,9 +20,9 @@ from PIL import Image
 
 from medsam_helpers.data import hub
 from medsam_helpers.data.case import Cases
-from medsam_helpers.data.folds import everything
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.errors import DataError
+from medsam_helpers.runs.folds import everything
 
 DISCS = draw_discs(130)
 

@@ -37,18 +37,7 @@ def test_jpeg_noise_and_soft_edges_are_never_taken_for_labels(quality, lesions, 
         assert read_values(noisy).mask.sum() == pytest.approx((drawn > 0).sum(), rel=0.1)
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        (85, 170, 255),
-        (127, 254),
-        (1, 255),
-        (1, 2, 3, 255),
-        (1, 2, 254, 255),
-        tuple(range(1, 200)),
-        (300, 500),
-    ],
-)
+@pytest.mark.parametrize("values", [(127, 254), (1, 255), (1, 2, 254, 255), tuple(range(1, 200)), (300, 500)])
 def test_label_maps_are_refused_with_their_values_their_shares_and_what_to_add(values):
     drawn = discs(*values)
     with pytest.raises(DataError, match="a label map, not one lesion: 0 ") as caught:

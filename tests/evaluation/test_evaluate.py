@@ -7,9 +7,10 @@ import pytest
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.errors import ConfigError, DataError, ShapeError
-from medsam_helpers.evaluation.evaluate import case_boxes, evaluate, false_positives, fill_box, fill_ellipse
+from medsam_helpers.evaluation.evaluate import evaluate, false_positives
 from medsam_helpers.evaluation.metrics import score_mask
-from medsam_helpers.evaluation.tables import COLUMNS
+from medsam_helpers.evaluation.predictors import case_boxes, fill_box, fill_ellipse
+from medsam_helpers.evaluation.tables import COLUMNS, clicks_needed
 
 HW = (60, 90)
 
@@ -135,7 +136,7 @@ def test_empty_masks_are_left_out_by_name(cases):
     assert set(table["case"]) == {"a", "b", "c"}
     with pytest.warns(UserWarning, match="healthy"), pytest.raises(DataError, match="none of the 1 cases"):
         evaluate([make_case("healthy")], {"m": perfect})
-    with pytest.raises(ConfigError, match="'exact', or 'jN'"):
+    with pytest.raises(ConfigError, match="'point' is unknown: use 'exact', 'jN'"):
         evaluate(cases, {}, prompts=["point"])
     with pytest.raises(ConfigError, match="ellipse"):
         evaluate(cases, {"ellipse": perfect})
@@ -151,3 +152,46 @@ def test_empty_masks_are_left_out_by_name(cases):
 def test_predictor_that_gives_something_else_is_named(cases, wrong):
     with pytest.raises(ShapeError, match=r"crooked on a: 3 boxes need bool masks \(3, 60, 90\)"):
         evaluate(cases, {"crooked": wrong})
+
+
+class Clicker:
+    """Finds one more row of the lesion with each click; alone it finds all."""
+
+    needs_prompt = False
+
+    def predict_case(self, case, boxes=None, points=None):
+        if boxes is None:
+            return case.mask[None], np.array([0.5])
+        masks = np.array([fill_box(box, case.size_hw) for box in boxes])
+        for mask, (x, y) in zip(masks, [] if points is None else points.astype(int), strict=False):
+            mask[:] = False
+            mask[y, x] = True
+        return masks, np.zeros(len(boxes))
+
+    def predict_clicks(self, case, clicks):
+        rows = np.cumsum(case.mask.any(axis=1))[:, None]
+        return np.array([case.mask & (rows <= number) for number in range(1, clicks + 1)]), np.zeros(clicks)
+
+
+def test_clicks_give_a_row_each_a_centre_one_click_a_box_and_none_asks_for_all():
+    case = make_case("a", (10, 14, 20, 60))
+    prompts = ["exact", "exact+centre", "clicks:3", "none"]
+    table = evaluate([case], {"clicker": Clicker()}, prompts=prompts, show_progress=False)
+    own = table[table["model"] == "clicker"].set_index("prompt")["area_pred"].to_dict()
+    assert own == {"exact": 160, "exact+centre": 1, "clicks:1": 40, "clicks:2": 80, "clicks:3": 120, "none": 160}
+    box = table[table["model"] == "box"].set_index("prompt")["area_pred"].to_dict()
+    assert box == {"exact": 160, "exact+centre": 160, "clicks:1": pytest.approx(540, abs=60), "none": 60 * 90}
+    with pytest.raises(ConfigError, match="perfect takes boxes only: for the prompt clicks:3 pass a Segmenter"):
+        evaluate([case], {"perfect": perfect}, prompts=["clicks:3"])
+
+
+def test_clicks_needed_by_hand(cases):
+    table = evaluate(cases[:1], {"clicker": Clicker()}, prompts=["clicks:19"], show_progress=False)
+    # 20 rows; k of them give Dice 2 k / (k + 20): 0.9 from 16.4, IoU k / 20 from 18.
+    assert clicks_needed(table, "clicker").to_dict() == {"a": 17}
+    assert clicks_needed(table, "clicker", "iou").to_dict() == {"a": 18}
+    few = table[~table["prompt"].isin([f"clicks:{number}" for number in range(9, 20)])]
+    assert clicks_needed(few, "clicker").to_dict() == {"a": 8}, "a failure counts as the most that were tried"
+    assert clicks_needed(table, "box").to_dict() == {"a": 19}, "its one click was not enough: as many as were tried"
+    with pytest.raises(ConfigError, match="box was not scored with clicks"):
+        clicks_needed(table[table["model"] != "box"].assign(model="box", prompt="exact"), "box")

@@ -98,7 +98,7 @@ def test_symmetric_perfect_on_itself_and_in_range(pred, true):
     assert dice(pred, true) == pytest.approx(2 * iou(pred, true) / (1 + iou(pred, true)))
 
 
-def test_cutting_large_images_to_the_masks_changes_nothing():
+def test_scores_of_a_large_image_are_those_of_monai():
     pred = ellipse((1072, 1920), (500, 900), (300, 330))
     true = ellipse((1072, 1920), (520, 900), (310, 300)) | ellipse((1072, 1920), (1071, 1900), (40, 40))
     assert distances(pred, true) == pytest.approx(monai_scores(pred, true, 2 * 1920 / 1024), rel=1e-5)

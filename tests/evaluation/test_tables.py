@@ -6,7 +6,8 @@ import pytest
 
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.evaluation.intervals import bootstrap_mean, mean_interval
-from medsam_helpers.evaluation.tables import COLUMNS, paired_gain, read_table, summarise, write_table
+from medsam_helpers.evaluation.tables import COLUMNS, paired_gain, summarise
+from medsam_helpers.runs.recorded import read_table, write_table
 
 
 def table_of(**scores):

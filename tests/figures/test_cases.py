@@ -59,12 +59,6 @@ def test_an_empty_mask_draws_nothing_and_warns_of_nothing():
     np.testing.assert_array_equal(render(truth=empty, prediction=empty), render())
 
 
-def test_the_view_is_the_image_and_nothing_more():
-    full = np.ones((1, 1), bool)
-    ax = show_case(Figure().subplots(), GRAY[:1, :1], truth=full, prediction=full, boxes=np.array([0, 0, 1, 1]))
-    assert (ax.get_xlim(), ax.get_ylim()) == ((-0.5, 0.5), (0.5, -0.5)), "row 0 is on top"
-
-
 def test_before_after_has_a_row_a_case_with_the_dice_of_each_mask():
     wide = Case("wide", GRAY, mask_of(0, 0, 20, 10))
     narrow = Case("narrow", np.zeros((31, 3, 3), np.uint8), mask_of(1, 5, 2, 6, 31, 3))
@@ -86,7 +80,3 @@ def test_training_curves_show_what_the_history_holds():
     zero_shot, tuned = axes[1].get_lines()
     assert set(zero_shot.get_ydata()) == {0.5}
     np.testing.assert_array_equal(tuned.get_xydata(), [[1, 0.6], [2, 0.7]])
-
-
-def test_a_name_with_dollar_signs_is_drawn_as_it_is():
-    assert render(title=r"$\frac{$").shape == (10 * ZOOM, 20 * ZOOM, 3)

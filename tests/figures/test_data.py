@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from medsam_helpers.figures.cases import COLORS
-from medsam_helpers.figures.data import STRETCHED, case_grid, show_masks, three_spaces
+from medsam_helpers.figures.data import STRETCHED, show_masks, three_spaces
 from medsam_helpers.geometry import ImageTransform
 
 
@@ -37,10 +37,3 @@ def test_the_padding_of_a_high_image_is_hatched_on_the_right_and_named():
     show_masks(ax, {"here": (np.ones((60, 60), bool), STRETCHED)}, ImageTransform((120, 60), 240, 60))
     assert paddings(ax) == [(30, 0, 30, 60)]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["here", "padding"]
-
-
-def test_a_grid_shows_each_case_with_its_size(square):
-    figure = case_grid({"first": [square, square], "second": [square]})
-    titles = [ax.get_title() for part in figure.subfigs for ax in part.axes]
-    assert titles == ["100 x 60"] * 3 + [""]
-    assert [part.get_suptitle() for part in figure.subfigs] == ["first", "second"]

@@ -3,7 +3,6 @@
 import copy
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -12,13 +11,11 @@ from transformers import SamConfig, SamModel
 
 from medsam_helpers.figures.sam import (
     answers,
-    inside_sam,
     kept_for_backward,
     parameter_table,
-    published_dice,
     show_points,
 )
-from medsam_helpers.sam.parts import freeze_all_but
+from medsam_helpers.sam.model import freeze_all_but
 
 
 def test_clicks_lie_on_their_pixels_and_say_what_they_mean():
@@ -35,22 +32,6 @@ def test_answers_has_a_panel_a_mask_with_all_prompts(square):
     figure = answers(square, masks, boxes=box, points=points, labels=[1, 0], note="a phantom")
     panels = [(ax.get_title(), len(ax.patches), len(ax.get_lines())) for ax in figure.axes]
     assert (panels, figure.get_suptitle()) == ([("empty", 1, 2), ("right", 1, 2)], "a phantom")
-
-
-def test_inside_sam_has_three_panels_above_and_the_answers_below(square):
-    masks = {"one": square.mask, "two": ~square.mask, "box": square.mask}
-    maps = np.zeros((3, 60, 100)), np.linspace(-1, 1, 6000).reshape(60, 100)
-    figure = inside_sam(square, np.array([40, 20, 80, 40]), np.array([50, 30]), *maps, masks, note="a phantom")
-    assert [ax.get_title() for ax in figure.axes[3:]] == ["one", "two", "box"]
-    np.testing.assert_array_equal(figure.axes[2].images[-1].get_array(), maps[1])
-
-
-def test_what_is_not_stated_gets_no_bar_and_what_is_derived_is_hatched():
-    rows = [("polyp", "SAM", 91.3, False), ("tumour", "MedSAM", 87.8, False), ("tumour", "SAM", 35.5, True)]
-    figure = published_dice(pd.DataFrame(rows, columns=["task", "method", "dice", "derived"]))
-    bars = {ax.get_title(): [(bar.get_height(), bar.get_hatch()) for bar in ax.patches] for ax in figure.axes}
-    assert bars == {"polyp": [(91.3, None)], "tumour": [(35.5, "//"), (87.8, None)]}
-    assert sum("not stated" in text.get_text() for text in figure.axes[0].texts) == 3
 
 
 def test_vit_b_has_the_parameters_that_the_paper_counts():

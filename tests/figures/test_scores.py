@@ -9,8 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.agreement import limits_of_agreement
-from medsam_helpers.evaluation.intervals import Interval
+from medsam_helpers.evaluation.intervals import Interval, limits_of_agreement
 from medsam_helpers.figures import scores
 from medsam_helpers.figures.cases import COLORS
 

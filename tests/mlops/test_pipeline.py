@@ -12,12 +12,13 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from medsam_helpers.data.case import Cases, Dataset
-from medsam_helpers.evaluation.evaluate import fill_box
-from medsam_helpers.evaluation.tables import paired_gain, read_table
+from medsam_helpers.evaluation.predictors import fill_box
+from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.mlops.lineage import runs_using, trace_back
 from medsam_helpers.mlops.pictures import draw_lineage
 from medsam_helpers.mlops.pipeline import QUALITATIVE_FILE, headline, track_evaluation
 from medsam_helpers.mlops.tracking import RunTracker
+from medsam_helpers.runs.recorded import read_table
 
 
 def grown(case, boxes, pixels=6):

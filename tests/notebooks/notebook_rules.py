@@ -22,7 +22,6 @@ SOLVED = [ROOT / "notebooks" / "solutions" / f"{name[:2]}_solutions.ipynb" for n
 IGNORED = "nbval-ignore-output"  # the one tag there may be: nbval runs the cell and does not compare its output
 MAX_CELL_LINES = 25
 MAX_CELLS, MAX_WORDS = 50, 3000  # words of the prose
-TOO_LONG = ()  # to be shortened; the list only gets shorter
 MAX_PICTURES = 1_600_000  # characters of base64: 1.2 MB
 
 Complaints = list[str]
@@ -82,7 +81,7 @@ def within_the_budgets(notebook: NotebookNode, path: Path) -> Complaints:
     """Cells and words; and a "Your turn" in every round."""
     words, text = sum(len(source.split()) for source in markdown(notebook)), "\n\n".join(markdown(notebook))
     cells = len(notebook.cells)
-    long = path.name[:2] not in TOO_LONG and (cells > MAX_CELLS or words > MAX_WORDS)
+    long = cells > MAX_CELLS or words > MAX_WORDS
     rounds = re.findall(r"(?ms)^(## \d\..+?)$(.*?)(?=^## |\Z)", text)
     complaints = [f"{cells} cells, {words} words"] * long
     return complaints + [f"no exercise in {heading!r}" for heading, said in rounds if "**Your turn" not in said]

@@ -22,18 +22,12 @@ def test_types_sizes_and_areas(kind):
     assert all(map(np.array_equal, drawn[0], again))
 
 
-def test_names_terms_and_sizes():
-    data = phantom_dataset("ultrasound", n_train=2)
-    assert str(data) == "ultrasound-phantoms: 2 train, 16 dev, 64 val"
-    assert data.train.names == ["ultrasound-train-0000", "ultrasound-train-0001"]
-    assert "no patient" in data.licence
-    with pytest.raises(ValueError, match="read-only"):  # the case is shared by all who ask for it
-        data.val[0].image[0, 0] = 0
-
-
 def test_a_case_depends_on_seed_split_and_place_alone():
     small = phantom_dataset("ultrasound", n_train=1, n_dev=1, n_val=1)
     large = phantom_dataset("ultrasound", n_train=50, n_dev=9, n_val=2)
+    assert small.train.names == ["ultrasound-train-0000"]
+    with pytest.raises(ValueError, match="read-only"):  # the case is shared by all who ask for it
+        small.val[0].image[0, 0] = 0
     for split in ("train", "dev", "val"):
         assert getattr(small, split)[0].digest == getattr(large, split)[0].digest
     other = phantom_dataset("ultrasound", n_train=1, n_dev=1, n_val=1, seed=1)

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.tables import write_table
 from medsam_helpers.runs.compare import compare_runs, read_runs
+from medsam_helpers.runs.recorded import write_table
 
 BASE = [0.6, 0.7, 0.8, 0.9, 0.5, 0.7]
 

@@ -56,5 +56,5 @@ def test_boxes_that_missed_and_images_without_a_lesion_are_told_last():
     table.attrs |= {"missed": ["dot (j20)"], "normal": 4, "false_positives": 3, "false_positive_share": 0.25}
     assert findings(table)[-2:] == [
         "1 of the boxes miss their lesion, and count: dot (j20).",
-        "tuned finds something in 3 of 4 images without a lesion, on average 25.0 % of their area.",
+        "Without a prompt tuned finds something in 3 of 4 images without a lesion, on average 25.0 % of their area.",
     ]

@@ -1,15 +1,10 @@
 """A run's settings: profiles, what the environment lays over them, and the recipe with the run's changes."""
 
-from typing import get_args
-
 import pytest
 
-from medsam_helpers.data.views import VIEWS
-from medsam_helpers.device import PRECISIONS
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.runs.settings import PROFILES, RunConfig, config_from_environment
-from medsam_helpers.training.losses import LOSSES
-from medsam_helpers.training.recipes import RECIPES, LossName, Precision, ViewName
+from medsam_helpers.training.recipes import RECIPES
 
 
 def test_environment_lies_over_the_profile_and_arguments_over_both(monkeypatch):
@@ -54,9 +49,3 @@ def test_a_loss_of_the_readers_own_and_its_body_enter_the_identity():
 def test_one_line_tells_the_source_and_what_differs_from_the_default():
     assert str(RunConfig()) == "model mobile-sam, data phantom, recipe best"
     assert str(RunConfig(data="mine", epochs=3)) == "model mobile-sam, data mine, recipe best, epochs 3"
-
-
-def test_words_spelt_out_for_speed_are_those_there_are():
-    assert get_args(LossName) == tuple(LOSSES)
-    assert get_args(Precision) == tuple(PRECISIONS)
-    assert get_args(ViewName) == tuple(VIEWS)

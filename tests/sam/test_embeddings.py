@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from medsam_helpers.errors import StoreError
+from medsam_helpers.sam import embeddings
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import model_info
 
@@ -66,9 +67,12 @@ def test_a_damaged_embedding_is_named_and_only_it_is_rebuilt(tmp_path, harm):
     assert torch.equal(store[NAMES[1]], value(NAMES[1]).half())
 
 
-def test_a_store_of_another_model_is_refused(tiny_sam, tmp_path):
+def test_a_store_of_another_model_is_refused(tiny_sam, tmp_path, monkeypatch):
     stores = [EmbeddingStore.for_model(model_info(tiny_sam), precision, tmp_path) for precision in ("fp32", "bf16")]
-    assert stores[0].folder != stores[1].folder
+    with monkeypatch.context() as on_a_gpu:  # which rounds otherwise
+        on_a_gpu.setattr(embeddings, "default_device", lambda: torch.device("cuda"))
+        stores.append(EmbeddingStore.for_model(model_info(tiny_sam), "fp32", tmp_path))
+    assert len({store.folder for store in stores}) == 3
     tiny_sam.config.pixel_scaling = "minmax"
     with pytest.raises(StoreError, match=r"another model: pixel_scaling is 'imagenet', asked for 'minmax'"):
         EmbeddingStore.for_model(model_info(tiny_sam), "fp32", tmp_path)

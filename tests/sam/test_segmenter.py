@@ -14,6 +14,7 @@ from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import views_of
 from medsam_helpers.errors import DataError, PromptError, ShapeError
 from medsam_helpers.geometry import mirror
+from medsam_helpers.prompts import correcting_click
 from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.segmenter import Segmenter
@@ -91,6 +92,11 @@ def test_points_boxes_and_masks_each_change_the_answer(segmenter, image):
         ({"boxes": [5, 5, 9, 9], "labels": [1]}, PromptError, "labels without points"),
         ({"boxes": [[5, 5, 9, 9]] * 2, "points": [[6, 5]]}, ShapeError, "each prompt needs one of each kind"),
         ({"boxes": [5, 5, 9, 9], "mask_logits": torch.zeros(1, 1, 8, 8)}, ShapeError, r"finite, \(N, 1, 64, 64\)"),
+        (
+            {"boxes": BOX, "mask_logits": torch.full((1, 1, 64, 64), torch.nan)},
+            ShapeError,
+            "mask_logits must be finite",
+        ),
     ],
 )
 def test_a_wrong_prompt_is_one_clear_error(segmenter, image, prompts, error, message):
@@ -152,16 +158,27 @@ def test_a_picture_in_memory_may_be_gray_or_float_or_pillows_and_else_is_refused
             segmenter.predict(wrong, boxes=BOX)
 
 
-def test_a_click_alone_on_a_model_of_boxes_is_warned_of(segmenter, image):
-    segmenter.model.config.boxes_only = True
+def test_a_click_alone_on_a_model_of_boxes_is_warned_of(tiny_sam, image):
+    tiny_sam.config.boxes_only = True
     with pytest.warns(UserWarning, match="trained with boxes only"):
-        segmenter.predict(image, points=[20, 20])
-    segmenter.model.config.boxes_only = False
+        Segmenter(tiny_sam, "cpu", precision="fp32").predict(image, points=[20, 20])
 
 
-def test_what_cannot_be_encoded_or_refined_is_refused_in_words(tiny_sam, discs):
-    segmenter, image = Segmenter(tiny_sam, "cpu", precision="fp32"), discs(1)[0].image
+def test_each_click_of_the_simulated_user_is_that_on_the_largest_mistake_with_the_logits_before(segmenter, discs):
+    (case,) = discs(1)
+    masks, scores = segmenter.predict_clicks(case, 3)
+    embedding, mask, logits, points = segmenter.embed(case.image), np.zeros_like(case.mask), None, []
+    for found, score in zip(masks, scores, strict=True):
+        points.append(correcting_click(mask, case.mask))
+        xy, labels = np.split(np.array(points), [2], axis=1)
+        asked = segmenter.predict(embedding, points=xy[None], labels=labels.T, mask_logits=logits)
+        mask, logits = asked.masks[0, 0], asked.logits
+        assert np.array_equal(found, mask)
+        assert score == asked.scores[0, 0]
+    alone = segmenter.predict(embedding, points=xy[None], labels=labels.T)
+    assert not torch.equal(alone.logits, asked.logits), "without the logits it is another answer"
+
+
+def test_no_image_at_all_is_refused_in_words(segmenter):
     with pytest.raises(ShapeError, match="there is no image to encode"):
         segmenter.encode([])
-    with pytest.raises(ShapeError, match="mask_logits must be finite"):
-        segmenter.predict(image, boxes=[5, 5, 40, 40], mask_logits=torch.full((1, 1, 64, 64), torch.nan))

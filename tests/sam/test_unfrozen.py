@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from helpers import draw_discs, embedded, make_tiny_sam
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from reference_image import BOX, reference_image
 
 from medsam_helpers.errors import CheckpointError, ConfigError
@@ -13,8 +13,7 @@ from medsam_helpers.runs.export import export_adapter, export_model
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.light import light_config
 from medsam_helpers.sam.loading import load_sam, model_info, pixel_values, state_digest
-from medsam_helpers.sam.model import Sam
-from medsam_helpers.sam.parts import LORA, changed_parts, freeze_all_but, part_of
+from medsam_helpers.sam.model import LORA, Sam, changed_parts, freeze_all_but, part_of
 from medsam_helpers.sam.tuned import load_checkpoint, part_state, save_decoder
 from medsam_helpers.sam.unfrozen import PartiallyUnfrozenSam, lora_targets, unfrozen
 from medsam_helpers.training.loop import fit
@@ -110,19 +109,6 @@ def test_the_adapter_is_a_checkpoint_and_peft_reads_it_too(tmp_path, light):
         export_adapter(save_decoder(part_state(base, ["mask_decoder"]), tmp_path / "decoder", card), tmp_path / "none")
 
 
-def test_lora_is_pefts(pixels):
-    """The same matrices, put into the whole model by peft itself, give the same masks."""
-    base = make_tiny_sam()
-    model = unfrozen(base, RECIPES["lora"].as_dict())
-    wrapped = get_peft_model(base, LoraConfig(r=4, lora_alpha=32, target_modules=["qkv", "attn.proj"]))
-    with torch.no_grad():
-        for parameter in freeze_all_but(model, [LORA]):
-            parameter.add_(0.1)
-    state = {f"base_model.model.{k}": v for k, v in part_state(model, [LORA]).items()}
-    assert not wrapped.load_state_dict(state, strict=False).unexpected_keys
-    torch.testing.assert_close(answer(wrapped.base_model.model, pixels), answer(model, pixels), atol=1e-5, rtol=1e-5)
-
-
 def test_targets_are_linear_layers_and_parts_of_the_encoder_exclude_each_other(tiny_sam):
     assert lora_targets(tiny_sam.vision_encoder) == TINY_LAYERS
     assert len(lora_targets(tiny_sam.vision_encoder, ["lin1"])) == 2
@@ -134,14 +120,6 @@ def test_targets_are_linear_layers_and_parts_of_the_encoder_exclude_each_other(t
     with pytest.raises(ConfigError, match="last_stage is a part of TinyViT only"):
         unfrozen(tiny_sam, {"trainable": ["last_stage"]})
     assert unfrozen(tiny_sam, {"trainable": ["mask_decoder"]}) is tiny_sam
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_model_of_cached_embeddings_does_not_pretend_to_train_its_encoder(tiny_sam, tmp_path, name):
-    cases = draw_discs(3)
-    store = embedded(tiny_sam, cases, tmp_path).store
-    with pytest.raises(ConfigError, match=r"vision_encoder.* cannot train in this model, .*unfrozen"):
-        fit(tiny_sam, cases[:2], cases[2:], RECIPES[name], store, tmp_path / "run", show_progress=False)
 
 
 def test_a_stopped_run_ends_in_the_same_weights(tmp_path, monkeypatch):

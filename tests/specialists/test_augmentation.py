@@ -3,12 +3,8 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from helpers import draw_discs, embedded
 
-from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.specialists.augmentation import augmented
-from medsam_helpers.training.dataset import PromptedCases
-from medsam_helpers.training.recipes import get_recipe
 
 
 def test_image_and_target_move_together():
@@ -34,17 +30,3 @@ def test_a_lesion_that_would_leave_the_picture_stays():
     target[0, 0] = True  # any turn takes the corner out
     for seed in range(8):
         assert augmented(pixels, target, np.random.default_rng(seed))[1].any()
-
-
-def test_the_box_is_put_round_what_augmentation_made(tmp_path):
-    cases = draw_discs(3)
-    segmenter = embedded(load_sam("unet-box"), cases, tmp_path)
-    examples = PromptedCases(cases, segmenter.store, segmenter.info.transform, get_recipe("unet").but(jitter_1024=0))
-    drawn = set()
-    for examples.epoch in range(4):
-        for example in examples:
-            box, (rows, columns) = example["input_boxes"][0], torch.where(example["target"][0] > 0)
-            around = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-            assert box.tolist() == [float(side) for side in around]
-            drawn.add(tuple(around))
-    assert len(drawn) > 6

@@ -9,7 +9,7 @@ from helpers import draw_discs, embedded, save_images
 
 from medsam_helpers.cli.main import main
 from medsam_helpers.errors import ConfigError, PromptError
-from medsam_helpers.evaluation.evaluate import fill_box
+from medsam_helpers.evaluation.predictors import fill_box
 from medsam_helpers.figures.sam import parameter_table
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.runs.export import export_model

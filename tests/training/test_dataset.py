@@ -31,7 +31,7 @@ def test_a_box_moves_each_epoch_and_the_target_is_what_it_asks_for(segmenter):
     case = draw_discs(4)[2]
     examples = examples_of(segmenter, draw_discs(4))
     first = examples[2]
-    assert [tuple(value.shape) for value in first.values()] == [(32, 16, 16), (1, 4), (1, 64, 64)]
+    assert [tuple(value.shape) for value in first.values()] == [(32, 16, 16), (1, 64, 64), (1, 4)]
     assert torch.equal(first["target"][0], segmenter.info.transform(case.size_hw).mask_to_target(case.mask))
     assert torch.equal(examples[2]["input_boxes"], first["input_boxes"])
     order = examples.order()
@@ -39,6 +39,34 @@ def test_a_box_moves_each_epoch_and_the_target_is_what_it_asks_for(segmenter):
     examples.epoch = 1
     assert not torch.equal(examples[2]["input_boxes"], first["input_boxes"])
     assert examples.order() != order
+
+
+@pytest.mark.parametrize("kind", ["point", "box+centre"])
+def test_a_click_lies_on_the_lesion_where_the_model_sees_it(segmenter, kind):
+    examples = examples_of(segmenter, draw_discs(4))
+    clicks = set()
+    for examples.epoch in range(12):
+        example = examples.example(1, kind)
+        assert ("input_boxes" in example) == (kind == "box+centre")
+        x, y = example["input_points"][0, 0].tolist()
+        # Two model pixels a cell: the click names the point between them.
+        assert example["target"][0, int(y / 2), int(x / 2)]
+        assert (x % 2, y % 2, example["input_labels"].item()) == (0.5, 0.5, 1)
+        clicks.add((x, y))
+    assert len(clicks) == (1 if kind == "box+centre" else 12), "the centre stays, another pixel is drawn each time"
+
+
+def test_without_a_prompt_all_lesions_are_asked_for_and_an_image_without_one_is_an_example(tmp_path):
+    two, healthy = (Case(each.name, each.image, each.mask.copy()) for each in draw_discs(2))
+    two.mask[2:9, 2:9], healthy.mask[:] = True, False
+    store = embedded(make_tiny_sam(), [two, healthy], tmp_path).store
+    transform = embedded(make_tiny_sam(), [], tmp_path).info.transform
+    options = {"prompts": "none", "box_mode": "components"}
+    examples = PromptedCases([two, healthy], store, transform, RECIPE.but(**options))
+    first, second = (examples.example(index, "none") for index in range(2))
+    assert first.keys() == {"image_embeddings", "target"}
+    assert torch.equal(first["target"][0].float(), transform(two.size_hw).mask_to_target(two.mask))
+    assert not second["target"].any()
 
 
 def around(mask):

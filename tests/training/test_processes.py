@@ -29,6 +29,7 @@ ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes={}",
 # Of 7 cases the last batch of 4 has 3, the last step of 2 x 2 a batch of 2 and one of 1, of which most have none.
 RECIPES = [
     Recipe(name="short last batch", epochs=2, batch=4, lr=1e-3, precision="fp32"),
+    Recipe(name="corrected", epochs=2, batch=4, lr=1e-3, precision="fp32", prompts=("box", "point"), rounds=2),
     Recipe(name="accumulated", epochs=2, batch=2, accumulation=2, lr=1e-3, precision="fp32", ema_decay=0.5),
 ]
 
@@ -89,12 +90,7 @@ def test_processes_that_see_different_data_end_in_the_weights_of_one(tmp_path, l
 
 
 WHOLE_RUN = """
-from medsam_helpers.data.case import Dataset
-from medsam_helpers.phantoms.dataset import save_folder
-from medsam_helpers.runs.finetune import get_or_train
-from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.embeddings import EmbeddingStore
-from medsam_helpers.sam.tuned import DECODER_FILE
 from test_processes import whole_run
 seen, look_up = [], EmbeddingStore.__getitem__
 

@@ -14,17 +14,15 @@ from medsam_helpers.training.recipes import LossName, Precision, Recipe, ViewNam
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lr": 0}, "lr must be greater than 0"),
-        ({"jitter_1024": float("nan")}, "jitter_1024 must be a finite number"),
         ({"box_mode": "both"}, "box_mode 'both' is unknown: use union, components or labels"),
         ({"loss": "hinge"}, "loss 'hinge' is unknown: use bce, dice"),
-        ({"trainable": ("encoder",)}, "is unknown: use mask_decoder, prompt_encoder, last_stage, vision_encoder or"),
+        ({"trainable": ("encoder",)}, "is unknown: use mask_decoder, prompt_encoder, last_stage, vision_encoder"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         Recipe(name="test").but(**change)
-    with pytest.raises(ConfigError, match="recipe 'magic' is unknown: use quick, best, guide, sam, medsam"):
+    with pytest.raises(ConfigError, match="recipe 'magic' is unknown: use best, quick, guide, sam, medsam"):
         get_recipe("magic")
 
 

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.model import add_automatic_head
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.widgets import BoxPrompt
 
@@ -42,3 +44,11 @@ def widget(image, fill, truth):
 @pytest.fixture
 def segmenter(tiny_sam):
     return Segmenter(tiny_sam, "cpu", precision="fp32")
+
+
+@pytest.fixture
+def with_head(tiny_folder):
+    """A segmenter that needs no prompt."""
+    model = load_sam(tiny_folder)
+    add_automatic_head(model)
+    return Segmenter(model, "cpu", precision="fp32")

@@ -109,7 +109,7 @@ def test_buttons(demo, fill, tmp_path):
     height, width = demo.canvas.mask.shape
     assert json.loads(prompts.read_text()) == {
         **{"image": "endoscopy-val-0000", "width": width, "height": height},
-        **{"boxes": [[10, 10, 90, 90]], "points": [[3, 4, 1]]},
+        **{"boxes": [[10, 10, 90, 90]], "points": [[3, 4, 1]], "proposed": False},
         "answers": {"fill": {"scores": scores, "dice": demo.canvas.dice}},
     }
     press("Copy Python call")
@@ -117,6 +117,27 @@ def test_buttons(demo, fill, tmp_path):
     variables = {"fill": fill}
     exec(demo.call.value, variables)
     assert np.array_equal(variables["masks"][0], demo.canvas.answer.masks), "a model of one's own gets a call too"
+
+
+def test_a_proposal_is_offered_where_the_model_needs_no_prompt_and_undo_brings_it_back(cache, segmenter, with_head):
+    demo = box_prompt_demo({"plain": segmenter, "with head": with_head})
+    button, canvas = demo.buttons["Propose"], demo.canvas
+    assert button.layout.display == "none"
+    demo.model.value = "with head"
+    assert button.layout.display == ""
+    button.click()
+    proposal = canvas.mask
+    assert np.array_equal(proposal, with_head.predict(canvas.image).masks[0, 0])
+    assert canvas.status.startswith("proposed, 0 boxes, 0 points")
+    canvas.points = [[3, 4, 1]]
+    assert (canvas.prompts()[2], np.array_equal(canvas.mask, proposal)) == (True, False), "corrected"
+    canvas.boxes = [[10, 10, 90, 90]]
+    assert not canvas.prompts()[2], "a box takes its place"
+    canvas.undo()
+    canvas.undo()
+    assert np.array_equal(canvas.mask, proposal)
+    canvas.clear()
+    assert (canvas.prompts()[2], canvas.mask) == (False, None)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from medsam_helpers.data.case import array_digest
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.widgets import BoxPrompt
-from medsam_helpers.widgets.predictors import EmbeddingCache, SegmenterPredictor, prompt_calls
+from medsam_helpers.widgets.predictors import EmbeddingCache, SegmenterPredictor, prompt_rounds
 
 IMAGE, NO_POINTS = reference_image(), np.zeros((0, 3), np.float32)
 
@@ -72,11 +72,37 @@ def test_all_models_run_on_one_thread_whoever_asks(predictor, segmenter):
     assert not threads & {threading.current_thread(), ask}
 
 
+@pytest.mark.parametrize("first", ["box", "click", "proposal"])
+def test_a_click_refines_the_answer_before_with_its_logits_in_one_decoding(with_head, first):
+    predict, decoded = SegmenterPredictor(with_head, cache=EmbeddingCache()), []
+    with_head.model.register_forward_hook(lambda *_: decoded.append(1))
+    boxes = BOX[None] if first == "box" else np.zeros((0, 4))
+    points, skipped = np.array([[240, 175, 1], [20, 20, 0], [30, 200, 1]], float), first == "click"
+    expected = None
+    if first != "click":
+        expected = with_head.predict(IMAGE, boxes=boxes if len(boxes) else None)
+    answers = [predict(IMAGE, boxes, points[:count], first == "proposal")[0] for count in range(skipped, 4)]
+    assert len(decoded) == len(answers) + (not skipped), "one each, and the one above"
+    for count, (masks,) in enumerate(answers, int(skipped)):
+        if count:
+            asked = {"points": points[:count, :2], "labels": points[:count, 2]}
+            logits = None if expected is None else expected.logits
+            expected = with_head.predict(IMAGE, boxes=boxes if len(boxes) else None, mask_logits=logits, **asked)
+        assert np.array_equal(masks, expected.masks[0, 0])
+    assert np.array_equal(predict(IMAGE, boxes, points[:2], first == "proposal")[0][0], answers[-2][0]), "undone"
+
+
+def test_with_test_time_augmentation_no_logits_go_in(tiny_sam):
+    segmenter = Segmenter(tiny_sam, "cpu", precision="fp32", tta=True)
+    masks, _ = SegmenterPredictor(segmenter, cache=EmbeddingCache())(IMAGE, BOX[None], np.array([[240, 175, 1]]))
+    assert np.array_equal(masks[0], segmenter.predict(IMAGE, boxes=BOX, points=[[240, 175]]).masks[0, 0])
+
+
 @pytest.mark.parametrize(
     ("point", "refined"), [((20, 20, 1), 1), ((40, 40, 1), 0), ((70, 95, 0), 2)], ids=["smallest", "inside", "nearest"]
 )
 def test_each_point_refines_the_smallest_box_that_it_lies_in_or_the_nearest(point, refined):
     boxes = np.array([[0, 0, 50, 50], [10, 10, 30, 30], [80, 80, 90, 90]], float)
-    calls = prompt_calls(boxes, np.array([point]))
+    calls = [rounds[-1] for rounds in prompt_rounds(boxes, np.array([point]))]
     assert [("points" in call) for call in calls] == [index == refined for index in range(3)]
     assert calls[refined]["labels"].tolist() == [point[2]]

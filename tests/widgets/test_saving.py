@@ -9,11 +9,15 @@ from medsam_helpers.widgets import BoxPrompt
 from medsam_helpers.widgets.saving import python_call
 
 
-@pytest.mark.parametrize("boxes", [[BOX.tolist(), [10, 10, 60, 90]], []], ids=["boxes and points", "points"])
-def test_the_call_that_is_written_out_gives_the_same_mask(segmenter, monkeypatch, boxes):
-    widget = BoxPrompt(reference_image(), segmenter)
-    widget.prompt(boxes, [[240, 175, 1], [20, 20, 0]])
-    monkeypatch.setattr(Segmenter, "load", lambda *_, **__: segmenter)  # a random model has no name to load it by
+@pytest.mark.parametrize("boxes", [[BOX.tolist(), [10, 10, 60, 90]], [], None], ids=["boxes", "points", "proposal"])
+def test_the_call_that_is_written_out_gives_the_same_mask(with_head, monkeypatch, boxes):
+    widget = BoxPrompt(reference_image(), with_head)
+    if boxes is None:
+        widget.propose()
+        widget.points = [[20, 20, 0], [240, 175, 1]]
+    else:
+        widget.prompt(boxes, [[240, 175, 1], [20, 20, 0]])
+    monkeypatch.setattr(Segmenter, "load", lambda *_, **__: with_head)  # a random model has no name to load it by
     names = {}
     exec(python_call(widget, "from reference_image import reference_image\nimage = reference_image()"), names)
     assert np.array_equal(names["mask"], widget.mask)

@@ -1,32 +1,8 @@
-"""A simulated user: a click on the largest mistake, a box drawn too large or elsewhere."""
+"""Mistakes of a simulated user: a box drawn too large, or elsewhere."""
 
 import numpy as np
-from scipy import ndimage
-
-from medsam_helpers.prompts import deepest_pixel
 
 _DARK = 30  # gray values up to this are the recorder's black, not tissue
-
-
-def correcting_click(mask: np.ndarray, truth: np.ndarray) -> list[float] | None:
-    """The click that corrects a mask, in the middle of its largest mistake; None if nothing is wrong.
-
-    Args:
-        mask, truth: (H, W) bool, what the model says and what is right.
-    Returns:
-        x, y in pixels of the original space, and label: 1 where lesion was missed, 0 where there is none.
-
-    >>> truth = np.zeros((5, 9), bool); truth[1:4, 1:4] = True
-    >>> correcting_click(np.zeros_like(truth), truth)
-    [2.0, 2.0, 1]
-    >>> correcting_click(truth, truth)
-    """
-    mistakes, count = ndimage.label(mask != truth)
-    if not count:
-        return None
-    largest = mistakes == 1 + np.bincount(mistakes.ravel())[1:].argmax()
-    x, y = map(float, np.ravel(deepest_pixel(largest)))
-    return [x, y, int(truth[int(y), int(x)])]
 
 
 def resized_box(box: np.ndarray, factor: float, size_hw: tuple[int, int]) -> np.ndarray:

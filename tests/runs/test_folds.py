@@ -7,8 +7,8 @@ import pytest
 from helpers import patchwork
 
 from medsam_helpers.data.case import Case, Cases, Dataset
-from medsam_helpers.data.folds import everything, make_folds, with_training_of
 from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.runs.folds import everything, make_folds, with_training_of
 
 
 def dataset_of(count, prefix="case", same=(), turned=False):

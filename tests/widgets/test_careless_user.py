@@ -1,0 +1,24 @@
+"""The program that draws like a careless person."""
+
+import numpy as np
+import pytest
+
+from medsam_helpers.widgets.careless_user import empty_box
+
+
+@pytest.fixture
+def truth():
+    mask = np.zeros((40, 60), bool)
+    mask[10:25, 20:45] = True
+    return mask
+
+
+def test_an_empty_box_lies_on_tissue_without_lesion(truth):
+    image = np.full((40, 60, 3), 120, np.uint8)
+    image[:, :10] = 0
+    for seed in range(20):
+        x0, y0, x1, y1 = empty_box(image, truth, np.random.default_rng(seed)).astype(int)
+        assert (x1 - x0, y1 - y0) == (15, 10)
+        assert not truth[y0:y1, x0:x1].any()
+        assert (image[y0:y1, x0:x1] > 30).mean() > 0.9
+    assert empty_box(image * 0, truth, np.random.default_rng(0)) is None
