@@ -11,7 +11,6 @@ from PIL import Image, UnidentifiedImageError
 
 from medsam_helpers.errors import DataError
 
-Exif = Literal["apply", "ignore"]
 Source = str | Path | bytes  # a path, or the bytes of an encoded file
 
 # What EXIF and TIFF call orientation: how the stored pixels become the upright picture, a Pillow image or an array.
@@ -33,7 +32,7 @@ class Decoded(NamedTuple):
     turned: bool  # whether its orientation tag asks for a turn
 
 
-def decode(source: Source, exif: Exif = "apply") -> Decoded:
+def decode(source: Source, exif: Literal["apply", "ignore"] = "apply") -> Decoded:
     """The only frame of a file, turned upright unless EXIF is to be ignored.
 
     Raises:

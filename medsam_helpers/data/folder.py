@@ -78,7 +78,7 @@ def folder_source(path: str | Path, selection: Selection) -> Source:
 
 
 def _load_case(pairs: Pairs, selection: Selection, name: str) -> Case:
-    return read_case(name, pairs.images[name], pairs.masks[name], **selection.reading)
+    return read_case(name, pairs.images[name], pairs.masks[name], selection)
 
 
 def _parts(path: Path) -> Iterator[_Part]:

@@ -85,7 +85,7 @@ def _load_case(places: Mapping[str, _Place], selection: Selection, name: str) ->
     record = rows[row]
     image, mask = (record[column]["bytes"] or record[column]["path"] for column in ("image", mask_column))
     try:
-        return read_case(name, image, [mask], **selection.reading)
+        return read_case(name, image, [mask], selection)
     except DataError as error:
         told = str(error) if str(error).startswith(name) else f"{name}: {error}"
         raise DataError(told, error.problem) from error

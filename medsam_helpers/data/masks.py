@@ -1,7 +1,6 @@
 """What the values of a mask file say: lesion or not, or labels among which its owner has to choose."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -22,70 +21,61 @@ class MaskReading(NamedTuple):
     absent: Collection[str] = ()  # the classes that were asked for and are not in it
 
 
-@dataclass(frozen=True)
-class Labels:
-    """Which labels of a mask are the lesion, and which count nowhere; without `classes` a mask has to be binary.
+def read_values(
+    values: np.ndarray,
+    coloured: bool = False,
+    shown: str = "mask",
+    classes: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+) -> MaskReading:
+    """What the values of a mask file say; without `classes` it has to be binary.
 
     Args:
-        classes: numbers of gray levels or palette entries, colours as "#rrggbb", or "all" but 0.
+        values: (H, W) int: gray levels, palette entries, or colours as 0xRRGGBB.
+        coloured: whether they are colours.
+        shown: the file, for messages.
+        classes: labels that are the lesion: numbers of gray levels or palette entries, colours as "#rrggbb", or "all"
+            but 0.
         ignore: the same; left out of loss and scores.
     Raises:
-        ConfigError: a word that is none of these.
+        ConfigError: a word that is no label.
+        DataError: the mask is no binary one and `classes` are not given (problem "label map"), or it is a picture
+            (problem "photograph").
     """
-
-    classes: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if ALL in self.ignore or (self.ignore and not self.classes):
-            raise ConfigError("ignore names the labels that count nowhere; classes must name those of the lesion")
-        self.numbers(self.classes), self.numbers(self.ignore)
-
-    @staticmethod
-    def numbers(words: Sequence[str]) -> list[int]:
-        """The labels that the words name: "2" is 2, "#ff0000" is 0xFF0000."""
-        try:
-            return [int(word[1:], 16) if word.startswith("#") else int(word) for word in words if word != ALL]
-        except ValueError:
-            raise ConfigError(f"labels {','.join(words)}: use numbers, colours like '#ff0000', or {ALL}") from None
-
-    def read(self, values: np.ndarray, coloured: bool = False, shown: str = "mask") -> MaskReading:
-        """What the values of a mask file say.
-
-        Args:
-            values: (H, W) int: gray levels, palette entries, or colours as 0xRRGGBB.
-            coloured: whether they are colours.
-            shown: the file, for messages.
-        Raises:
-            DataError: the mask is no binary one and `classes` are not given (problem "label map"), or it is a picture
-                (problem "photograph").
-        """
-        kind = kind_of(values, coloured)
-        if kind == "photograph":
-            raise DataError(f"{shown}: its values run through all shades: a photograph or an overlay, not a mask", kind)
-        if not self.classes:
-            if kind == "labels":
-                raise DataError(f"{shown}: a label map, not one lesion: {_census(values, coloured)}", "label map")
-            full, top = _full_scale(values), int(values.max())
-            if kind == "lossy":
-                return MaskReading(values > full // 2, None, None, 255, float(((values > 0) & (values < full)).mean()))
-            return MaskReading(values > 0, None, None, (255 if top == full else top) or None)
-        ignored = np.isin(values, self.numbers(self.ignore)) if self.ignore else None
-        chosen = values != 0 if ALL in self.classes else np.isin(values, self.numbers(self.classes))
-        chosen = chosen if ignored is None else chosen & ~ignored
-        _, numbers = np.unique(np.where(chosen, values.astype(np.int64), -1), return_inverse=True)
-        absent = {word for word in self.classes if word != ALL and not (values == self.numbers([word])[0]).any()}
-        return MaskReading(chosen, ignored, np.where(chosen, numbers.reshape(values.shape), 0), absent=absent)
+    if ALL in ignore or (ignore and not classes):
+        raise ConfigError("ignore names the labels that count nowhere; classes must name those of the lesion")
+    lesion, nowhere = _numbers(classes), _numbers(ignore)
+    kind = kind_of(values, coloured)
+    if kind == "photograph":
+        raise DataError(f"{shown}: its values run through all shades: a photograph or an overlay, not a mask", kind)
+    if not classes:
+        if kind == "labels":
+            raise DataError(f"{shown}: a label map, not one lesion: {_census(values, coloured)}", "label map")
+        full, top = _full_scale(values), int(values.max())
+        if kind == "lossy":
+            return MaskReading(values > full // 2, None, None, 255, float(((values > 0) & (values < full)).mean()))
+        return MaskReading(values > 0, None, None, (255 if top == full else top) or None)
+    ignored = np.isin(values, nowhere) if ignore else None
+    chosen = values != 0 if ALL in classes else np.isin(values, lesion)
+    chosen = chosen if ignored is None else chosen & ~ignored
+    _, numbers = np.unique(np.where(chosen, values.astype(np.int64), -1), return_inverse=True)
+    absent = {word for word in classes if word != ALL and not (values == _numbers([word])[0]).any()}
+    return MaskReading(chosen, ignored, np.where(chosen, numbers.reshape(values.shape), 0), absent=absent)
 
 
-BINARY = Labels()  # nothing is chosen: only a binary mask can be read
+def _numbers(words: Sequence[str]) -> list[int]:
+    """The labels that the words name: "2" is 2, "#ff0000" is 0xFF0000."""
+    try:
+        return [int(word[1:], 16) if word.startswith("#") else int(word) for word in words if word != ALL]
+    except ValueError:
+        raise ConfigError(f"labels {','.join(words)}: use numbers, colours like '#ff0000', or {ALL}") from None
 
 
 def kind_of(values: np.ndarray, coloured: bool = False) -> str:
     """What a mask is by its values: "binary" (0 and one other), "lossy" (near both ends), "labels", "photograph".
 
     Labels fill areas of one value; what JPEG or soft edges leave between the ends never fills a square of 3 x 3.
-    Arguments as of `Labels.read`; colours have no ends.
+    Arguments as of `read_values`; colours have no ends.
     """
     distinct = np.flatnonzero(np.bincount(values.ravel())) if values.dtype == np.uint8 else np.unique(values)
     low, high = distinct[0], distinct[-1]

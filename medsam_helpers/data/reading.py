@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from medsam_helpers.data.case import Case, Finding
-from medsam_helpers.data.decoding import Decoded, Exif, Source, decode, on_black, shown
-from medsam_helpers.data.masks import BINARY, Labels, MaskReading, kind_of
+from medsam_helpers.data.decoding import Decoded, Source, decode, on_black, shown
+from medsam_helpers.data.masks import MaskReading, kind_of, read_values
+from medsam_helpers.data.sources import Selection
 from medsam_helpers.errors import ConfigError, DataError
 
 
@@ -58,44 +59,34 @@ def as_rgb(image: Any) -> np.ndarray:
     return image if channels == 3 else np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
 
 
-def read_mask(source: Source, labels: Labels = BINARY) -> MaskReading:
-    """A mask file as it was understood, turned upright if it carries an orientation tag; arguments as of `read_case`.
+def read_mask(source: Source, classes: Sequence[str] = (), ignore: Sequence[str] = ()) -> MaskReading:
+    """A mask file as it was understood, turned upright if it carries an orientation tag.
 
     A mask is binary (0 and one other value), binary with the noise of JPEG or soft edges near both ends, or a label
-    map, of which `labels` say what is the lesion. A picture of a single colour with transparency is read by its
-    transparency; otherwise transparent pixels are black. Palettes of black and white count by their colours, others by
-    their entries.
+    map, of which `classes` are the lesion and `ignore` counts nowhere, as in `read_values`. A picture of a single
+    colour with transparency is read by its transparency; otherwise transparent pixels are black. Palettes of black and
+    white count by their colours, others by their entries.
 
     Raises:
-        DataError: as for `read_image`; a label map of which no label was chosen; a photograph.
+        DataError: as for `read_image`; a label map of which no class was chosen; a photograph.
     """
-    return labels.read(*_mask_values(decode(source)), shown(source))
+    return read_values(*_mask_values(decode(source)), shown(source), classes, ignore)
 
 
-def read_case(
-    name: str,
-    image: Source,
-    masks: Sequence[Source],
-    labels: Labels = BINARY,
-    *,
-    window: str | None = None,
-    exif: Exif = "apply",
-    allow_empty: bool = False,
-) -> Case:
+def read_case(name: str, image: Source, masks: Sequence[Source], selection: Selection) -> Case:
     """The case of an image and its mask, or of the union of its masks, each of which is then a label.
 
     Args:
         image, masks: paths, or the bytes of encoded files.
-        labels, window: which labels are the lesion, and as for `read_image`.
-        exif: "apply" turns each as its orientation tag says, "ignore" takes the pixels as they are stored.
-        allow_empty: take an image whose mask holds no lesion.
+        selection: says how they are read: labels, window, orientation, and whether a mask may be empty.
     Raises:
         DataError: a file that cannot be used, image and mask of different sizes, or an empty mask.
     """
+    exif, labels = selection.exif, (selection.classes, selection.ignore)
     picture, drawn = decode(image, exif), [decode(mask, exif) for mask in masks]
-    pixels, findings = _rgb(picture, window), []
+    pixels, findings = _rgb(picture, selection.window), []
     try:
-        read = [labels.read(*_mask_values(each), shown(mask)) for each, mask in zip(drawn, masks, strict=True)]
+        read = [read_values(*_mask_values(one), shown(mask), *labels) for one, mask in zip(drawn, masks, strict=True)]
     except DataError as error:
         if error.problem == "photograph" and kind_of(*_mask_values(picture)) != "photograph":
             raise DataError(f"{error}; {shown(image)} looks like one: are both swapped?", error.problem) from None
@@ -116,7 +107,7 @@ def read_case(
     absent = sorted(set.intersection(*({*one.absent} for one in read)))
     findings += [Finding(name, "class not in mask", "note", word) for word in absent]
     mask = np.logical_or.reduce([one.mask for one in read])
-    if not mask.any() and not allow_empty:
+    if not mask.any() and selection.empty_masks == "refuse":
         none = f" ({', '.join(absent)} is not in it)" if absent else ""
         told = "leave the case out, or keep it as an image without a lesion (--empty-masks keep)"
         raise DataError(f"{name}: the mask is empty{none}: {told}", "empty mask")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -50,14 +50,6 @@ class Selection(Settings):
     def limit_of(self) -> dict[SplitName, int | None]:
         """How many cases to take from each split; None for all."""
         return {"train": self.train_limit, "dev": self.dev_limit, "val": self.val_limit, "test": self.test_limit}
-
-    @property
-    def reading(self) -> dict[str, Any]:
-        """The keywords of `read_case`."""
-        from medsam_helpers.data.masks import Labels
-
-        labels, may_be_empty = Labels(self.classes, self.ignore), self.empty_masks == "keep"
-        return {"labels": labels, "window": self.window, "exif": self.exif, "allow_empty": may_be_empty}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`load_data` finds phantoms and folders by name, and loads nothing heavy to do so."""
+"""`load_data` finds phantoms by name, and refuses what is none."""
 
 import pytest
 

@@ -10,8 +10,8 @@ import tifffile
 from helpers import patchwork
 from PIL import Image
 
-from medsam_helpers.data.masks import Labels
 from medsam_helpers.data.reading import read_case, read_image, read_mask
+from medsam_helpers.data.sources import Selection
 from medsam_helpers.errors import ConfigError, DataError
 
 GRAY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
@@ -96,7 +96,7 @@ def test_one_rule_reads_every_kind_of_binary_mask(tmp_path, name):
 def test_the_orientation_tag_is_applied_or_ignored_and_a_mask_without_one_is_doubted(tmp_path):
     square = patchwork(0)
     image, mask = save(tmp_path / "a.png", square, exif=EXIF), save(tmp_path / "m.png", square[..., 0] > 100)
-    applied, ignored = (read_case("a", image, [mask], exif=exif) for exif in ("apply", "ignore"))
+    applied, ignored = (read_case("a", image, [mask], Selection(exif=exif)) for exif in ("apply", "ignore"))
     assert np.array_equal(applied.image, np.rot90(square, k=-1))
     assert np.array_equal(read_image(image), applied.image)
     assert np.array_equal(ignored.image, square)
@@ -104,7 +104,7 @@ def test_the_orientation_tag_is_applied_or_ignored_and_a_mask_without_one_is_dou
     assert "--exif ignore" in applied.findings[0].detail
     both = save(tmp_path / "both.png", square[..., 0] > 100, exif=EXIF)
     assert np.array_equal(read_mask(both).mask, np.rot90(square[..., 0] > 100, k=-1))
-    assert not read_case("a", image, [both]).findings
+    assert not read_case("a", image, [both], Selection()).findings
 
 
 def test_gray_tiff_files_are_turned_upright_whole(tmp_path):
@@ -115,7 +115,7 @@ def test_gray_tiff_files_are_turned_upright_whole(tmp_path):
     for tag, upright in ((6, np.rot90(LESION, k=-1)), (7, LESION[::-1, ::-1].T)):
         for file, pixels in ((image, GRAY.astype(np.uint16)), (mask, LESION.astype(np.uint8))):
             tifffile.imwrite(file, pixels, extratags=[(274, "H", 1, tag, True)])
-        applied, ignored = (read_case("a", image, [mask], exif=exif) for exif in ("apply", "ignore"))
+        applied, ignored = (read_case("a", image, [mask], Selection(exif=exif)) for exif in ("apply", "ignore"))
         assert np.array_equal(applied.mask, upright)
         assert np.array_equal(ignored.mask, LESION)
         assert not applied.findings
@@ -165,12 +165,13 @@ def test_pictures_that_hide_themselves_are_read_or_refused(tmp_path):
 def test_a_case_needs_one_size_and_a_lesion_and_may_have_several_masks(tmp_path):
     image = save(tmp_path / "a.png", RGB)
     with pytest.raises(DataError, match=r"a: the mask is 3 x 4, the image 4 x 3 \(EXIF rotation: apply"):
-        read_case("a", image, [save(tmp_path / "turned.png", LESION.T)])
+        read_case("a", image, [save(tmp_path / "turned.png", LESION.T)], Selection())
     empty = save(tmp_path / "empty.png", LESION & False)
     with pytest.raises(DataError, match=r"a: the mask is empty.*--empty-masks keep"):
-        read_case("a", image, [empty])
-    assert not read_case("a", image, [empty], allow_empty=True).mask.any()
-    two = read_case("a", image, [save(tmp_path / "1.png", LESION), save(tmp_path / "2.png", np.flipud(LESION))])
+        read_case("a", image, [empty], Selection())
+    assert not read_case("a", image, [empty], Selection(empty_masks="keep")).mask.any()
+    masks = [save(tmp_path / "1.png", LESION), save(tmp_path / "2.png", np.flipud(LESION))]
+    two = read_case("a", image, masks, Selection())
     assert np.array_equal(two.mask, LESION | np.flipud(LESION))
     assert set(np.unique(two.labels)) == {0, 1, 2}
 
@@ -180,7 +181,7 @@ def test_ignored_labels_count_nowhere(tmp_path):
         save(tmp_path / "a.png", RGB),
         save(tmp_path / "m.png", np.array([[0, 1, 1, 0], [1, 2, 3, 0], [255] * 4], np.uint8)),
     )
-    case = read_case("a", image, [mask], Labels(("1", "3"), ("255",)))
+    case = read_case("a", image, [mask], Selection(classes="1,3", ignore="255"))
     assert case.mask.astype(int).tolist() == [[0, 1, 1, 0], [1, 0, 1, 0], [0] * 4]
     assert case.ignored[2].all()
     assert case.labels.tolist() == [[0, 1, 1, 0], [1, 0, 2, 0], [0] * 4]
