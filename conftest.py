@@ -1,6 +1,7 @@
 """What tests and notebooks share: where the real images are, if they are."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import matplotlib.font_manager  # noqa: F401
@@ -17,6 +18,17 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 # A backend named here (Agg, on many servers) would keep the kernels from drawing into the notebook.
 os.environ.pop("MPLBACKEND", None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Whatever the tests start writes its temporary files into one folder that goes with the session.
+
+    nbval kills its kernels, and a killed kernel removes nothing: a notebook's runs would stay in /tmp for good.
+    """
+    if not hasattr(config, "workerinput"):
+        scratch = tempfile.TemporaryDirectory(prefix="medsam-", ignore_cleanup_errors=True)
+        config.add_cleanup(scratch.cleanup)
+        os.environ["TMPDIR"] = scratch.name
 
 
 @pytest.fixture(scope="session")
