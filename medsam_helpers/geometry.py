@@ -177,3 +177,15 @@ def mirror(prompts: np.ndarray, width: int) -> np.ndarray:
     else:  # a point may lie up to a pixel beyond the last index
         turned[..., 0] = np.maximum(width - 1 - turned[..., 0], 0)
     return turned
+
+
+def fill_box(box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool mask of the pixels whose centre lies in the half-open box `[x0, y0, x1, y1)`.
+
+    >>> fill_box(np.array([1, 0, 3, 1]), (2, 4)).astype(int)
+    array([[0, 1, 1, 0],
+           [0, 0, 0, 0]])
+    """
+    y, x = np.ogrid[: hw[0], : hw[1]]
+    x0, y0, x1, y1 = box
+    return (x + 0.5 >= x0) & (x + 0.5 < x1) & (y + 0.5 >= y0) & (y + 0.5 < y1)

@@ -10,6 +10,7 @@ import numpy as np
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.errors import ConfigError, ShapeError
+from medsam_helpers.geometry import fill_box
 from medsam_helpers.prompts import Prompt, correcting_click, deepest_pixel, jitter_boxes, mask_to_boxes, whole_image
 from medsam_helpers.settings import BoxMode
 
@@ -21,18 +22,6 @@ Predictor = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 For "+centre" it is also given points (N, 2), one a box. A `Segmenter` takes every prompt, clicks and none too.
 """
-
-
-def fill_box(box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool mask of the pixels whose centre lies in the half-open box `[x0, y0, x1, y1)`.
-
-    >>> fill_box(np.array([1, 0, 3, 1]), (2, 4)).astype(int)
-    array([[0, 1, 1, 0],
-           [0, 0, 0, 0]])
-    """
-    y, x = np.ogrid[: hw[0], : hw[1]]
-    x0, y0, x1, y1 = box
-    return (x + 0.5 >= x0) & (x + 0.5 < x1) & (y + 0.5 >= y0) & (y + 0.5 < y1)
 
 
 def fill_ellipse(box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:

@@ -35,7 +35,7 @@ class RunConfig(DataSettings):
     model: str = "mobile-sam"
     """A name of `medsam weights --list`, or a path."""
     recipe: str = "best"
-    """One of quick, best, guide, sam, medsam, last-stage, clicks, automatic, lora, whole-encoder and unet."""
+    """quick, best, guide, sam, medsam, last-stage, clicks, automatic, lora, whole-encoder, unet or unet-pretrained."""
     change: dict[str, Any] = Field({})
     """Settings of the recipe that are changed."""
     seed: int = Field(0, ge=0, lt=2**63)

@@ -55,8 +55,8 @@ class HubRepository:
     note: str = ""
 
 
-SPECIALISTS = ("unet", "unet-box")
-"""Networks that begin with random weights: nothing to fetch, see `specialists.unet`."""
+SPECIALISTS = ("unet", "unet-box", "unet-pretrained")
+"""U-Nets from random weights, the last one on the encoder of `mobile-sam`: see `specialists.unet`."""
 LAST_STAGE = {"mobile-sam-last-stage": "mobile-sam", "lite-medsam-last-stage": "lite-medsam"}
 """The same weights, partially unfrozen: the encoder's last stage can train too, see `sam.unfrozen`."""
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))

@@ -45,8 +45,8 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Promptable
     """A SAM in eval mode, on the CPU, in float32.
 
     Args:
-        name_or_path: one of `checkpoints.NAMES` (`-last-stage`: partially unfrozen; `unet`, `unet-box`: random
-            weights); an original file of `mobile-sam` or `lite-medsam`; or a folder that `save_pretrained` wrote.
+        name_or_path: one of `checkpoints.NAMES`; an original file of `mobile-sam` or `lite-medsam`; or a folder that
+            `save_pretrained` wrote.
         show_progress: show the bar of a download.
     Raises:
         ConfigError: no such name or path.
@@ -56,7 +56,7 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Promptable
     if name in weights.SPECIALISTS:
         from medsam_helpers.specialists.unet import PromptedUNet
 
-        return PromptedUNet(name).eval()
+        return PromptedUNet(name, load_sam("mobile-sam", show_progress) if name == "unet-pretrained" else None).eval()
     if name in weights.LAST_STAGE:
         from medsam_helpers.sam.unfrozen import unfrozen
 

@@ -116,7 +116,7 @@ class Sam(SamModel):
         self.prompt_encoder.shared_embedding = FullPrecisionPositions(config.vision_config)
         self.prompt_encoder.shared_embedding.positional_embedding = self.shared_image_embedding.positional_embedding
         if getattr(config, "automatic_head", False):
-            from medsam_helpers.specialists.automatic_head import AutomaticHead
+            from medsam_helpers.specialists.unet import AutomaticHead
 
             self.automatic_head = AutomaticHead(self.prompt_encoder.hidden_size)
         if light:
@@ -151,7 +151,7 @@ def add_automatic_head(model: Promptable, seed: int = 0) -> None:
     """
     if not isinstance(model, Sam):
         raise ConfigError(f"a {type(model).__name__} cannot have an automatic head: take what load_sam returns")
-    from medsam_helpers.specialists.automatic_head import AutomaticHead
+    from medsam_helpers.specialists.unet import AutomaticHead
 
     if not hasattr(model, "automatic_head"):
         with torch.random.fork_rng(devices=[]):

@@ -1,15 +1,20 @@
-"""A U-Net to compare SAM with: it learns one task from random weights, behind the interface of `SamModel`."""
+"""U-Nets to compare SAM with: specialists that learn one task, behind the interface of `SamModel`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import SamConfig
 from transformers.models.sam.modeling_sam import SamImageSegmentationOutput
 
 from medsam_helpers.errors import ConfigError, PromptError
+from medsam_helpers.geometry import fill_box
 
 SIDE = 256  # of the square input and of the logits, pixels
 WIDTHS = (16, 32, 64, 128, 256)
@@ -22,28 +27,35 @@ class PromptedUNet(nn.Module):
     to find the lesion by itself.
 
     Args:
-        name: "unet-box", or "unet", which does not look at the boxes that it is given.
+        name: "unet-box"; "unet", which does not look at the boxes that it is given; or "unet-pretrained", no more.
+        light: for "unet-pretrained" a light SAM, whose encoder becomes the way down of the U, and may train along.
         seed: of the first weights.
     Source: Ronneberger et al., MICCAI 2015; with residual units, Kerfoot et al., STACOM 2018 (MONAI's `UNet`). The
         box as a channel is how the specialists were prompted in Ma et al., Nature Communications 2024.
     """
 
-    def __init__(self, name: str, seed: int = 0) -> None:
+    def __init__(self, name: str, light: Any = None, seed: int = 0) -> None:
         from monai.networks.nets import UNet  # here, since importing MONAI imports every tracker there is
 
         super().__init__()
         self.sees_box = name == "unet-box"
         sides = {"image_size": SIDE, "patch_size": SIDE // 64}
         self.config = SamConfig(vision_config=sides, prompt_encoder_config=sides)
-        # No weights came from elsewhere: the architecture stands for their digest.
-        self.config.base_name, self.config.base_digest = name, f"{name}-{SIDE}-" + "-".join(map(str, WIDTHS))
+        # Where no weights came from elsewhere, the architecture stands for their digest.
+        digest = light.config.base_digest if light else "-".join(map(str, WIDTHS))
+        self.config.base_name, self.config.base_digest = name, f"{name}-{SIDE}-{digest}"
         self.vision_encoder, self.prompt_encoder, self.shared_image_embedding = (nn.Identity() for _ in range(3))
         layers: dict[str, Any] = {"act": ("leakyrelu", {"inplace": True}), "norm": ("instance", {"affine": True})}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            body = UNet(2, 3 + self.sees_box, WIDTHS[0] // 2, WIDTHS, strides=(2,) * 4, num_res_units=2, **layers)
-            # With a single channel MONAI's last layer would normalise the logits themselves, and hardly learn.
-            self.mask_decoder = nn.Sequential(body, nn.Conv2d(WIDTHS[0] // 2, 1, 1))
+            if light:
+                self.config.embeds = "pixels"
+                self.vision_encoder = TinyViTGrids(light.vision_encoder)
+                self.mask_decoder: nn.Module = UNetDecoder(TinyViTGrids.WIDTHS)
+            else:
+                body = UNet(2, 3 + self.sees_box, WIDTHS[0] // 2, WIDTHS, strides=(2,) * 4, num_res_units=2, **layers)
+                # With a single channel MONAI's last layer would normalise the logits themselves, and hardly learn.
+                self.mask_decoder = nn.Sequential(body, nn.Conv2d(WIDTHS[0] // 2, 1, 1))
 
     def get_image_embeddings(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, 256, 256) float pixels, as they came."""
@@ -76,19 +88,77 @@ class PromptedUNet(nn.Module):
             raise ConfigError("a U-Net gives one mask a box: leave multimask off")
         inputs = image_embeddings
         if self.sees_box and input_boxes is not None:
-            inputs = torch.cat([inputs, filled_boxes(input_boxes[:, 0], inputs.shape[-1]).to(inputs)], dim=1)
-        logits = self.mask_decoder(inputs)
+            filled = [fill_box(box, (SIDE, SIDE)) for box in input_boxes[:, 0].float().cpu().numpy()]
+            inputs = torch.cat([inputs, torch.from_numpy(np.stack(filled))[:, None].to(inputs)], dim=1)
+        logits = self.mask_decoder(self.vision_encoder(inputs))
         scores = logits.new_full((len(logits), 1, 1), float("nan"))
         return SamImageSegmentationOutput(iou_scores=scores, pred_masks=logits[:, None])
 
 
-def filled_boxes(boxes: Tensor, side: int) -> Tensor:
-    """(B, 4) xyxy -> (B, 1, side, side) float, 1 where a pixel's centre lies inside.
+class TinyViTGrids(nn.Module):
+    """A TinyViT without its neck: what its stem and its stages make of an image, the finest grid first."""
 
-    >>> filled_boxes(torch.tensor([[1.0, 0.0, 3.0, 1.0]]), 3)[0, 0].int().tolist()
-    [[0, 1, 1], [0, 0, 0], [0, 0, 0]]
+    WIDTHS = (64, 128, 160, 320)
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        # safetensors wants the weights as they are written, not channels_last
+        self.stem = encoder.patch_embed.to(memory_format=torch.contiguous_format)
+        self.stages = encoder.layers.to(memory_format=torch.contiguous_format)
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """(B, 3, S, S) -> (B, C, h, w) for each of `WIDTHS`, on grids of S / 4, S / 8, S / 16 and S / 16."""
+        grids = [self.stem(pixels)]
+        for stage in self.stages:
+            grids.append(stage(grids[-1]))
+        return [*grids[:3], grids[-1]]  # the last two stages are equally wide
+
+
+def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """A 3 x 3 convolution, normalised in groups of channels; with stride 2 to half the grid."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.GroupNorm(8, outputs), nn.GELU())
+
+
+class UNetDecoder(nn.Module):
+    """Joins grids of features from the coarsest to the finest, and enlarges that four times.
+
+    Args:
+        widths: channels of each grid, the finest first.
+    Source: Ronneberger et al., MICCAI 2015.
     """
-    centre = torch.arange(side, device=boxes.device) + 0.5
-    x0, y0, x1, y1 = boxes.float()[:, :, None].unbind(1)
-    across, down = ((low <= centre) & (centre < high) for low, high in ((x0, x1), (y0, y1)))
-    return (down[:, :, None] & across[:, None, :])[:, None].float()
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.up = nn.ModuleList(block(fine + coarse, fine) for fine, coarse in pairwise(widths))
+        fine, half = widths[0], widths[0] // 2
+        self.enlarge = nn.Sequential(nn.ConvTranspose2d(fine, half, 2, 2), nn.GELU(), nn.ConvTranspose2d(half, 1, 2, 2))
+
+    def forward(self, grids: Sequence[Tensor]) -> Tensor:
+        """Grids (B, C, h, w), the finest first -> (B, 1, 4 h, 4 w) logits."""
+        x = grids[-1]
+        for joined, beside in zip(reversed(self.up), reversed(grids[:-1]), strict=True):
+            x = joined(torch.cat([F.interpolate(x, beside.shape[-2:], mode="bilinear"), beside], dim=1))
+        return self.enlarge(x)
+
+
+class AutomaticHead(nn.Module):
+    """A small U-Net that needs no prompt: from SAM's embedding to the logits of a mask on a grid four times as fine.
+
+    Args:
+        channels: of the embedding.
+    Source: Ronneberger et al., MICCAI 2015, after a trial on Kvasir-SEG.
+    """
+
+    def __init__(self, channels: int = 256) -> None:
+        super().__init__()
+        fine, middle, coarse = widths = 64, 96, 128  # at the embedding's grid, at half and at a quarter of it
+        self.narrow = nn.Sequential(nn.Dropout2d(0.2), nn.Conv2d(channels, fine, 1), block(fine, fine))
+        self.down = nn.ModuleList([block(fine, middle, 2), block(middle, coarse, 2)])
+        self.decoder = UNetDecoder(widths)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """(B, 256, h, w) embeddings -> (B, 1, 4 h, 4 w) logits."""
+        grids = [self.narrow(embeddings)]
+        for smaller in self.down:
+            grids.append(smaller(grids[-1]))
+        return self.decoder(grids)

@@ -9,16 +9,14 @@ from helpers import draw_discs, embedded, save_images
 
 from medsam_helpers.cli.main import main
 from medsam_helpers.errors import ConfigError, PromptError
-from medsam_helpers.evaluation.predictors import fill_box
 from medsam_helpers.figures.sam import parameter_table
-from medsam_helpers.geometry import ImageTransform
+from medsam_helpers.geometry import ImageTransform, fill_box
 from medsam_helpers.runs.export import export_model
 from medsam_helpers.runs.finetune import finetune
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.loading import load_sam, pixel_values, state_digest
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import load_checkpoint
-from medsam_helpers.specialists.unet import filled_boxes
 from medsam_helpers.training.loop import fit
 from medsam_helpers.training.recipes import get_recipe
 
@@ -52,10 +50,12 @@ def test_the_first_weights_are_the_same_each_time_and_leave_the_callers_random_n
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("box", [[0.0, 0.0, 8.0, 5.0], [1.2, 2.5, 6.49, 4.0]])
-def test_a_filled_box_is_that_of_the_evaluation(box):
-    filled = filled_boxes(torch.tensor([box]), 8)[0, 0].bool().numpy()
-    assert (filled == fill_box(np.array(box), (8, 8))).all()
+def test_the_box_is_a_channel_of_ones_inside_it():
+    model, seen = load_sam("unet-box"), []
+    model.mask_decoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    box = torch.tensor([[[1.2, 2.5, 60.49, 40.0]]])
+    model(image_embeddings=torch.zeros(1, 3, 256, 256), input_boxes=box)
+    assert (seen[0][0, 3].bool().numpy() == fill_box(box[0, 0].numpy(), (256, 256))).all()
 
 
 def test_it_learns(tmp_path):
@@ -80,3 +80,19 @@ def test_the_whole_run_takes_its_name(tmp_path, cache, capsys):
     assert main([*map(str, arguments), "--output", str(tmp_path / "mask.png"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["iou_score"] == [None], "NaN is no JSON"
     assert state_digest(load_checkpoint(tmp_path / "run")) == state_digest(run.tuned.model)
+
+
+@pytest.mark.slow
+def test_a_pretrained_encoder_trains_along_and_comes_back(tmp_path, cache):
+    save_images(draw_discs(8), tmp_path / "data")
+    fresh, light = load_sam("unet-pretrained"), load_sam("mobile-sam")
+    stem = light.vision_encoder.patch_embed.state_dict()
+    assert all(weight.equal(stem[name]) for name, weight in fresh.vision_encoder.stem.state_dict().items())
+    config = RunConfig(model="unet-pretrained", data=str(tmp_path / "data"), recipe="unet-pretrained", epochs=1)
+    run = finetune(config, tmp_path / "run", show_progress=False)
+    changed = {name.split(".")[0] for name, weight in run.tuned.model.state_dict().items()
+               if not weight.equal(fresh.state_dict()[name])}  # fmt: skip
+    assert changed == {"vision_encoder", "mask_decoder"}
+    again = Segmenter(load_checkpoint(tmp_path / "run"), "cpu", precision="fp32")
+    image = np.random.default_rng(0).integers(0, 256, (72, 96, 3), dtype=np.uint8)
+    assert np.array_equal(again.predict(image).logits, Segmenter(run.tuned.model, "cpu", "fp32").predict(image).logits)
