@@ -10,14 +10,16 @@ from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
 
-def hardware_samples(process_number: int) -> Iterator[dict[str, float]]:
+def hardware_samples(number: int, number_on_machine: int = 0) -> Iterator[dict[str, float]]:
     """Metrics `system/...`, one dictionary each time that the iterator is asked; its first has no load to compare with.
 
-    Each process of a distributed run measures itself (percent of one core, megabytes), process 0 the machine too.
+    Each process measures itself, `system/process_N_...` (percent of one core, megabytes), and the first of each machine
+    that: `system/...` is process 0's machine, `system/process_N_machine_...` another.
     """
-    own, process = f"system/process_{process_number}", psutil.Process()
-    monitors: list[BaseMetricsMonitor] = [CPUMonitor()] if process_number == 0 else []
-    if process_number == 0:
+    own, process = f"system/process_{number}", psutil.Process()
+    machine = f"{own}_machine_" if number else "system/"
+    monitors: list[BaseMetricsMonitor] = [] if number_on_machine else [CPUMonitor()]
+    if monitors:
         with contextlib.suppress(RuntimeError, ImportError):  # no GPU, or no driver
             monitors.append(GPUMonitor())
     while True:
@@ -27,6 +29,6 @@ def hardware_samples(process_number: int) -> Iterator[dict[str, float]]:
             values[f"{own}_gpu_memory_megabytes"] = torch.cuda.memory_reserved() / 1e6
         for monitor in monitors:
             monitor.collect_metrics()
-            values |= {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}
+            values |= {f"{machine}{name}": value for name, value in monitor.aggregate_metrics().items()}
             monitor.clear_metrics()
         yield values

@@ -82,7 +82,7 @@ class RunTracker(GeneralTracker):
                 self.tracker.write("start", experiment=experiment, name=name, key=uuid.uuid4().hex, tags=tags)
             self._delivery = Delivery(self.folder, self.uri)
             threading.Thread(target=self._keep_delivering, args=[self._delivery], daemon=True).start()
-        self._measuring = threading.Thread(target=self._keep_measuring, args=[number, hardware_s], daemon=True)
+        self._measuring = threading.Thread(target=self._keep_measuring, args=[hardware_s], daemon=True)
         if hardware_s:
             self._measuring.start()
 
@@ -141,9 +141,10 @@ class RunTracker(GeneralTracker):
                 _LOG.warning("%s; deliver %s later (see `deliver`)", self._delivery.trouble, self.folder)
             self._alive.release()
 
-    def _keep_measuring(self, process_number: int, interval_s: float) -> None:
+    def _keep_measuring(self, interval_s: float) -> None:
         """Record the hardware every so many seconds, and at the end."""
-        samples, started, ended = hardware_samples(process_number), time.monotonic(), False
+        samples = hardware_samples(processes().process_index, processes().local_process_index)
+        started, ended = time.monotonic(), False
         next(samples)  # the load is measured from here
         while not ended:
             ended = self._end.wait(interval_s)

@@ -44,14 +44,14 @@ class PromptedUNet(nn.Module):
         # Where no weights came from elsewhere, the architecture stands for their digest.
         digest = light.config.base_digest if light else "-".join(map(str, WIDTHS))
         self.config.base_name, self.config.base_digest = name, f"{name}-{SIDE}-{digest}"
-        self.vision_encoder, self.prompt_encoder, self.shared_image_embedding = (nn.Identity() for _ in range(3))
+        self.vision_encoder = TinyViTGrids(light.vision_encoder) if light else nn.Identity()
+        self.prompt_encoder, self.shared_image_embedding = nn.Identity(), nn.Identity()
         layers: dict[str, Any] = {"act": ("leakyrelu", {"inplace": True}), "norm": ("instance", {"affine": True})}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if light:
                 self.config.embeds = "pixels"
-                self.vision_encoder = TinyViTGrids(light.vision_encoder)
-                self.mask_decoder: nn.Module = UNetDecoder(TinyViTGrids.WIDTHS)
+                self.mask_decoder: nn.Module = UNetDecoder((64, 128, 160, 320))
             else:
                 body = UNet(2, 3 + self.sees_box, WIDTHS[0] // 2, WIDTHS, strides=(2,) * 4, num_res_units=2, **layers)
                 # With a single channel MONAI's last layer would normalise the logits themselves, and hardly learn.
@@ -98,16 +98,13 @@ class PromptedUNet(nn.Module):
 class TinyViTGrids(nn.Module):
     """A TinyViT without its neck: what its stem and its stages make of an image, the finest grid first."""
 
-    WIDTHS = (64, 128, 160, 320)
-
     def __init__(self, encoder: Any) -> None:
         super().__init__()
-        # safetensors wants the weights as they are written, not channels_last
-        self.stem = encoder.patch_embed.to(memory_format=torch.contiguous_format)
-        self.stages = encoder.layers.to(memory_format=torch.contiguous_format)
+        encoder.to(memory_format=torch.contiguous_format)  # as safetensors wants it, not channels_last
+        self.stem, self.stages = encoder.patch_embed, encoder.layers
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """(B, 3, S, S) -> (B, C, h, w) for each of `WIDTHS`, on grids of S / 4, S / 8, S / 16 and S / 16."""
+        """(B, 3, S, S) -> (B, C, h, w): C 64, 128, 160 and 320, on grids of S / 4, S / 8, S / 16 and S / 16."""
         grids = [self.stem(pixels)]
         for stage in self.stages:
             grids.append(stage(grids[-1]))

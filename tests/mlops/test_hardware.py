@@ -5,18 +5,21 @@ import pynvml
 from medsam_helpers.mlops.hardware import hardware_samples
 
 
-def sampled(process):
-    samples = hardware_samples(process)
+def sampled(*process):
+    samples = hardware_samples(*process)
     next(samples)
     sum(range(1_000_000))
     return next(samples)
 
 
-def test_process_0_tells_of_the_machine_and_each_process_of_itself():
-    other = sampled(3)
+def test_the_first_process_of_a_machine_tells_of_it_and_each_process_of_itself():
+    other = sampled(3, 1)
     assert other.keys() == {"system/process_3_cpu_utilization_percentage", "system/process_3_memory_usage_megabytes"}
     assert other["system/process_3_cpu_utilization_percentage"] > 0
     assert 50 < other["system/process_3_memory_usage_megabytes"] < 50_000
+    second = sampled(2, 0)
+    assert "system/process_2_machine_cpu_utilization_percentage" in second
+    assert "system/cpu_utilization_percentage" not in second
     first = sampled(0)
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= first.keys()
     try:
