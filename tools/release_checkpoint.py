@@ -25,10 +25,11 @@ from medsam_helpers.sam.tuned import DECODER_FILE, SEEN_FILE, read_card, save_de
 LIMITS = """
 ## Intended use and limits
 
-For teaching and research: to try a fine-tuned model without training one, and as a start for one's own data. A prompt is
-one lesion's, given by a person; a box round healthy tissue, or a click on it, still gives a mask. It was scored on images of the same source as it was trained on: other centres, devices, organs and
-patients were not measured, and nothing is known of how it fares for groups of patients. The figures are means; single
-masks can be far off. **Not a medical device, and not for clinical use.**
+For teaching and research: to try a fine-tuned model without training one, and as a start for one's own data. A prompt
+is of one lesion, given by a person; a box round healthy tissue, or a click on it, still gives a mask. It was scored on
+images of the same source as it was trained on: other centres, devices, organs and patients were not measured, and
+nothing is known of how it fares for groups of patients. The figures are means; single masks can be far off. **Not a
+medical device, and not for clinical use.**
 
 The weights are stored in half precision and are computed with in float32.
 """
