@@ -1,10 +1,12 @@
 """`tools/build_series.py` on a tiny series: pages, links, solutions, failures, and notebooks left as they were."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import course
 import nbformat
@@ -94,6 +96,16 @@ def test_a_solution_is_folded_below_its_exercise_and_not_in_the_download(built):
     folded = re.search(r"(?s)<details class='solution'><summary>Solution of 00.1</summary>(.*?)</details>", page)[1]
     assert re.sub("<[^>]*>", "", folded).split() == ["It", "is", "two.", "answer", "=", "2"]
     assert "Solution of 00.1" not in (folder / "pages/_sources/notebooks/00_begin.ipynb").read_text()
+
+
+def test_every_exercise_of_the_course_has_a_solution_to_fold():
+    lacking = []
+    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        solved = course.solutions_of(SimpleNamespace(srcdir=ROOT), path.stem)
+        asked = [number for _, number in course.exercises_in(json.loads(path.read_text(encoding="utf-8")))]
+        assert asked, path.name
+        lacking += [number for number in asked if f'check("{number}"' not in solved.get(number, "")]
+    assert lacking == [], "each has a heading of its own among the solutions, and its answer below it"
 
 
 def test_a_failing_cell_is_told_in_one_line_and_the_others_go_on(built):
