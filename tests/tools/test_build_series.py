@@ -131,7 +131,9 @@ def test_the_reference_has_every_public_name_and_tells_nothing_of_this_machine(b
     page = built[2]["api.html"]
     names = {name.rpartition(".")[2] for name in re.findall(r'id="(medsam_helpers[.\w]+)"', page)}
     assert set(medsam_helpers.__all__) - names == {"__version__", "COLORS"}
-    assert "environment=os.environ" in re.sub(r"<[^>]*>", "", page)
+    text = re.sub(r"<[^>]*>", "", page)
+    assert "environment=os.environ" in text
+    assert "of a model space of 1024; 0: exact boxes." in text, "a colon in a setting's text makes no type of it"
 
 
 def test_launch_buttons_appear_where_the_repository_is_known(monkeypatch):
