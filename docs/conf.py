@@ -2,6 +2,9 @@
 
 import sys
 from pathlib import Path
+from typing import Any
+
+from sphinx.ext import napoleon
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
@@ -19,6 +22,17 @@ nb_execution_mode = "off"  # tools/build_series.py has run them
 nb_merge_streams = True
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # by default scripts of a CDN
 html_math_renderer = "mathml"  # of course.py: browsers draw it, no script is loaded
+
+_sections_of = napoleon._process_docstring
+
+
+def _docstring(app: Any, what: str, *about: Any) -> None:
+    """Napoleon, but not for a setting's text: up to its first colon it would be taken for a type."""
+    if what not in ("attribute", "data", "property"):
+        _sections_of(app, what, *about)
+
+
+napoleon._process_docstring = _docstring
 
 default_role = "code"
 autodoc_member_order = "bysource"

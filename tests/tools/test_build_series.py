@@ -1,10 +1,12 @@
 """`tools/build_series.py` on a tiny series: pages, links, solutions, failures, and notebooks left as they were."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import course
 import nbformat
@@ -96,6 +98,16 @@ def test_a_solution_is_folded_below_its_exercise_and_not_in_the_download(built):
     assert "Solution of 00.1" not in (folder / "pages/_sources/notebooks/00_begin.ipynb").read_text()
 
 
+def test_every_exercise_of_the_course_has_a_solution_to_fold():
+    lacking = []
+    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        solved = course.solutions_of(SimpleNamespace(srcdir=ROOT), path.stem)
+        asked = [number for _, number in course.exercises_in(json.loads(path.read_text(encoding="utf-8")))]
+        assert asked, path.name
+        lacking += [number for number in asked if f'check("{number}"' not in solved.get(number, "")]
+    assert lacking == [], "each has a heading of its own among the solutions, and its answer below it"
+
+
 def test_a_failing_cell_is_told_in_one_line_and_the_others_go_on(built):
     _, done, pages = built
     assert done.returncode == 1
@@ -119,7 +131,9 @@ def test_the_reference_has_every_public_name_and_tells_nothing_of_this_machine(b
     page = built[2]["api.html"]
     names = {name.rpartition(".")[2] for name in re.findall(r'id="(medsam_helpers[.\w]+)"', page)}
     assert set(medsam_helpers.__all__) - names == {"__version__", "COLORS"}
-    assert "environment=os.environ" in re.sub(r"<[^>]*>", "", page)
+    text = re.sub(r"<[^>]*>", "", page)
+    assert "environment=os.environ" in text
+    assert "of a model space of 1024; 0: exact boxes." in text, "a colon in a setting's text makes no type of it"
 
 
 def test_launch_buttons_appear_where_the_repository_is_known(monkeypatch):
