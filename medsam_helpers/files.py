@@ -86,16 +86,17 @@ def remove_leftovers(folder: Path, pattern: str, older_s: float = 0) -> None:
 
 
 def one_writer(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, of which one call at a time writes to its argument `output`; a killed one leaves no lock.
+    """The function, of which one call at a time writes to its argument `output`, a path; a killed one leaves no lock.
 
     What killed ones left half-written in that folder is removed first.
     """
 
     @wraps(function)
     def alone(*args: P.args, **options: P.kwargs) -> R:
-        output = Path(signature(function).bind(*args, **options).arguments["output"])
+        bound = signature(function).bind(*args, **options)
+        bound.arguments["output"] = output = Path(bound.arguments["output"])
         if os.environ.get("RANK", "0") != "0":  # of several processes of one run the first writes
-            return function(*args, **options)
+            return function(*bound.args, **bound.kwargs)
         check_writable(output)
         output.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(output.with_name(f".{output.name}.lock"), timeout=0)
@@ -105,7 +106,7 @@ def one_writer(function: Callable[P, R]) -> Callable[P, R]:
             raise ConfigError(f"{output}: another process writes there: wait for it, or name a new folder") from None
         try:
             remove_leftovers(output, "*")
-            return function(*args, **options)
+            return function(*bound.args, **bound.kwargs)
         finally:
             Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()

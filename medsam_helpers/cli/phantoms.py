@@ -38,4 +38,4 @@ class Phantoms(Command):
         dataset = phantom_dataset(self.kind, n_train=self.train, n_dev=self.dev, n_val=self.val, seed=self.seed)
         save_folder(dataset, output)
         print(f"{dataset} in {output}")
-        return {"folder": str(output), "n_train": self.train + self.dev, "n_val": self.val}
+        return {"folder": str(output), "n_train": self.train, "n_dev": self.dev, "n_val": self.val}

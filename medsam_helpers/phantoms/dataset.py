@@ -90,9 +90,7 @@ def _drawing_digest() -> str:
 
 @one_writer
 def save_folder(dataset: Dataset, output: str | Path, *, show_progress: bool = True) -> None:
-    """Write a data set in the folder layout: `images/` and `masks/` as PNG, `train.txt` and `val.txt`.
-
-    The cases of `dev` go into `train.txt`, from which a reader draws its own dev split.
+    """Write a data set in the folder layout: `images/` and `masks/` as PNG, `train.txt`, `dev.txt` and `val.txt`.
 
     Args:
         dataset: any data set, not only phantoms.
@@ -100,7 +98,7 @@ def save_folder(dataset: Dataset, output: str | Path, *, show_progress: bool = T
     Raises:
         ConfigError: the folder holds something already.
     """
-    lists = {"train": [*dataset.train.names, *dataset.dev.names], "val": dataset.val.names}
+    lists = {split: cases.names for split, cases in dataset.splits.items() if len(cases) or split != "dev"}
     count = sum(map(len, lists.values()))
     cases = (case for split in dataset.splits.values() for case in split)
     with new_folder(Path(output)) as folder:

@@ -140,7 +140,7 @@ class PromptedCases:
         target = torch.from_numpy(np.logical_or.reduce([each.array() for each in asked]))
         if self.augment:
             features, target = self._augmented(features.float(), target, transform, rng)
-        example = {"image_embeddings": features, "target": target[None]}
+        example = {"image_embeddings": features}
         if kind.startswith("box"):
             # What was augmented is a picture of its own: the box goes round its target.
             box = None if self.augment else boxes[[chosen]]
@@ -153,7 +153,7 @@ class PromptedCases:
         if self._some_ignored:
             nowhere = torch.zeros_like(target) if ignored is None else torch.from_numpy(ignored.array())
             example["ignored"] = nowhere[None]
-        return example
+        return example | {"target": target[None]}
 
     def _drawn(
         self, box: np.ndarray | None, target: Tensor, transform: ImageTransform, rng: np.random.Generator

@@ -372,7 +372,7 @@ def test_without_a_prompt_a_model_with_a_head_finds_the_lesions_of_an_image_and_
 def test_phantoms_become_a_folder_that_passes_the_audit_and_is_embedded_once(tmp_path):
     sizes = ["--train", 2, "--dev", 1, "--val", 1]
     said = medsam("phantoms", "--kind", "ultrasound", "--seed", 9, *sizes, "--output", tmp_path / "phantoms", "--json")
-    assert said.json == {"folder": str(tmp_path / "phantoms"), "n_train": 3, "n_val": 1}
+    assert said.json == {"folder": str(tmp_path / "phantoms"), "n_train": 2, "n_dev": 1, "n_val": 1}
     audit = medsam("audit", tmp_path / "phantoms", "--json")
     assert (audit.status, audit.json["errors"], audit.json["exit_status"]) == (0, 0, 0)
     first, second = (medsam("embed", "--data", tmp_path / "phantoms", "--model", "tiny", "--json") for _ in range(2))

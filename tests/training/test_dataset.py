@@ -31,7 +31,7 @@ def test_a_box_moves_each_epoch_and_the_target_is_what_it_asks_for(segmenter):
     case = draw_discs(4)[2]
     examples = examples_of(segmenter, draw_discs(4))
     first = examples[2]
-    assert [tuple(value.shape) for value in first.values()] == [(32, 16, 16), (1, 64, 64), (1, 4)]
+    assert [tuple(value.shape) for value in first.values()] == [(32, 16, 16), (1, 4), (1, 64, 64)]
     assert torch.equal(first["target"][0], segmenter.info.transform(case.size_hw).mask_to_target(case.mask))
     assert torch.equal(examples[2]["input_boxes"], first["input_boxes"])
     order = examples.order()
