@@ -90,7 +90,8 @@ def _findings_of(rows: pd.DataFrame, prompt: str, model: str, base: str | None) 
         gain = paired_gain(rows, prompt, model, base)
         told = f"Gain of {model} over {base}, prompt {prompt}: {gain_text(gain, len(by_case))}."
         zero = f" The interval holds zero: these images do not show whether {model} or {base} is better."
-        yield told + zero * bool(gain.low <= 0 <= gain.high)
+        alike = gain.low == gain.high == 0  # training kept the weights that it began with, say
+        yield told + (" Both have the same scores." if alike else zero * bool(gain.low <= 0 <= gain.high))
     ellipse = rows.loc[rows["model"] == "ellipse", "dice"].mean()
     if ellipse > by_case.mean():  # NaN, where it was not scored, is not
         better = f"Dice {ellipse:.3f} against {by_case.mean():.3f}"

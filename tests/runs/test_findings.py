@@ -38,6 +38,8 @@ def test_few_images_have_no_interval_and_many_no_note():
     assert few[1] == "Of a mean Dice over 3 images: no interval below 5 images."
     many = table_of(zero_shot=BASE * 5, tuned=[dice + 0.1 for dice in BASE * 5])
     assert [sentence.split()[0] for sentence in findings(many, "j20")] == ["Gain", "Worst", "No"]
+    unchanged = findings(table_of(zero_shot=BASE, tuned=BASE), "j20")[0]
+    assert unchanged.endswith("at this n). Both have the same scores.")
 
 
 def test_like_is_compared_with_like_and_a_model_alone_has_no_gain():
