@@ -135,7 +135,7 @@ class Segmenter:
             raise PromptError("mask_logits refine the answer to one view: use a Segmenter without tta for them")
         if boxes is None and points is not None and self._boxes_only:
             self._boxes_only = False  # said once
-            told = "this decoder was trained with boxes only: a click alone may give nothing, or the whole image"
+            told = f"{self.info.name} was trained with boxes only: a click alone may give nothing, or the whole image"
             warnings.warn(f"{told}; draw a box", stacklevel=2)
         prompts = self.prompt_inputs(transform, boxes, points, labels, mask_logits)
         logits, scores = self.decode(embedding.features, prompts, multimask)
