@@ -90,7 +90,7 @@ def _drawing_digest() -> str:
 
 @one_writer
 def save_folder(dataset: Dataset, output: str | Path, *, show_progress: bool = True) -> None:
-    """Write a data set in the folder layout: `images/` and `masks/` as PNG, `train.txt`, `dev.txt` and `val.txt`.
+    """Write a data set in the folder layout: `images/` and `masks/` as PNG, `train.txt`, `val.txt`, `dev.txt` if any.
 
     Args:
         dataset: any data set, not only phantoms.

@@ -27,7 +27,7 @@ class PromptedUNet(nn.Module):
     to find the lesion by itself.
 
     Args:
-        name: "unet-box"; "unet", which does not look at the boxes that it is given; or "unet-pretrained", no more.
+        name: "unet-box"; or "unet" or "unet-pretrained", which do not look at the boxes that they are given.
         light: for "unet-pretrained" a light SAM, whose encoder becomes the way down of the U, and may train along.
         seed: of the first weights.
     Source: Ronneberger et al., MICCAI 2015; with residual units, Kerfoot et al., STACOM 2018 (MONAI's `UNet`). The
@@ -35,8 +35,6 @@ class PromptedUNet(nn.Module):
     """
 
     def __init__(self, name: str, light: Any = None, seed: int = 0) -> None:
-        from monai.networks.nets import UNet  # here, since importing MONAI imports every tracker there is
-
         super().__init__()
         self.sees_box = name == "unet-box"
         sides = {"image_size": SIDE, "patch_size": SIDE // 64}
@@ -46,13 +44,15 @@ class PromptedUNet(nn.Module):
         self.config.base_name, self.config.base_digest = name, f"{name}-{SIDE}-{digest}"
         self.vision_encoder = TinyViTGrids(light.vision_encoder) if light else nn.Identity()
         self.prompt_encoder, self.shared_image_embedding = nn.Identity(), nn.Identity()
-        layers: dict[str, Any] = {"act": ("leakyrelu", {"inplace": True}), "norm": ("instance", {"affine": True})}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if light:
                 self.config.embeds = "pixels"
                 self.mask_decoder: nn.Module = UNetDecoder((64, 128, 160, 320))
             else:
+                from monai.networks.nets import UNet  # here, since importing MONAI imports every tracker there is
+
+                layers: Any = {"act": ("leakyrelu", {"inplace": True}), "norm": ("instance", {"affine": True})}
                 body = UNet(2, 3 + self.sees_box, WIDTHS[0] // 2, WIDTHS, strides=(2,) * 4, num_res_units=2, **layers)
                 # With a single channel MONAI's last layer would normalise the logits themselves, and hardly learn.
                 self.mask_decoder = nn.Sequential(body, nn.Conv2d(WIDTHS[0] // 2, 1, 1))
@@ -111,7 +111,7 @@ class TinyViTGrids(nn.Module):
         return [*grids[:3], grids[-1]]  # the last two stages are equally wide
 
 
-def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """A 3 x 3 convolution, normalised in groups of channels; with stride 2 to half the grid."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.GroupNorm(8, outputs), nn.GELU())
 
@@ -126,7 +126,7 @@ class UNetDecoder(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.up = nn.ModuleList(block(fine + coarse, fine) for fine, coarse in pairwise(widths))
+        self.up = nn.ModuleList(_block(fine + coarse, fine) for fine, coarse in pairwise(widths))
         fine, half = widths[0], widths[0] // 2
         self.enlarge = nn.Sequential(nn.ConvTranspose2d(fine, half, 2, 2), nn.GELU(), nn.ConvTranspose2d(half, 1, 2, 2))
 
@@ -149,8 +149,8 @@ class AutomaticHead(nn.Module):
     def __init__(self, channels: int = 256) -> None:
         super().__init__()
         fine, middle, coarse = widths = 64, 96, 128  # at the embedding's grid, at half and at a quarter of it
-        self.narrow = nn.Sequential(nn.Dropout2d(0.2), nn.Conv2d(channels, fine, 1), block(fine, fine))
-        self.down = nn.ModuleList([block(fine, middle, 2), block(middle, coarse, 2)])
+        self.narrow = nn.Sequential(nn.Dropout2d(0.2), nn.Conv2d(channels, fine, 1), _block(fine, fine))
+        self.down = nn.ModuleList([_block(fine, middle, 2), _block(middle, coarse, 2)])
         self.decoder = UNetDecoder(widths)
 
     def forward(self, embeddings: Tensor) -> Tensor:
