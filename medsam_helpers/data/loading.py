@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from medsam_helpers.data.case import Dataset
 
 # What lies in a folder that the library `datasets` reads.
-_OF_DATASETS = ("*.parquet", "data/*.parquet", "dataset_dict.json", "state.json", "metadata.csv", "metadata.jsonl")
+_OF_DATASETS = ("*.parquet", "data/*.parquet", "dataset_dict.json", "state.json")
+_OF_DATASETS += ("metadata.csv", "metadata.jsonl", "train/metadata.csv", "train/metadata.jsonl")
 
 
 def load_data(source: str | Path, **options: Any) -> Dataset:
@@ -46,7 +47,8 @@ def load_data(source: str | Path, **options: Any) -> Dataset:
 def open_source(source: str | Path, selection: Selection) -> Source:
     """What lies in a folder or a data set of the hub, before any pixel is read; errors as for `load_data`."""
     path = Path(source).expanduser()
-    is_of_datasets = not (path / "images").is_dir() and any(any(path.glob(mark)) for mark in _OF_DATASETS)
+    has_images = (path / "images").is_dir() or (path / "train" / "images").is_dir()
+    is_of_datasets = not has_images and any(any(path.glob(mark)) for mark in _OF_DATASETS)
     if source in SOURCES or is_of_datasets:
         from medsam_helpers.data.hub import hub_source
 

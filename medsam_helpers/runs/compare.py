@@ -51,17 +51,16 @@ def _differences(first: pd.DataFrame, other: pd.DataFrame, mode: str | None, oth
     """In words what two runs were not scored alike on; of each the scores and the box mode."""
     prompts, others = set(first["prompt"]), set(other["prompt"])
     if prompts != others:
-        both = (
-            f"; choose one with --prompt: both have {', '.join(sorted(prompts & others))}" if prompts & others else ""
-        )
+        shared = ", ".join(sorted(prompts & others))
+        both = f"; choose one with --prompt: both have {shared}" if shared else ""
         yield f"prompts {', '.join(sorted(prompts))} against {', '.join(sorted(others))}{both}"
     if set(first["seed"]) != set(other["seed"]):
         yield "the boxes were jittered with other seeds"
     areas, other_areas = (table.groupby("case")["area_true"].first() for table in (first, other))
     if alone := sorted(set(areas.index) ^ set(other_areas.index)):
         yield f"{len(alone)} images were scored for one of the two only ({some(alone)})"
-    shared = areas.index.intersection(other_areas.index)
-    if changed := list(shared[areas[shared] != other_areas[shared]]):
+    in_both = areas.index.intersection(other_areas.index)
+    if changed := list(in_both[areas[in_both] != other_areas[in_both]]):
         yield f"{len(changed)} images have another reference mask ({some(changed)})"
     if mode and other_mode and mode != other_mode:
         yield f"box mode {mode} against {other_mode}"

@@ -94,19 +94,20 @@ def test_bad_rows_stop_with_the_list_or_are_left_out_by_name_and_a_test_split_is
     assert data.test.names == ["test-0000", "test-0001"]
 
 
-def test_what_the_library_saved_and_image_folders_with_metadata_load_too(tmp_path):
-    discs = DISCS[:6]
+@pytest.mark.parametrize("part", ["", "train"])
+def test_what_the_library_saved_and_image_folders_with_metadata_load_too(part, tmp_path):
+    discs, folder = DISCS[:6], tmp_path / "folder" / part
     datasets.load_dataset(str(write_repository(tmp_path / "hub", train=breast_split(discs)))).save_to_disk(
         tmp_path / "saved"
     )
     assert len(everything(load_data(tmp_path / "saved"))) == 6
-    (tmp_path / "folder").mkdir()
+    folder.mkdir(parents=True)
     lines = ["file_name,mask_file_name"]
     for case in discs:
-        Image.fromarray(case.image).save(tmp_path / "folder" / f"{case.name}.png")
-        Image.fromarray(case.mask).save(tmp_path / "folder" / f"{case.name}-m.png")
+        Image.fromarray(case.image).save(folder / f"{case.name}.png")
+        Image.fromarray(case.mask).save(folder / f"{case.name}-m.png")
         lines.append(f"{case.name}.png,{case.name}-m.png")
-    (tmp_path / "folder" / "metadata.csv").write_text("\n".join(lines))
+    (folder / "metadata.csv").write_text("\n".join(lines))
     loaded = everything(load_data(tmp_path / "folder"))
     assert {case.digest for case in loaded} == {case.digest for case in discs}
 
