@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
-from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from scipy import ndimage
 from scipy.spatial import distance_matrix
 
@@ -33,6 +32,9 @@ def distances_by_hand(pred, true):
 
 def monai_scores(pred, true, tolerance_px):
     """HD95 in percent of the diagonal, and NSD."""
+    # Here, since importing MONAI takes seconds, and every process that collects tests would wait for it.
+    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+
     batch = [torch.from_numpy(mask)[None, None] for mask in (pred, true)]
     pixels = compute_hausdorff_distance(*batch, include_background=True, percentile=95).item()
     near = compute_surface_dice(*batch, [tolerance_px], include_background=True).item()

@@ -16,7 +16,7 @@ from medsam_helpers.sam.embeddings import EmbeddingStore, Resident
 from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.loop import fit
-from medsam_helpers.training.losses import dice_bce_loss
+from medsam_helpers.training.losses import dice_ce_loss
 from medsam_helpers.training.recipes import get_recipe
 from medsam_helpers.training.state import STATE_FILE, TrainingState
 
@@ -60,7 +60,7 @@ def test_images_encoded_in_batches_are_those_encoded_alone(tmp_path):
 
 def test_fp16_goes_on_after_an_overflow_and_resumes_with_its_scaler(tmp_path, monkeypatch):
     def steep(logits, target):
-        return 3e4 * dice_bce_loss(logits, target)
+        return 3e4 * dice_ce_loss(logits, target, squared=True)
 
     steep.version = "1"
     recipe = RECIPE.but(precision="fp16", loss=steep)
