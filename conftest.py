@@ -31,6 +31,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["TMPDIR"] = scratch.name
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Notebook 00 goes first: it trains the model that 04 to 06 read, and beside it they would only wait."""
+    items.sort(key=lambda item: item.path.name != "00_start_here.ipynb")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real images, `MEDSAM_REAL_DATA` or `../shared/data`; skips where it is absent."""
