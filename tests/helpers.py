@@ -1,12 +1,24 @@
-"""Small stand-ins that many tests share: a random SAM, cases to segment, pictures."""
+"""Small stand-ins that many tests share: a random SAM, cases to segment, pictures, commands, a server."""
 
+import io
+import json
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from transformers import SamConfig, SamModel
+from werkzeug import Request, Response
+from werkzeug.serving import make_server
 
+from medsam_helpers.cli.main import main
 from medsam_helpers.data.case import Case, Cases
 from medsam_helpers.sam.segmenter import Segmenter
 
@@ -83,3 +95,40 @@ def save_images(cases: Cases, folder: Path, n_train: int | None = None) -> Cases
     for split, names in {"train": cases.names[:n_train], "val": cases.names[n_train:]}.items() if n_train else ():
         (folder / f"{split}.txt").write_text("\n".join(names))
     return cases
+
+
+class Said(NamedTuple):
+    status: int
+    out: str
+    err: list[str]  # its lines, without progress bars
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.out.splitlines()[-1], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def medsam(*arguments: object) -> Said:
+    """Run a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse
+            status = stop.code
+    return Said(status, out.getvalue(), without_bars(err.getvalue()))
+
+
+def without_bars(err: str) -> list[str]:
+    return [line for line in re.split(r"[\r\n]+", err) if line.strip() and not re.search(r"\d%\||\dit/s|\?it/s", line)]
+
+
+@contextmanager
+def loopback(answer: Callable[[Request], Response]) -> Iterator[str]:
+    """The address of a server on the loopback that asks the function for each answer, until the block ends."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # the tests read answers, not logs
+    server = make_server("127.0.0.1", 0, Request.application(answer), threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.shutdown()

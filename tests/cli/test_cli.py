@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import io
 import json
 import math
 import os
@@ -16,14 +15,13 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Semaphore
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
-from helpers import draw_discs, make_tiny_sam, save_images
+from helpers import Said, draw_discs, make_tiny_sam, medsam, save_images, without_bars
 from PIL import Image
 from safetensors import safe_open
 from scipy import stats
@@ -44,36 +42,11 @@ TRAINING = ["--precision", "fp32", "--epochs", "4", "--lr", "3e-3", "--batch", "
 FEW = {"train_limit": 2, "dev_limit": 1, "val_limit": 1}
 
 
-class Said(NamedTuple):
-    status: int
-    out: str
-    err: list[str]  # its lines, without progress bars
-
-    @property
-    def json(self) -> dict:
-        return json.loads(self.out.splitlines()[-1], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-
-
-def medsam(*arguments: object) -> Said:
-    """Run a command in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # argparse
-            status = stop.code
-    return Said(status, out.getvalue(), without_bars(err.getvalue()))
-
-
 def one_line(said: Said, expected: str) -> None:
     """The command failed and said why, in one line."""
     assert (said.status, len(said.err)) == (2, 1), said.err
     assert said.err[0].startswith("medsam: ")
     assert expected in said.err[0]
-
-
-def without_bars(err: str) -> list[str]:
-    return [line for line in re.split(r"[\r\n]+", err) if line.strip() and not re.search(r"\d%\||\dit/s|\?it/s", line)]
 
 
 @pytest.fixture(scope="module")

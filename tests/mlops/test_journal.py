@@ -5,17 +5,11 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from mlflow import MlflowClient
 
 from medsam_helpers.errors import DataError, MedsamError
 from medsam_helpers.mlops import journal
 from medsam_helpers.mlops.journal import Delivery, Journal, read_records
 from medsam_helpers.mlops.tracking import RunTracker, deliver
-
-
-@pytest.fixture
-def client(mlflow_server):
-    return MlflowClient(mlflow_server.uri)
 
 
 @pytest.fixture

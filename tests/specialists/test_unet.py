@@ -1,13 +1,10 @@
 """The specialist: a U-Net behind SAM's interface, and what its box channel holds."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from helpers import draw_discs, embedded, save_images
+from helpers import draw_discs, embedded, medsam, save_images
 
-from medsam_helpers.cli.main import main
 from medsam_helpers.errors import ConfigError, PromptError
 from medsam_helpers.figures.sam import parameter_table
 from medsam_helpers.geometry import ImageTransform, fill_box
@@ -66,7 +63,7 @@ def test_it_learns(tmp_path):
     assert result.best_dev_dice > 0.8 > result.history["dev_dice"].iloc[0]
 
 
-def test_the_whole_run_takes_its_name(tmp_path, cache, capsys):
+def test_the_whole_run_takes_its_name(tmp_path, cache):
     save_images(draw_discs(8), tmp_path / "data")
     config = RunConfig(model="unet-box", data=str(tmp_path / "data"), recipe="unet", epochs=1)
     run = finetune(config, tmp_path / "run", show_progress=False)
@@ -77,8 +74,8 @@ def test_the_whole_run_takes_its_name(tmp_path, cache, capsys):
     assert not (tmp_path / "exported").exists()
     image = next((tmp_path / "data" / "images").iterdir())
     arguments = ["predict", "--checkpoint", tmp_path / "run", "--image", image, "--box", 5, 5, 50, 50]
-    assert main([*map(str, arguments), "--output", str(tmp_path / "mask.png"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["iou_score"] == [None], "NaN is no JSON"
+    said = medsam(*arguments, "--output", tmp_path / "mask.png", "--json")
+    assert said.json["iou_score"] == [None], "NaN is no JSON"
     assert state_digest(load_checkpoint(tmp_path / "run")) == state_digest(run.tuned.model)
 
 

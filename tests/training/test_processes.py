@@ -9,11 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from helpers import draw_discs, embedded, make_tiny_sam
+from helpers import draw_discs, embedded, make_tiny_sam, save_images
 from safetensors.torch import load_file
 
-from medsam_helpers.data.case import Dataset
-from medsam_helpers.phantoms.dataset import save_folder
 from medsam_helpers.runs.finetune import get_or_train
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.embeddings import EmbeddingStore
@@ -115,8 +113,7 @@ def whole_run(root):
 @pytest.mark.slow
 def test_a_whole_run_of_three_goes_on_as_two_after_a_kill_and_ends_as_one_would(tmp_path, monkeypatch):
     make_tiny_sam().save_pretrained(tmp_path / "tiny")
-    data = Dataset("discs", CASES[:8], CASES[:0], CASES[8:], "", "")
-    save_folder(data, tmp_path / "discs", show_progress=False)
+    save_images(CASES, tmp_path / "discs", n_train=8)
     monkeypatch.setenv("MEDSAM_CACHE", str(tmp_path / "shared"))
     killed = launch(TORCHRUN, 3, tmp_path, WHOLE_RUN.format(kill_at=5))
     assert killed.returncode != 0
