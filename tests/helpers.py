@@ -4,6 +4,8 @@ import io
 import json
 import logging
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from transformers import SamConfig, SamModel
 from werkzeug import Request, Response
 from werkzeug.serving import make_server
@@ -120,6 +123,18 @@ def medsam(*arguments: object) -> Said:
 
 def without_bars(err: str) -> list[str]:
     return [line for line in re.split(r"[\r\n]+", err) if line.strip() and not re.search(r"\d%\||\dit/s|\?it/s", line)]
+
+
+def stored_run(state: Path) -> dict:
+    """What a training state's file says of its run."""
+    with safe_open(state, framework="pt") as file:
+        return json.loads(file.metadata()["run"])
+
+
+def python(code: str, *arguments: object) -> str:
+    """What the code prints in a process of its own, which has imported nothing yet."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
 @contextmanager

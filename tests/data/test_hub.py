@@ -4,14 +4,12 @@ import io
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
-from helpers import draw_discs, loopback
+from helpers import draw_discs, loopback, python
 from huggingface_hub import constants
 from PIL import Image
 from werkzeug import Response
@@ -168,11 +166,7 @@ def pages_of(repository: Path, repo: str) -> dict[str, bytes]:
 def test_a_data_set_comes_from_a_hub_and_stays_when_the_hub_is_gone(tmp_path, breast_repository, monkeypatch):
     """The real client against a hub on the loopback, in a process of its own: it reads its address when imported."""
 
-    def load():
-        script = "from medsam_helpers import load_data; data = load_data('breast'); print(data, data.digest)"
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-        return done.stdout
-
+    load = "from medsam_helpers import load_data; data = load_data('breast'); print(data, data.digest)"
     expected = f"breast: 94 train, 10 dev, 26 val {load_data(breast_repository).digest}\n"
     for name in [name for name in os.environ if name.startswith(("HF_", "TRANSFORMERS_"))]:
         monkeypatch.delenv(name)
@@ -181,5 +175,5 @@ def test_a_data_set_comes_from_a_hub_and_stays_when_the_hub_is_gone(tmp_path, br
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with loopback(lambda asked: Response(pages.get(asked.path), 200 if asked.path in pages else 404, HEADERS)) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub)
-        assert load() == expected
-    assert load() == expected, "now from the cache"
+        assert python(load) == expected
+    assert python(load) == expected, "now from the cache"

@@ -1,6 +1,7 @@
 """The specialist: a U-Net behind SAM's interface, and what its box channel holds."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import draw_discs, embedded, medsam, save_images
@@ -63,11 +64,12 @@ def test_it_learns(tmp_path):
     assert result.best_dev_dice > 0.8 > result.history["dev_dice"].iloc[0]
 
 
-def test_the_whole_run_takes_its_name(tmp_path, cache):
+def test_the_whole_run_takes_its_name_and_gains_over_random_weights_not_over_a_zero_shot_model(tmp_path, cache):
     save_images(draw_discs(8), tmp_path / "data")
-    config = RunConfig(model="unet-box", data=str(tmp_path / "data"), recipe="unet", epochs=1)
-    run = finetune(config, tmp_path / "run", show_progress=False)
-    assert set(run.table["model"]) == {"box", "ellipse", "zero-shot", "tuned"}
+    arguments = ["--model", "unet-box", "--data", tmp_path / "data", "--recipe", "unet", "--epochs", 1]
+    trained = medsam("finetune", *arguments, "--output", tmp_path / "run", "--json")
+    assert "gain over random weights" in trained.out
+    assert set(pd.read_csv(tmp_path / "run" / "metrics.csv")["model"]) == {"box", "ellipse", "zero-shot", "tuned"}
     assert "| untrained |" in (tmp_path / "run" / "README.md").read_text()
     with pytest.raises(ConfigError, match="unet-box is no SAM, which transformers cannot load"):
         export_model(tmp_path / "run", tmp_path / "exported")
@@ -76,7 +78,8 @@ def test_the_whole_run_takes_its_name(tmp_path, cache):
     arguments = ["predict", "--checkpoint", tmp_path / "run", "--image", image, "--box", 5, 5, 50, 50]
     said = medsam(*arguments, "--output", tmp_path / "mask.png", "--json")
     assert said.json["iou_score"] == [None], "NaN is no JSON"
-    assert state_digest(load_checkpoint(tmp_path / "run")) == state_digest(run.tuned.model)
+    again = ["--checkpoint", tmp_path / "run", "--data", tmp_path / "data", "--output", tmp_path / "again", "--json"]
+    assert medsam("evaluate", *again).json["dice"] == trained.json["tuned_dice"] != trained.json["zero_shot_dice"]
 
 
 @pytest.mark.slow
