@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -23,6 +24,7 @@ from werkzeug.serving import make_server
 
 from medsam_helpers.cli.main import main
 from medsam_helpers.data.case import Case, Cases
+from medsam_helpers.evaluation.tables import COLUMNS
 from medsam_helpers.sam.segmenter import Segmenter
 
 
@@ -123,6 +125,17 @@ def medsam(*arguments: object) -> Said:
 
 def without_bars(err: str) -> list[str]:
     return [line for line in re.split(r"[\r\n]+", err) if line.strip() and not re.search(r"\d%\||\dit/s|\?it/s", line)]
+
+
+def table_of(**models: list[float]) -> pd.DataFrame:
+    """A table of scores with one prompt: model -> Dice by case; `zero_shot` is called zero-shot."""
+    rows = [
+        {"case": f"case{i}", "model": model.replace("_", "-"), "prompt": "j20", "dice": dice}
+        for model, scores in models.items()
+        for i, dice in enumerate(scores)
+    ]
+    rest = {"seed": 0, "iou": 0.5, "hd95_percent": 1.0, "nsd": 0.25, "area_true": 9, "area_pred": 8, "iou_score": 0.5}
+    return pd.DataFrame(rows).assign(**rest)[COLUMNS]
 
 
 def stored_run(state: Path) -> dict:

@@ -20,6 +20,7 @@ from medsam_helpers.mlops import sweeps
 from medsam_helpers.mlops.server import wait_until
 from medsam_helpers.mlops.sweeps import Pruner, sweep
 from medsam_helpers.mlops.trials import SPACE, SweepPlan, finished, keep_plan, open_study, trials_table
+from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.training.state import STATE_FILE
 
 
@@ -67,11 +68,15 @@ def test_two_workers_lose_no_trial_though_one_is_killed(plan, tmp_path, client):
     assert table["dev_dice"].max() == table["dev_dice"][0] == pytest.approx(study.best_value)
 
 
-def test_a_sweep_that_was_stopped_goes_on_and_another_plan_is_refused(plan, tmp_path):
+def test_a_sweep_that_was_stopped_goes_on_and_another_plan_is_refused(plan, tmp_path, client):
     small = replace(plan, trials=1)
-    first = sweep(tmp_path / "sweep", small, workers=1, show_progress=False)
+    dataset, segmenter, _ = keep_plan(tmp_path / "sweep", small).prepare()
+    for cases in (dataset.train, dataset.dev):
+        embed_cases(segmenter, cases, show_progress=False)
+    sweeps._work(tmp_path / "sweep", 0, client.create_run("0").info.run_id, os.getppid())
+    (first,) = finished(open_study(tmp_path / "sweep"))
     more = sweep(tmp_path / "sweep", replace(small, trials=2), workers=1, show_progress=False)
-    assert more.trials[0].value == first.trials[0].value
+    assert more.trials[0].value == first.value
     assert len(finished(more)) == 2
     assert json.loads((tmp_path / "sweep" / "plan.json").read_text())["precision"] != "auto", "decided for all workers"
     with pytest.raises(ConfigError, match="another plan"):

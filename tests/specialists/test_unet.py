@@ -57,16 +57,17 @@ def test_the_box_is_a_channel_of_ones_inside_it():
 
 
 def test_it_learns(tmp_path):
-    cases, model = draw_discs(10), load_sam("unet-box")
-    recipe = get_recipe("unet").but(epochs=12, batch=4, warmup_steps=2, ema_decay=0.5, lr=3e-3)
+    cases, model = draw_discs(6), load_sam("unet-box")
+    recipe = get_recipe("unet").but(epochs=3, batch=1, warmup_steps=2, ema_decay=0.5, lr=3e-3)
     store = embedded(model, cases, tmp_path / "store").store
-    result = fit(model, cases[:8], cases[8:], recipe, store, tmp_path / "fit", show_progress=False)
+    result = fit(model, cases[:4], cases[4:], recipe, store, tmp_path / "fit", show_progress=False)
     assert result.best_dev_dice > 0.8 > result.history["dev_dice"].iloc[0]
 
 
 def test_the_whole_run_takes_its_name_and_gains_over_random_weights_not_over_a_zero_shot_model(tmp_path, cache):
     save_images(draw_discs(8), tmp_path / "data")
     arguments = ["--model", "unet-box", "--data", tmp_path / "data", "--recipe", "unet", "--epochs", 1]
+    arguments += ["--batch", 1, "--lr", "3e-3", "--warmup-steps", 2, "--ema-decay", 0]
     trained = medsam("finetune", *arguments, "--output", tmp_path / "run", "--json")
     assert "gain over random weights" in trained.out
     assert set(pd.read_csv(tmp_path / "run" / "metrics.csv")["model"]) == {"box", "ellipse", "zero-shot", "tuned"}
