@@ -1,15 +1,15 @@
 """Fetching: from a server on the loopback, with everything that can go wrong."""
 
 import hashlib
+import http.server
 import shutil
+import threading
 import time
 from functools import partial
 from pathlib import Path
 
 import pypi_simple
 import pytest
-from helpers import loopback
-from werkzeug.utils import send_from_directory
 
 from medsam_helpers.errors import CheckpointError
 from medsam_helpers.sam import checkpoints
@@ -24,13 +24,11 @@ def server(tmp_path):
     """A folder served on the loopback; gives (folder, address)."""
     folder = tmp_path / "served"
     folder.mkdir()
-
-    def file(asked):
-        name = asked.path.removeprefix("/")
-        return send_from_directory(folder, f"{name}index.html" if name.endswith("/") else name, asked.environ)
-
-    with loopback(file) as address:
-        yield folder, address
+    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(folder)))
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
 
 
 def fetch(*sources):
