@@ -54,7 +54,7 @@ def place(tmp_path, monkeypatch, cache):
 @pytest.fixture
 def kept(place):
     """A fine-tuned decoder, in the folder `kept`."""
-    arguments = ["--data", "data", "--model", "tiny", "--recipe", "quick", "--epochs", 1, "--output", "kept"]
+    arguments = ["--data", "data", "--model", "tiny", "--epochs", 1, "--output", "kept"]
     assert medsam("finetune", *arguments).status == 0
 
 
