@@ -11,6 +11,7 @@ from hypothesis import settings
 from transformers import SamModel
 
 from medsam_helpers.sam.loading import load_sam, model_info
+from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import part_state, save_decoder
 
 # Browser tests are collected where Playwright and Chromium are: `make test-browser` brings both. Said here, since a
@@ -34,6 +35,11 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def tiny_sam() -> SamModel:
     return make_tiny_sam()
+
+
+@pytest.fixture
+def segmenter(tiny_sam):
+    return Segmenter(tiny_sam, "cpu", precision="fp32")
 
 
 @pytest.fixture

@@ -1,13 +1,30 @@
-"""Small stand-ins that many tests share: a random SAM, cases to segment, pictures."""
+"""Small stand-ins that many tests share: a random SAM, cases to segment, pictures, commands, a server."""
 
+import io
+import json
+import logging
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from transformers import SamConfig, SamModel
+from werkzeug import Request, Response
+from werkzeug.serving import make_server
 
+from medsam_helpers.cli.main import main
 from medsam_helpers.data.case import Case, Cases
+from medsam_helpers.evaluation.tables import COLUMNS
 from medsam_helpers.sam.segmenter import Segmenter
 
 
@@ -83,3 +100,63 @@ def save_images(cases: Cases, folder: Path, n_train: int | None = None) -> Cases
     for split, names in {"train": cases.names[:n_train], "val": cases.names[n_train:]}.items() if n_train else ():
         (folder / f"{split}.txt").write_text("\n".join(names))
     return cases
+
+
+class Said(NamedTuple):
+    status: int
+    out: str
+    err: list[str]  # its lines, without progress bars
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.out.splitlines()[-1], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def medsam(*arguments: object) -> Said:
+    """Run a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse
+            status = stop.code
+    return Said(status, out.getvalue(), without_bars(err.getvalue()))
+
+
+def without_bars(err: str) -> list[str]:
+    return [line for line in re.split(r"[\r\n]+", err) if line.strip() and not re.search(r"\d%\||\dit/s|\?it/s", line)]
+
+
+def table_of(**models: list[float]) -> pd.DataFrame:
+    """A table of scores with one prompt: model -> Dice by case; `zero_shot` is called zero-shot."""
+    rows = [
+        {"case": f"case{i}", "model": model.replace("_", "-"), "prompt": "j20", "dice": dice}
+        for model, scores in models.items()
+        for i, dice in enumerate(scores)
+    ]
+    rest = {"seed": 0, "iou": 0.5, "hd95_percent": 1.0, "nsd": 0.25, "area_true": 9, "area_pred": 8, "iou_score": 0.5}
+    return pd.DataFrame(rows).assign(**rest)[COLUMNS]
+
+
+def stored_run(state: Path) -> dict:
+    """What a training state's file says of its run."""
+    with safe_open(state, framework="pt") as file:
+        return json.loads(file.metadata()["run"])
+
+
+def python(code: str, *arguments: object) -> str:
+    """What the code prints in a process of its own, which has imported nothing yet."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+
+
+@contextmanager
+def loopback(answer: Callable[[Request], Response]) -> Iterator[str]:
+    """The address of a server on the loopback that asks the function for each answer, until the block ends."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # the tests read answers, not logs
+    server = make_server("127.0.0.1", 0, Request.application(answer), threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.shutdown()

@@ -1,11 +1,10 @@
 """Devices and precisions; the allocator keeps freed memory where it is asked to."""
 
 import platform
-import subprocess
-import sys
 
 import pytest
 import torch
+from helpers import python
 
 from medsam_helpers import device
 from medsam_helpers.device import autocast, default_device, effective_precision, has_fast_bf16
@@ -26,11 +25,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt, own_memory_mb() - befo
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
-def test_freed_memory_is_kept_unless_told_not_to_and_what_is_held_is_told():
+def test_freed_memory_is_kept_unless_told_not_to_and_what_is_held_is_told(monkeypatch):
     def probe(setting):
-        settings = {"MEDSAM_KEEP_MEMORY": setting, "PATH": ""}
-        done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, env=settings)
-        return done.stdout.split()
+        monkeypatch.setenv("MEDSAM_KEEP_MEMORY", setting)
+        return python(PROBE).split()
 
     (kept, few, held), (left, many, given_back) = probe("1"), probe("0")
     assert (kept, left) == ("True", "False")

@@ -1,13 +1,12 @@
 """How large the package may be, what importing it costs, and how much of it the notebooks need."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import notebook_rules as rules
 import pytest
+from helpers import python
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "medsam_helpers"
@@ -39,10 +38,6 @@ def test_a_module_is_one_idea():
     # A table may make a module longer; there are few such tables.
     assert len(long) <= 5, f"modules of over 200 lines: {long}"
     assert all(size <= 250 for size in long.values()), f"modules of over 250 lines: {long}"
-
-
-def python(code):
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def test_importing_the_package_is_quick_and_loads_no_large_library():

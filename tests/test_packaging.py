@@ -7,11 +7,14 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from check_jsonschema import main as check_jsonschema
+from click.testing import CliRunner
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -34,6 +37,7 @@ def applies(requirement, extra=""):
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
+@cache
 def reachable():
     """Return {name: installed version} of all that `.[all]` brings here, but for the CUDA libraries that torch pins."""
     versions, seen = {}, set()
@@ -56,10 +60,6 @@ def constraint_lines():
     return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
-def run(*arguments):
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-
-
 def test_constraints_pin_exactly_what_all_brings_at_the_installed_versions():
     lines = constraint_lines()
     assert all(re.fullmatch(r"==[^,*+]+", str(line.specifier)) for line in lines), "one exact public version a line"
@@ -70,10 +70,12 @@ def test_constraints_pin_exactly_what_all_brings_at_the_installed_versions():
     assert (change, remove) == ([], []), "constraints.txt: add or change the first list, remove the second"
 
 
+owners_of_modules = cache(metadata.packages_distributions)
+
+
 def imported_distributions(files):
     """Return {distribution: a file that imports it} for everything outside the standard library and the project."""
-    owners = metadata.packages_distributions()
-    found = {}
+    owners, found = owners_of_modules(), {}
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
@@ -114,37 +116,42 @@ def test_environment_installs_what_make_installs_on_a_supported_python():
     assert (pip, python.removeprefix("python=") in SpecifierSet(PROJECT["requires-python"])) == ("pip", True)
     # pip's resolver, with only the installed packages to choose from: no registry, no change.
     offline = ["--dry-run", "--no-index", "--no-build-isolation", "--quiet", "--report", "-"]
-    result = run("-m", "pip", "install", *offline, *made)
+    command = [sys.executable, "-m", "pip", "install", *offline, *made]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert [p["metadata"]["name"] for p in json.loads(result.stdout)["install"]] == [PROJECT["name"]]
 
 
 def check_schema(name, path):
-    result = run("-m", "check_jsonschema", "--builtin-schema", f"vendor.{name}", str(path))
-    assert result.returncode == 0, result.stdout
+    result = CliRunner().invoke(check_jsonschema, ["--builtin-schema", f"vendor.{name}", str(path)])
+    assert result.exit_code == 0, result.output
     return yaml.safe_load(path.read_text())
 
 
-def test_workflow_is_valid_and_covers_every_supported_python():
-    job = check_schema("github-workflows", ROOT / ".github/workflows/tests.yml")["jobs"]["test"]
+def test_the_tests_workflow_covers_every_supported_python():
+    job = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]["test"]
     supported = SpecifierSet(PROJECT["requires-python"])
     minors = [f"3.{minor}" for minor in range(8, 20)]
     assert job["strategy"]["matrix"]["python"] == [version for version in minors if version in supported]
     assert [step.get("run") for step in job["steps"]][-2:] == ["make lint", ".ci/run"]
 
 
-def test_the_relay_s_workflow_listens_to_it_and_knows_the_gate_s_options():
+def test_the_relay_s_workflow_listens_to_it_and_knows_the_gate_s_options(monkeypatch, capsys):
+    from medsam_helpers.mlops import gate
     from medsam_helpers.mlops.webhooks import EVENT
 
     workflow = yaml.safe_load((ROOT / ".github/workflows/evaluate-and-promote.yml").read_text())
     assert workflow[True]["repository_dispatch"]["types"] == [EVENT]  # YAML 1.1 reads `on` as true
-    known = run("-m", "medsam_helpers.mlops.gate", "--help").stdout
+    monkeypatch.setattr(sys, "argv", ["gate", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        gate.main()
+    known = capsys.readouterr().out
     asked = re.findall(r"--\w+", workflow["jobs"]["gate"]["steps"][-1]["run"])
     assert {"--version", "--data"} <= set(asked) <= set(re.findall(r"--\w+", known))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.stem)
-def test_a_workflow_fetches_fixed_versions_reads_only_and_fails_where_a_command_does(path):
+def test_a_workflow_is_valid_fetches_fixed_versions_reads_only_and_fails_where_a_command_does(path):
     workflow = check_schema("github-workflows", path)
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     assert [step for step in steps if "${{" in step.get("run", "")] == [], "what others send is no part of a command"

@@ -4,19 +4,15 @@ import io
 import json
 import os
 import socket
-import subprocess
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 import datasets
 import numpy as np
 import pytest
-from helpers import draw_discs
+from helpers import draw_discs, loopback, python
 from huggingface_hub import constants
 from PIL import Image
+from werkzeug import Response
 
 from medsam_helpers.data import hub
 from medsam_helpers.data.case import Cases
@@ -147,27 +143,7 @@ def test_offline_mode_asks_nobody(monkeypatch):
 
 
 COMMIT = "c" * 40
-
-
-class LoopbackHub(BaseHTTPRequestHandler):
-    """Answers what `datasets` asks of a hub."""
-
-    pages: ClassVar[dict[str, bytes]] = {}
-
-    def do_GET(self) -> None:
-        body = self.pages.get(self.path.partition("?")[0])
-        self.send_response(404 if body is None else 200)
-        for name, value in {"ETag": '"tag"', "X-Repo-Commit": COMMIT, "X-Error-Code": "EntryNotFound"}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body or b"")))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body or b"")
-
-    do_HEAD = do_GET
-
-    def log_message(self, *_: object) -> None:
-        """Nothing: the test reads answers, not logs."""
+HEADERS = {"ETag": '"tag"', "X-Repo-Commit": COMMIT, "X-Error-Code": "EntryNotFound"}
 
 
 def pages_of(repository: Path, repo: str) -> dict[str, bytes]:
@@ -191,20 +167,14 @@ def pages_of(repository: Path, repo: str) -> dict[str, bytes]:
 def test_a_data_set_comes_from_a_hub_and_stays_when_the_hub_is_gone(tmp_path, breast_repository, monkeypatch):
     """The real client against a hub on the loopback, in a process of its own: it reads its address when imported."""
 
-    def load():
-        script = "from medsam_helpers import load_data; data = load_data('breast'); print(data, data.digest)"
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-        return done.stdout
-
+    load = "from medsam_helpers import load_data; data = load_data('breast'); print(data, data.digest)"
     expected = f"breast: 94 train, 10 dev, 26 val {load_data(breast_repository).digest}\n"
     for name in [name for name in os.environ if name.startswith(("HF_", "TRANSFORMERS_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(LoopbackHub, "pages", pages_of(breast_repository, "nielsr/breast-cancer"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), LoopbackHub) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        assert load() == expected
-        server.shutdown()
-    assert load() == expected, "now from the cache"
+    pages = pages_of(breast_repository, "nielsr/breast-cancer")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with loopback(lambda asked: Response(pages.get(asked.path), 200 if asked.path in pages else 404, HEADERS)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub)
+        assert python(load) == expected
+    assert python(load) == expected, "now from the cache"

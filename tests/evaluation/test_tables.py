@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import table_of
 
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.evaluation.intervals import bootstrap_mean, mean_interval
@@ -10,20 +11,9 @@ from medsam_helpers.evaluation.tables import COLUMNS, paired_gain, summarise
 from medsam_helpers.runs.recorded import read_table, write_table
 
 
-def table_of(**scores):
-    """A table with one prompt: model -> Dice by case."""
-    rows = [
-        {"case": f"case{i}", "model": model, "prompt": "j20", "dice": value}
-        for model, values in scores.items()
-        for i, value in enumerate(values)
-    ]
-    rest = {"seed": 0, "iou": 0.5, "hd95_percent": 1.0, "nsd": 0.25, "area_true": 9, "area_pred": 8, "iou_score": 0.5}
-    return pd.DataFrame(rows).assign(**rest)[COLUMNS]
-
-
 def test_gain_is_paired_by_case_whatever_the_order_of_rows():
     base = [0.2, 0.5, 0.9, 0.7, 0.3]
-    table = table_of(tuned=[b + 0.05 for b in base], **{"zero-shot": base})
+    table = table_of(tuned=[b + 0.05 for b in base], zero_shot=base)
     gain = paired_gain(table.sample(frac=1, random_state=3), "j20")
     # Every case gains the same: paired there is no spread, unpaired it would be that of the cases.
     assert gain == pytest.approx((0.05, 0.05, 0.05))
@@ -31,7 +21,7 @@ def test_gain_is_paired_by_case_whatever_the_order_of_rows():
     assert paired_gain(table, "j20", metric="nsd").mean == 0
 
     differences = [0.1, 0.0, 0.2, -0.1, 0.05, 0.3]
-    table = table_of(tuned=differences, **{"zero-shot": [0] * 6})
+    table = table_of(tuned=differences, zero_shot=[0] * 6)
     assert paired_gain(table, "j20") == mean_interval(differences, "t")
     assert paired_gain(table, "j20", method="percentile") == bootstrap_mean(differences), "as the records have it"
 
@@ -46,7 +36,7 @@ def test_no_case_is_a_formula_in_a_spreadsheet_and_all_names_come_back(tmp_path)
 
 
 def test_where_the_table_knows_patients_the_spread_is_theirs(tmp_path):
-    table = table_of(tuned=[0.1, 0.0, 0.2, 0.4, 0.05, 0.3] * 2, **{"zero-shot": [0] * 12})
+    table = table_of(tuned=[0.1, 0.0, 0.2, 0.4, 0.05, 0.3] * 2, zero_shot=[0] * 12)
     number = table["case"].str.removeprefix("case").astype(int)
     write_table(table.assign(group="p" + (number // 2).astype(str)), tmp_path / "metrics.csv")
     grouped = read_table(tmp_path / "metrics.csv")
@@ -58,7 +48,7 @@ def test_where_the_table_knows_patients_the_spread_is_theirs(tmp_path):
 
 
 def test_gain_needs_the_same_cases_and_known_names():
-    table = table_of(tuned=[0.5, 0.6, 0.7], **{"zero-shot": [0.4, 0.5]})
+    table = table_of(tuned=[0.5, 0.6, 0.7], zero_shot=[0.4, 0.5])
     with pytest.raises(DataError, match="case2"):
         paired_gain(table, "j20")
     with pytest.raises(ConfigError, match="prompt 'exact' is unknown: use one of j20"):

@@ -1,9 +1,7 @@
 """The check itself: stubs are not attempted, errors reach their author, and one module a notebook is loaded."""
 
-import subprocess
-import sys
-
 import pytest
+from helpers import python
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.exercises.checking import check
@@ -32,7 +30,7 @@ def test_an_error_in_the_answer_reaches_its_author():
 
 def test_checking_loads_the_module_of_its_notebook_alone():
     code = "import sys; from medsam_helpers.exercises.checking import check; check('00.1', None); print(*sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    found = python(code).split()
     ours = {name for name in found if name.startswith("medsam_helpers.exercises.")}
     assert ours == {"medsam_helpers.exercises.checking", "medsam_helpers.exercises.start"}
     assert "torch" not in found

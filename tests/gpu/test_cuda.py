@@ -6,7 +6,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import draw_discs
+from helpers import draw_discs, stored_run
 from nbclient import NotebookClient
 from notebook_rules import WRITTEN, read
 
@@ -66,7 +66,8 @@ def test_fp16_goes_on_after_an_overflow_and_resumes_with_its_scaler(tmp_path, mo
     recipe = RECIPE.but(precision="fp16", loss=steep)
     result = train(tmp_path / "whole", recipe)
     assert np.isfinite(result.history["loss"][1:]).all()
-    state = TrainingState.open(tmp_path / "whole" / "run" / STATE_FILE, _identity(tmp_path / "whole"))
+    file = tmp_path / "whole" / "run" / STATE_FILE
+    state = TrainingState.open(file, stored_run(file)["identity"])
     assert state.scaler["scale"] < 65536, "halved at each overflow"
 
     save, stopped = TrainingState.save, []
@@ -83,15 +84,6 @@ def test_fp16_goes_on_after_an_overflow_and_resumes_with_its_scaler(tmp_path, mo
     resumed = train(tmp_path / "stopped", recipe)
     # Some kernels add up in any order: not the same bits.
     assert resumed.history["dev_dice"].to_numpy() == pytest.approx(result.history["dev_dice"].to_numpy(), abs=0.02)
-
-
-def _identity(folder):
-    import json
-
-    from safetensors import safe_open
-
-    with safe_open(folder / "run" / STATE_FILE, framework="pt") as file:
-        return json.loads(file.metadata()["run"])["identity"]
 
 
 def test_what_stays_on_the_gpu_is_bounded_and_what_is_streamed_trains_alike(tmp_path, monkeypatch):

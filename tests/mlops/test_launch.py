@@ -11,14 +11,11 @@ import psutil
 import pytest
 import submitit
 import torch
-from helpers import draw_discs, make_tiny_sam
-from mlflow import MlflowClient
+from helpers import draw_discs, make_tiny_sam, save_images
 from safetensors.torch import load_file
 
-from medsam_helpers.data.case import Dataset
 from medsam_helpers.mlops.launch import TrainingJob, submit
 from medsam_helpers.mlops.server import wait_until
-from medsam_helpers.phantoms.dataset import save_folder
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.training.state import STATE_FILE
 
@@ -28,12 +25,12 @@ TOOL = Path(__file__).parents[2] / "tools" / "one_node_slurm.sh"
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A cache, a tiny model and a data folder for all jobs of this file."""
-    root, discs = tmp_path_factory.mktemp("launch"), draw_discs(12)
+    root = tmp_path_factory.mktemp("launch")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDSAM_CACHE", str(root / "cache"))
         patch.setenv("OMP_NUM_THREADS", "1")
         make_tiny_sam().save_pretrained(root / "tiny")
-        save_folder(Dataset("discs", discs[:8], discs[:0], discs[8:], "", ""), root / "discs", show_progress=False)
+        save_images(draw_discs(12), root / "discs", n_train=8)
         yield root
 
 
@@ -52,9 +49,9 @@ def slurm():
 
 
 def submitted(root, name, cluster="local", uri=None, processes=1, **changes):
-    """A job of two epochs on the folder's data and its model, unless changed."""
+    """A job of two epochs on the folder's data and its model, unless changed; its loss needs no MONAI."""
     config = RunConfig(model=str(root / "tiny"), data=str(root / "discs"), epochs=2, batch=4, precision="fp32")
-    job = TrainingJob(config.but(**changes), root / name, uri)
+    job = TrainingJob(config.but(loss="dice_bce", **changes), root / name, uri)
     return submit(job, root / "jobs", cluster, processes=processes)
 
 
@@ -71,12 +68,11 @@ def reference(root, mlflow_server):
     return figures
 
 
-def test_a_job_on_this_machine_gives_figures_and_run_and_tells_mlflow(root, reference, mlflow_server):
+def test_a_job_on_this_machine_gives_figures_and_run_and_tells_mlflow(root, reference, client):
     assert reference["n_train"] == 7
     assert 0 <= reference["tuned_dice"] <= 1
     files = {path.name for path in (root / "reference").iterdir()}
     assert {"run_card.json", "README.md", "decoder.safetensors", "metrics.csv"} <= files
-    client = MlflowClient(mlflow_server.uri)
     runs = client.search_runs([client.get_experiment_by_name("medsam").experiment_id], "params.epochs = '2'")
     trained = next(run for run in runs if run.info.run_name == "reference")
     assert (trained.info.status, trained.data.tags["medsam.kind"]) == ("FINISHED", "training")
@@ -88,12 +84,11 @@ def test_a_job_that_fails_says_why(root):
         job.result()
 
 
-def test_two_processes_give_the_result_of_one_and_tell_of_one_run(root, reference, mlflow_server):
-    figures = submitted(root, "two", uri=mlflow_server.uri, processes=2).results()
+def test_two_processes_give_the_result_of_one_and_tell_of_one_run(root, reference, client):
+    figures = submitted(root, "two", uri=client.tracking_uri, processes=2).results()
     assert [each["tuned_dice"] for each in figures] == pytest.approx([reference["tuned_dice"]] * 2, abs=0.01)
     loss = [pd.read_csv(root / name / "history.csv")["loss"].dropna() for name in ("reference", "two")]
     assert loss[1].to_numpy() == pytest.approx(loss[0].to_numpy(), rel=0.01)
-    client = MlflowClient(mlflow_server.uri)
     told = client.search_runs([client.get_experiment_by_name("medsam").experiment_id])
     (trained,) = [run for run in told if run.info.run_name == "two"]
     evaluations = [run for run in told if run.data.tags.get("medsam.trained_by") == trained.info.run_id]

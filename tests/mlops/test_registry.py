@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import draw_discs, make_tiny_sam
-from mlflow import MlflowClient
+from helpers import draw_discs, make_tiny_sam, save_images
 from mlflow.exceptions import MlflowException
 
 from medsam_helpers.data.case import Case, Cases, Dataset
@@ -17,7 +16,6 @@ from medsam_helpers.mlops import gate, registry
 from medsam_helpers.mlops.gate import judge, unjudged, verdicts
 from medsam_helpers.mlops.registry import RegistryError, load_model, register, version_of
 from medsam_helpers.mlops.tracking import RunTracker
-from medsam_helpers.phantoms.dataset import save_folder
 from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.runs.seen import write_seen
 from medsam_helpers.sam.embeddings import EmbeddingStore
@@ -26,6 +24,8 @@ from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import part_state, save_decoder
 from medsam_helpers.training.loop import fit
 from medsam_helpers.training.recipes import Recipe
+
+pytestmark = pytest.mark.usefixtures("cache")
 
 DISCS = draw_discs(16, seed=9)
 DATA = Dataset("discs", DISCS[:3], DISCS[3:5], DISCS[5:], licence="nobody's", citation="none")
@@ -47,11 +47,6 @@ def told(main, arguments, client, monkeypatch, capsys):
     except SystemExit as end:
         return end.code, *capsys.readouterr()
     return 0, *capsys.readouterr()
-
-
-@pytest.fixture
-def client(mlflow_server, cache):
-    return MlflowClient(mlflow_server.uri)
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +179,7 @@ def test_what_was_judged_on_these_images_is_not_judged_once_more(client, tmp_pat
     assert judge(client, "once", DATA, **FEW, once=True).promoted, "other images are judged"
     assert judge(client, "once", DATA, **FEW, once=True).number == 2, "the champion too has its verdict"
     command = ["gate", "--once", f"--data={tmp_path / 'discs'}", "--prompt=exact", "--fewest=1", "--version=1"]
-    save_folder(Dataset("", DISCS[:1], DISCS[1:2], DISCS[5:8], "", ""), tmp_path / "discs", show_progress=False)
+    save_images(DISCS[4:8], tmp_path / "discs", n_train=1)
     first, again = (told(gate.main, [*command, "--", "once"], client, monkeypatch, capsys) for _ in range(2))
     assert first[:2] == again[:2]
     assert json.loads(first[1].splitlines()[1])["version"] == "1"

@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 from helpers import draw_discs, make_tiny_sam
-from mlflow import MlflowClient
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.mlops.lineage import datasets_of, split_digest
@@ -22,11 +21,6 @@ from medsam_helpers.training.recipes import Recipe
 RECIPE = Recipe(name="test", lr=1e-3, epochs=3, batch=2, precision="fp32")
 DISCS = draw_discs(10)
 DATA = Dataset("discs", DISCS[:5], DISCS[5:8], DISCS[8:], licence="nobody's", citation="none")
-
-
-@pytest.fixture
-def client(mlflow_server):
-    return MlflowClient(mlflow_server.uri)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from fastapi import FastAPI, Header, HTTPException
-from mlflow import MlflowClient
 
 from medsam_helpers.mlops import webhooks
 from medsam_helpers.mlops.server import wait_until
@@ -40,11 +39,6 @@ def settings(asked, mlflow_server, monkeypatch):
         asked.append(name)
 
     return Settings(SECRET, TOKEN, REPOSITORY, mlflow_server.uri, serve_in_thread(app))
-
-
-@pytest.fixture
-def client(mlflow_server):
-    return MlflowClient(mlflow_server.uri)
 
 
 def challenge(client, name):

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers import draw_discs, make_tiny_sam, save_images
+from helpers import draw_discs, make_tiny_sam, medsam, save_images
 
-from medsam_helpers.cli.main import main
 from medsam_helpers.data.case import Case, Cases
 from medsam_helpers.data.sources import SOURCES
 from medsam_helpers.errors import CheckpointError, ConfigError, DataError
@@ -50,6 +49,13 @@ def place(tmp_path, monkeypatch, cache):
     # "auto" is bf16 on some machines; then the base scored by itself and the base beside a run in fp32 differ a little.
     monkeypatch.setattr("medsam_helpers.device.has_fast_bf16", lambda device: False)
     return tmp_path
+
+
+@pytest.fixture
+def kept(place):
+    """A fine-tuned decoder, in the folder `kept`."""
+    arguments = ["--data", "data", "--model", "tiny", "--epochs", 1, "--output", "kept"]
+    assert medsam("finetune", *arguments).status == 0
 
 
 def record(experiment, output="results", sources=None, **options):
@@ -203,8 +209,7 @@ runs = [
 """
 
 
-def test_a_checkpoint_is_scored_with_test_time_augmentation_beside_its_base_without(place, monkeypatch):
-    assert main(["finetune", "--data", "data", "--model", "tiny", "--epochs", "1", "--output", "kept"]) == 0
+def test_a_checkpoint_is_scored_with_test_time_augmentation_beside_its_base_without(place, kept, monkeypatch):
     (place / "augmented.toml").write_text(WITH_TTA)
     experiment = read_experiment("augmented", place)
     summary = record(experiment).set_index("run")
@@ -227,8 +232,7 @@ def test_a_checkpoint_is_scored_with_test_time_augmentation_beside_its_base_with
     record(experiment)
 
 
-def test_a_run_may_begin_with_a_fine_tuned_decoder(place, monkeypatch):
-    assert main(["finetune", "--data", "data", "--model", "tiny", "--epochs", "1", "--output", "kept"]) == 0
+def test_a_run_may_begin_with_a_fine_tuned_decoder(place, kept, monkeypatch):
     experiment = variant(place, "go_on", 'name = "first"', 'name = "first", start = "kept"')
     experiment = experiment.but(trials=experiment.trials[:3])
     plain = read_experiment("val", place)

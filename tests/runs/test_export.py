@@ -3,19 +3,16 @@
 import base64
 import hashlib
 import json
-import logging
 import re
-import threading
 
 import numpy as np
 import pytest
 import torch
+from helpers import loopback, medsam
 from huggingface_hub import constants
 from transformers import SamModel, SamProcessor
-from werkzeug import Request, Response
-from werkzeug.serving import make_server
+from werkzeug import Response
 
-from medsam_helpers.cli.main import main
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.runs.export import export_model, push_to_hub
 from medsam_helpers.sam.loading import load_sam, state_digest
@@ -30,12 +27,10 @@ class Hub:
     """As much of the hub as an upload needs: create, preupload, LFS batch and store, commit."""
 
     def __init__(self):
-        self.server = make_server("127.0.0.1", 0, self.serve, threaded=True)
-        self.address = f"http://127.0.0.1:{self.server.port}"
+        self.address = ""
         self.requests, self.blobs, self.files, self.created = [], {}, {}, {}
         self.refused = "nothing"  # the part of a path that is answered with 403
 
-    @Request.application
     def serve(self, request):
         body, refused = request.get_data(), request.method == "GET" or self.refused in request.path
         self.requests.append((request.full_path, dict(request.headers), body))
@@ -69,30 +64,17 @@ class Hub:
 
 @pytest.fixture
 def hub(monkeypatch):
-    monkeypatch.setattr(logging.getLogger("werkzeug"), "disabled", True)
     hub = Hub()
-    threading.Thread(target=hub.server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    yield hub
-    hub.server.shutdown()
+    with loopback(hub.serve) as hub.address:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        yield hub
 
 
-@pytest.fixture
-def push(capsys):
-    """`medsam export --push-to-hub`: gives status, the line of JSON where there is one, and all that was said."""
-
-    def run(checkpoint, output, repository=REPOSITORY):
-        capsys.readouterr()  # what was said before
-        status = main(
-            ["export", "--checkpoint", str(checkpoint), "--output", str(output), "--push-to-hub", repository, "--json"]
-        )
-        out, err = capsys.readouterr()
-        return status, json.loads(out.splitlines()[-1]) if status == 0 else None, out + err
-
-    return run
+def push(checkpoint, output, repository=REPOSITORY):
+    return medsam("export", "--checkpoint", checkpoint, "--output", output, "--push-to-hub", repository, "--json")
 
 
 def test_an_export_is_whole_for_plain_transformers_and_for_us(tuned, tmp_path):
@@ -121,10 +103,10 @@ def test_an_export_is_whole_for_plain_transformers_and_for_us(tuned, tmp_path):
     assert (plain.numpy() != ours.masks[0, 0]).mean() < 0.01, "but for rounding of the resized image"
 
 
-def test_every_file_arrives_in_a_private_repository_and_the_token_only_in_its_header(hub, push, tuned, tmp_path):
-    status, figures, said = push(tuned, tmp_path / "full")
-    assert status == 0, said
-    assert figures["url"] == f"{hub.address}/{REPOSITORY}"
+def test_every_file_arrives_in_a_private_repository_and_the_token_only_in_its_header(hub, tuned, tmp_path):
+    said = push(tuned, tmp_path / "full")
+    assert said.status == 0, said
+    assert said.json["url"] == f"{hub.address}/{REPOSITORY}"
     assert (hub.created["organization"], hub.created["name"]) == ("me", "polyp-sam")
     assert hub.created.get("visibility") == "private" or hub.created.get("private") is True
     sent = {path.name: path.read_bytes() for path in (tmp_path / "full").iterdir()}
@@ -137,18 +119,17 @@ def test_every_file_arrives_in_a_private_repository_and_the_token_only_in_its_he
         assert TOKEN not in path
         assert TOKEN.encode() not in body
     assert bearers == {"authorization"}
-    assert TOKEN not in said
+    assert TOKEN not in str(said)
 
 
 @pytest.mark.parametrize("part", ["/api/repos/create", "/store"])
-def test_a_refusal_is_one_line_with_the_hubs_reason_and_the_way_on(hub, push, tuned, tmp_path, part):
+def test_a_refusal_is_one_line_with_the_hubs_reason_and_the_way_on(hub, tuned, tmp_path, part):
     hub.refused = part
-    status, _, said = push(tuned, tmp_path / "full")
-    line = re.split(r"[\r\n]+", said.strip())[-1]
-    assert (status, hub.files) == (2, {})
-    assert re.search(f"medsam: cannot push to {REPOSITORY}: .*403.*{REASON}", line)
-    assert f"`hf upload {REPOSITORY} {tmp_path / 'full'} --private` sends it" in line
-    assert not re.search(f"Traceback|{TOKEN}", said)
+    said = push(tuned, tmp_path / "full")
+    assert (said.status, hub.files) == (2, {})
+    assert re.search(f"medsam: cannot push to {REPOSITORY}: .*403.*{REASON}", said.err[-1])
+    assert f"`hf upload {REPOSITORY} {tmp_path / 'full'} --private` sends it" in said.err[-1]
+    assert not re.search(f"Traceback|{TOKEN}", str(said))
     assert (tmp_path / "full" / "model.safetensors").is_file(), "the export itself is whole"
 
 
@@ -159,11 +140,11 @@ def test_a_refusal_is_one_line_with_the_hubs_reason_and_the_way_on(hub, push, tu
         (REPOSITORY, "no token; set HF_TOKEN, or log in"),
     ],
 )
-def test_without_name_and_token_nothing_is_written_or_asked(hub, push, tuned, monkeypatch, repository, message):
+def test_without_name_and_token_nothing_is_written_or_asked(hub, tuned, monkeypatch, repository, message):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tuned / "no-token"))
-    status, _, said = push(tuned, tuned / "full", repository)
-    assert (status, len(said.splitlines()), message in said) == (2, 1, True)
+    said = push(tuned, tuned / "full", repository)
+    assert (said.status, said.out, len(said.err), message in said.err[0]) == (2, "", 1, True)
     assert ((tuned / "full").exists(), hub.requests) == (False, [])
 
 

@@ -2,18 +2,12 @@
 
 import pandas as pd
 import pytest
+from helpers import table_of
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.runs.findings import UNSEEN, findings
 
 BASE = [0.8, 0.7, 0.9, 0.6, 0.75, 0.8]
-
-
-def table_of(**models):
-    rows = [
-        (f"case{i}", model.replace("_", "-"), dice) for model, scores in models.items() for i, dice in enumerate(scores)
-    ]
-    return pd.DataFrame(rows, columns=["case", "model", "dice"]).assign(prompt="j20")
 
 
 def test_a_gain_an_open_gain_a_better_ellipse_few_images_and_the_worst_image():

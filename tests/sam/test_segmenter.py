@@ -21,11 +21,6 @@ from medsam_helpers.sam.segmenter import Segmenter
 
 
 @pytest.fixture
-def segmenter(tiny_sam):
-    return Segmenter(tiny_sam, "cpu", precision="fp32")
-
-
-@pytest.fixture
 def with_tta(tiny_sam):
     return Segmenter(tiny_sam, "cpu", precision="fp32", tta=True)
 

@@ -1,13 +1,11 @@
 """The specialist: a U-Net behind SAM's interface, and what its box channel holds."""
 
-import json
-
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from helpers import draw_discs, embedded, save_images
+from helpers import draw_discs, embedded, medsam, save_images
 
-from medsam_helpers.cli.main import main
 from medsam_helpers.errors import ConfigError, PromptError
 from medsam_helpers.figures.sam import parameter_table
 from medsam_helpers.geometry import ImageTransform, fill_box
@@ -59,27 +57,30 @@ def test_the_box_is_a_channel_of_ones_inside_it():
 
 
 def test_it_learns(tmp_path):
-    cases, model = draw_discs(10), load_sam("unet-box")
-    recipe = get_recipe("unet").but(epochs=12, batch=4, warmup_steps=2, ema_decay=0.5, lr=3e-3)
+    cases, model = draw_discs(6), load_sam("unet-box")
+    recipe = get_recipe("unet").but(epochs=3, batch=1, warmup_steps=2, ema_decay=0.5, lr=3e-3)
     store = embedded(model, cases, tmp_path / "store").store
-    result = fit(model, cases[:8], cases[8:], recipe, store, tmp_path / "fit", show_progress=False)
+    result = fit(model, cases[:4], cases[4:], recipe, store, tmp_path / "fit", show_progress=False)
     assert result.best_dev_dice > 0.8 > result.history["dev_dice"].iloc[0]
 
 
-def test_the_whole_run_takes_its_name(tmp_path, cache, capsys):
+def test_the_whole_run_takes_its_name_and_gains_over_random_weights_not_over_a_zero_shot_model(tmp_path, cache):
     save_images(draw_discs(8), tmp_path / "data")
-    config = RunConfig(model="unet-box", data=str(tmp_path / "data"), recipe="unet", epochs=1)
-    run = finetune(config, tmp_path / "run", show_progress=False)
-    assert set(run.table["model"]) == {"box", "ellipse", "zero-shot", "tuned"}
+    arguments = ["--model", "unet-box", "--data", tmp_path / "data", "--recipe", "unet", "--epochs", 1]
+    arguments += ["--batch", 1, "--lr", "3e-3", "--warmup-steps", 2, "--ema-decay", 0]
+    trained = medsam("finetune", *arguments, "--output", tmp_path / "run", "--json")
+    assert "gain over random weights" in trained.out
+    assert set(pd.read_csv(tmp_path / "run" / "metrics.csv")["model"]) == {"box", "ellipse", "zero-shot", "tuned"}
     assert "| untrained |" in (tmp_path / "run" / "README.md").read_text()
     with pytest.raises(ConfigError, match="unet-box is no SAM, which transformers cannot load"):
         export_model(tmp_path / "run", tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
     image = next((tmp_path / "data" / "images").iterdir())
     arguments = ["predict", "--checkpoint", tmp_path / "run", "--image", image, "--box", 5, 5, 50, 50]
-    assert main([*map(str, arguments), "--output", str(tmp_path / "mask.png"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["iou_score"] == [None], "NaN is no JSON"
-    assert state_digest(load_checkpoint(tmp_path / "run")) == state_digest(run.tuned.model)
+    said = medsam(*arguments, "--output", tmp_path / "mask.png", "--json")
+    assert said.json["iou_score"] == [None], "NaN is no JSON"
+    again = ["--checkpoint", tmp_path / "run", "--data", tmp_path / "data", "--output", tmp_path / "again", "--json"]
+    assert medsam("evaluate", *again).json["dice"] == trained.json["tuned_dice"] != trained.json["zero_shot_dice"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Released decoders: half the size, the same masks, found by their name, with terms and limits on their card."""
 
+import contextlib
 import json
+import shutil
 
 import pytest
 import torch
@@ -19,16 +21,24 @@ from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.recipes import get_recipe
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch, cache):
-    """A finished run on discs, and an empty folder in place of the checkout's `checkpoints/`."""
-    make_tiny_sam().save_pretrained(tmp_path / "tiny")
-    save_images(draw_discs(12), tmp_path / "data")
-    monkeypatch.setattr(files, "RELEASED", tmp_path / "checkpoints")
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a finished run on discs."""
+    place = tmp_path_factory.mktemp("release")
+    make_tiny_sam().save_pretrained(place / "tiny")
+    save_images(draw_discs(12), place / "data")
     recipe = get_recipe("quick").but(epochs=3, lr=3e-3, loss="dice_bce", precision="fp32", batch=2)
-    finetune(RunConfig(model="tiny", data="data"), tmp_path / "run", False, "medsam", recipe=recipe)
-    return tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(place):
+        patch.setenv("MEDSAM_CACHE", str(place / "cache"))
+        finetune(RunConfig(model="tiny", data="data"), place / "run", False, "medsam", recipe=recipe)
+        yield place
+
+
+@pytest.fixture
+def run(place, tmp_path, monkeypatch):
+    """The run for one test, and an empty folder in place of the checkout's `checkpoints/`."""
+    monkeypatch.setattr(files, "RELEASED", tmp_path / "checkpoints")
+    return shutil.copytree(place / "run", tmp_path / "run")
 
 
 def test_half_precision_halves_the_file_and_keeps_the_masks(run, tmp_path):
@@ -51,17 +61,17 @@ def test_half_precision_halves_the_file_and_keeps_the_masks(run, tmp_path):
 
 def test_a_released_decoder_is_found_by_its_name(run, tmp_path):
     release(run, "discs", root=tmp_path / "checkpoints")
-    assert main(["evaluate", "--checkpoint", "discs", "--data", "data", "--output", "scores"]) == 0
+    assert main(["evaluate", "--checkpoint", "discs", "--data", "data", "--output", str(tmp_path / "scores")]) == 0
     assert json.loads((tmp_path / "scores" / "run_card.json").read_text())["model"] == "discs"
 
 
-def test_the_card_says_terms_use_and_limits_and_no_path(run, tmp_path):
+def test_the_card_says_terms_use_and_limits_and_no_path(run, place, tmp_path):
     folder = release(run, "discs", "kvasir", tmp_path / "checkpoints")
     text = (folder / "README.md").read_text()
     for said in ("CC BY 4.0", "Jha et al.", "Intended use and limits", "not for clinical use", 'load("discs")'):
         assert said in text
     assert text.index("## Use") < text.index("## Intended use") < text.index("## Data")
-    assert str(tmp_path) not in text + (folder / "run_card.json").read_text()
+    assert str(place) not in text + (folder / "run_card.json").read_text()
 
 
 def test_what_cannot_be_released_is_refused(run, tmp_path):

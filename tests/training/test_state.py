@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from safetensors import safe_open
+from helpers import stored_run
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -47,8 +47,7 @@ def test_another_runs_is_refused_and_says_why(saved, change, told):
 
 
 def test_a_state_of_before_there_were_digests_goes_on(saved):
-    with safe_open(saved, framework="pt") as file:
-        run = json.loads(file.metadata()["run"])
+    run = stored_run(saved)
     run.pop("digest")
     save_file(load_file(saved), saved, metadata={"run": json.dumps(run)})
     assert TrainingState.open(saved, IDENTITY).epoch == 2

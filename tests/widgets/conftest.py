@@ -42,11 +42,6 @@ def widget(image, fill, truth):
 
 
 @pytest.fixture
-def segmenter(tiny_sam):
-    return Segmenter(tiny_sam, "cpu", precision="fp32")
-
-
-@pytest.fixture
 def with_head(tiny_folder):
     """A segmenter that needs no prompt."""
     model = load_sam(tiny_folder)

@@ -1,11 +1,10 @@
 """The box widget without a browser: boxes and points, history, errors, threads."""
 
-import subprocess
-import sys
 import threading
 
 import numpy as np
 import pytest
+from helpers import python
 
 from medsam_helpers.errors import ConfigError, DataError, PromptError
 from medsam_helpers.widgets import BoxPrompt
@@ -129,5 +128,4 @@ def test_the_image_is_a_copy_so_that_its_embedding_stays_true(widget, image):
 
 def test_importing_the_package_loads_no_widget_library():
     script = "import medsam_helpers.widgets, sys; print({'anywidget', 'ipywidgets', 'torch'} & sys.modules.keys())"
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "set()"
+    assert python(script).strip() == "set()"
