@@ -506,8 +506,7 @@ def test_the_module_runs_and_gives_its_exit_status():
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")
 def test_an_interrupted_run_says_so_in_one_line_and_goes_on_when_called_again(place, tmp_path):
-    # This recipe's loss is our own: the process need not wait for MONAI.
-    arguments = ["finetune", "--data", "data", "--model", "tiny", "--recipe", "medsam", "--precision", "fp32"]
+    arguments = ["finetune", "--data", "data", "--model", "tiny", "--precision", "fp32"]
     arguments += ["--batch", 1, "--epochs", 10, "--output", tmp_path / "run", "--json"]
     state = tmp_path / "run" / STATE_FILE
     command = [*PROGRAM, *map(str, arguments)]

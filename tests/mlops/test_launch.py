@@ -49,9 +49,9 @@ def slurm():
 
 
 def submitted(root, name, cluster="local", uri=None, processes=1, **changes):
-    """A job of two epochs on the folder's data and its model, unless changed; its loss needs no MONAI."""
+    """A job of two epochs on the folder's data and its model, unless changed."""
     config = RunConfig(model=str(root / "tiny"), data=str(root / "discs"), epochs=2, batch=4, precision="fp32")
-    job = TrainingJob(config.but(loss="dice_bce", **changes), root / name, uri)
+    job = TrainingJob(config.but(**changes), root / name, uri)
     return submit(job, root / "jobs", cluster, processes=processes)
 
 

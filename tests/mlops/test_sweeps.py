@@ -97,7 +97,6 @@ def test_workers_stop_when_their_sweep_is_killed_and_the_trial_is_asked_for_agai
     code = "import sys; from pathlib import Path; from medsam_helpers.mlops import sweeps; folder = Path(sys.argv[1]); "
     code += "sweeps.sweep(folder, sweeps.read_plan(folder), 1, False)"
     keep_plan(folder, replace(plan, epochs=100_000, trials=1))
-    open_study(folder).enqueue_trial({"loss": "dice_bce"})  # the one that needs no MONAI, slow to import
     with subprocess.Popen([sys.executable, "-c", code, folder]) as launcher:
         assert wait_until(lambda: list(folder.glob(f"trials/*/{STATE_FILE}")))
         (worker,) = psutil.Process(launcher.pid).children()
