@@ -15,12 +15,12 @@ from medsam_helpers.errors import ConfigError
 from medsam_helpers.files import find_checkpoint
 from medsam_helpers.prompts import read_prompt
 from medsam_helpers.runs.settings import DataSettings, RunConfig
+from medsam_helpers.sam.checkpoints import SPECIALISTS
 from medsam_helpers.settings import BoxMode, Settings
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 """Of the source checkout; an installed package has none."""
 RESULTS = FOLDER.parent / "notebooks" / "results"
-
 
 SourceName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # it becomes a part of files' names
 
@@ -95,6 +95,14 @@ class Experiment(Settings):
         for prompt in prompts:
             read_prompt(prompt)
         return prompts
+
+    @model_validator(mode="after")
+    def _can_be_answered(self) -> Self:
+        clicks = [prompt for prompt in self.prompts if read_prompt(prompt).centre or read_prompt(prompt).clicks]
+        unets = [trial.model for trial in self.trials if trial.model in SPECIALISTS]
+        if clicks and unets:
+            raise ConfigError(f"prompts: {clicks[0]} asks with a click, which {unets[0]} does not take")
+        return self
 
     @property
     def sources(self) -> list[str]:

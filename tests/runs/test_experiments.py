@@ -113,6 +113,11 @@ def test_the_search_changes_one_thing_at_a_time_and_judges_all_alike(name):
         ("train_limit = 2", "train_limit = 2, folds = 2", r"train_limit and folds cannot go together"),
         ('name = "first"', 'name = "first", also_on = {data = "val"}', r"also_on.data: this is the run's own data set"),
         ('name = "first"', 'name = "first", also_on = {"../../x" = "val"}', r"\(first\): also_on .*match pattern"),
+        (
+            '"j20"]\ndev_jitter_1024 = 20\nruns = [',
+            '"j20+centre"]\nruns = [{ name = "net", model = "unet", recipe = "unet" },',
+            r"prompts: j20\+centre asks with a click, which unet does not take",
+        ),
         ('"j20"]', "]" + 5000 * "[", r"dev.toml: cannot be read as TOML"),
         ('name = "first"', 'name = "first", checkpoint = "x"', r"model and checkpoint cannot go together"),
     ],
