@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from medsam_helpers.data.case import Dataset
 
 # What lies in a folder that the library `datasets` reads.
-_OF_DATASETS = ("*.parquet", "data/*.parquet", "dataset_dict.json", "state.json")
-_OF_DATASETS += ("metadata.csv", "metadata.jsonl", "train/metadata.csv", "train/metadata.jsonl")
+_TABLES = ("metadata.csv", "metadata.jsonl", "train/metadata.csv", "train/metadata.jsonl")
+_OF_DATASETS = ("*.parquet", "data/*.parquet", "dataset_dict.json", "state.json", *_TABLES)
 
 
 def load_data(source: str | Path, **options: Any) -> Dataset:
