@@ -19,7 +19,7 @@ TUTORIAL := build/html
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DELETE_ON_ERROR:
-.PHONY: help setup tutorial site results test test-browser test-gpu test-hub coverage mlops lab lint fix bench campaign clean
+.PHONY: help setup tutorial site outputs results test test-browser test-gpu test-hub coverage mlops lab lint fix bench campaign clean
 
 help:  ## list these commands (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ tutorial: $(INSTALLED)  ## the main job: run every notebook, and build the cours
 
 site: $(INSTALLED)  ## the same site from the outputs that are stored in the notebooks: runs nothing
 	$(BIN)/python tools/build_series.py --output $(TUTORIAL) --stored
+
+outputs: $(INSTALLED)  ## run every notebook and store its outputs in place, for a commit; tells the minutes of each
+	$(BIN)/python tools/store_outputs.py
 
 results: $(INSTALLED)  ## write RESULTS.md and the table of README.md anew from notebooks/results
 	$(BIN)/python tools/results.py

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import course
 import nbformat
 import pytest
+import store_outputs
 from build_series import main
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -91,8 +92,7 @@ def test_links_between_the_pages_work(built):
 
 
 def test_a_solution_is_folded_below_its_exercise_and_not_in_the_download(built):
-    folder, _, pages = built
-    page = pages["notebooks/00_begin.html"]
+    folder, page = built[0], built[2]["notebooks/00_begin.html"]
     folded = re.search(r"(?s)<details class='solution'><summary>Solution of 00.1</summary>(.*?)</details>", page)[1]
     assert re.sub("<[^>]*>", "", folded).split() == ["It", "is", "two.", "answer", "=", "2"]
     assert "Solution of 00.1" not in (folder / "pages/_sources/notebooks/00_begin.ipynb").read_text()
@@ -148,14 +148,21 @@ def test_launch_buttons_appear_where_the_repository_is_known(monkeypatch):
     assert urls["Colab"] == "https://colab.research.google.com/github/a/b/blob/main/notebooks/00_x.ipynb"
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "why"),
-    [("--data", "kvsir", "no data source 'kvsir'"), ("--notebooks", "tests", "tests holds no notebook")],
-)
-def test_a_slip_is_told_before_anything_runs(option, value, why, capsys):
-    assert main([option, value]) == 2
-    told = capsys.readouterr()
-    assert (why in told.err, told.err.count("\n"), told.out) == (True, 1, "")
+def test_a_slip_is_told_before_anything_runs(capsys):
+    for slip, why in (("--data kvsir", "no data source 'kvsir'"), ("--notebooks tests", "tests holds no notebook")):
+        assert main(slip.split()) == 2
+        told = capsys.readouterr()
+        assert (why in told.err, told.err.count("\n"), told.out) == (True, 1, "")
+
+
+def test_outputs_are_stored_without_bars_and_a_failing_notebook_stays_as_it_was(tmp_path):
+    for name in ("01_fail", "02_end"):
+        nbformat.write(new_notebook(cells=[*SERIES[name], SERIES["00_begin"][-1]]), tmp_path / f"{name}.ipynb")
+    failing = (tmp_path / "01_fail.ipynb").read_bytes()
+    status = store_outputs.main(["--notebooks", str(tmp_path)])
+    assert (status, (tmp_path / "01_fail.ipynb").read_bytes()) == (1, failing)
+    *_, end, bar = nbformat.read(tmp_path / "02_end.ipynb", as_version=4).cells
+    assert (end.execution_count, end.outputs[0].text, end.metadata, bar.outputs) == (1, "42\n", {}, [])
 
 
 def test_make_tutorial_passes_data_and_model_on():
