@@ -51,13 +51,8 @@ def case_boxes(case: Case, box_mode: BoxMode, jitter_1024: float, seed: int) -> 
 
 def centres(mask: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """(N, 2) float32 a click in the middle of what each of N boxes holds of a mask; if that is nothing, of the box."""
-    inside = [mask & fill_box(box, mask.shape) for box in boxes]
-    return np.array(
-        [
-            deepest_pixel(part if part.any() else fill_box(box, mask.shape))
-            for part, box in zip(inside, boxes, strict=True)
-        ]
-    )
+    filled = [fill_box(box, mask.shape) for box in boxes]
+    return np.array([deepest_pixel(part & mask if (part & mask).any() else part) for part in filled])
 
 
 def found_alone(predictor: Predictor | Segmenter, case: Case) -> tuple[np.ndarray, np.ndarray]:

@@ -144,7 +144,10 @@ def fit(
             started = time.perf_counter()
             examples.epoch = state.epoch + 1
             rates = ((step + 1, rate_of(step, total, recipe)) for step in range(state.epoch * steps_per_epoch, total))
-            loss = train_epoch(learner, examples.order(), rates, bar)
+            # What drops weights out draws from torch's own generator: seeded, so that it does the same after a stop.
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                torch.manual_seed(int(examples.draw(processes().process_index, 0).integers(2**63)))
+                loss = train_epoch(learner, examples.order(), rates, bar)
             if not math.isfinite(loss):
                 advice = f"try a lower learning rate, or precision fp32 (now {precision})"
                 kept = f"epoch {state.epoch} is kept in {output}"
