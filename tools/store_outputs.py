@@ -72,7 +72,8 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
         cell.metadata.pop("execution", None)
         kept: list[NotebookNode] = []
         for output in cell.get("outputs", []):
-            is_bar = WIDGET in output.get("data", {}) or (output.get("name") == "stderr" and "\r" in output.text)
+            widget = output.get("data", {}).pop(WIDGET, None)  # of one that is a cell's result, its text stays
+            is_bar = (widget is not None and output.output_type == "display_data") or "\r" in output.get("text", "")
             if not is_bar and kept and output.get("name") and kept[-1].get("name") == output.name:
                 kept[-1].text += output.text
             elif not is_bar:
