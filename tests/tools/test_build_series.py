@@ -137,12 +137,11 @@ def test_the_reference_has_every_public_name_and_tells_nothing_of_this_machine(b
 
 
 def test_launch_buttons_appear_where_the_repository_is_known(monkeypatch):
-    known = []
-    for address in ("git@github.com:some-one/med.sam.git\n", "https://example.org/a/b"):
+    addresses = {"git@github.com:some-one/med.sam.git\n": "https://github.com/some-one/med.sam", "https://a.org/b": ""}
+    for address, known in addresses.items():
         monkeypatch.setenv("MEDSAM_REPOSITORY", address)
         course.repository.cache_clear()
-        known.append(course.repository())
-    assert known == ["https://github.com/some-one/med.sam", ""]
+        assert course.repository() == known
     monkeypatch.setattr(course, "repository", lambda: "https://github.com/a/b")
     urls = {link["text"]: link["url"] for link in course.launch_links("notebooks/00_x")}
     assert urls["Colab"] == "https://colab.research.google.com/github/a/b/blob/main/notebooks/00_x.ipynb"

@@ -89,9 +89,8 @@ def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(setting,
     recipe = RECIPE.but(warmup_steps=2, **changes)
     setting[0].mask_decoder.activation = torch.nn.Dropout(0.1)  # as in the automatic head, and in LoRA on request
     whole, expected = train(setting, tmp_path / "whole", recipe)
-    model, train_cases, dev, store = setting
     with pytest.raises(KeyboardInterrupt):
-        train((model, train_cases, dev, StopAt(store, lookups)), tmp_path / "stopped", recipe)
+        train((*setting[:3], StopAt(setting[3], lookups)), tmp_path / "stopped", recipe)
     resumed, result = train(setting, tmp_path / "stopped", recipe)
     assert_same(weights_of(resumed), weights_of(whole))
     assert_same(*(load_file(tmp_path / name / STATE_FILE) for name in ("whole", "stopped")))
