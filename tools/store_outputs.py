@@ -43,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as cache:
         (cache_dir() / "checkpoints").mkdir(parents=True, exist_ok=True)
         (Path(cache) / "checkpoints").symlink_to(cache_dir() / "checkpoints")
-        environment = kernel_environment(None, None) | {"MEDSAM_CACHE": cache}
+        # Nobody's own settings: what is stored is what the `laptop` profile gives.
+        own = {name: value for name, value in kernel_environment(None, None).items() if not name.startswith("MEDSAM_")}
+        environment = own | {"MEDSAM_PRECISION": "fp32", "MEDSAM_CACHE": cache}
         for path in chosen:
             began = time.perf_counter()
             notebook, failure = execute(path, environment, path.stem)
