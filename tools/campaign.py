@@ -290,7 +290,7 @@ def kill_export(place: Path, number: int) -> tuple[int, Wrong]:
         if done.returncode:
             return 1, [f"export {number}: cannot be made again: {done.stderr[-300:]}"]
     left = [path.name for path in place.glob(f".{output}*")]
-    loads = medsam(place, ["embed", "--data", "data", "--model", output])
+    loads = medsam(place, ["evaluate", "--data", "data", "--model", output, "--output", f"{output}-scores"])
     wrong = [f"export {number}: does not load: {loads.stderr[-300:]}"] if loads.returncode else []
     return 1, wrong + ([f"export {number}: left behind {left}"] if left else [])
 

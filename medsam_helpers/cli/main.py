@@ -15,7 +15,6 @@ from contextlib import ExitStack, redirect_stdout
 from medsam_helpers import __version__
 from medsam_helpers.cli.audit import Audit
 from medsam_helpers.cli.compare import Compare
-from medsam_helpers.cli.embed import Embed
 from medsam_helpers.cli.evaluate import Evaluate
 from medsam_helpers.cli.export import Export
 from medsam_helpers.cli.finetune import Finetune
@@ -27,10 +26,8 @@ from medsam_helpers.cli.weights import Weights
 from medsam_helpers.errors import MedsamError
 
 # Commands import what takes seconds to load only when they run, after a look at what is easily mistyped.
-_ALL: tuple[type[Command], ...] = (
-    Weights, Phantoms, Audit, Embed, Finetune, Evaluate, Compare, Reproduce, Predict, Export,
-)  # fmt: skip
-COMMANDS = {command.__name__.lower(): command for command in _ALL}
+_ALL = (Weights, Phantoms, Audit, Finetune, Evaluate, Compare, Reproduce, Predict, Export)
+COMMANDS: dict[str, type[Command]] = {command.__name__.lower(): command for command in _ALL}
 
 
 def build_parser() -> Parser:

@@ -33,8 +33,6 @@ class Command(Settings):
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ()
     REQUIRED: ClassVar[tuple[str, ...]] = ()
-    REPEATED: ClassVar[dict[str, str | tuple[str, ...]]] = {}
-    """Options that may be given several times, and the word or words that follow each."""
     RESUMES: ClassVar[bool] = False
 
     @classmethod

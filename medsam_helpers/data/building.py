@@ -2,10 +2,11 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset, Finding, SplitName
+from medsam_helpers.data.case import SPLITS, Case, Cases, Dataset, Finding, SplitName, set_of
 from medsam_helpers.data.describe import Checked, absent_classes, check_cases, doubtful_masks
 from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates
 from medsam_helpers.data.sources import Selection, Source
@@ -41,24 +42,24 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
         raise DataError(listing(f"{source.name}: {count}; mend them{choice}:", reasons))
     if not any(splits.values()) or (bad and not checked):
         raise DataError(listing(f"{source.name}: no usable case is left", reasons))
-    leaks = leaking(kept)
-    dropped = {finding.case for finding in leaks} if selection.drop_duplicates else set()
-    reasons += [f"{finding.case}: {finding.detail}" for finding in leaks if dropped]
+    twin_of = twins(kept)
+    alike = {case: f"looks like {twin}" for case, twin in twin_of.items()}
+    if selection.drop_duplicates:
+        reasons += [f"{case}: {told}" for case, told in alike.items()]
+        kept = {split: [case for case in cases if case.name not in alike] for split, cases in kept.items()}
+        alike = {}
+    elif across := [f"{case} {alike[case]}" for case, twin in twin_of.items() if set_of(case) != set_of(twin)]:
+        told = "training images look like scoring images of another set; leave them out with drop_duplicates"
+        raise DataError(listing(f"{source.name}: {told} (--drop-duplicates):", across))
     findings = [finding for finding in source.findings if finding.severity != "error"]
-    findings += [finding for case in checked for finding in case.findings] + ([] if dropped else leaks)
+    findings += [finding for case in checked for finding in case.findings]
+    findings += [Finding(case, "near-duplicate of a scoring image", "warning", told) for case, told in alike.items()]
     findings += absent_classes(checked)
     for line in summary(findings):
         warnings.warn(f"{source.name}: {line}", stacklevel=3)
-    names = {split: [case.name for case in kept[split] if case.name not in dropped] for split in SPLITS}
-    return Dataset(
-        source.name,
-        **{split: Cases(names[split], source.load) for split in SPLITS},
-        licence=source.licence,
-        citation=source.citation,
-        left_out=tuple(reasons),
-        findings=tuple(findings),
-        group_of=group_of,
-    )
+    about: Any = {"licence": source.licence, "citation": source.citation, "group_of": group_of}
+    about |= {split: Cases([case.name for case in cases], source.load) for split, cases in kept.items()}
+    return Dataset(source.name, **about, left_out=tuple(reasons), findings=tuple(findings))
 
 
 def summary(findings: Sequence[Finding]) -> Iterator[str]:
@@ -73,17 +74,15 @@ def summary(findings: Sequence[Finding]) -> Iterator[str]:
         yield f"{problem}{where}: {found[0].detail}"
 
 
-def leaking(splits: Mapping[SplitName, Sequence[Checked]]) -> list[Finding]:
-    """A finding for each train or dev case that looks like one of val or test."""
+def twins(splits: Mapping[SplitName, Sequence[Checked]]) -> dict[str, str]:
+    """The train and dev cases that look like one of val or test, each with that one."""
     seen, held = [*splits["train"], *splits["dev"]], [*splits["val"], *splits["test"]]
     pairs = near_duplicates(np.stack([case.thumbnail for case in (*seen, *held)])) if seen and held else []
-    twin_of = {
+    return {
         seen[i].name: held[j - len(seen)].name
         for i, j, correlation in pairs
         if i < len(seen) <= j and correlation >= NEAR_DUPLICATE
     }
-    problem = "near-duplicate of a scoring image"
-    return [Finding(name, problem, "warning", f"looks like {twin}") for name, twin in twin_of.items()]
 
 
 def _first_good(

@@ -26,6 +26,11 @@ class Finding(NamedTuple):
     detail: str
 
 
+def set_of(case: str) -> str:
+    """The data set that a case of several is named after; empty where there is one only."""
+    return case.rpartition("/")[0]
+
+
 def array_digest(array: np.ndarray) -> str:
     """SHA-256 of an array's type, shape and values."""
     return hashlib.sha256(f"{array.dtype.str}{array.shape}".encode() + array.tobytes()).hexdigest()

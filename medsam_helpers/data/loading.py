@@ -23,6 +23,7 @@ def load_data(source: str | Path, **options: Any) -> Dataset:
         source: `phantom` or `phantom-ultrasound` (80 train, 16 dev, 64 val), `kvasir` or `breast` (from the hub), or
             a folder: of images and masks, or the local copy of a hub data set (parquet files, an image folder with
             metadata, or what `save_to_disk` wrote). A folder that has the name of a source is written `./kvasir`.
+            Several, "busi,kvasir", are one data set with cases "busi/benign_1".
         options: the settings of `Selection`, `train_limit=40, classes=("1", "2")` say.
     Raises:
         ConfigError: no source of that name and no such folder, or a setting that cannot be.
@@ -46,7 +47,13 @@ def load_data(source: str | Path, **options: Any) -> Dataset:
 
 def open_source(source: str | Path, selection: Selection) -> Source:
     """What lies in a folder or a data set of the hub, before any pixel is read; errors as for `load_data`."""
-    path = Path(source).expanduser()
+    path, parts = Path(source).expanduser(), places_of(source)
+    if len(parts) > 1:
+        from medsam_helpers.data.several import join
+
+        return join([open_source(part, selection) for part in parts], selection)
+    if str(source).startswith("phantom"):
+        raise ConfigError(f"{source} is drawn, which cannot be joined with others: `medsam phantoms` makes it a folder")
     has_images = (path / "images").is_dir() or (path / "train" / "images").is_dir()
     is_of_datasets = not has_images and any(any(path.glob(mark)) for mark in _OF_DATASETS)
     if source in SOURCES or is_of_datasets:
@@ -58,3 +65,8 @@ def open_source(source: str | Path, selection: Selection) -> Source:
     from medsam_helpers.data.folder import folder_source
 
     return folder_source(path, selection)
+
+
+def places_of(source: str | Path) -> list[str]:
+    """The sources that "a,b" names, or the one of that name."""
+    return [str(source)] if Path(source).expanduser().exists() else [part.strip() for part in str(source).split(",")]

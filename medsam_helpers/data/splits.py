@@ -77,6 +77,7 @@ def groups_of(names: Sequence[str], group_by: str | None) -> dict[str, str]:
     >>> groups_of(["p1_a", "p1_b", "p2_a"], r"p[0-9]+")
     {'p1_a': 'p1', 'p1_b': 'p1', 'p2_a': 'p2'}
     """
+    own = {name: name.rpartition("/")[2] for name in names}  # of several data sets each has groups of its own
     if not group_by:
         return {}
     if Path(group_by).expanduser().is_file():
@@ -87,17 +88,17 @@ def groups_of(names: Sequence[str], group_by: str | None) -> dict[str, str]:
         except (OSError, ValueError) as error:  # pandas' own errors, and text that is no UTF-8, are ValueErrors
             raise DataError(f"{group_by}: not a CSV file of name and group ({error})") from error
         named = dict(zip(table.iloc[:, 0], table.iloc[:, -1], strict=True))
-        found = {name: named.get(name, "") for name in names}
+        found = {name: named.get(own[name], "") for name in names}
     else:
         try:
-            matches = {name: re.search(group_by, name) for name in names}
+            matches = {name: re.search(group_by, own[name]) for name in names}
         except re.error as error:
             raise DataError(f"group_by {group_by!r}: no such file, and no pattern ({error})") from None
         found = {name: match[match.re.groups > 0] if match else "" for name, match in matches.items()}
     if without := [name for name, group in found.items() if not group]:
         told = f"group_by {group_by!r} gives no group to {len(without)} of {len(found)} cases ({some(without)})"
         raise DataError(f"{told}: a pattern must be found in each name, a CSV file must exist and list each")
-    return found
+    return {name: name.removesuffix(own[name]) + group for name, group in found.items()}
 
 
 def listing(head: str, lines: Sequence[str]) -> str:

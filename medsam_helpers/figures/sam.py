@@ -15,8 +15,6 @@ from medsam_helpers.data.case import Case
 from medsam_helpers.figures.cases import COLORS, HALO, show_case
 from medsam_helpers.sam.model import PARTS, Promptable
 
-Masks = Mapping[str, np.ndarray]
-
 
 def show_points(ax: Axes, points: np.ndarray, labels: Sequence[int] | None = None) -> Axes:
     """The axes with clicks: a plus where the lesion is said to be, a cross where it is said not to be.
@@ -49,7 +47,7 @@ def show_map(ax: Axes, image: np.ndarray, values: np.ndarray, title: str = "", s
 
 def answers(
     case: Case,
-    masks: Masks,
+    masks: Mapping[str, np.ndarray],
     *,
     boxes: np.ndarray | None = None,
     points: np.ndarray | None = None,
@@ -69,30 +67,6 @@ def answers(
         show_case(ax, case.image, truth=case.mask, prediction=mask, boxes=boxes, title=title)
         if points is not None:
             show_points(ax, points, labels)
-    figure.suptitle(note, fontsize=11)
-    return figure
-
-
-def inside_sam(
-    case: Case, box: np.ndarray, point: np.ndarray, components: np.ndarray, like: np.ndarray, masks: Masks, note: str
-) -> Figure:
-    """A figure: prompts, principal components, cosine similarity to the clicked place; below them three answers.
-
-    Args:
-        box: (4,) xyxy.
-        point: (2,) xy.
-        components: (3, H, W) in [0, 1], shown as red, green and blue.
-        like: (H, W), see `cosine_similarity_map`.
-        masks: title -> (H, W) bool, three of them.
-    """
-    figure = Figure(figsize=(7.4, 4.8), layout="constrained")
-    above, below = figure.subplots(2, 3)
-    show_points(show_case(above[0], case.image, truth=case.mask, boxes=box, title="a click, a box, the lesion"), point)
-    show_map(above[1], case.image, np.moveaxis(components, 0, -1), "what the encoder tells apart", strength=1)
-    show_points(above[2], point)
-    show_map(above[2], case.image, like, "how like the clicked place")
-    for ax, (title, mask) in zip(below, masks.items(), strict=True):
-        show_case(ax, case.image, truth=case.mask, prediction=mask, title=title)
     figure.suptitle(note, fontsize=11)
     return figure
 

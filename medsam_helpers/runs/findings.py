@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medsam_helpers.data.case import set_of
 from medsam_helpers.errors import ConfigError, some
 from medsam_helpers.evaluation.intervals import FEWEST, Interval, Method, mean_interval
 from medsam_helpers.evaluation.predictors import BASELINES, WITH_TTA
@@ -92,6 +93,10 @@ def _findings_of(rows: pd.DataFrame, prompt: str, model: str, base: str | None) 
         zero = f" The interval holds zero: these images do not show whether {model} or {base} is better."
         alike = gain.low == gain.high == 0  # training kept the weights that it began with, say
         yield told + (" Both have the same scores." if alike else zero * bool(gain.low <= 0 <= gain.high))
+        for name, part in rows.groupby(rows["case"].map(set_of)):
+            if name:  # of several data sets
+                gain, own = paired_gain(part, prompt, model, base), by_case[by_case.index.map(set_of) == name]
+                yield f"On {name} alone, prompt {prompt}: Dice {own.mean():.3f}, gain {gain_text(gain, len(own))}."
     ellipse = rows.loc[rows["model"] == "ellipse", "dice"].mean()
     if ellipse > by_case.mean():  # NaN, where it was not scored, is not
         better = f"Dice {ellipse:.3f} against {by_case.mean():.3f}"

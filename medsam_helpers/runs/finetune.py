@@ -26,6 +26,7 @@ from medsam_helpers.evaluation.predictors import WITH_TTA, Predictor
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint, one_writer
 from medsam_helpers.prompts import prompt_name
 from medsam_helpers.runs.embed import embed_cases
+from medsam_helpers.runs.folds import balanced
 from medsam_helpers.runs.settings import RunConfig, check_names, config_from_environment
 from medsam_helpers.sam.checkpoints import sha256_of
 from medsam_helpers.sam.embeddings import EmbeddingStore
@@ -116,7 +117,8 @@ def finetune(
     counts, seconds = zip(*(embed_cases(zero_shot, cases, show_progress) for cases in seen), strict=True)
     options = {"seed": config.seed, "log_with": log_with, "show_progress": show_progress}
     options |= {"dev_jitter_1024": dev_jitter_1024, "start": sha256_of(start / DECODER_FILE) if start else None}
-    result = fit(tuned_model, dataset.train, dataset.dev, recipe, store, output, **options)
+    train = balanced(dataset.train) if config.balanced else dataset.train
+    result = fit(tuned_model, train, dataset.dev, recipe, store, output, **options)
     first, last = result.history["dev_dice"].iloc[[0, -1]]
     if last < 0.5 * first:
         told = f"training diverged: dev Dice fell from {first:.3f} to {last:.3f}"

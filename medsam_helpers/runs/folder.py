@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from medsam_helpers.data.case import Case, Dataset
+from medsam_helpers.data.case import Case, Dataset, set_of
+from medsam_helpers.data.loading import places_of
 from medsam_helpers.errors import CheckpointError
 from medsam_helpers.evaluation.predictors import BASELINES, WITH_TTA, case_boxes, found_alone
 from medsam_helpers.evaluation.tables import paired_gain, pooled_dice, summarise
@@ -97,7 +98,7 @@ def headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:
     """The figures that a run is known by: mean Dice of each model, and the paired gain, six digits of each.
 
     With test-time augmentation `gain` is over the base without it, and `gain_over_tta` over the base with it too.
-    The interval of fewer than five images is [None, None].
+    The interval of fewer than five images is [None, None]. Of several data sets `by_set` has the same for each.
     """
     means = table[table["prompt"] == prompt].groupby("model")["dice"].mean()
     figures = {}
@@ -107,7 +108,8 @@ def headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:
     for base, name in (("zero-shot", "gain"), (f"zero-shot{WITH_TTA}", "gain_over_tta")):
         if base in means:
             figures[name], *figures[f"{name}_ci95"] = paired_gain(table, prompt, base=base).for_json()
-    return figures
+    apart = table.groupby(table["case"].map(set_of))
+    return figures | ({"by_set": {name: headline(part, prompt) for name, part in apart}} if len(apart) > 1 else {})
 
 
 def _lasting(figures: dict[str, Any], card: Path) -> dict[str, Any]:
@@ -121,8 +123,10 @@ def _lasting(figures: dict[str, Any], card: Path) -> dict[str, Any]:
 
 def name_left_out(dataset: Dataset, table: pd.DataFrame, source: str) -> list[str]:
     """What was not used, each with the reason; files by their place in the data's folder, since cards are shared."""
-    folder = f"{Path(source).expanduser()}{os.sep}"
-    return [text.replace(folder, "") for text in (*dataset.left_out, *table.attrs["left_out"])]
+    left_out = [*dataset.left_out, *table.attrs["left_out"]]
+    for place in places_of(source):
+        left_out = [text.replace(f"{Path(place).expanduser()}{os.sep}", "") for text in left_out]
+    return left_out
 
 
 def summary_text(table: pd.DataFrame, title: str, about: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from medsam_helpers.data.loading import places_of
 from medsam_helpers.data.sources import SOURCES, Selection
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.settings import Settings
@@ -18,8 +19,10 @@ from medsam_helpers.training.recipes import Recipe, get_recipe
 class DataSettings(Selection):
     """The data of a run, and how much of it."""
 
-    data: str = "phantom"
-    """A folder with images/ and masks/, or phantom, phantom-ultrasound, kvasir, breast."""
+    REPEATED: ClassVar[dict[str, str | tuple[str, ...]]] = {"data": "SOURCE"}
+
+    data: Annotated[str, BeforeValidator(lambda data: ",".join(data) if isinstance(data, list) else data)] = "phantom"
+    """A folder with images/ and masks/, or phantom, phantom-ultrasound, kvasir, breast; several are one data set."""
 
     def selection(self) -> dict[str, Any]:
         """The keywords of `load_data`."""
@@ -42,6 +45,8 @@ class RunConfig(DataSettings):
     """Of the order and the jitter in training; the splits do not depend on it."""
     tta: bool = False
     """Score the tuned model with test-time augmentation, see `Segmenter`; the base model is scored without."""
+    balanced: bool = False
+    """Of several data sets, show cases of the smaller ones more than once an epoch, as many as of the largest."""
     start: str | None = None
     """A fine-tuned decoder to begin with: a folder that finetune wrote, or the name of a released one."""
 
@@ -141,5 +146,6 @@ def check_names(model: str | None = None, checkpoint: Path | None = None, data: 
     if checkpoint is not None and not (checkpoint / "run_card.json").is_file():
         lacks = "holds no run_card.json" if checkpoint.is_dir() else "is no folder that exists"
         raise CheckpointError(f"checkpoint {checkpoint} {lacks}: pass one that `medsam finetune --output` wrote")
-    if data is not None and data not in SOURCES and not Path(data).expanduser().is_dir():
-        raise ConfigError(f"no data source {data!r}: use {', '.join(SOURCES)}, or a folder that exists")
+    for place in [] if data is None else places_of(data):
+        if place not in SOURCES and not Path(place).expanduser().is_dir():
+            raise ConfigError(f"no data source {place!r}: use {', '.join(SOURCES)}, or a folder that exists")

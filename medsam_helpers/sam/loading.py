@@ -119,20 +119,13 @@ def _label(model: Sam, name: str, digest: str) -> Sam:
 def check_weights(weights: Mapping[str, Tensor], place: str | Path) -> None:
     """Raise `CheckpointError` where one is not finite, or no floating number."""
     if bad := [name for name, value in weights.items() if not (value.is_floating_point() and value.isfinite().all())]:
-        raise CheckpointError(
-            f"{place}: weights that are no finite numbers, in {some(bad)}: it is damaged, or diverged"
-        )
+        raise CheckpointError(f"{place}: weights are no finite numbers, in {some(bad)}: it is damaged, or diverged")
 
 
-def state_digest(model: Promptable) -> str:
-    """SHA-256 over names and values of all weights."""
-    return tensors_digest(model.state_dict())
-
-
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and values."""
+def state_digest(weights: Promptable | Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and values of tensors, or of all those of a model."""
     sha = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
+    for name, tensor in sorted((weights if isinstance(weights, Mapping) else weights.state_dict()).items()):
         sha.update(name.encode())
         sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()

@@ -102,9 +102,7 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
         told = f"{CARD_FILE} does not say how the encoder was trained ({type(error).__name__}: {error})"
         raise CheckpointError(f"{folder}: {told}: it is damaged") from error
     if noted != found:
-        raise CheckpointError(
-            f"{folder}: {CARD_FILE} is of another decoder: this one's base has digest {noted[:12]}..."
-        )
+        raise CheckpointError(f"{folder}: {CARD_FILE} is of another decoder, whose base has digest {noted[:12]}...")
     if any(name.startswith("automatic_head.") for name in state):
         add_automatic_head(model)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from medsam_helpers.errors import CheckpointError, ConfigError, one_line
 from medsam_helpers.files import atomic_write
-from medsam_helpers.sam.loading import tensors_digest
+from medsam_helpers.sam.loading import state_digest
 
 STATE_FILE = "training_state.safetensors"
 _GROUPS = ("current", "best", "average", "optimizer")
@@ -58,7 +58,7 @@ class TrainingState:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
             stored, digest = run.pop("identity"), run.pop("digest", None)  # older ones have no digest
             state = cls(path, identity, judge, **run)
-            if digest not in (None, tensors_digest(tensors)):
+            if digest not in (None, state_digest(tensors)):
                 raise ValueError("its numbers changed since it was written")
         except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError, AttributeError) as error:
             told = f"{path}: damaged training state ({one_line(error, 150)})"
@@ -100,7 +100,7 @@ class TrainingState:
         # Equal tensors may share memory (current is best): safetensors wants each its own.
         tensors = {f"{group}/{name}": one.clone() for group in _GROUPS for name, one in getattr(self, group).items()}
         run = {name: getattr(self, name) for name in ("identity", "history", "finished", "scaler")}
-        run["digest"] = tensors_digest(tensors)
+        run["digest"] = state_digest(tensors)
         with atomic_write(self.path) as temporary:
             save_file(tensors, temporary, metadata={"run": json.dumps(run)})
 

@@ -104,6 +104,16 @@ def test_finetune_says_all_that_was_promised_and_its_headline_is_the_mean_of_the
     assert said == pytest.approx(list(means[["box", "ellipse", "zero-shot", "tuned"]]), abs=1e-4)
 
 
+def test_two_data_sets_are_trained_on_and_scored_as_one_and_apart(tmp_path):
+    save_images(draw_discs(5, seed=1), tmp_path / "more", n_train=3)
+    both = ["--data", "data", "--data", tmp_path / "more", "--balanced"]
+    said = medsam("finetune", *both, "--model", "tiny", *TRAINING, "--output", tmp_path / "run", "--json")
+    assert (said.json["n_train"], said.json["n_val"], {*said.json["by_set"]}) == (7 + 2, 4 + 2, {"data", "more"})
+    dice = [said.json["by_set"][name]["tuned_dice"] for name in ("data", "more")]
+    assert said.json["tuned_dice"] == pytest.approx(np.average(dice, weights=[4, 2]), abs=1e-5)
+    one_line(medsam("finetune", "--data", "data", "--data", "dat", "--model", "tiny"), "no data source 'dat'")
+
+
 def test_a_training_that_diverged_says_so(tmp_path):
     said = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--lr", 30, "--output", tmp_path / "run")
     assert any("training diverged: dev Dice fell from" in line for line in said.err), said.err
@@ -331,16 +341,12 @@ def test_without_a_prompt_a_model_with_a_head_finds_the_lesions_of_an_image_and_
 # --- the other commands ---
 
 
-def test_phantoms_become_a_folder_that_passes_the_audit_and_is_embedded_once(tmp_path):
+def test_phantoms_become_a_folder_that_passes_the_audit(tmp_path):
     sizes = ["--train", 2, "--dev", 1, "--val", 1]
     said = medsam("phantoms", "--kind", "ultrasound", "--seed", 9, *sizes, "--output", tmp_path / "phantoms", "--json")
     assert said.json == {"folder": str(tmp_path / "phantoms"), "n_train": 2, "n_dev": 1, "n_val": 1}
     audit = medsam("audit", tmp_path / "phantoms", "--json")
     assert (audit.status, audit.json["errors"], audit.json["exit_status"]) == (0, 0, 0)
-    first, second = (medsam("embed", "--data", tmp_path / "phantoms", "--model", "tiny", "--json") for _ in range(2))
-    assert (first.json["encoded"], second.json["encoded"]) == (4, 0)
-    assert Path(first.json["store"]).is_dir()
-    assert first.json["in_store"] == second.json["in_store"] >= 4
 
 
 def test_audit_counts_what_it_finds_and_fails_on_errors(place, tmp_path):
@@ -373,11 +379,10 @@ def test_every_command_explains_itself(monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is what a GPU computes in")
 def test_a_warning_is_one_line_and_leaves_the_process_as_it_was():
     before = warnings.showwarning
-    said = medsam("embed", "--data", "data", "--model", "tiny", "--precision", "fp16", "--json")
+    said = medsam("evaluate", "--data", "data", "--model", "tiny", "--precision", "fp16")
     assert [line for line in said.err if "fp16" in line] == [
         f"medsam: warning: fp16 needs CUDA; on {Segmenter.load('tiny').device.type} this runs in fp32"
     ]
-    assert said.json["precision"] == "fp32"
     assert warnings.showwarning is before
 
 

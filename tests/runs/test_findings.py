@@ -26,6 +26,14 @@ def test_a_gain_an_open_gain_a_better_ellipse_few_images_and_the_worst_image():
     assert [sentence.split()[0] for sentence in both] == ["Gain", "Worst", "Gain", "Of", "Worst", "No"]
 
 
+def test_several_data_sets_are_told_apart():
+    table = table_of(zero_shot=BASE, tuned=[0.9] * 3 + BASE[3:])
+    table["case"] = table["case"].map(lambda case: f"{'near' if case < 'case3' else 'far'}/{case}")
+    told = findings(table, "j20")
+    assert told[1] == "On far alone, prompt j20: Dice 0.717, gain +0.000 (no interval below 5 images)."
+    assert told[2] == "On near alone, prompt j20: Dice 0.900, gain +0.100 (no interval below 5 images)."
+
+
 def test_few_images_have_no_interval_and_many_no_note():
     few = findings(table_of(zero_shot=BASE[:3], tuned=BASE[:3]), "j20")
     assert few[0] == "Gain of tuned over zero-shot, prompt j20: +0.000 (no interval below 5 images)."

@@ -8,7 +8,7 @@ from helpers import patchwork
 
 from medsam_helpers.data.case import Case, Cases, Dataset
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.runs.folds import everything, make_folds, with_training_of
+from medsam_helpers.runs.folds import balanced, everything, make_folds, with_training_of
 
 
 def dataset_of(count, prefix="case", same=(), turned=False):
@@ -52,6 +52,11 @@ def test_too_few_folds_or_cases_are_refused():
         make_folds(dataset_of(6), 1)
     with pytest.raises(DataError, match="6 cases are too few for 7 folds"):
         make_folds(dataset_of(6), 7)
+
+
+def test_balanced_sets_have_as_many_cases_as_the_largest():
+    names = balanced(Cases(["a/1", "b/1", "a/2", "a/3", "b/2"], {}.get)).names
+    assert sorted(names) == ["a/1", "a/2", "a/3", "b/1", "b/1", "b/2"]
 
 
 def test_training_cases_of_another_set_join_train_and_dev_only():
