@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from medsam_helpers.evaluation.intervals import bootstrap_mean, limits_of_agreement
+from medsam_helpers.evaluation.intervals import bootstrap_mean
 from medsam_helpers.evaluation.predictors import fill_box, fill_ellipse
 from medsam_helpers.exercises import checking
 from medsam_helpers.exercises.checking import check
@@ -35,8 +35,8 @@ def tversky(logits, target, a, b, dims=(1, 2, 3)):
     return 1 - (hit / mass).mean()
 
 
-def own_loss(logits, target, *, dims=(1, 2, 3), eps=1.0, squash=torch.sigmoid, mean=True):
-    p = squash(logits)
+def own_loss(logits, target, *, dims=(1, 2, 3), eps=1.0, mean=True):
+    p = logits.sigmoid()
     hit, false_alarm, miss = ((part).sum(dims) for part in (p * target, p * (1 - target), (1 - p) * target))
     each = 1 - (hit + eps) / (hit + 0.3 * false_alarm + 0.7 * miss + eps)
     return each.mean() if mean else each
@@ -45,10 +45,6 @@ def own_loss(logits, target, *, dims=(1, 2, 3), eps=1.0, squash=torch.sigmoid, m
 def cell_to_original(row, column, height, width):
     scale = 1024 / max(height, width)
     return (column + 0.5) * 4 / scale, (row + 0.5) * 4 / scale
-
-
-def stability(logits, offset):
-    return ((logits > offset).sum() / (logits > -offset).sum()).item()
 
 
 def largest_mistake(prediction, truth):
@@ -81,13 +77,6 @@ def without_zero_shot(dev_dice, patience):
     return epoch + 1, best + 1
 
 
-def accumulated(weight, batches, loss_of):
-    total = sum(len(x) for x, _ in batches)
-    for batch in batches:
-        (loss_of(weight, batch) * len(batch[0]) / total).backward()
-    return weight.grad
-
-
 def only_summed(weight, batches, loss_of):
     return sum(torch.autograd.grad(loss_of(weight, batch), weight)[0] for batch in batches)
 
@@ -96,14 +85,14 @@ def all_at_once(weight, batches, loss_of):
     return only_summed(weight, [[torch.cat(part) for part in zip(*batches, strict=True)]], loss_of)
 
 
-def by_patient(gains, patients, rng, draw_images=False, percentiles=(2.5, 97.5)):
+def by_patient(gains, patients, rng, draw_images=False):
     gains, names = np.asarray(gains), np.array(patients)
     groups = [gains[names == name] for name in sorted(set(patients))]
     if draw_images:
         groups = [np.array([gain]) for gain in gains]
     drawn = rng.integers(len(groups), size=(4000, len(groups)))
     sums, sizes = np.array([g.sum() for g in groups]), np.array([g.size for g in groups])
-    return np.percentile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), percentiles)
+    return np.percentile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), (2.5, 97.5))
 
 
 def rule_card(low, high, n, dice, ellipse, used, zero=0.0):
@@ -140,17 +129,13 @@ def agreement(masks):
     return masks.all(axis=0).sum() / max(masks.any(axis=0).sum(), 1) if masks.any() else 1.0
 
 
-def to_send(written, arrived):
-    return list(dict.fromkeys(point for point in written if point not in arrived))
+def stop_early(dice, others, fewest=4):
+    return len(others) >= fewest and dice < np.median(others)
 
 
-def stop_early(dice, others, fewest=4, middle=np.median):
-    return len(others) >= fewest and dice < middle(others)
-
-
-def digest(cases, *, without="", order=sorted):
+def digest(cases, *, without=""):
     parts = {"name": lambda c: c.name, "image": lambda c: c.image.tobytes().hex(), "mask": lambda c: str(c.mask)}
-    lines = order("".join(part(case) for name, part in parts.items() if name != without) for case in cases)
+    lines = sorted("".join(part(case) for name, part in parts.items() if name != without) for case in cases)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -162,14 +147,14 @@ def genuine(secret, headers, body, now, *, what="all"):
     if what != "no signature" and headers["signature"] != "v1," + base64.b64encode(value).decode():
         return False
     age = now - int(headers["timestamp"])
-    return what == "no age" or (age if what == "one side" else abs(age)) <= (100 if what == "short" else 300)
+    return what == "no age" or abs(age) <= 300
 
 
-def with_lora(layer, rank, alpha, *, first=torch.randn, second=torch.zeros, scale=None, freeze=True, base=1):
+def with_lora(layer, rank, alpha, *, first=torch.randn, second=torch.zeros, scale=None, freeze=True):
     layer.requires_grad_(not freeze)
     a = torch.nn.Parameter(first(rank, layer.in_features))
     b = torch.nn.Parameter(second(layer.out_features, rank))
-    return a, b, lambda x: base * layer(x) + (scale or alpha / rank) * x @ a.T @ b.T
+    return a, b, lambda x: layer(x) + (scale or alpha / rank) * x @ a.T @ b.T
 
 
 def mirrored(pixels, target, rng, *, picture=True, lesion=True, draw=lambda rng: rng.random() < 0.5):
@@ -177,21 +162,14 @@ def mirrored(pixels, target, rng, *, picture=True, lesion=True, draw=lambda rng:
     return pixels.flip(turn if picture else []), target.flip(turn if lesion else [])
 
 
-def clicks_to_reach(scores, least, failed=0, first=1, reached=np.greater_equal):
-    counts = [np.flatnonzero(reached(row, least)) for row in scores]
+def clicks_to_reach(scores, least, failed=0, first=1):
+    counts = [np.flatnonzero(row >= least) for row in scores]
     most = scores.shape[1] + failed
     return np.mean([hits[0] + first if hits.size else most for hits in counts])
 
 
 def without_failures(scores, least):
     return clicks_to_reach(scores[(scores >= least).any(axis=1)], least)
-
-
-def any_or_deepest(mask, truth, rng):
-    if rng is None:
-        return next_click(mask, truth)
-    y, x = rng.choice(np.argwhere(largest_mistake(mask, truth)))
-    return x, y, truth[y, x]
 
 
 def fewest_clicks(runs, bound, column="low"):
@@ -207,15 +185,11 @@ def certain(logits, least=50, peak=2.0, largest=False):
 
 ANSWERS = [
     ("00.1", lambda x, y, width, height, *_: (x, y, x + width, y + height), "pixels of the original"),
-    ("00.1", lambda x, y, w, h, *sizes: to_box(x, y, w - x, h - y, *sizes), "width and height still"),
     ("00.1", lambda x, y, w, h, shown, original: to_box(x, y, w, h, original, shown), "other way round"),
     ("00.1", lambda *given: np.add(to_box(*given), [0, 0, 1, 1]), "half-open"),
-    ("00.1", lambda *given: 3, "four numbers"),
     ("00.2", lambda *given: got_worse(*given)[::-1], "comes first"),
-    ("00.2", lambda *given: [*got_worse(*given), "e"], "as good as it was"),
     ("00.3", lambda masks: sum(masks) > 0, "255 + 1 is 0"),
     ("00.3", lambda masks: np.max(masks, axis=0) > 127, "full scale"),
-    ("00.3", lambda masks: masks[0] > 0, "in one of the masks"),
     ("01.2", lambda logits, target, a, b: dice_loss(logits, target), "third argument"),
     ("01.2", lambda *given: tversky(*given, dims=(0, 1, 2, 3)), "within each image"),
     ("01.1", focal_loss, "before the mean"),  # its default alpha is not 1
@@ -223,11 +197,8 @@ ANSWERS = [
     ("02.4", lambda row, column, *size: cell_to_original(row - 0.5, column - 0.5, *size), "upper left corner"),
     ("02.4", lambda row, column, h, w: ((column + 0.5) * w / 256, (row + 0.5) * h / 256), "one scale"),
     ("02.2", lambda patients, rng: rng.random(len(patients)) < 0.2, "on both sides"),
-    ("02.2", lambda patients, rng: np.ones(len(patients), bool), "100% of the images"),
     ("03.3", lambda logits, offset: (logits > offset).sum() / (logits > 0).sum(), "mask at 0"),
-    ("03.3", lambda logits, offset: stability(logits, 1.0), "second argument"),
     ("03.2", lambda *given: (0, 0, 0), "prediction is right"),
-    ("03.2", lambda *given: (60, 3, 0), "outside the image"),
     ("03.2", first_pixel, "larger mistake"),
     ("03.2", lambda *given: first_pixel(*given, largest=True), "at the rim"),
     ("03.2", lambda *given: (*next_click(*given)[:2], 1), "label is 0"),
@@ -238,90 +209,56 @@ ANSWERS = [
     ("04.2", only_summed, "2 times too large"),
     ("04.2", lambda *given: only_summed(*given) / len(given[1]), "weigh each by its share"),
     ("04.2", all_at_once, "one batch at a time"),
-    ("04.2", lambda *given: -accumulated(*given), "every image weighs the same"),
     ("04.4", lambda *given: (stop(*given)[0], int(np.argmax(given[0]))), "never ran"),
     ("04.4", lambda *given: stop(*given, better=lambda new, old: new >= old), "the earlier stays"),
     ("04.4", without_zero_shot, "epoch 0, the zero-shot model"),
-    ("04.4", lambda *given: (len(given[0]) - 1, stop(*given)[1]), "is the last"),
-    ("04.4", lambda *given: 3, "two epochs"),
     ("04.3", lambda z, t: own_loss(z, t, mean=False), "one number"),
-    ("04.3", lambda z, t: own_loss(z, t, mean=False).sum(), "summed over the batch"),
     ("04.3", lambda z, t: own_loss(z, t, dims=(0, 1, 2, 3)), "within each image"),
     ("04.3", lambda z, t: own_loss((z > 0).float(), t), "no gradient"),
     ("04.3", lambda z, t: own_loss(z, t, eps=0), "NaN"),
-    ("04.3", lambda z, t: own_loss(z, t, squash=lambda z: z), "sigmoid"),
-    ("04.3", lambda z, t: 1 - own_loss(z, t), "makes the loss small"),
     ("05.2", lambda *given: by_patient(*given, draw_images=True), "draw patients"),
-    ("05.2", lambda *given: by_patient(*given, percentiles=(0.01, 99.99)), "too wide"),
     ("05.2", lambda *given: (0.4, 0.5), "does not hold"),
     ("05.3", lambda *given: rule_card(*given, zero=1e-9), "ends at zero holds it"),
     ("05.3", lambda low, high, *_: rule_card(low, high, 99, 1, 0, False), "comes before the interval"),
-    ("05.3", lambda *given: rule_card(*given[:5], False), "comes first"),
     ("05.4", lambda dice, ellipse: ((dice - ellipse) / (1 - ellipse)).mean(), "means first"),
     ("05.4", lambda dice, ellipse: dice.mean() - ellipse.mean(), "divide by"),
     ("05.5", lambda *given: np.log(by_ratio(*given)), "logarithms still"),
-    ("05.5", lambda *given: limits_of_agreement(*given)[:3], "about 1"),
     ("05.5", lambda r, m: by_ratio(r, m, width=1.96 / len(r) ** 0.5), "root of n"),
     ("06.1", lambda *given: ellipse(*given, fill=fill_box), "touches"),
     ("06.1", lambda *given: ellipse(*given, right=4.0), "nearly"),
     ("06.2", partial(box_of_clicks, end=0), "half-open"),
     ("06.2", partial(box_of_clicks, every=True), "leave it out"),
     ("06.2", lambda points: box_of_clicks(points)[[1, 0, 3, 2]], "x first"),
-    ("06.2", lambda points: box_of_clicks(points) - [0, 0, 12, 10], "width and height"),
-    ("06.2", lambda points: points[points[:, 2] == 1], "four numbers"),
     ("06.4", lambda box, size, share: padded_box(box, size, share / 2), "half of it"),
-    ("06.4", lambda box, size, share: padded_box(box, size, -share), "inward"),
     ("06.4", lambda box, size, share: padded_box(box, size[::-1], share), "height first"),
-    ("06.4", lambda box, size, share: padded_box(box, (999, 999), share), "cut the box off"),
     ("06.4", lambda box, *given: box.put(range(4), new := padded_box(box, *given)) or new, "compute a new one"),
     ("06.5", lambda masks: 1 / agreement(masks), "above the line"),
-    ("06.5", lambda masks: agreement(masks) if len(masks) > 1 else 0, "itself"),
     ("06.5", lambda masks: agreement(masks) if masks.any() else 0, "empty"),
     ("07.1", lambda written, arrived: written, "sent again"),
-    ("07.1", lambda written, arrived: [each for each in to_send(written, arrived) if each[1] > 1], "is never sent"),
     ("07.1", lambda written, arrived: [each for each in written if each not in arrived], "two times"),
-    ("07.1", lambda *given: to_send(*given)[::-1], "in the order"),
     ("07.2", partial(digest, without="image"), "one pixel of an image does not"),
-    ("07.2", partial(digest, order=list), "sort before you hash"),
     ("07.2", lambda cases: f"{id(cases[0]):032d}", "hash the pixels, not the objects"),
-    ("07.2", len, "give back a text"),
     ("07.3", partial(stop_early, fewest=1), "too few to tell"),
-    ("07.3", partial(stop_early, middle=min), "not the worst of all"),
     ("07.3", lambda dice, others: len(others) > 3 and dice > np.median(others), "the other way round"),
-    ("07.3", lambda dice, others: False, "worse than all of four others"),
-    ("07.3", partial(stop_early, middle=np.mean), "take the median"),
-    ("07.3", partial(stop_early, middle=max), "need not be the best"),
-    ("07.3", lambda dice, others: len(others) > 3 and dice <= np.median(others), "as good as the median"),
     ("07.4", lambda new, old: bootstrap_mean(new).low > bootstrap_mean(old).high, "case by case"),
-    ("07.4", lambda new, old: new.mean() > old.mean(), "one case of 60 makes"),
     ("07.4", lambda new, old: abs((new - old).mean()) > np.std(new - old) / 4, "worse on every case"),
     ("07.4", lambda new, old: bootstrap_mean(new - old).low >= 0, "not worse is not better"),
     ("07.5", partial(genuine, what="no signature"), "another secret signed passes"),
     ("07.5", partial(genuine, what="no body"), "a genuine hook is refused"),
     ("07.5", partial(genuine, what="no age"), "more than 300 seconds ago passes"),
-    ("07.5", partial(genuine, what="one side"), "in the future passes"),
-    ("07.5", partial(genuine, what="short"), "of 299 seconds ago is refused"),
     ("08.1", (0.0129, 0.0037, 0.0249), "the sign"),
     ("08.1", (-0.0036, -0.0076, 0.0002), "at j20"),
     ("08.1", (-0.0129, -0.1, 0.1), "image by image"),
-    ("08.1", -0.0129, "mean, low and high"),
     ("08.2", ["jitter 10", "batch 8"], "batch 8: its interval"),
-    ("08.2", "jitter 10", "4 more"),
     ("08.2", ["as it is"], "baseline"),
     ("09.1", lambda shapes, rank: sum(a * b for a, b in shapes), "frozen"),
-    ("09.1", lambda shapes, rank: rank * sum(a for a, _ in shapes), "A alone"),
     ("09.2", partial(with_lora, freeze=False), "train too"),
     ("09.2", lambda *given: [with_lora(*given)[place] for place in (1, 0, 2)], "swapped"),
     ("09.2", partial(with_lora, first=lambda rank, inputs: torch.randn(inputs, rank)), "got (6, 2)"),
     ("09.2", partial(with_lora, first=torch.zeros), "neither ever moves"),
     ("09.2", partial(with_lora, second=torch.randn), "both are random"),
-    ("09.2", partial(with_lora, first=torch.zeros, second=torch.randn), "by convention"),
     ("09.2", partial(with_lora, scale=1), "the scale is missing"),
-    ("09.2", partial(with_lora, scale=10), "alpha alone"),
-    ("09.2", partial(with_lora, base=0), "own answer is missing"),
     ("09.3", {"lora_rank": 8, "lora_targets": ["proj", "fc2"]}, "103,936 new weights, 3,936 over"),
-    ("09.3", {"lora_rank": 4, "lora_targets": ["proj", "fc2"]}, "a higher rank still fits"),
-    ("09.3", {"lora_rank": 3, "lora_targets": ["qkv", "proj", "fc1", "fc2"]}, "at least 4"),
     ("09.3", {"lora_rank": 4, "lora_targets": ["qkv"]}, "of the MLPs"),
     ("09.3", {"lora_rank": 4, "lora_targets": ["q_proj"]}, "is no layer of this encoder"),
     ("09.4", partial(mirrored, lesion=False), "the lesion stayed"),
@@ -330,19 +267,12 @@ ANSWERS = [
     ("10.1", without_failures, "left out"),
     ("10.1", partial(clicks_to_reach, failed=1), "not one more"),
     ("10.1", partial(clicks_to_reach, first=0), "is number 1"),
-    ("10.1", partial(clicks_to_reach, reached=np.greater), "is enough"),
-    ("10.1", lambda scores, least: (scores >= least).argmax(axis=1).mean() + 1, "counts as 1"),
-    ("10.1", lambda scores, least: clicks_to_reach(scores, 0.9), "second argument"),
     ("10.2", lambda mask, truth, rng: first_pixel(mask, truth, largest=True), "at the rim"),
     ("10.2", lambda mask, truth, rng: next_click(mask, truth), "always the same"),
-    ("10.2", lambda m, t, rng: any_or_deepest(m, t, rng and np.random.default_rng()), "gave two clicks"),
     ("10.3", partial(fewest_clicks, column="change"), "not the mean"),
     ("10.3", lambda runs, bound: "boxes", "few clicks keeps it too"),
-    ("10.3", lambda runs, bound: runs.clicks.argmin(), "name of a row"),
-    ("10.4", lambda logits: logits, "give back a mask"),
     ("10.4", lambda logits: logits > 0, "doubtful speck of 9 pixels"),
     ("10.4", lambda logits: logits > -5, "got lost or changed"),
-    ("10.4", lambda logits: logits >= min(logits.max(), 0), "stays empty"),
     ("10.4", partial(certain, largest=True), "second lesion"),
 ]
 

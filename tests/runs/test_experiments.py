@@ -92,15 +92,6 @@ def test_every_committed_experiment_can_be_read_and_says_what_it_answers(name):
     assert (experiment.score == "dev") == ("search" in name), "choices are made on dev, reports on val"
 
 
-@pytest.mark.parametrize("name", ["kvasir-search", "kvasir-search-more"])
-def test_the_search_changes_one_thing_at_a_time_and_judges_all_alike(name):
-    experiment = read_experiment(name)
-    base, *others = [trial.full_recipe().identity() for trial in experiment.trials]
-    assert [sum(base.get(key) != trial.get(key) for key in base | trial) for trial in others] == [1] * len(others)
-    assert experiment.dev_jitter_1024 == 20
-    assert {trial.train_limit for trial in experiment.trials} == {240}
-
-
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -118,7 +109,6 @@ def test_the_search_changes_one_thing_at_a_time_and_judges_all_alike(name):
             '"j20+centre"]\nruns = [{ name = "net", model = "unet", recipe = "unet" },',
             r"prompts: j20\+centre asks with a click, which unet does not take",
         ),
-        ('"j20"]', "]" + 5000 * "[", r"dev.toml: cannot be read as TOML"),
         ('name = "first"', 'name = "first", checkpoint = "x"', r"model and checkpoint cannot go together"),
     ],
 )
