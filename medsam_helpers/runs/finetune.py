@@ -10,13 +10,14 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from itertools import cycle, groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from filelock import FileLock
 
-from medsam_helpers.data.case import Cases, Dataset
+from medsam_helpers.data.case import Cases, Dataset, set_of
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
 from medsam_helpers.device import default_device, effective_precision
@@ -26,7 +27,6 @@ from medsam_helpers.evaluation.predictors import WITH_TTA, Predictor
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint, one_writer
 from medsam_helpers.prompts import prompt_name
 from medsam_helpers.runs.embed import embed_cases
-from medsam_helpers.runs.folds import balanced
 from medsam_helpers.runs.settings import RunConfig, check_names, config_from_environment
 from medsam_helpers.sam.checkpoints import sha256_of
 from medsam_helpers.sam.embeddings import EmbeddingStore
@@ -163,6 +163,13 @@ def finetune(
         write_run(finished, config, result, command or shlex.join(sys.argv), time.perf_counter() - started, commit)
     processes().wait_for_everyone()
     return finished
+
+
+def balanced(cases: Cases) -> Cases:
+    """The cases, those of the smaller data sets more than once, so that there are as many of each as of the largest."""
+    sets = [list(names) for _, names in groupby(sorted(cases.names, key=set_of), key=set_of)]
+    most = max(map(len, sets))
+    return cases.named([name for names in sets for name in islice(cycle(names), most)])
 
 
 def evaluate_together(cases: Cases, models: Mapping[str, Predictor | Segmenter], **options: Any) -> pd.DataFrame:

@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import cycle, groupby, islice
 from typing import Any
 
 import numpy as np
 
-from medsam_helpers.data.case import Cases, Dataset, set_of
+from medsam_helpers.data.case import Cases, Dataset
 from medsam_helpers.data.duplicates import near_duplicates, thumbnail
 from medsam_helpers.data.splits import make_splits, seeded_order
 from medsam_helpers.errors import ConfigError, DataError
@@ -71,13 +70,6 @@ def _groups(cases: Cases, group_of: Mapping[str, str]) -> list[list[str]]:
     for i, j, _ in near_duplicates(np.array([thumbnail(case.image) for case in cases])):
         join(cases.names[i], cases.names[j])
     return list({id(group): group for group in together.values()}.values())
-
-
-def balanced(cases: Cases) -> Cases:
-    """The cases, those of the smaller data sets more than once, so that there are as many of each as of the largest."""
-    sets = [list(names) for _, names in groupby(sorted(cases.names, key=set_of), key=set_of)]
-    most = max(map(len, sets))
-    return cases.named([name for names in sets for name in islice(cycle(names), most)])
 
 
 def with_training_of(dataset: Dataset, other: Dataset) -> Dataset:

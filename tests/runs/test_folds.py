@@ -8,7 +8,8 @@ from helpers import patchwork
 
 from medsam_helpers.data.case import Case, Cases, Dataset
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.runs.folds import balanced, everything, make_folds, with_training_of
+from medsam_helpers.runs.finetune import balanced
+from medsam_helpers.runs.folds import everything, make_folds, with_training_of
 
 
 def dataset_of(count, prefix="case", same=(), turned=False):
