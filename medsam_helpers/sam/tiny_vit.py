@@ -74,7 +74,10 @@ class WindowAttention(nn.Module):
         query, key, value = qkv.permute(3, 0, 2, 1, 4)
         # A mask of four dimensions is what lets the CPU take its fused attention kernel.
         bias = self.attention_biases[None, :, self.offsets].to(query.dtype)
-        x = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        if query.requires_grad and x.device.type == "cpu":  # the fused kernel's way back takes more than twice as long
+            x = (query * query.shape[-1] ** -0.5 @ key.mT + bias).softmax(-1).to(value.dtype) @ value
+        else:
+            x = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return self.proj(x.transpose(1, 2).reshape(windows, tokens, width))
 
 
@@ -112,8 +115,7 @@ class Stage(nn.Module):
         self.attends = index > 0
         self.blocks = nn.Sequential()
         for _ in range(depth):
-            wide = 4 * width
-            self.blocks.append(Block(width, heads, window) if index else Bottleneck(width, wide, width, residual=True))
+            self.blocks.append(Block(width, heads, window) if index else Bottleneck(width, 4 * width, width, 1, True))
         self.downsample: nn.Module = nn.Identity()
         if index < len(REDUCTION_STRIDES):
             wider = STAGES[index + 1][0]
