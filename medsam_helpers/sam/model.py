@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from transformers import SamConfig, SamModel, SamVisionConfig
-from transformers.models.sam.modeling_sam import (
-    SamImageSegmentationOutput,
-    SamMaskDecoder,
-    SamPositionalEmbedding,
-)
+from transformers.models.sam.modeling_sam import SamImageSegmentationOutput, SamMaskDecoder, SamPositionalEmbedding
 
 from medsam_helpers.errors import ConfigError
 
@@ -47,6 +43,9 @@ class QuickMaskDecoder(SamMaskDecoder):
         target_embedding: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As `SamMaskDecoder`: masks (B, N, M, h, w) and their IoU scores (B, N, M); N prompts, M is 1 or 3."""
+        # The way back through fused attention is slow in bfloat16 on a CPU: without it a step takes two thirds.
+        plainly = torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
+        self.config._attn_implementation = "eager" if plainly else "sdpa"
         batch, prompts = sparse_prompt_embeddings.shape[:2]
         own_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(batch, prompts, -1, -1)
         # channels_last: the transformer sees pixels as rows of channels, and so they lie in memory.
