@@ -28,7 +28,7 @@ class Finding(NamedTuple):
 
 def set_of(case: str) -> str:
     """The data set that a case of several is named after; empty where there is one only."""
-    return case.rpartition("/")[0]
+    return case.rpartition("::")[0]
 
 
 def array_digest(array: np.ndarray) -> str:

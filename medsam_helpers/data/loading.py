@@ -23,7 +23,7 @@ def load_data(source: str | Path, **options: Any) -> Dataset:
         source: `phantom` or `phantom-ultrasound` (80 train, 16 dev, 64 val), `kvasir` or `breast` (from the hub), or
             a folder: of images and masks, or the local copy of a hub data set (parquet files, an image folder with
             metadata, or what `save_to_disk` wrote). A folder that has the name of a source is written `./kvasir`.
-            Several, "busi,kvasir", are one data set with cases "busi/benign_1".
+            Several, "busi,kvasir", are one data set with cases "busi::benign_1".
         options: the settings of `Selection`, `train_limit=40, classes=("1", "2")` say.
     Raises:
         ConfigError: no source of that name and no such folder, or a setting that cannot be.

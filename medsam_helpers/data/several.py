@@ -1,4 +1,4 @@
-"""Several sources as one, their cases kept apart by name: "busi/benign_1" is the case benign_1 of the set busi."""
+"""Several sources as one, their cases kept apart by name: "busi::benign_1" is the case benign_1 of the set busi."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,12 +20,12 @@ def join(sources: Sequence[Source], selection: Selection) -> Source:
     places, findings = dict[str, _Place](), list[Finding]()
     given: dict[SplitName, list[str]] = {split: [] for split in SPLITS}
     for source in sources:
-        prefix, group_of = f"{source.name}/", groups_of(source.names, selection.group_by)
+        prefix, group_of = f"{source.name}::", groups_of(source.names, selection.group_by)
         places |= {prefix + name: (source.load, name) for name in source.names}
         findings += [finding._replace(case=finding.case and prefix + finding.case) for finding in source.findings]
         for split, members in make_splits(source.names, selection.split_seed, source.given, group_of).items():
             given[split] += [prefix + name for name in members]
-    unlisted = [f"{source.name}/{name}" for source in sources for name in source.unlisted]
+    unlisted = [f"{source.name}::{name}" for source in sources for name in source.unlisted]
     terms = ["; ".join(f"{one.name}: {getattr(one, of)}" for one in sources) for of in ("licence", "citation")]
     return Source(" + ".join(names), list(places), given, partial(_load, places), findings, unlisted, *terms)
 

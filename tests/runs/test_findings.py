@@ -28,7 +28,7 @@ def test_a_gain_an_open_gain_a_better_ellipse_few_images_and_the_worst_image():
 
 def test_several_data_sets_are_told_apart():
     table = table_of(zero_shot=BASE, tuned=[0.9] * 3 + BASE[3:])
-    table["case"] = table["case"].map(lambda case: f"{'near' if case < 'case3' else 'far'}/{case}")
+    table["case"] = table["case"].map(lambda case: f"{'near' if case < 'case3' else 'far'}::{case}")
     told = findings(table, "j20")
     assert told[1] == "On far alone, prompt j20: Dice 0.717, gain +0.000 (no interval below 5 images)."
     assert told[2] == "On near alone, prompt j20: Dice 0.900, gain +0.100 (no interval below 5 images)."

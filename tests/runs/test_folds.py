@@ -56,8 +56,8 @@ def test_too_few_folds_or_cases_are_refused():
 
 
 def test_balanced_sets_have_as_many_cases_as_the_largest():
-    names = balanced(Cases(["a/1", "b/1", "a/2", "a/3", "b/2"], {}.get)).names
-    assert sorted(names) == ["a/1", "a/2", "a/3", "b/1", "b/1", "b/2"]
+    names = balanced(Cases(["a::1", "b::1", "a::2", "a::3", "b::2"], {}.get)).names
+    assert sorted(names) == ["a::1", "a::2", "a::3", "b::1", "b::1", "b::2"]
 
 
 def test_training_cases_of_another_set_join_train_and_dev_only():
