@@ -28,7 +28,7 @@ class Finding(NamedTuple):
 
 def set_of(case: str) -> str:
     """The data set that a case of several is named after; empty where there is one only."""
-    return case.rpartition("::")[0]
+    return case.partition("::")[0] if "::" in case else ""
 
 
 def array_digest(array: np.ndarray) -> str:

@@ -77,7 +77,7 @@ def groups_of(names: Sequence[str], group_by: str | None) -> dict[str, str]:
     >>> groups_of(["p1_a", "p1_b", "p2_a"], r"p[0-9]+")
     {'p1_a': 'p1', 'p1_b': 'p1', 'p2_a': 'p2'}
     """
-    own = {name: name.rpartition("::")[2] for name in names}  # of several data sets each has groups of its own
+    own = {name: name.partition("::")[2] or name for name in names}  # of several data sets each has groups of its own
     if not group_by:
         return {}
     if Path(group_by).expanduser().is_file():

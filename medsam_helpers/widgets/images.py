@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medsam_helpers.data.loading import load_data
+from medsam_helpers.data.loading import load_data, places_of
 from medsam_helpers.data.pairing import files_by_stem
 from medsam_helpers.data.reading import read_image
 from medsam_helpers.data.sources import SOURCES
@@ -54,7 +54,8 @@ def picture_source(source: str | Path) -> PictureSource:
         case = cases[cases.names.index(name)]
         return Picture(name, case.image, case.mask, _LOAD.format(str(source), name))
 
-    return PictureSource(f"{'folder ' if source not in SOURCES else ''}{folder.name}", cases.names, load)
+    shown = ", ".join(Path(place).name for place in places_of(source))
+    return PictureSource(f"{'folder ' if source not in SOURCES else ''}{shown}", cases.names, load)
 
 
 def _plain_folder(folder: Path) -> PictureSource:

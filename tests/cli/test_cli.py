@@ -104,11 +104,13 @@ def test_finetune_says_all_that_was_promised_and_its_headline_is_the_mean_of_the
     assert said == pytest.approx(list(means[["box", "ellipse", "zero-shot", "tuned"]]), abs=1e-4)
 
 
-def test_two_data_sets_are_trained_on_and_scored_as_one_and_apart(tmp_path):
+def test_two_data_sets_are_trained_on_and_scored_as_one_and_apart(tmp_path, monkeypatch):
     save_images(draw_discs(5, seed=1), tmp_path / "more", n_train=3)
+    shown, fit = [], engine.fit
+    monkeypatch.setattr(engine, "fit", lambda *a, **k: shown.append(len(a[1])) or fit(*a, **k))
     both = ["--data", "data", "--data", tmp_path / "more", "--balanced"]
     said = medsam("finetune", *both, "--model", "tiny", *TRAINING, "--output", tmp_path / "run", "--json")
-    assert (said.json["n_train"], said.json["n_val"], {*said.json["by_set"]}) == (7 + 2, 4 + 2, {"data", "more"})
+    assert (said.json["n_train"], said.json["n_val"], shown) == (7 + 2, 4 + 2, [7 + 7])
     dice = [said.json["by_set"][name]["tuned_dice"] for name in ("data", "more")]
     assert said.json["tuned_dice"] == pytest.approx(np.average(dice, weights=[4, 2]), abs=1e-5)
     one_line(medsam("finetune", "--data", "data", "--data", "dat", "--model", "tiny"), "no data source 'dat'")
@@ -383,6 +385,7 @@ def test_a_warning_is_one_line_and_leaves_the_process_as_it_was():
     assert [line for line in said.err if "fp16" in line] == [
         f"medsam: warning: fp16 needs CUDA; on {Segmenter.load('tiny').device.type} this runs in fp32"
     ]
+    assert json.loads(Path("runs/evaluate/run_card.json").read_text())["precision"] == "fp32"
     assert warnings.showwarning is before
 
 
