@@ -162,16 +162,16 @@ class _Runner:
 
     def _score(self, trial: Trial, checkpoint: str | Path | None, cases: Cases, path: Path) -> tuple[str, int, float]:
         """The precision, images encoded and seconds of scoring the base, and a checkpoint beside it; writes `path`."""
-        base = Segmenter.load(trial.base, tta=trial.tta and not checkpoint)
-        base.store = EmbeddingStore.for_model(base.info, base.precision)
-        models, views = {"zero-shot": base}, base.views
-        if checkpoint:
-            tuned = Segmenter.load(checkpoint, store=base.store, tta=trial.tta)
-            models, views = models | {"tuned": tuned}, tuned.views
-        encoded, seconds = embed_cases(base, views_of(cases, views), self.show_progress)
+        models = {"zero-shot": Segmenter.load(trial.base, tta=trial.tta and not checkpoint)}
+        models |= {"tuned": Segmenter.load(checkpoint, tta=trial.tta)} if checkpoint else {}
+        encoded, seconds = 0, 0.0
+        for model in models.values():  # on embeddings of its own, where its encoder was trained too
+            model.store = EmbeddingStore.for_model(model.info, model.precision)
+            count, took = embed_cases(model, views_of(cases, model.views), self.show_progress)
+            encoded, seconds = encoded + count, seconds + took
         box_mode = trial.full_recipe().box_mode if trial.is_trained else self.experiment.box_mode or "union"
         prompts, show = self.experiment.prompts, self.show_progress
         table = evaluate_together(cases, models, prompts=prompts, box_mode=box_mode, show_progress=show)
         if processes().is_main_process:
             write_table(table, path)
-        return base.precision, encoded, seconds
+        return model.precision, encoded, seconds

@@ -48,21 +48,24 @@ class EmbeddingStore:
             found = self.key
             with atomic_write(path) as temporary:
                 temporary.write_text(json.dumps(found, indent=1) + "\n")
-        if wrong := [f"{k} is {found.get(k)!r}, asked for {v!r}" for k, v in self.key.items() if found.get(k) != v]:
-            raise StoreError(f"{self.folder} holds embeddings of another model: {'; '.join(wrong)}; use another folder")
+        self._refuse(found, self.key)
 
     @classmethod
     def for_model(cls, info: ModelInfo, precision: str, root: Path | None = None) -> EmbeddingStore:
         """The store of a model under `root` (default: the cache), one folder a key."""
         if (device := default_device().type) != "cpu":  # it rounds otherwise
             precision = f"{precision}-{device}"
-        key: dict[str, str | int] = {"base": info.name, "base_digest": info.base_digest, "model_size": info.model_size}
-        key |= {"pixel_scaling": info.pixel_scaling, "precision": precision}
-        name = info.name
-        if info.embeds != "features":
-            key["embeds"], name = info.embeds, f"{name}-{info.embeds}"
+        name = info.name if info.embeds == "features" else f"{info.name}-{info.embeds}"
         root = root or cache_dir() / "image-embeddings"
-        return cls(root / f"{name}-{info.base_digest[:12]}-{precision}", key)
+        return cls(root / f"{name}-{info.base_digest[:12]}-{precision}", _key_of(info) | {"precision": precision})
+
+    def check(self, info: ModelInfo) -> None:
+        """Raise `StoreError` where the embeddings are not those of this model's encoder."""
+        self._refuse(self.key, _key_of(info) | {"precision": self.key.get("precision", "")})
+
+    def _refuse(self, found: Mapping[str, str | int], asked: Mapping[str, str | int]) -> None:
+        if wrong := [f"{k} is {found.get(k)!r}, asked for {asked.get(k)!r}" for k in asked if found.get(k) != asked[k]]:
+            raise StoreError(f"{self.folder} holds embeddings of another model: {'; '.join(wrong)}; use another folder")
 
     def __len__(self) -> int:
         return sum(1 for _ in self.folder.glob("*/[!.]*.safetensors"))
@@ -120,6 +123,13 @@ class EmbeddingStore:
         sha = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode())
         sha.update(embedding.numpy().data)
         return sha.hexdigest()
+
+
+def _key_of(info: ModelInfo) -> dict[str, str | int]:
+    """What embeddings depend on beside image and precision."""
+    key: dict[str, str | int] = {"base": info.name, "base_digest": info.base_digest, "model_size": info.model_size}
+    key["pixel_scaling"] = info.pixel_scaling
+    return key | ({"embeds": info.embeds} if info.embeds != "features" else {})
 
 
 class Resident:

@@ -85,6 +85,17 @@ class Segmenter:
         return cls((load_checkpoint if fine_tuned else load_sam)(name_or_checkpoint), **options)
 
     @property
+    def store(self) -> EmbeddingStore | None:
+        """Where `predict_case` looks for embeddings first; `StoreError` when one of another encoder is put there."""
+        return self._store
+
+    @store.setter
+    def store(self, store: EmbeddingStore | None) -> None:
+        if store is not None:
+            store.check(self.info)
+        self._store = store
+
+    @property
     def needs_prompt(self) -> bool:
         """Whether it has to be prompted; with an automatic head it finds the lesions by itself, and so may a U-Net."""
         return not hasattr(self.model, "automatic_head") and getattr(self.model, "sees_box", True)
