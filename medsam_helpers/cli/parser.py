@@ -90,12 +90,11 @@ class OfModel(Settings):
         from medsam_helpers.sam.checkpoints import SPECIALISTS
         from medsam_helpers.sam.embeddings import EmbeddingStore
         from medsam_helpers.sam.segmenter import Segmenter
-        from medsam_helpers.sam.tuned import read_card
+        from medsam_helpers.sam.tuned import base_of
 
-        card = read_card(self.folder) if self.folder else None
-        if card is None or card["base"] in SPECIALISTS:
+        place = base_of(self.folder) if self.folder else None
+        if place is None or place in SPECIALISTS:
             return None
-        place = card.get("base_path") or card["base"]
         base = Segmenter.load(place, precision=tuned.precision, tta=self.tta)
         if tuned.store:  # the same, unless the encoder was trained too
             base.store = EmbeddingStore.for_model(base.info, base.precision)

@@ -11,9 +11,8 @@ from mlflow.entities.model_registry import ModelVersion
 
 from medsam_helpers.errors import ConfigError, MedsamError
 from medsam_helpers.sam.checkpoints import sha256_of
-from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.segmenter import Segmenter
-from medsam_helpers.sam.tuned import CARD_FILE, DECODER_FILE, SEEN_FILE, load_checkpoint, read_card
+from medsam_helpers.sam.tuned import CARD_FILE, DECODER_FILE, SEEN_FILE, base_of, read_card
 
 CHALLENGER, CHAMPION, CHECKPOINT = "challenger", "champion", "checkpoint"
 CHECKPOINT_FILES = (DECODER_FILE, CARD_FILE, SEEN_FILE, "README.md")
@@ -69,11 +68,8 @@ def load_model(
         RegistryError: its decoder is not the one that was registered.
     """
     with checkpoint_of(client, name, alias_or_version) as folder:
-        card = read_card(folder)
-        model = load_sam(card.get("base_path") or card["base"], show_progress=False)
-        if not zero_shot:
-            model = load_checkpoint(folder, model)
-    return Segmenter(model, precision=card.get("precision", "auto"))
+        precision = read_card(folder).get("precision", "auto")
+        return Segmenter.load(base_of(folder) if zero_shot else folder, precision=precision)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from medsam_helpers.data.sources import SOURCES
 from medsam_helpers.errors import ConfigError
-from medsam_helpers.files import find_checkpoint
 from medsam_helpers.prompts import read_prompt
 from medsam_helpers.runs.settings import DataSettings, RunConfig
 from medsam_helpers.sam.checkpoints import SPECIALISTS
@@ -64,9 +63,9 @@ class Trial(RunConfig):
         """The model as it is: what the rows of "zero-shot" are of."""
         if not self.checkpoint:
             return self.model
-        from medsam_helpers.sam.tuned import read_card
+        from medsam_helpers.sam.tuned import base_of
 
-        return str(read_card(find_checkpoint(self.checkpoint))["base"])
+        return base_of(self.checkpoint)
 
     def identity(self) -> dict[str, Any]:
         """What its result depends on, beside the cases."""

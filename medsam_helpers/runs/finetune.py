@@ -21,7 +21,7 @@ from medsam_helpers.data.case import Cases, Dataset, set_of
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
 from medsam_helpers.device import default_device, effective_precision
-from medsam_helpers.errors import ConfigError, DataError, some
+from medsam_helpers.errors import DataError, some
 from medsam_helpers.evaluation.evaluate import evaluate, false_positives
 from medsam_helpers.evaluation.predictors import WITH_TTA, Predictor
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint, one_writer
@@ -95,15 +95,15 @@ def finetune(
         raise DataError(f"{dataset}: {told}: list some in {empty[0]}.txt, or raise the limit")
     model = unfrozen(load_sam(config.model, show_progress), recipe.as_dict(), config.seed)
     zero_shot = Segmenter(model, precision=recipe.precision)
-    zero_shot.store = store = EmbeddingStore.for_model(zero_shot.info, zero_shot.precision)
     tuned_model = copy.deepcopy(model)
+    if start:  # if its encoder was trained and is not trained on here, this one's embeddings are its own
+        tuned_model = load_checkpoint(start, base=tuned_model)
     if "automatic_head" in recipe.trainable:
         add_automatic_head(tuned_model, config.seed)
     check_parts(tuned_model, recipe.trainable)
-    if start and load_checkpoint(start, base=tuned_model) is not tuned_model:
-        told = f"{start} changed the encoder too, and this run's embeddings are those of the untouched one"
-        raise ConfigError(f"{told}: train the same part of it (trainable, --recipe lora say)")
-    tuned = Segmenter(tuned_model, precision=recipe.precision, store=store, tta=config.tta)
+    tuned = Segmenter(tuned_model, precision=recipe.precision, tta=config.tta)
+    for segmenter in (zero_shot, tuned):
+        segmenter.store = store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
     scored = whole.with_lesions().splits[split]
     known = []
     if start:
@@ -113,8 +113,9 @@ def finetune(
     if known:
         told = f"{len(known)} of the {len(scored)} images of {split} ({some(known)})"
         warnings.warn(f"{start} was trained or selected on {told}: scores flatter what starts from it", stacklevel=2)
-    seen = (views_of(dataset.train, recipe.views), dataset.dev, views_of(scored, tuned.views))
-    counts, seconds = zip(*(embed_cases(zero_shot, cases, show_progress) for cases in seen), strict=True)
+    after = views_of(scored, tuned.views)
+    seen = [(tuned, views_of(dataset.train, recipe.views)), (tuned, dataset.dev), (tuned, after), (zero_shot, after)]
+    counts, seconds = zip(*(embed_cases(one, cases, show_progress) for one, cases in seen), strict=True)
     options = {"seed": config.seed, "log_with": log_with, "show_progress": show_progress}
     options |= {"dev_jitter_1024": dev_jitter_1024, "start": sha256_of(start / DECODER_FILE) if start else None}
     train = balanced(dataset.train) if config.balanced else dataset.train
@@ -128,7 +129,7 @@ def finetune(
     prompts = list(dict.fromkeys([*prompts, prompt]))
     models = {"zero-shot": zero_shot}
     if config.tta:  # the base with it too, so that like is compared with like
-        base = Segmenter(model, precision=recipe.precision, store=store, tta=True)
+        base = Segmenter(model, precision=recipe.precision, store=zero_shot.store, tta=True)
         models[f"zero-shot{WITH_TTA}"] = base
     models["tuned"] = tuned
     options = {"box_mode": recipe.box_mode, "group_of": dataset.group_of, "show_progress": show_progress}

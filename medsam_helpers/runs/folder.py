@@ -20,13 +20,21 @@ from medsam_helpers.errors import CheckpointError
 from medsam_helpers.evaluation.predictors import BASELINES, WITH_TTA, case_boxes, found_alone
 from medsam_helpers.evaluation.tables import paired_gain, pooled_dice, summarise
 from medsam_helpers.figures import cases as plotting
-from medsam_helpers.files import atomic_write
+from medsam_helpers.files import RELEASED, atomic_write
 from medsam_helpers.runs.recorded import write_table
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.checkpoints import NAMES, sha256_of
 from medsam_helpers.sam.model import changed_parts
 from medsam_helpers.sam.segmenter import Segmenter
-from medsam_helpers.sam.tuned import CARD_FILE, DECODER_FILE, SEEN_FILE, part_state, read_card, save_decoder
+from medsam_helpers.sam.tuned import (
+    CARD_FILE,
+    DECODER_FILE,
+    SEEN_FILE,
+    load_checkpoint,
+    part_state,
+    read_card,
+    save_decoder,
+)
 from medsam_helpers.training.loop import FitResult
 from medsam_helpers.training.recipes import Recipe
 
@@ -52,6 +60,10 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
     """
     output, dataset, recipe, info = run.folder, run.dataset, run.recipe, run.tuned.info
     start = config.start_folder
+    place, before = Path(config.model), run.zero_shot.model
+    if start and info.base_digest != run.zero_shot.info.base_digest:  # its encoder was trained, and here was not
+        place, before = start, load_checkpoint(start)
+    has_name = str(place) in NAMES or place.parent == RELEASED
     shown = config.but(data=dataset.name, model=info.name, start=start and start.name)  # names in place of paths
     write_table(run.table, output / "metrics.csv")
     with atomic_write(output / "history.csv") as temporary:
@@ -72,7 +84,7 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
         commit=commit,
         base=info.name,
         base_digest=info.base_digest,
-        base_path=None if config.model in NAMES else str(Path(config.model).expanduser().resolve()),
+        base_path=None if has_name else str(place.expanduser().resolve()),
         start={"name": start.name, "sha256": sha256_of(start / DECODER_FILE)} if start else None,
         recipe=recipe.as_dict(),
         config=shown.as_dict(),
@@ -83,7 +95,7 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
         best_epoch=result.best_epoch,
         metrics=_lasting(run.figures, output / CARD_FILE),
     )
-    save_decoder(part_state(run.tuned.model, changed_parts(run.tuned.model, run.zero_shot.model)), output, card)
+    save_decoder(part_state(run.tuned.model, changed_parts(run.tuned.model, before)), output, card)
     with atomic_write(output / "before_after.png") as temporary:
         picture(run).savefig(temporary, dpi=110)
     write_model_card(output / "README.md", card)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medsam_helpers.errors import CheckpointError
 from medsam_helpers.files import atomic_write, find_checkpoint
-from medsam_helpers.sam.loading import check_weights, load_sam, model_info
+from medsam_helpers.sam.loading import check_weights, load_sam, model_info, state_digest
 from medsam_helpers.sam.model import PARTS, Promptable, add_automatic_head, part_of
 
 DECODER_FILE, CARD_FILE, SEEN_FILE = "decoder.safetensors", "run_card.json", "seen_images.csv"
@@ -70,13 +70,26 @@ def read_card(folder: Path) -> dict[str, Any]:
         ) from error
 
 
+def base_of(folder: str | Path) -> str:
+    """Name or path of the model that was there before any training, in several steps too."""
+    card = read_card(find_checkpoint(folder))
+    place = card.get("base_path") or card["base"]
+    return base_of(place) if (find_checkpoint(place) / CARD_FILE).is_file() else place
+
+
+def load_model(name_or_folder: str | Path) -> Promptable:
+    """A model by its name or path, or a decoder checkpoint by its folder or the name of a released one."""
+    fine_tuned = (find_checkpoint(name_or_folder) / CARD_FILE).is_file()
+    return (load_checkpoint if fine_tuned else load_sam)(name_or_folder)
+
+
 def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = None) -> Promptable:
     """The base model with the checkpoint's weights in it, in eval mode.
 
     Args:
         folder: written by `save_decoder`, or the name of a released one in `checkpoints/`.
-        base: where the base lies, if not where its name says. A model is changed in place, but for one whose encoder
-            was trained too: that is a new one, with LoRA's matrices added up.
+        base: what `base_of` names, or where it lies. A model is changed in place, but for a checkpoint whose encoder
+            was trained too: that is a new one, with LoRA's matrices added up, and a base of further ones.
     Raises:
         CheckpointError: damaged, a weight is not finite, or the base is not the one that it was trained on.
     """
@@ -84,8 +97,11 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
 
     folder = find_checkpoint(folder)
     card = read_card(folder)
-    if base is None or isinstance(base, str | Path):
-        base = load_sam(base or card.get("base_path") or card["base"])
+    place = card.get("base_path") or card["base"]
+    if (find_checkpoint(place) / CARD_FILE).is_file():
+        base = load_checkpoint(place, base)
+    elif base is None or isinstance(base, str | Path):
+        base = load_sam(base or place)
     if (found := model_info(base).base_digest) != card["base_digest"]:
         was = f"trained on {card['base']} with digest {card['base_digest'][:12]}..."
         raise CheckpointError(f"{folder}: {was}, this base has {found[:12]}...: pass the right base")
@@ -113,5 +129,10 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
         raise CheckpointError(f"{folder / DECODER_FILE}: {wrong}; it was trained on {card['base']}")
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
     if (prompts := card.get("recipe", {}).get("prompts", ["box"])) != ["none"]:  # then the decoder is another's
-        model.config.boxes_only = "point" not in prompts
-    return model.joined() if model is not base and isinstance(model, UnfrozenSam) else model.eval()
+        model.config.boxes_only = not {"point", "several"} & set(prompts)
+    if model is base or not isinstance(model, UnfrozenSam):
+        return model.eval()
+    whole = model.joined()
+    # Its name as a base. The digest is that of the file: the sums' last bits are not the same on every machine.
+    whole.config.base_name, whole.config.base_digest = folder.resolve().name, f"{state_digest(state)}-{found[:12]}"
+    return whole

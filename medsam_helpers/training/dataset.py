@@ -17,9 +17,10 @@ from medsam_helpers.data.views import view_of
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.evaluation.predictors import fill_box
 from medsam_helpers.geometry import ImageTransform, grid_to_model
-from medsam_helpers.prompts import deepest_pixel, jitter_boxes, mask_to_boxes, whole_image
+from medsam_helpers.prompts import jitter_boxes, mask_to_boxes, whole_image
 from medsam_helpers.sam.embeddings import EmbeddingStore, Resident
 from medsam_helpers.training.recipes import Part, PromptKind, Recipe
+from medsam_helpers.training.refinement import first_clicks
 
 
 class Packed:
@@ -129,7 +130,8 @@ class PromptedCases:
     def example(self, index: int, kind: PromptKind = "box") -> dict[str, Tensor]:
         """`image_embeddings` (256, 64, 64), the prompt in the model space, `target` (1, h, w) bool.
 
-        The prompt is `input_boxes` (1, 4), or `input_points` (1, 1, 2) with `input_labels` (1, 1), or both, or none.
+        The prompt is `input_boxes` (1, 4), or `input_points` (1, K, 2) with `input_labels` (1, K), or both, or none, or
+        with the box `input_masks` (1, 256, 256).
         Where a case has pixels that count nowhere, all have `ignored` (1, h, w) bool.
         """
         rng = self.draw(index)
@@ -145,15 +147,27 @@ class PromptedCases:
             # What was augmented is a picture of its own: the box goes round its target.
             box = None if self.augment else boxes[[chosen]]
             example["input_boxes"] = torch.from_numpy(self._drawn(box, target, transform, rng))
-        if kind in ("point", "box+centre"):
-            mask = target.cpu().numpy()
-            click = rng.choice(np.argwhere(mask))[::-1] if kind == "point" else deepest_pixel(mask)
-            point = grid_to_model(click, mask.shape[-1], self.model_size)
-            example |= {"input_points": torch.from_numpy(point)[None, None], "input_labels": torch.ones(1, 1)}
+        if kind == "mask":
+            moves = rng.uniform(-1, 1, 2) * self.recipe.jitter_1024 * len(target) / 1024
+            from scipy import ndimage  # here, since it takes long to load
+
+            moved = ndimage.shift(target.cpu().numpy(), moves, order=0)
+            rough = moved if moved.any() else target.cpu().numpy()
+            example["input_boxes"] = self._to_model(mask_to_boxes(rough), target)
+            logits = 20.0 * torch.from_numpy(rough).float() - 10.0  # about as sure as an answer
+            example["input_masks"] = F.adaptive_avg_pool2d(logits[None], transform.mask_size)
+        elif kind not in ("box", "none"):
+            clicks, labels = first_clicks(kind, target.cpu().numpy(), rng)
+            example["input_points"] = self._to_model(clicks, target)[None]
+            example["input_labels"] = torch.from_numpy(labels)[None]
         if self._some_ignored:
             nowhere = torch.zeros_like(target) if ignored is None else torch.from_numpy(ignored.array())
             example["ignored"] = nowhere[None]
         return example | {"target": target[None]}
+
+    def _to_model(self, prompts: np.ndarray, target: Tensor) -> Tensor:
+        """Prompts on the target's grid, in the model space."""
+        return torch.from_numpy(grid_to_model(prompts, target.shape[-1], self.model_size))
 
     def _drawn(
         self, box: np.ndarray | None, target: Tensor, transform: ImageTransform, rng: np.random.Generator

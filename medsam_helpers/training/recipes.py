@@ -19,7 +19,7 @@ ViewName = Literal["as-is", "mirrored", "upside-down", "turned", "quarter-left",
 PartName = Literal[
     "mask_decoder", "prompt_encoder", "last_stage", "vision_encoder", "vision_encoder:lora", "automatic_head"
 ]
-PromptKind = Literal["box", "point", "box+centre", "none"]
+PromptKind = Literal["box", "point", "several", "box+centre", "box+points", "mask", "none"]
 Part = Callable[..., Any]
 """The reader's own function or object, in place of a name: see `training.own_parts`."""
 
@@ -65,7 +65,8 @@ class Recipe(Settings):
     """One box round everything, or one (drawn anew each epoch) of the components."""
     prompts: Annotated[tuple[PromptKind, ...], Field(min_length=1), BeforeValidator(split_words)] = ("box",)
     """Kinds that a batch is first prompted with, one of them by lot; twice named, twice as often. Dev gets the first.
-    A point is any pixel of the lesion."""
+    A point is any pixel of the lesion; points, or several, are two more of the box round it, each with its label. A
+    mask is the lesion, moved by as much as a box's side, with its box: as the answer to the picture before it."""
     rounds: int = Field(0, ge=0, le=20)
     """Largest number of corrections after the first prompt: a click on the largest mistake, and the logits before."""
     mask_only: float = Field(0.0, ge=0, le=1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from medsam_helpers.geometry import grid_to_model
-from medsam_helpers.prompts import correcting_click
+from medsam_helpers.prompts import correcting_click, deepest_pixel, mask_to_boxes
 from medsam_helpers.training.recipes import PromptKind, Recipe
 
 
@@ -25,6 +25,18 @@ def planned(recipe: Recipe, seed: int, epoch: int, number: int) -> tuple[PromptK
     kind = recipe.prompts[rng.integers(len(recipe.prompts))]
     rounds = 0 if kind == "none" else rng.integers(recipe.rounds + 1)
     return kind, [bool(rng.random() >= recipe.mask_only) for _ in range(rounds)]
+
+
+def first_clicks(kind: PromptKind, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Clicks (K, 2) xy and labels (K,), 1 on a mask (H, W) bool that is not empty, of a kind that has some."""
+    if kind == "box+centre":
+        clicks = deepest_pixel(mask)[None].astype(int)
+    else:
+        clicks = rng.choice(np.argwhere(mask))[None, ::-1]
+    if kind in ("several", "box+points"):
+        x0, y0, x1, y1 = mask_to_boxes(mask)[0]
+        clicks = np.concatenate([clicks, rng.uniform((x0, y0), (x1, y1), (2, 2)).astype(int)])
+    return clicks, mask[clicks[:, 1], clicks[:, 0]].astype(np.float32)
 
 
 def with_clicks(

@@ -188,8 +188,8 @@ class Dev:
             kind, prompts, transform = recipe.prompts[0], dict[str, Tensor](), segmenter.info.transform(case.size_hw)
             if kind != "none":
                 boxes = case_boxes(case, recipe.box_mode, recipe.jitter_1024, seed)
-                points = None if kind == "box" else centres(case.mask, boxes)
-                prompts = segmenter.prompt_inputs(transform, None if kind == "point" else boxes, points)
+                points = None if kind in ("box", "mask") else centres(case.mask, boxes)
+                prompts = segmenter.prompt_inputs(transform, None if kind in ("point", "several") else boxes, points)
             nowhere = np.zeros_like(case.mask) if case.ignored is None else case.ignored
             seen = case.name, case.image_digest, transform
             return case.digest, (*seen, prompts, Packed(case.mask), Packed(nowhere))

@@ -41,19 +41,35 @@ def test_a_box_moves_each_epoch_and_the_target_is_what_it_asks_for(segmenter):
     assert examples.order() != order
 
 
-@pytest.mark.parametrize("kind", ["point", "box+centre"])
-def test_a_click_lies_on_the_lesion_where_the_model_sees_it(segmenter, kind):
+@pytest.mark.parametrize(
+    ("kind", "count", "draws"), [("point", 1, 12), ("box+centre", 1, 1), ("several", 3, 12), ("box+points", 3, 12)]
+)
+def test_a_click_lies_where_the_model_sees_what_its_label_says(segmenter, kind, count, draws):
     examples = examples_of(segmenter, draw_discs(4))
-    clicks = set()
+    clicks, labels = set(), []
     for examples.epoch in range(12):
         example = examples.example(1, kind)
-        assert ("input_boxes" in example) == (kind == "box+centre")
-        x, y = example["input_points"][0, 0].tolist()
+        assert ("input_boxes" in example) == kind.startswith("box")
+        points = example["input_points"][0].tolist()
         # Two model pixels a cell: the click names the point between them.
-        assert example["target"][0, int(y / 2), int(x / 2)]
-        assert (x % 2, y % 2, example["input_labels"].item()) == (0.5, 0.5, 1)
-        clicks.add((x, y))
-    assert len(clicks) == (1 if kind == "box+centre" else 12), "the centre stays, another pixel is drawn each time"
+        assert example["input_labels"][0].tolist() == [example["target"][0, int(y / 2), int(x / 2)] for x, y in points]
+        assert {(x % 2, y % 2) for x, y in points} == {(0.5, 0.5)}
+        assert (len(points), example["input_labels"][0, 0]) == (count, 1), "the first is on the lesion"
+        clicks.add(tuple(points[0]))
+        labels += example["input_labels"][0].tolist()
+    assert len(clicks) == draws, "the centre stays, another pixel is drawn each time"
+    assert (0 in labels) == (count > 1), "and of several some are beside it"
+
+
+def test_a_mask_as_a_prompt_is_the_lesion_moved_with_its_box(segmenter):
+    examples, seen = examples_of(segmenter, draw_discs(4), jitter_1024=80), set()
+    for examples.epoch in range(12):
+        example = examples.example(1, "mask")
+        rough, box = example["input_masks"][0] > 0, example["input_boxes"][0] / 2
+        assert rough.sum() == example["target"].sum()
+        assert np.array_equal(around(rough.numpy()), box), "its own box, not that of the lesion"
+        seen.add(tuple(box.tolist()))
+    assert len(seen) > 6
 
 
 def test_without_a_prompt_all_lesions_are_asked_for_and_an_image_without_one_is_an_example(tmp_path):
