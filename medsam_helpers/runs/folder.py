@@ -20,7 +20,7 @@ from medsam_helpers.errors import CheckpointError
 from medsam_helpers.evaluation.predictors import BASELINES, WITH_TTA, case_boxes, found_alone
 from medsam_helpers.evaluation.tables import paired_gain, pooled_dice, summarise
 from medsam_helpers.figures import cases as plotting
-from medsam_helpers.files import RELEASED, atomic_write
+from medsam_helpers.files import RELEASED, atomic_write, find_checkpoint
 from medsam_helpers.runs.recorded import write_table
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.checkpoints import NAMES, sha256_of
@@ -60,9 +60,12 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
     """
     output, dataset, recipe, info = run.folder, run.dataset, run.recipe, run.tuned.info
     start = config.start_folder
-    place, before = Path(config.model), run.zero_shot.model
-    if start and info.base_digest != run.zero_shot.info.base_digest:  # its encoder was trained, and here was not
-        place, before = start, load_checkpoint(start)
+    place, before = find_checkpoint(config.model), run.zero_shot.model
+    if start and info.base_digest != run.zero_shot.info.base_digest:  # its encoder was trained, and is not trained on
+        first = read_card(start)
+        inherited = first["base_digest"] == info.base_digest
+        place = find_checkpoint(first.get("base_path") or first["base"]) if inherited else start
+        before = load_checkpoint(place)
     has_name = str(place) in NAMES or place.parent == RELEASED
     shown = config.but(data=dataset.name, model=info.name, start=start and start.name)  # names in place of paths
     write_table(run.table, output / "metrics.csv")
@@ -84,7 +87,7 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
         commit=commit,
         base=info.name,
         base_digest=info.base_digest,
-        base_path=None if has_name else str(place.expanduser().resolve()),
+        base_path=None if has_name else str(place.resolve()),
         start={"name": start.name, "sha256": sha256_of(start / DECODER_FILE)} if start else None,
         recipe=recipe.as_dict(),
         config=shown.as_dict(),
