@@ -20,9 +20,10 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from medsam_helpers.evaluation.intervals import Interval, bootstrap_mean
+from medsam_helpers.evaluation.intervals import Interval
 from medsam_helpers.evaluation.predictors import WITH_TTA
 from medsam_helpers.evaluation.tables import clicks_needed
+from medsam_helpers.runs.recorded import bootstrap_mean
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "notebooks" / "results"

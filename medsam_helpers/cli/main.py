@@ -19,14 +19,13 @@ from medsam_helpers.cli.evaluate import Evaluate
 from medsam_helpers.cli.export import Export
 from medsam_helpers.cli.finetune import Finetune
 from medsam_helpers.cli.parser import Command, Parser
-from medsam_helpers.cli.phantoms import Phantoms
 from medsam_helpers.cli.predict import Predict
 from medsam_helpers.cli.reproduce import Reproduce
 from medsam_helpers.cli.weights import Weights
 from medsam_helpers.errors import MedsamError
 
 # Commands import what takes seconds to load only when they run, after a look at what is easily mistyped.
-_ALL = (Weights, Phantoms, Audit, Finetune, Evaluate, Compare, Reproduce, Predict, Export)
+_ALL = (Weights, Audit, Finetune, Evaluate, Compare, Reproduce, Predict, Export)
 COMMANDS: dict[str, type[Command]] = {command.__name__.lower(): command for command in _ALL}
 
 

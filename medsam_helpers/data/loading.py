@@ -53,7 +53,7 @@ def open_source(source: str | Path, selection: Selection) -> Source:
 
         return join([open_source(part, selection) for part in parts], selection)
     if source in ("phantom", "phantom-ultrasound"):
-        raise ConfigError(f"{source} is drawn, which cannot be joined with others: `medsam phantoms` makes it a folder")
+        raise ConfigError(f"{source} is drawn, which cannot be joined with others: `save_folder` makes it a folder")
     has_images = (path / "images").is_dir() or (path / "train" / "images").is_dir()
     is_of_datasets = not has_images and any(any(path.glob(mark)) for mark in _OF_DATASETS)
     if source in SOURCES or is_of_datasets:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.intervals import Interval, Method, mean_interval
+from medsam_helpers.evaluation.intervals import Interval, mean_interval
 
 METRICS = ["dice", "iou", "hd95_percent", "nsd"]
 GROUP = "group"  # column of the patient or video that a case is of, where that is known
@@ -18,16 +18,23 @@ def paired_gain(
     model: str = "tuned",
     base: str = "zero-shot",
     metric: str = "dice",
-    *,
-    method: Method = "t",
 ) -> Interval:
-    """Mean over cases of `model` minus `base` on the same case and prompt, seeds averaged first, with its interval.
+    """Mean of the `gains` with its 95 % interval, see `mean_interval`; arguments and errors as of `gains`.
+
+    Where the table has a column `group`, the spread is that between groups.
+    """
+    differences = gains(table, prompt, model, base, metric)
+    return mean_interval(differences, "t", groups=groups_in(table, differences.index))
+
+
+def gains(
+    table: pd.DataFrame, prompt: str, model: str = "tuned", base: str = "zero-shot", metric: str = "dice"
+) -> pd.Series:
+    """By case the score of `model` minus that of `base` on the same prompt, seeds averaged first.
 
     Args:
-        table: as `evaluate` gives it; `prompt`, `model` and `base` are in it. Where it has a column `group`, the spread
-            is that between groups.
+        table: as `evaluate` gives it; `prompt`, `model` and `base` are in it.
         metric: one of `METRICS`.
-        method: of the 95 % interval, see `mean_interval`; "percentile" gives those that the records were written with.
     Raises:
         ConfigError: the table has no such model, prompt or metric; the message lists those it has.
         DataError: a case was scored for one of the two only.
@@ -40,15 +47,12 @@ def paired_gain(
     by_case = rows.pivot_table(index="case", columns="model", values=metric).reindex(columns=[model, base])
     if alone := list(by_case.index[by_case.isna().any(axis=1)]):
         raise DataError(f"scored for one of {model} and {base} only: {', '.join(alone)}; evaluate both on these cases")
-    gains = by_case[model] - by_case[base]
-    return mean_interval(gains, method, groups=groups_in(table, gains.index, method))
+    return by_case[model] - by_case[base]
 
 
-def groups_in(table: pd.DataFrame, cases: pd.Index, method: Method = "t") -> list[str] | None:
+def groups_in(table: pd.DataFrame, cases: pd.Index) -> list[str] | None:
     """The group of each case, where the table knows it."""
-    if GROUP not in table or method == "percentile":  # the bootstrap of the records knows no groups
-        return None
-    return table.groupby("case")[GROUP].first().loc[cases].tolist()
+    return table.groupby("case")[GROUP].first().loc[cases].tolist() if GROUP in table else None
 
 
 def pooled_dice(rows: pd.DataFrame) -> float:
@@ -67,12 +71,11 @@ def check_name(what: str, name: str, known: Iterable[str]) -> None:
         raise ConfigError(f"{what} {name!r} is unknown: use one of {', '.join(names)}")
 
 
-def summarise(table: pd.DataFrame, method: Method = "logit-t") -> pd.DataFrame:
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """Table of means over cases, a row a model and prompt in the table's order; seeds are averaged by case first.
 
     Args:
         table: as `evaluate` gives it; for a column `group` see `paired_gain`.
-        method: of the interval, see `mean_interval`; "percentile" is that of the records.
     Returns:
         Columns `model, prompt, n, dice, dice_low, dice_high, iou, hd95_percent, nsd`; n counts cases, low and high are
         the 95 % interval of the mean Dice, NaN below five cases.
@@ -80,7 +83,7 @@ def summarise(table: pd.DataFrame, method: Method = "logit-t") -> pd.DataFrame:
     rows = []
     for (model, prompt), part in table.groupby(["model", "prompt"], sort=False):
         by_case = part.groupby("case")[METRICS].mean()
-        mean, low, high = mean_interval(by_case["dice"], method, groups=groups_in(part, by_case.index, method))
+        mean, low, high = mean_interval(by_case["dice"], groups=groups_in(part, by_case.index))
         row = {"model": model, "prompt": prompt, "n": len(by_case), "dice": mean, "dice_low": low, "dice_high": high}
         rows.append(row | by_case[METRICS[1:]].mean().to_dict())
     return pd.DataFrame(rows, columns=["model", "prompt", "n", "dice", "dice_low", "dice_high", *METRICS[1:]])

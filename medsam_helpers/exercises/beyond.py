@@ -6,22 +6,9 @@ from torch import nn
 from transformers import SamVisionConfig
 
 from medsam_helpers.errors import ConfigError
-from medsam_helpers.exercises.checking import Answer, Hints, checker, number_hint
+from medsam_helpers.exercises.checking import Answer, Hints, checker
 from medsam_helpers.sam.tiny_vit import TinyViT
 from medsam_helpers.sam.unfrozen import lora_targets
-
-
-@checker("09.1")
-def _weights_of_lora(answer: Answer) -> Hints:
-    shapes, rank = [(64, 192), (64, 64), (64, 256)], 5
-    known = {
-        64 * (192 + 64 + 256): "those are the layers' own weights, which are frozen",
-        rank * 64 * 3: "that is A alone: B has `rank` numbers for each output",
-        rank * (192 + 64 + 256): "that is B alone: A has `rank` numbers for each input",
-        192 + 64 + 256 + 64 * 3: "that is for rank 1",
-    }
-    right = rank * (192 + 64 + 256 + 64 * 3)
-    yield from number_hint(answer(shapes, rank), right, 0.5, known, "A is (rank, in) and B is (out, rank), a layer")
 
 
 @checker("09.2")

@@ -1,11 +1,13 @@
 """What is said of an answer to an exercise: it is correct, gets a hint, or was not attempted yet."""
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from medsam_helpers.errors import ConfigError
 
@@ -78,8 +80,22 @@ def number_hint(answer: Any, right: float, tolerance: float, known: Mapping[Any,
         yield next(hints, otherwise)
 
 
+def call_hints(answer: Answer, calls: Sequence[Mapping[str, Any]]) -> Hints:
+    """Hints for the first call that a function answers wrongly, as `answers.toml` lists them."""
+    for call in calls:
+        given, right, otherwise = call["given"], call["right"], call["otherwise"]
+        if isinstance(right, bool | str):
+            if (said := answer(*given)) != right:
+                yield f"{', '.join(map(str, given))} is {right!r}, not {said!r}: {otherwise}"
+        else:
+            arrays = [np.array(value) if isinstance(value, list) else value for value in given]
+            yield from number_hint(answer(*arrays), right, 1e-3, dict(call["known"]), otherwise)
+
+
 ANSWERS = tomllib.loads(Path(__file__).with_name("answers.toml").read_text(encoding="utf-8"))
 """Kind of answer (numbers, intervals, names) -> exercise -> what the checker of this kind takes beside the answer."""
+for _exercise, _calls in ANSWERS.pop("calls").items():
+    checker(_exercise)(partial(call_hints, calls=_calls))
 for _entries in ANSWERS.values():
     for _entry in _entries.values():
         _entry["known"] = dict(_entry["known"])  # pairs, as TOML knows text only as keys

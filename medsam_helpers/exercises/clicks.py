@@ -3,24 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from medsam_helpers.exercises.checking import Answer, Hints, checker, number_hint
+from medsam_helpers.exercises.checking import Answer, Hints, checker
 from medsam_helpers.exercises.how_sam_works import click_hints, mistakes
-
-
-@checker("10.1")
-def _clicks_to_a_score(answer: Answer) -> Hints:
-    scores = [[0.5, 0.85, 0.91, 0.92], [0.9, 0.95, 0.96, 0.97], [0.3, 0.5, 0.7, 0.8]]
-    dice = np.array([*scores, [0.2, 0.6, 0.5, 0.7], [0.7, 0.91, 0.93, 0.95]])  # 3, 1, never, never, 2
-    known = {
-        1.6: "an image that never reaches the score counts as 1: argmax of a row without True is 0",
-        2.0: "the failures are left out, so a model looks better the more it fails: count each as the maximum",
-        2.2: "the first click is number 1, not 0",
-        3.0: "a score of exactly `least` is enough",
-        3.2: "a failure counts as the maximum, 4 here, not one more",
-    }
-    otherwise = "for each image the number of the first click that reaches `least`, else the maximum; then the mean"
-    yield from number_hint(answer(dice, 0.9), 2.8, 1e-3, known, otherwise)
-    yield from number_hint(answer(dice, 0.85), 2.6, 1e-3, {2.8: "`least` is the second argument"}, otherwise)
 
 
 @checker("10.2")

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from medsam_helpers.evaluation.intervals import limits_of_agreement
-from medsam_helpers.exercises.checking import Answer, Hints, checker, number_hint
+from medsam_helpers.exercises.checking import Answer, Hints, checker
+from medsam_helpers.figures.agreement import limits_of_agreement
 
 
 @checker("05.2")
@@ -23,34 +23,6 @@ def _interval_by_patient(answer: Answer) -> Hints:
             yield "too narrow: draw patients, and take all images of each patient that was drawn"
         if high - low > 1.3 * wide:
             yield "too wide for 95 %: take the 2.5th and the 97.5th percentile of some thousand resampled means"
-
-
-@checker("05.3")
-def _rule_card(answer: Answer) -> Hints:
-    cases = (
-        ((0.01, 0.03, 120, 0.92, 0.83, False), "better", "all of the interval lies above zero"),
-        ((-0.03, -0.01, 120, 0.88, 0.83, False), "worse", "all of the interval lies below zero"),
-        ((-0.01, 0.03, 120, 0.91, 0.83, False), "open", "the interval holds zero"),
-        ((0.0, 0.03, 120, 0.91, 0.83, False), "open", "an interval that ends at zero holds it"),
-        ((0.01, 0.03, 120, 0.80, 0.83, False), "box", "the ellipse is better, which comes before the interval"),
-        ((0.01, 0.03, 4, 0.80, 0.83, False), "too few", "four images are too few for any interval"),
-        ((0.01, 0.03, 4, 0.80, 0.83, True), "used before", "the images chose something, which comes first"),
-    )
-    for given, right, why in cases:
-        if (said := answer(*given)) != right:
-            yield f"{given} is {right!r}, not {said!r}: {why}"
-
-
-@checker("05.4")
-def _won_from_the_rest(answer: Answer) -> Hints:
-    dice, ellipse = np.array([0.9, 0.95, 0.7]), np.array([0.8, 0.85, 0.75])
-    known = {
-        ((dice - ellipse) / (1 - ellipse)).mean(): "take the means first: one easy image would outweigh the others",
-        dice.mean() - ellipse.mean(): "that is the difference: divide by what the ellipse leaves, one minus its mean",
-        dice.mean() / ellipse.mean() - 1: "divide by what the ellipse leaves to win, not by what it has",
-    }
-    otherwise = "(mean of the model - mean of the ellipse) / (1 - mean of the ellipse)"
-    yield from number_hint(answer(dice, ellipse), 0.25, 1e-3, known, otherwise)
 
 
 @checker("05.5")

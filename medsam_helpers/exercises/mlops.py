@@ -53,21 +53,6 @@ def _digest_of_a_split(answer: Answer) -> Hints:
         yield "the same cases in another order are the same data set: sort before you hash"
 
 
-@checker("07.3")
-def _stop_early(answer: Answer) -> Hints:
-    for dice, others, stop, hint in (
-        (0.80, [0.9, 0.91, 0.92], False, "three others are too few to tell: never stop a trial before there are four"),
-        (0.95, [0.9, 0.91, 0.92, 0.93], False, "a trial better than all others is stopped: the other way round"),
-        (0.80, [0.9, 0.91, 0.92, 0.93], True, "a trial that is worse than all of four others goes on"),
-        (0.91, [0.9, 0.92, 0.93, 0.93, 0.94], True, "worse than the median is stopped, though not the worst of all"),
-        (0.85, [0.5, 0.9, 0.9, 0.9], True, "one bad trial draws the mean down: take the median"),
-        (0.92, [0.9, 0.9, 0.91, 0.95], False, "better than the median is enough: it need not be the best"),
-        (0.9, [0.9] * 4, False, "a trial as good as the median is stopped: only worse ones are"),
-    ):
-        if bool(answer(dice, list(others))) != stop:
-            yield f"{dice} among {others}: {hint}"
-
-
 @checker("07.4")
 def _gate(answer: Answer) -> Hints:
     rng = np.random.default_rng(3)

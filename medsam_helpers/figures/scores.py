@@ -1,4 +1,4 @@
-"""Pictures of scores: before against after, by jitter, by group of cases; areas and promised IoU against measured.
+"""Pictures of scores: before against after, by jitter, by clicks; promised IoU against measured.
 
 Every function takes any number of models; the colours of `zero-shot` and `tuned` are those of all the series.
 """
@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.intervals import Interval, limits_of_agreement, mean_interval, paired
+from medsam_helpers.errors import ConfigError, DataError, ShapeError
+from medsam_helpers.evaluation.intervals import Interval, mean_interval
 from medsam_helpers.evaluation.predictors import BASELINES
 from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.figures.cases import COLORS
@@ -116,39 +115,12 @@ def differences(ax: Axes, intervals: Mapping[str, Interval], color: str = COLORS
     return ax
 
 
-def bland_altman(
-    ax: Axes, reference: np.ndarray, measured: np.ndarray, *, ratio: bool = False, model: str = "tuned", unit: str = ""
-) -> Axes:
-    """The axes with difference (or ratio) of two measurements over their mean, with bias and limits of agreement.
-
-    Args:
-        reference, measured: (N,) float.
-        ratio: see `limits_of_agreement`; the axes are then logarithmic, and the mean is the geometric one.
-        model: whose colour the points take.
-        unit: of both, for the axis.
-    Source: Bland and Altman, Lancet 1995, doi:10.1016/S0140-6736(95)91748-9: over the mean and not the reference, since
-        the difference contains the reference and so is related to it even where nothing is wrong.
-    """
-    reference, measured = np.asarray(reference, float), np.asarray(measured, float)
-    limits = limits_of_agreement(reference, measured, ratio=ratio)
-    x = np.sqrt(reference * measured) if ratio else (reference + measured) / 2
-    y = measured / reference if ratio else measured - reference
-    style = model_styles([model])[model]
-    ax.scatter(x, y, s=18, color=style["color"], marker=style["marker"])
-    ax.axhline(1 if ratio else 0, color="black", linewidth=1, linestyle=":")
-    for value, interval, line in zip(limits[:3], limits[3:], ("-", "--", "--"), strict=True):
-        ax.axhline(value, color=style["color"], linewidth=1.4, linestyle=line)
-        ax.axhspan(*interval, color=style["color"], alpha=0.12, linewidth=0)
-    if ratio:
-        ax.set(xscale="log", yscale="log")
-        for axis, values in ((ax.xaxis, x), (ax.yaxis, y)):
-            decades = np.log10(values.max() / values.min())
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1, 3) if decades < 2.5 else (1,)))
-            axis.set_major_formatter("{x:.9g}")
-            axis.set_minor_formatter(NullFormatter())
-    name = "geometric mean of both" if ratio else "mean of both"
-    ax.set(xlabel=f"{name}{', ' + unit if unit else ''}", ylabel="measured / reference" if ratio else "difference")
-    return ax
+def paired(first: ArrayLike, second: ArrayLike) -> np.ndarray:
+    """(2, N) float64 of two lists; `ShapeError` where they are not two of one length."""
+    one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if one.shape != other.shape or one.ndim != 1:
+        raise ShapeError(f"this needs two lists of one length, got shapes {one.shape} and {other.shape}")
+    return np.stack([one, other])
 
 
 def calibration_table(score: ArrayLike, truth: ArrayLike, groups: int = 5) -> pd.DataFrame:

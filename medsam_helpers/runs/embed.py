@@ -13,6 +13,7 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 
 from medsam_helpers.data.case import Case
@@ -72,7 +73,11 @@ def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool
     def encode() -> None:
         nonlocal seconds
         started = time.perf_counter()
-        features = segmenter.encode(list(batch.values())).half().cpu()
+        images = list(batch.values())
+        if segmenter.info.embeds == "pixels":  # the encoder comes later: the image is kept, in uint8
+            features = [torch.from_numpy(image.copy()) for image in images]
+        else:
+            features = [*segmenter.encode(images).half().cpu()]
         seconds += time.perf_counter() - started
         writing.extend(writer.submit(store.put, *pair) for pair in zip(batch, features, strict=True))
         while len(writing) > 4 * at_once:

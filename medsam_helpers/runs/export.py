@@ -22,7 +22,7 @@ from medsam_helpers.sam.checkpoints import check_hub
 from medsam_helpers.sam.loading import load_sam, model_info
 from medsam_helpers.sam.model import LORA, is_light
 from medsam_helpers.sam.tuned import CARD_FILE, DECODER_FILE, load_checkpoint, read_card
-from medsam_helpers.sam.unfrozen import UnfrozenSam, lora_targets
+from medsam_helpers.sam.unfrozen import lora_targets
 
 ORIGIN_FILE = "finetune_card.json"
 """The run card of an exported decoder. Not `run_card.json`, by which a folder that holds a decoder only is known."""
@@ -46,8 +46,6 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
     model = load_checkpoint(source) if fine_tuned else load_sam(name_or_checkpoint)
     if not isinstance(model, SamModel):
         raise ConfigError(f"{model.config.base_name} is no SAM, which transformers cannot load: keep {source} as it is")
-    if isinstance(model, UnfrozenSam):
-        model = model.joined()
     with new_folder(output) as folder:
         _save(model, folder)
         readme, text = source / "README.md", f"# {model.config.base_name}\n"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
 
 from medsam_helpers.errors import DataError
+from medsam_helpers.evaluation.intervals import Interval, finite
 from medsam_helpers.evaluation.predictors import WITH_TTA
 from medsam_helpers.evaluation.tables import COLUMNS, GROUP, METRICS
 from medsam_helpers.files import atomic_write
@@ -66,3 +70,23 @@ def read_table(path: str | Path) -> pd.DataFrame:
         return table[known].astype(dict.fromkeys([*METRICS, "iou_score"], float))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a table of scores: {error}") from error
+
+
+def bootstrap_mean(values: ArrayLike, *, seed: int = 0) -> Interval:
+    """Mean of `values` with its 95 % percentile bootstrap interval; of equal values, or a single one, without width.
+
+    The intervals of the records in `notebooks/results` are of this kind; `mean_interval` covers better.
+
+    Args:
+        values: (N,) float, one a case.
+        seed: of the 10,000 resamples.
+    Raises:
+        DataError: no values, or one that is not finite.
+    """
+    values = finite(values)
+    mean = float(values.mean())
+    if np.ptp(values) == 0:
+        return Interval(mean, mean, mean)
+    how = {"n_resamples": 10_000, "batch": 1000, "method": "percentile"}  # batch bounds memory
+    low, high = stats.bootstrap((values,), np.mean, **how, rng=np.random.default_rng(seed)).confidence_interval
+    return Interval(mean, float(low), float(high))

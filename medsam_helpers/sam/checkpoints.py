@@ -57,13 +57,11 @@ class HubRepository:
 
 SPECIALISTS = ("unet", "unet-box", "unet-pretrained")
 """U-Nets from random weights, the last one on the encoder of `mobile-sam`: see `specialists.unet`."""
-LAST_STAGE = {"mobile-sam-last-stage": "mobile-sam", "lite-medsam-last-stage": "lite-medsam"}
-"""The same weights, partially unfrozen: the encoder's last stage can train too, see `sam.unfrozen`."""
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 WEIGHTS = TypeAdapter(dict[str, PinnedFile | HubRepository]).validate_python(
     {name: {"name": name, **entry} for name, entry in _TABLE.items()}
 )
-NAMES = (*WEIGHTS, *LAST_STAGE, *SPECIALISTS)
+NAMES = (*WEIGHTS, *SPECIALISTS)
 """All that `load_sam` knows by name."""
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from medsam_helpers.device import default_device
 from medsam_helpers.errors import StoreError
 from medsam_helpers.files import atomic_write, cache_dir, remove_leftovers
-from medsam_helpers.sam.loading import ModelInfo
+from medsam_helpers.sam.loading import ModelInfo, scaled_pixels
 
 _MAPPED_AT_ONCE = 30_000  # files; Linux allows a process 65,530
 
@@ -61,10 +61,11 @@ class EmbeddingStore:
 
     def check(self, info: ModelInfo) -> None:
         """Raise `StoreError` where the embeddings are not those of this model's encoder."""
-        self._refuse(self.key, _key_of(info) | {"precision": self.key.get("precision", "")})
+        plain: dict[str, str | int] = {"embeds": "features"}
+        self._refuse(plain | self.key, plain | _key_of(info))
 
     def _refuse(self, found: Mapping[str, str | int], asked: Mapping[str, str | int]) -> None:
-        if wrong := [f"{k} is {found.get(k)!r}, asked for {asked.get(k)!r}" for k in asked if found.get(k) != asked[k]]:
+        if wrong := [f"{k} is {found.get(k)!r}, asked for {v!r}" for k, v in asked.items() if found.get(k) != v]:
             raise StoreError(f"{self.folder} holds embeddings of another model: {'; '.join(wrong)}; use another folder")
 
     def __len__(self) -> int:
@@ -74,7 +75,7 @@ class EmbeddingStore:
         return self._path(str(digest)).is_file()
 
     def __getitem__(self, digest: str) -> Tensor:
-        """(256, 64, 64) float16, memory-mapped.
+        """(256, 64, 64) float16, memory-mapped; of an image (h, w, 3) uint8 its pixels, see `scaled_pixels`.
 
         Raises:
             KeyError: not in the store.
@@ -85,6 +86,8 @@ class EmbeddingStore:
             if digest not in self:
                 raise KeyError(digest)
             raise StoreError(f"{self._path(digest)} is damaged: embed the data again, and it is rebuilt")
+        if embedding.dtype == torch.uint8:
+            return scaled_pixels(embedding, str(self.key["pixel_scaling"]), int(self.key["model_size"])).half()
         return embedding
 
     def holds(self, digest: str) -> bool:
@@ -95,8 +98,9 @@ class EmbeddingStore:
         return whole
 
     def put(self, digest: str, embedding: Tensor) -> None:
-        """Keep an embedding, in fp16; what killed writers left half-written beside it is removed."""
-        embedding, path = embedding.detach().half().cpu().contiguous(), self._path(digest)
+        """Keep an embedding, in fp16, or an image as uint8; what killed writers left half-written there is removed."""
+        embedding, path = embedding.detach().cpu().contiguous(), self._path(digest)
+        embedding = embedding.half() if embedding.is_floating_point() else embedding
         remove_leftovers(path.parent, ".*", older_s=3600)
         with atomic_write(path) as temporary:
             save_file({"embedding": embedding}, temporary, metadata={"sha256": self._checksum(embedding)})

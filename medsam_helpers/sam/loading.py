@@ -57,12 +57,6 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Promptable
         from medsam_helpers.specialists.unet import PromptedUNet
 
         return PromptedUNet(name, load_sam("mobile-sam", show_progress) if name == "unet-pretrained" else None).eval()
-    if name in weights.LAST_STAGE:
-        from medsam_helpers.sam.unfrozen import unfrozen
-
-        model = unfrozen(load_sam(weights.LAST_STAGE[name], show_progress), {"trainable": ["last_stage"]})
-        model.config.base_name, model.config.embeds = name, "features"  # the name tells it from the whole one
-        return model
     entry, path = weights.WEIGHTS.get(name), Path(name_or_path).expanduser()
     if isinstance(entry, weights.HubRepository):
         if not isinstance(try_to_load_from_cache(entry.repository, "config.json"), str):
@@ -154,13 +148,17 @@ def pixel_values(image: np.ndarray, info: ModelInfo, device: str | torch.device 
     Returns:
         (1, 3, S, S) float32.
     """
-    resized = torch.from_numpy(info.transform(image.shape[:2]).image_to_model(image).copy()).to(device).float()
-    if info.pixel_scaling == "minmax":
-        low, high = resized.aminmax()
-        scaled = (resized - low) / (high - low).clamp(min=1e-8)
+    resized = torch.from_numpy(info.transform(image.shape[:2]).image_to_model(image).copy()).to(device)
+    return scaled_pixels(resized, info.pixel_scaling, info.model_size)[None]
+
+
+def scaled_pixels(resized: Tensor, scaling: str, size: int) -> Tensor:
+    """(3, size, size) float32 of an image (h, w, 3) uint8 in the model space without its padding, see `ModelInfo`."""
+    pixels = resized.float()
+    if scaling == "minmax":
+        low, high = pixels.aminmax()
+        pixels = (pixels - low) / (high - low).clamp(min=1e-8)
     else:
-        mean, deviation = torch.tensor([IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD], device=device)
-        scaled = (resized / 255 - mean) / deviation
-    height, width = scaled.shape[:2]
-    padding = (0, info.model_size - width, 0, info.model_size - height)
-    return F.pad(scaled.permute(2, 0, 1)[None], padding)
+        mean, deviation = torch.tensor([IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD], device=resized.device)
+        pixels = (pixels / 255 - mean) / deviation
+    return F.pad(pixels.permute(2, 0, 1), (0, size - pixels.shape[1], 0, size - pixels.shape[0]))

@@ -94,11 +94,7 @@ class FullPrecisionPositions(SamPositionalEmbedding):
 
 
 class Sam(SamModel):
-    """A `SamModel` with the same weights, names and answers, and `QuickMaskDecoder` as mask decoder.
-
-    Args:
-        config: of the model. With `encoder="tiny_vit"` the encoder is a TinyViT, otherwise SAM's own ViT.
-    """
+    """A `SamModel` with the same weights, names and answers, and `QuickMaskDecoder`; TinyViT if `config.encoder` is."""
 
     vision_encoder: Any  # SAM's own, or a TinyViT
 

@@ -83,17 +83,6 @@ class Segmenter:
         return cls(load_model(name_or_checkpoint), **options)
 
     @property
-    def store(self) -> EmbeddingStore | None:
-        """Where `predict_case` looks for embeddings first; `StoreError` when one of another encoder is put there."""
-        return self._store
-
-    @store.setter
-    def store(self, store: EmbeddingStore | None) -> None:
-        if store is not None:
-            store.check(self.info)
-        self._store = store
-
-    @property
     def needs_prompt(self) -> bool:
         """Whether it has to be prompted; with an automatic head it finds the lesions by itself, and so may a U-Net."""
         return not hasattr(self.model, "automatic_head") and getattr(self.model, "sees_box", True)
@@ -211,7 +200,9 @@ class Segmenter:
         return np.array(masks), np.array(scores)
 
     def _embedding_of(self, case: Case) -> Embedding:
-        """From the store where it is there."""
+        """From the store where it is there; `StoreError` where that is another encoder's."""
+        if self.store is not None:
+            self.store.check(self.info)
 
         def features(seen: Case) -> Tensor:
             if self.store is not None and seen.image_digest in self.store:

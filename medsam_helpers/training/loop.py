@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from medsam_helpers.data.case import Case
@@ -28,6 +29,8 @@ from medsam_helpers.training.processes import check_shared, processes
 from medsam_helpers.training.recipes import Recipe
 from medsam_helpers.training.state import STATE_FILE, ExponentialMovingAverage, TrainingState
 from medsam_helpers.training.steps import Dev, Learner, get_optimizer, learning_rate, train_epoch
+
+SAVE_MINUTES = 10  # between two states that are saved amid an epoch
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,9 @@ def fit(
 ) -> FitResult:
     """History and best epoch of a training on cached embeddings; the model then holds that epoch's weights.
 
-    The state is written to `output` after every epoch. A run that was interrupted or killed goes on from there when
-    it is called again with the same arguments, and ends in the same weights; a finished one returns at once.
+    The state is written to `output` after every epoch, and amid one every `SAVE_MINUTES` where one process runs alone.
+    A run that was interrupted or killed goes on from there when it is called again with the same arguments, and ends in
+    the same weights; a finished one returns at once.
     Under `torchrun` or `accelerate launch` several processes share each batch.
 
     Args:
@@ -80,6 +84,7 @@ def fit(
         show_progress: show the bar.
     Raises:
         DataError: no training or no dev case, or an embedding is missing.
+        StoreError: the store is of another encoder.
         ConfigError: `output` holds the state of a run with other arguments.
         TrainingError: the loss is not finite, or a part of your own returns something else than it should.
     """
@@ -92,6 +97,7 @@ def fit(
     accelerator = Accelerator(mixed_precision="no", log_with=log_with, project_dir=output, cpu=device.type == "cpu")
     precision = effective_precision(recipe.precision, device)
     info = model_info(model)
+    store.check(info)
     check_parts(model, recipe.trainable)
     freeze_all_but(model, recipe.trainable)
     examples = PromptedCases(train, store, info.transform, recipe, seed, show_progress)
@@ -116,7 +122,21 @@ def fit(
     state.restore(model, optimizer, scaler)
     average = ExponentialMovingAverage(model, recipe.ema_decay)
     average.load(state.average)
-    learner = Learner(model, examples, optimizer, scaler, average, recipe, precision, device, accelerator.log)
+    saved = time.monotonic()
+
+    def save() -> None:
+        nonlocal saved
+        state.average = {name: weight.cpu() for name, weight in average.weights.items()}
+        if is_first:
+            state.save(optimizer, scaler)
+        saved = time.monotonic()
+
+    def keep(losses: Sequence[Tensor]) -> None:
+        if time.monotonic() - saved > 60 * SAVE_MINUTES and processes().num_processes == 1:
+            state.losses, state.current = torch.stack(list(losses)).tolist(), part_state(model, recipe.trainable)
+            save()
+
+    learner = Learner(model, examples, optimizer, scaler, average, recipe, precision, device, accelerator.log, keep)
     accelerator.init_trackers("medsam", config={name: str(value) for name, value in recipe.as_dict().items()})
     steps_per_epoch = math.ceil(len(examples) / (recipe.batch * recipe.accumulation))
 
@@ -126,28 +146,25 @@ def fit(
             scores = scored.scores()
             row |= {name: score for name, score in scores.items() if name in ("dev_dice", judge)}
             state.record(row, current, part_state(model, recipe.trainable))
-        state.average = {name: weight.cpu() for name, weight in average.weights.items()}
         waited = state.epoch - state.best_epoch
         state.finished = state.epoch >= recipe.epochs or (recipe.patience is not None and waited >= recipe.patience)
-        if is_first:
-            state.save(optimizer, scaler)
+        save()
         accelerator.log(row | scores | {"epoch": state.epoch}, step=state.epoch * steps_per_epoch)
 
     if state.epoch < 0:  # nothing done yet: epoch 0 is the model as it came
         finish_epoch({"loss": float("nan"), "lr": 0.0, "seconds": 0.0})
 
-    total, done = recipe.epochs * steps_per_epoch, state.epoch * steps_per_epoch
+    total, done = recipe.epochs * steps_per_epoch, state.epoch * steps_per_epoch + len(state.losses)
     rate_of = learning_rate if isinstance(recipe.schedule, str) else recipe.schedule
     quiet = not show_progress or not is_first
     with tqdm(total=total, initial=done, desc=f"fine-tune ({precision})", unit="step", disable=quiet) as bar:
         while not state.finished:
             started = time.perf_counter()
             examples.epoch = state.epoch + 1
-            rates = ((step + 1, rate_of(step, total, recipe)) for step in range(state.epoch * steps_per_epoch, total))
-            # What drops weights out draws from torch's own generator: seeded, so that it does the same after a stop.
+            first = state.epoch * steps_per_epoch + len(state.losses)
+            rates = ((step + 1, rate_of(step, total, recipe)) for step in range(first, total))
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                torch.manual_seed(int(examples.draw(processes().process_index, 0).integers(2**63)))
-                loss = train_epoch(learner, examples.order(), rates, bar)
+                loss = train_epoch(learner, examples.order(), rates, bar, state.losses)
             if not math.isfinite(loss):
                 advice = f"try a lower learning rate, or precision fp32 (now {precision})"
                 kept = f"epoch {state.epoch} is kept in {output}"

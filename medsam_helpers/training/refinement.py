@@ -29,10 +29,8 @@ def planned(recipe: Recipe, seed: int, epoch: int, number: int) -> tuple[PromptK
 
 def first_clicks(kind: PromptKind, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Clicks (K, 2) xy and labels (K,), 1 on a mask (H, W) bool that is not empty, of a kind that has some."""
-    if kind == "box+centre":
-        clicks = deepest_pixel(mask)[None].astype(int)
-    else:
-        clicks = rng.choice(np.argwhere(mask))[None, ::-1]
+    centre = kind == "box+centre"
+    clicks = deepest_pixel(mask)[None].astype(int) if centre else rng.choice(np.argwhere(mask))[None, ::-1]
     if kind in ("several", "box+points"):
         x0, y0, x1, y1 = mask_to_boxes(mask)[0]
         clicks = np.concatenate([clicks, rng.uniform((x0, y0), (x1, y1), (2, 2)).astype(int)])

@@ -24,16 +24,17 @@ _GROUPS = ("current", "best", "average", "optimizer")
 
 @dataclass
 class TrainingState:
-    """Where a run stands after its last whole epoch; epoch 0 is the model before training.
+    """Where a run stands after its last whole epoch, or amid the next; epoch 0 is the model before training.
 
     `identity` says which run this is (recipe, seed, data, base); `judge` is the column of the history by which the
-    best epoch is chosen, higher is better.
+    best epoch is chosen, higher is better. `losses` are those of the steps done since the last whole epoch.
     """
 
     path: Path
     identity: dict[str, Any]
     judge: str = "dev_dice"
     history: list[dict[str, float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
     finished: bool = False
     current: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -84,6 +85,7 @@ class TrainingState:
     def record(self, row: Mapping[str, float], current: dict[str, Tensor], scored: dict[str, Tensor]) -> None:
         """Add an epoch's row, the weights to go on from, and those that were scored: maybe the best."""
         self.history.append(dict(row))
+        self.losses = []
         self.current = current
         if self.best_epoch == self.epoch:
             self.best = scored
@@ -99,13 +101,13 @@ class TrainingState:
         self.scaler = scaler.state_dict()
         # Equal tensors may share memory (current is best): safetensors wants each its own.
         tensors = {f"{group}/{name}": one.clone() for group in _GROUPS for name, one in getattr(self, group).items()}
-        run = {name: getattr(self, name) for name in ("identity", "history", "finished", "scaler")}
+        run = {name: getattr(self, name) for name in ("identity", "history", "losses", "finished", "scaler")}
         run["digest"] = state_digest(tensors)
         with atomic_write(self.path) as temporary:
             save_file(tensors, temporary, metadata={"run": json.dumps(run)})
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
-        """Put weights, optimiser and scaler back to where the last whole epoch left them."""
+        """Put weights, optimiser and scaler back to where they were when it was saved."""
         model.load_state_dict(self.current, strict=False)
         values: dict[int, dict[str, Tensor]] = {}
         for key, tensor in self.optimizer.items():

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ class Learner:
     precision: str
     device: torch.device
     log: Callable[..., None]
+    keep: Callable[[Sequence[Tensor]], None]  # given an epoch's losses after each step
 
 
 def passes_of_steps(order: Sequence[int], recipe: Recipe) -> Iterator[list[tuple[list[int], float]]]:
@@ -65,7 +66,9 @@ def passes_of_steps(order: Sequence[int], recipe: Recipe) -> Iterator[list[tuple
         yield [(list(batch[number::of]) or [batch[0]], len(batch[number::of]) / len(step)) for batch in batches]
 
 
-def train_epoch(learner: Learner, order: Sequence[int], rates: Iterator[tuple[int, float]], bar: tqdm) -> float:
+def train_epoch(
+    learner: Learner, order: Sequence[int], rates: Iterator[tuple[int, float]], bar: tqdm, done: Sequence[float] = ()
+) -> float:
     """Mean loss of the optimiser steps of one pass over the examples in that order.
 
     A first loss that is not finite comes back alone, without a step; but in fp16 its scaler skips such steps.
@@ -75,14 +78,18 @@ def train_epoch(learner: Learner, order: Sequence[int], rates: Iterator[tuple[in
         order: indices of the examples.
         rates: number and learning rate of each optimiser step.
         bar: moved on at each step.
+        done: the losses of the first steps, which were taken before a stop.
     Raises:
         TrainingError: an own loss returned no scalar, or one without a gradient.
     """
     model, optimizer, recipe = learner.model, learner.optimizer, learner.recipe
-    losses, taken, batches = list[Tensor](), list[tuple[int, float]](), count()
+    losses, taken = [torch.tensor(loss, device=learner.device) for loss in done], list[tuple[int, float]]()
+    batches = count(len(done) * recipe.accumulation)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
-    for passes in passes_of_steps(order, recipe):
+    for passes in islice(passes_of_steps(order, recipe), len(done), None):
+        # What drops weights out draws from torch's own generator: seeded, so that it does the same after a stop.
+        torch.manual_seed(int(learner.examples.draw(processes().process_index, 0, len(losses)).integers(2**63)))
         total = torch.zeros((), device=learner.device)
         for indices, weight in passes:
             plan = planned(recipe, learner.examples.seed, learner.examples.epoch, next(batches))
@@ -103,9 +110,10 @@ def train_epoch(learner: Learner, order: Sequence[int], rates: Iterator[tuple[in
         optimizer.zero_grad()
         learner.average.update()
         bar.update()
+        learner.keep(losses)
     # Fetched once an epoch: a look at each would let a GPU wait for the CPU, and the CPU for the GPU.
     of_steps = np.sum(joined([torch.stack(losses).tolist()]), axis=0)
-    for (step, rate), loss in zip(taken, of_steps, strict=True):
+    for (step, rate), loss in zip(taken, of_steps[len(done) :], strict=True):
         learner.log({"step_loss": float(loss), "step_lr": rate}, step=step)
     return float(np.mean(of_steps[np.isfinite(of_steps)] if learner.scaler.is_enabled() else of_steps))
 

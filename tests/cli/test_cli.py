@@ -343,14 +343,6 @@ def test_without_a_prompt_a_model_with_a_head_finds_the_lesions_of_an_image_and_
 # --- the other commands ---
 
 
-def test_phantoms_become_a_folder_that_passes_the_audit(tmp_path):
-    sizes = ["--train", 2, "--dev", 1, "--val", 1]
-    said = medsam("phantoms", "--kind", "ultrasound", "--seed", 9, *sizes, "--output", tmp_path / "phantoms", "--json")
-    assert said.json == {"folder": str(tmp_path / "phantoms"), "n_train": 2, "n_dev": 1, "n_val": 1}
-    audit = medsam("audit", tmp_path / "phantoms", "--json")
-    assert (audit.status, audit.json["errors"], audit.json["exit_status"]) == (0, 0, 0)
-
-
 def test_audit_counts_what_it_finds_and_fails_on_errors(place, tmp_path):
     folder = shutil.copytree(place / "data", tmp_path / "data")
     (folder / "images" / "disc-0.png").write_bytes(b"no image")
@@ -430,7 +422,6 @@ WRONG = [
     ("evaluate --data data --model tiny --val-limit 0 --output new", "the split val is empty"),
     ("evaluate --data data --model tiny --prompt j20+middle", "prompt 'j20+middle' is unknown: use 'exact'"),
     ("evaluate --data data --model tiny --prompt clicks:2 --tta", "leave out --tta"),
-    ("phantoms --train 0 --dev 0 --val 0 --output new", "nothing to draw"),
     (PREDICT, "no prompt: pass --box"),
     ("predict --model tiny --image data/images --output new", "or a checkpoint of --recipe automatic"),
     ("predict --model with-head --image data --output new", "left out: data/images: a folder of 12 files"),
@@ -459,7 +450,7 @@ def test_a_read_only_place_is_one_line(tmp_path):
     # The superuser may write anywhere but where the kernel itself says no.
     folder = tmp_path if os.geteuid() else Path("/proc")
     folder.chmod(0o500) if os.geteuid() else None
-    for arguments in (TRAIN, "evaluate --data data --model tiny", PREDICT + "--box 1 1 9 9", "phantoms --train 1"):
+    for arguments in (TRAIN, "evaluate --data data --model tiny", PREDICT + "--box 1 1 9 9"):
         one_line(medsam(*arguments.split(), "--output", folder / "new.png"), str(folder))
 
 
@@ -507,9 +498,9 @@ def test_the_module_runs_and_gives_its_exit_status():
     done = subprocess.run([*PROGRAM, "weights", "--list", "--json"], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert json.loads(done.stdout.splitlines()[-1]) == {"checkpoints": list(WEIGHTS)}
-    done = subprocess.run([*PROGRAM, "phantoms"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*PROGRAM, "finetune"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "medsam: the following arguments are required: --output (see `medsam phantoms --help`)\n"
+    assert done.stderr == "medsam: the following arguments are required: --data (see `medsam finetune --help`)\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send")

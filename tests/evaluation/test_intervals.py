@@ -9,8 +9,9 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from medsam_helpers.errors import ConfigError, DataError, ShapeError
-from medsam_helpers.evaluation.intervals import Interval, bootstrap_mean, limits_of_agreement, mean_interval
+from medsam_helpers.evaluation.intervals import Interval, mean_interval
 from medsam_helpers.runs.findings import COVERAGE
+from medsam_helpers.runs.recorded import bootstrap_mean
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "interval_coverage.py"
 VALUES = np.random.default_rng(5).beta(8, 1, size=12)
@@ -28,9 +29,10 @@ def test_t_and_logit_t_agree_with_scipy():
 
 
 def test_percentile_is_the_bootstrap_of_the_records():
-    mean, low, high = mean_interval(VALUES, "percentile")
+    mean, low, high = bootstrap_mean(VALUES)
     draws = np.random.default_rng(99).choice(VALUES, (20_000, len(VALUES))).mean(axis=1)
     assert (low, high) == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.003)
+    assert mean == VALUES.mean()
     assert bootstrap_mean(VALUES) == (mean, low, high) != bootstrap_mean(VALUES, seed=1)
     assert bootstrap_mean([0.25] * 7) == mean_interval([0.25] * 7) == (0.25, 0.25, 0.25)
 
@@ -62,7 +64,6 @@ def test_images_of_a_group_count_as_the_group_does():
         ([0.1, -0.2, 0.3, 0.4, 0.5], {}, DataError, "between 0 and 1, got -0.2 to 0.5: use t"),
         (VALUES, {"groups": [1, 2]}, ShapeError, "12 values need a group each, got 2"),
         (VALUES, {"method": "bca"}, ConfigError, "'bca' is unknown.*use logit-t or t"),
-        (VALUES, {"method": "percentile", "groups": range(12)}, ConfigError, "takes no groups"),
     ],
 )
 def test_what_has_no_interval_is_refused(values, options, error, match):
@@ -89,38 +90,3 @@ def test_the_benchmark_draws_the_intervals_of_the_package_and_agrees_with_the_pr
             low, high = benchmark["intervals"](rng.choice(scores, (200, 8)), 2, rng)[name]
             shares.append(((low <= scores.mean()) & (scores.mean() <= high)).mean())
         assert np.mean(shares) == pytest.approx(COVERAGE[method][8], abs=0.025)
-
-
-def test_limits_by_hand():
-    # Differences 1, 0, 1, 0: mean 0.5, variance (4 x 0.25) / 3.
-    found = limits_of_agreement([1, 2, 3, 4], [2, 2, 4, 4])
-    spread = (1 / 3) ** 0.5
-    assert found[:3] == pytest.approx((0.5, 0.5 - 1.96 * spread, 0.5 + 1.96 * spread))
-    half = 3.182446 * spread / 2  # Student's t with three degrees of freedom, over the root of four
-    assert found.bias_ci == pytest.approx((0.5 - half, 0.5 + half), abs=1e-5)
-    of_limit = 3.182446 * spread * (1 / 4 + 1.96**2 / 6) ** 0.5
-    assert found.high_ci == pytest.approx((found.high - of_limit, found.high + of_limit), abs=1e-5)
-
-
-def test_ratios_are_the_same_on_logarithms_taken_back():
-    reference, measured = np.array([1.0, 10, 100, 5]), np.array([1.1, 9, 150, 5])
-    ratio = limits_of_agreement(reference, measured, ratio=True)
-    logs = limits_of_agreement(np.log(reference), np.log(measured))
-    np.testing.assert_allclose([ratio.bias, *ratio.low_ci], np.exp([logs.bias, *logs.low_ci]))
-    # Turned round, a ratio becomes its inverse, and the limits change places.
-    back = limits_of_agreement(measured, reference, ratio=True)
-    np.testing.assert_allclose([1 / back.bias, 1 / back.high, 1 / back.low], [ratio.bias, ratio.low, ratio.high])
-
-
-@pytest.mark.parametrize(
-    ("reference", "measured", "ratio", "error", "match"),
-    [
-        ([1, 2, 3], [1, 2], False, ShapeError, r"\(3,\) and \(2,\)"),
-        ([1, 2], [1, 2], False, DataError, "got 2"),
-        ([1, 2, np.nan], [1, 2, 3], False, DataError, "got 2"),
-        ([1, 2, 3], [1, 0, 3], True, DataError, "empty masks"),
-    ],
-)
-def test_what_has_no_limits_is_refused(reference, measured, ratio, error, match):
-    with pytest.raises(error, match=match):
-        limits_of_agreement(reference, measured, ratio=ratio)

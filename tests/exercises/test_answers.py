@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from medsam_helpers.evaluation.intervals import bootstrap_mean
+from medsam_helpers import bootstrap_mean
 from medsam_helpers.evaluation.predictors import fill_box, fill_ellipse
 from medsam_helpers.exercises import checking
 from medsam_helpers.exercises.checking import check

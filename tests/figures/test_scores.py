@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.evaluation.intervals import Interval, limits_of_agreement
+from medsam_helpers.evaluation.intervals import Interval
 from medsam_helpers.figures import scores
 from medsam_helpers.figures.cases import COLORS
 
@@ -85,19 +85,6 @@ def test_differences_are_hollow_where_the_interval_holds_zero(ax):
         np.testing.assert_allclose(drawn.lines[0].get_xydata(), [[mean, place]])
         np.testing.assert_allclose(drawn.lines[2][0].get_segments()[0], [[low, place], [high, place]])
         assert (drawn.lines[0].get_markerfacecolor() == "white") == (low < 0 < high)
-
-
-@pytest.mark.parametrize("ratio", [False, True])
-def test_bland_altman_draws_differences_over_means_between_the_limits(ax, ratio):
-    reference, measured = np.array([1.0, 2, 4, 8, 16]), np.array([1.5, 2, 5, 7, 20])
-    scores.bland_altman(ax, reference, measured, ratio=ratio)
-    x, y = points(ax.collections[0]).T
-    np.testing.assert_allclose(y, measured / reference if ratio else measured - reference)
-    np.testing.assert_allclose(x, np.sqrt(reference * measured) if ratio else (reference + measured) / 2)
-    limits = limits_of_agreement(reference, measured, ratio=ratio)
-    heights = [line.get_ydata()[0] for line in ax.lines]
-    np.testing.assert_allclose(heights, [1 if ratio else 0, *limits[:3]])
-    assert ax.get_yscale() == ("log" if ratio else "linear")
 
 
 def test_reliability_has_the_diagonal_and_a_line_a_model(ax):

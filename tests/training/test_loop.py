@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import draw_discs, embedded, make_tiny_sam
+from helpers import draw_discs, embedded, make_tiny_sam, stored_run
 from safetensors.torch import load_file
 
 from medsam_helpers.data.views import views_of
@@ -84,13 +84,20 @@ class StopAt(EmbeddingStore):
         return super().__getitem__(digest)
 
 
-@pytest.mark.parametrize(("lookups", "changes"), [(1, {}), (20, {"accumulation": 3}), (20, {"ema_decay": 0.9})])
-def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(setting, tmp_path, lookups, changes):
+@pytest.mark.parametrize(
+    ("lookups", "changes", "minutes"), [(1, {}, 10), (20, {"accumulation": 3}, 10), (20, {"ema_decay": 0.9}, 0)]
+)
+def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(
+    setting, tmp_path, monkeypatch, lookups, changes, minutes
+):
     recipe = RECIPE.but(warmup_steps=2, **changes)
     setting[0].mask_decoder.activation = torch.nn.Dropout(0.1)  # as in the automatic head, and in LoRA on request
     whole, expected = train(setting, tmp_path / "whole", recipe)
+    monkeypatch.setattr(loop, "SAVE_MINUTES", minutes)
     with pytest.raises(KeyboardInterrupt):
         train((*setting[:3], StopAt(setting[3], lookups)), tmp_path / "stopped", recipe)
+    amid = (tmp_path / "stopped" / STATE_FILE).exists() and stored_run(tmp_path / "stopped" / STATE_FILE)["losses"]
+    assert bool(amid) == (minutes == 0), "a state amid an epoch"
     resumed, result = train(setting, tmp_path / "stopped", recipe)
     assert_same(weights_of(resumed), weights_of(whole))
     assert_same(*(load_file(tmp_path / name / STATE_FILE) for name in ("whole", "stopped")))
