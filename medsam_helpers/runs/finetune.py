@@ -114,7 +114,8 @@ def finetune(
         told = f"{len(known)} of the {len(scored)} images of {split} ({some(known)})"
         warnings.warn(f"{start} was trained or selected on {told}: scores flatter what starts from it", stacklevel=2)
     after = views_of(scored, tuned.views)
-    seen = [(tuned, views_of(dataset.train, recipe.views)), (tuned, dataset.dev), (tuned, after), (zero_shot, after)]
+    seen = [(tuned, views_of(dataset.train, recipe.views)), (tuned, dataset.dev), (tuned, after)]
+    seen += [(zero_shot, after)] if zero_shot.info != tuned.info else []
     counts, seconds = zip(*(embed_cases(one, cases, show_progress) for one, cases in seen), strict=True)
     options = {"seed": config.seed, "log_with": log_with, "show_progress": show_progress}
     options |= {"dev_jitter_1024": dev_jitter_1024, "start": sha256_of(start / DECODER_FILE) if start else None}

@@ -49,7 +49,7 @@ def record_of_run(trial: Trial, folder: Path) -> RunRecord:
     history = pd.DataFrame(columns=["run", "seed", "fold"])
     if trial.is_trained:
         history = pd.read_csv(folder / "history.csv").assign(**names)
-    base = trial.base + WITH_TTA * (trial.tta and not trial.is_trained and not trial.checkpoint)
+    base = Path(trial.base).name + WITH_TTA * (trial.tta and not trial.is_trained and not trial.checkpoint)
     tables, rows = [], []
     for tested_on in (trial.data, *trial.also_on):
         file = "metrics.csv" if tested_on == trial.data else f"metrics-{tested_on}.csv"
@@ -137,7 +137,7 @@ def _each_once(table: pd.DataFrame) -> pd.DataFrame:
 def _summary_row(trial: Trial, card: dict[str, Any], table: pd.DataFrame, history: pd.DataFrame) -> dict[str, Any]:
     metrics, start = card["metrics"], {"start": trial.start} if trial.start else {}
     row = {
-        "model": trial.base,
+        "model": Path(trial.base).name,
         "recipe": trial.recipe if trial.is_trained else trial.checkpoint or "zero-shot",
         "changes": "; ".join(f"{key} {value}" for key, value in (trial.change | start).items()),
         "n_train": metrics.get("n_train", 0),

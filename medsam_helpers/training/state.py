@@ -57,9 +57,9 @@ class TrainingState:
             with safe_open(path, framework="pt") as file:
                 run = json.loads(file.metadata()["run"])
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
-            stored, digest = run.pop("identity"), run.pop("digest", None)  # older ones have no digest
+            stored, digest = run.pop("identity"), run.pop("digest")
             state = cls(path, identity, judge, **run)
-            if digest not in (None, state_digest(tensors)):
+            if digest != state_digest(tensors):
                 raise ValueError("its numbers changed since it was written")
         except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError, AttributeError) as error:
             told = f"{path}: damaged training state ({one_line(error, 150)})"

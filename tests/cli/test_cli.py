@@ -24,6 +24,7 @@ import torch
 from filelock import FileLock
 from helpers import Said, draw_discs, make_tiny_sam, medsam, save_images, stored_run, without_bars
 from PIL import Image
+from safetensors.torch import load_file
 
 from medsam_helpers.cli.main import COMMANDS, main
 from medsam_helpers.data.reading import read_image
@@ -33,7 +34,7 @@ from medsam_helpers.runs.finetune import get_or_train
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.checkpoints import WEIGHTS, sha256_of
 from medsam_helpers.sam.loading import load_sam
-from medsam_helpers.sam.model import add_automatic_head
+from medsam_helpers.sam.model import add_automatic_head, part_of
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.state import STATE_FILE
 
@@ -140,9 +141,20 @@ def test_training_goes_on_from_a_fine_tuned_decoder_and_is_measured_from_the_bas
     start = json.loads(Path("run-on/run_card.json").read_text())["start"]
     assert start == {"name": "run", "sha256": sha256_of(Path("run/decoder.safetensors"))}
     assert "begun with the decoder `run`" in Path("run-on/README.md").read_text()
-    learnt = medsam("finetune", *arguments, "--start", "run", "--epochs", 1, "--lr", "1e-3", "--output", "run-learnt")
-    again = medsam("evaluate", "--checkpoint", "run-learnt", "--data", "data", "--json", "--output", "ev-learnt")
-    assert again.json["dice"] == learnt.json["tuned_dice"] != tuned.json["tuned_dice"]
+
+
+def test_an_encoder_that_was_trained_may_stay_as_it_is_and_is_the_base_of_further_steps(tuned):
+    arguments = ["--data", "data", "--model", "tiny", "--precision", "fp32", "--epochs", 1, "--json"]
+    lora = medsam("finetune", *arguments, *TRAINING, "--recipe", "lora", "--augment", "--output", "run-lora")
+    after = medsam("finetune", *arguments, "--start", "run-lora", "--lr", "1e-30", "--output", "run-after")
+    assert after.json["tuned_dice"] == pytest.approx(lora.json["tuned_dice"], abs=1e-3) != tuned.json["zero_shot_dice"]
+    last = medsam("finetune", *arguments, "--start", "run-after", "--lr", "1e-3", "--output", "run-last")
+    cards = [json.loads(Path(name, "run_card.json").read_text()) for name in ("run-after", "run-last")]
+    assert [Path(card["base_path"]) for card in cards] == [Path("run-lora").resolve()] * 2
+    assert {part_of(name) for name in load_file("run-last/decoder.safetensors")} == {"mask_decoder"}
+    again = medsam("evaluate", "--checkpoint", "run-last", "--data", "data", "--json", "--output", "ev-last")
+    assert again.json["dice"] == last.json["tuned_dice"]
+    assert again.json["zero_shot_dice"] == pytest.approx(tuned.json["zero_shot_dice"], abs=1e-5), "before any training"
 
 
 # --- evaluate ---
@@ -562,9 +574,3 @@ def test_a_damaged_card_in_a_finished_folder_is_written_anew(tuned, tmp_path):
     said = medsam(*again, tmp_path / "run")
     assert said.json["tuned_dice"] == tuned.json["tuned_dice"], said.err
     assert json.loads((tmp_path / "run" / "run_card.json").read_text())["base"] == "tiny"
-
-
-def test_two_runs_at_once_on_one_folder_are_told(place, tmp_path):
-    with FileLock(tmp_path / ".run.lock"):
-        said = medsam("finetune", "--data", "data", "--model", "tiny", *TRAINING, "--output", tmp_path / "run")
-    one_line(said, "run: another process writes there: wait for it, or name a new folder")

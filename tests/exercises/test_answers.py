@@ -95,14 +95,6 @@ def by_patient(gains, patients, rng, draw_images=False):
     return np.percentile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), (2.5, 97.5))
 
 
-def rule_card(low, high, n, dice, ellipse, used, zero=0.0):
-    if used or n < 5:
-        return "used before" if used else "too few"
-    if ellipse >= dice:
-        return "box"
-    return "better" if low > -zero else "worse" if high < 0 else "open"
-
-
 def by_ratio(reference, measured, width=1.96):
     logs = np.log(np.asarray(measured) / np.asarray(reference))
     return np.exp(logs.mean() + np.array([0, -width, width]) * logs.std(ddof=1))
@@ -127,10 +119,6 @@ def padded_box(box, size_hw, share):
 
 def agreement(masks):
     return masks.all(axis=0).sum() / max(masks.any(axis=0).sum(), 1) if masks.any() else 1.0
-
-
-def stop_early(dice, others, fewest=4):
-    return len(others) >= fewest and dice < np.median(others)
 
 
 def digest(cases, *, without=""):
@@ -160,16 +148,6 @@ def with_lora(layer, rank, alpha, *, first=torch.randn, second=torch.zeros, scal
 def mirrored(pixels, target, rng, *, picture=True, lesion=True, draw=lambda rng: rng.random() < 0.5):
     turn = [-1] if draw(rng) else []
     return pixels.flip(turn if picture else []), target.flip(turn if lesion else [])
-
-
-def clicks_to_reach(scores, least, failed=0, first=1):
-    counts = [np.flatnonzero(row >= least) for row in scores]
-    most = scores.shape[1] + failed
-    return np.mean([hits[0] + first if hits.size else most for hits in counts])
-
-
-def without_failures(scores, least):
-    return clicks_to_reach(scores[(scores >= least).any(axis=1)], least)
 
 
 def fewest_clicks(runs, bound, column="low"):
@@ -204,8 +182,7 @@ ANSWERS = [
     ("03.2", lambda *given: (*next_click(*given)[:2], 1), "label is 0"),
     ("03.4", lambda x, y, h, w: ((x + 0.5) * 64 // max(h, w), (y + 0.5) * 64 // max(h, w)), "row first"),
     ("03.4", lambda x, y, h, w: ((y + 0.5) * 64 // h, (x + 0.5) * 64 // w), "one scale"),
-    ("04.1", lambda e, r, s, n: n * (e + s) / (e + n * s), "add `read`"),
-    ("04.1", lambda e, r, s, n: (e + n * (r + s)) / (n * (e + s)), "upside down"),
+    ("04.1", lambda *given: 2.1 / 0.9, "add `encode`"),
     ("04.2", only_summed, "2 times too large"),
     ("04.2", lambda *given: only_summed(*given) / len(given[1]), "weigh each by its share"),
     ("04.2", all_at_once, "one batch at a time"),
@@ -218,10 +195,7 @@ ANSWERS = [
     ("04.3", lambda z, t: own_loss(z, t, eps=0), "NaN"),
     ("05.2", lambda *given: by_patient(*given, draw_images=True), "draw patients"),
     ("05.2", lambda *given: (0.4, 0.5), "does not hold"),
-    ("05.3", lambda *given: rule_card(*given, zero=1e-9), "ends at zero holds it"),
-    ("05.3", lambda low, high, *_: rule_card(low, high, 99, 1, 0, False), "comes before the interval"),
-    ("05.4", lambda dice, ellipse: ((dice - ellipse) / (1 - ellipse)).mean(), "means first"),
-    ("05.4", lambda dice, ellipse: dice.mean() - ellipse.mean(), "divide by"),
+    ("05.3", lambda *given: "better", "-0.03, -0.01, 120, 0.88, 0.83, False is 'worse', not 'better': all of"),
     ("05.5", lambda *given: np.log(by_ratio(*given)), "logarithms still"),
     ("05.5", lambda r, m: by_ratio(r, m, width=1.96 / len(r) ** 0.5), "root of n"),
     ("06.1", lambda *given: ellipse(*given, fill=fill_box), "touches"),
@@ -238,8 +212,6 @@ ANSWERS = [
     ("07.1", lambda written, arrived: [each for each in written if each not in arrived], "two times"),
     ("07.2", partial(digest, without="image"), "one pixel of an image does not"),
     ("07.2", lambda cases: f"{id(cases[0]):032d}", "hash the pixels, not the objects"),
-    ("07.3", partial(stop_early, fewest=1), "too few to tell"),
-    ("07.3", lambda dice, others: len(others) > 3 and dice > np.median(others), "the other way round"),
     ("07.4", lambda new, old: bootstrap_mean(new).low > bootstrap_mean(old).high, "case by case"),
     ("07.4", lambda new, old: abs((new - old).mean()) > np.std(new - old) / 4, "worse on every case"),
     ("07.4", lambda new, old: bootstrap_mean(new - old).low >= 0, "not worse is not better"),
@@ -251,7 +223,6 @@ ANSWERS = [
     ("08.1", (-0.0129, -0.1, 0.1), "image by image"),
     ("08.2", ["jitter 10", "batch 8"], "batch 8: its interval"),
     ("08.2", ["as it is"], "baseline"),
-    ("09.1", lambda shapes, rank: sum(a * b for a, b in shapes), "frozen"),
     ("09.2", partial(with_lora, freeze=False), "train too"),
     ("09.2", lambda *given: [with_lora(*given)[place] for place in (1, 0, 2)], "swapped"),
     ("09.2", partial(with_lora, first=lambda rank, inputs: torch.randn(inputs, rank)), "got (6, 2)"),
@@ -264,9 +235,6 @@ ANSWERS = [
     ("09.4", partial(mirrored, lesion=False), "the lesion stayed"),
     ("09.4", partial(mirrored, draw=lambda rng: True), "always the same"),
     ("09.4", partial(mirrored, draw=lambda rng: torch.rand(1) < 0.5), "the same `rng`"),
-    ("10.1", without_failures, "left out"),
-    ("10.1", partial(clicks_to_reach, failed=1), "not one more"),
-    ("10.1", partial(clicks_to_reach, first=0), "is number 1"),
     ("10.2", lambda mask, truth, rng: first_pixel(mask, truth, largest=True), "at the rim"),
     ("10.2", lambda mask, truth, rng: next_click(mask, truth), "always the same"),
     ("10.3", partial(fewest_clicks, column="change"), "not the mean"),

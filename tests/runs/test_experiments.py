@@ -272,7 +272,7 @@ data = "near"
 prompts = ["exact", "j20"]
 runs = [
     { name = "folds", folds = 3, train_with = { far = 2 }, also_on = { far = "val" } },
-    { name = "far only", data = "far", also_on = { near = "all" } },
+    { name = "far only", data = "far", recipe = "lora", also_on = { near = "all" } },
 ]
 [defaults]
 model = "tiny"

@@ -6,13 +6,18 @@ import os
 import time
 import warnings
 
+import numpy as np
 import pytest
 import torch
+from helpers import draw_discs, embedded, make_tiny_sam
 
 from medsam_helpers.errors import StoreError
 from medsam_helpers.sam import embeddings
 from medsam_helpers.sam.embeddings import EmbeddingStore
-from medsam_helpers.sam.loading import model_info
+from medsam_helpers.sam.loading import model_info, pixel_values
+from medsam_helpers.sam.segmenter import Segmenter
+from medsam_helpers.sam.unfrozen import unfrozen
+from medsam_helpers.training.recipes import RECIPES
 
 KEY = {"base": "test", "precision": "fp32"}
 NAMES = [hashlib.sha256(bytes([number])).hexdigest() for number in range(24)]
@@ -76,6 +81,16 @@ def test_a_store_of_another_model_is_refused(tiny_sam, tmp_path, monkeypatch):
     tiny_sam.config.pixel_scaling = "minmax"
     with pytest.raises(StoreError, match=r"another model: pixel_scaling is 'imagenet', asked for 'minmax'"):
         EmbeddingStore.for_model(model_info(tiny_sam), "fp32", tmp_path)
+    with pytest.raises(StoreError, match=r"pixel_scaling is 'imagenet', asked for 'minmax'"):
+        Segmenter(tiny_sam, store=stores[0]).predict_case(draw_discs(1)[0], np.array([[9, 9, 40, 40]]))
+
+
+def test_an_image_is_kept_in_uint8_and_comes_back_as_its_pixels(tmp_path):
+    (case,) = draw_discs(1)
+    segmenter = embedded(unfrozen(make_tiny_sam(), RECIPES["lora"].as_dict()), [case], tmp_path)
+    pixels = pixel_values(case.image, segmenter.info)[0].half()
+    assert torch.equal(segmenter.store[case.image_digest], pixels)
+    assert next(tmp_path.rglob("*.safetensors")).stat().st_size < 0.5 * pixels.nbytes
 
 
 @pytest.mark.parametrize("content", ["{", "\udcff"])

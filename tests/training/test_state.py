@@ -1,11 +1,7 @@
 """The file that a run goes on from: refused where it is another run's, named where damaged; the average by hand."""
 
-import json
-
 import pytest
 import torch
-from helpers import stored_run
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from medsam_helpers.errors import CheckpointError, ConfigError
@@ -44,13 +40,6 @@ def test_of_two_equal_epochs_the_earlier_is_the_best(saved):
 def test_another_runs_is_refused_and_says_why(saved, change, told):
     with pytest.raises(ConfigError, match=f"holds a run with other settings.*{told}"):
         TrainingState.open(saved, IDENTITY | change)
-
-
-def test_a_state_of_before_there_were_digests_goes_on(saved):
-    run = stored_run(saved)
-    run.pop("digest")
-    save_file(load_file(saved), saved, metadata={"run": json.dumps(run)})
-    assert TrainingState.open(saved, IDENTITY).epoch == 2
 
 
 def flip_a_bit(data):
