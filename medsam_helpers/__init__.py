@@ -21,7 +21,7 @@ _MODULES = {
     "prompts": ("jitter_boxes", "mask_to_boxes"),
     "runs.embed": ("embed_cases",),
     "runs.finetune": ("finetune", "get_or_train"),
-    "runs.recorded": ("bootstrap_mean", "read_table"),
+    "runs.recorded": ("bootstrap_mean", "read_table", "recorded_gain"),
     "runs.settings": ("RunConfig", "config_from_environment"),
     "sam.embeddings": ("EmbeddingStore",),
     "sam.loading": ("load_sam",),

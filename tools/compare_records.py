@@ -20,11 +20,10 @@ import pandas as pd
 
 from medsam_helpers.errors import DataError, MedsamError
 from medsam_helpers.evaluation.predictors import BASELINES
-from medsam_helpers.evaluation.tables import gains
 from medsam_helpers.files import atomic_write
 from medsam_helpers.runs.card import write_run_card
 from medsam_helpers.runs.experiments import RESULTS
-from medsam_helpers.runs.recorded import bootstrap_mean, runs_as_models
+from medsam_helpers.runs.recorded import recorded_gain, runs_as_models
 
 
 def compare(name: str, recorded: Path, again: Path, prompt: str = "j20") -> list[dict[str, Any]]:
@@ -48,7 +47,7 @@ def compare(name: str, recorded: Path, again: Path, prompt: str = "j20") -> list
         for model in models:
             pair = [table[table["model"] == model].assign(model=label) for label, table in (("1", one), ("2", other))]
             both = pd.concat(pair)
-            difference = bootstrap_mean(gains(both, prompt, "2", "1"))
+            difference = recorded_gain(both, prompt, "2", "1")
             means = both[both["prompt"] == prompt].groupby("model")["dice"].mean()
             figures = {"recorded": means["1"], "again": means["2"], "difference": difference.mean}
             figures |= {"low": difference.low, "high": difference.high}

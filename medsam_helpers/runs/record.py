@@ -12,11 +12,10 @@ import pandas as pd
 
 from medsam_helpers.errors import DataError
 from medsam_helpers.evaluation.predictors import WITH_TTA
-from medsam_helpers.evaluation.tables import gains
 from medsam_helpers.files import atomic_write
 from medsam_helpers.runs.card import write_run_card
 from medsam_helpers.runs.experiments import Experiment, Trial
-from medsam_helpers.runs.recorded import bootstrap_mean, read_table
+from medsam_helpers.runs.recorded import read_table, recorded_gain
 from medsam_helpers.sam.checkpoints import SPECIALISTS
 from medsam_helpers.sam.tuned import CARD_FILE
 from medsam_helpers.training.recipes import Recipe
@@ -149,7 +148,7 @@ def _summary_row(trial: Trial, card: dict[str, Any], table: pd.DataFrame, histor
         row[f"{model}_{prompt}"] = dice
     # What a specialist gains over its own random weights is no news.
     compares = (trial.is_trained or trial.checkpoint) and trial.model not in SPECIALISTS
-    gain = bootstrap_mean(gains(table, metrics["prompt"])) if compares else (None, None, None)
+    gain = recorded_gain(table, metrics["prompt"]) if compares else (None, None, None)
     row |= {"gain_prompt": metrics.get("prompt"), **dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))}
     row |= {"seconds_encode": metrics["seconds_encode"], "seconds_train": metrics.get("seconds_train", 0)}
     return row | {"seconds": card["seconds"], "own_memory_mb": metrics.get("own_memory_mb")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from scipy import stats
 from medsam_helpers.errors import DataError
 from medsam_helpers.evaluation.intervals import Interval, finite
 from medsam_helpers.evaluation.predictors import WITH_TTA
-from medsam_helpers.evaluation.tables import COLUMNS, GROUP, METRICS
+from medsam_helpers.evaluation.tables import COLUMNS, GROUP, METRICS, gains
 from medsam_helpers.files import atomic_write
 from medsam_helpers.sam.checkpoints import SPECIALISTS
 
@@ -90,3 +91,8 @@ def bootstrap_mean(values: ArrayLike, *, seed: int = 0) -> Interval:
     how = {"n_resamples": 10_000, "batch": 1000, "method": "percentile"}  # batch bounds memory
     low, high = stats.bootstrap((values,), np.mean, **how, rng=np.random.default_rng(seed)).confidence_interval
     return Interval(mean, float(low), float(high))
+
+
+def recorded_gain(*table_and_names: Any, **names: Any) -> Interval:
+    """Mean of the `gains` of these arguments, with the interval that the records were written with."""
+    return bootstrap_mean(gains(*table_and_names, **names))

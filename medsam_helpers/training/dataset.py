@@ -148,9 +148,9 @@ class PromptedCases:
             box = None if self.augment else boxes[[chosen]]
             example["input_boxes"] = torch.from_numpy(self._drawn(box, target, transform, rng))
         if kind == "mask":
-            moves = rng.uniform(-1, 1, 2) * self.recipe.jitter_1024 * len(target) / 1024
             from scipy import ndimage  # here, since it takes long to load
 
+            moves = rng.uniform(-1, 1, 2) * self.recipe.jitter_1024 * len(target) / 1024
             moved = ndimage.shift(target.cpu().numpy(), moves, order=0)
             rough = moved if moved.any() else target.cpu().numpy()
             example["input_boxes"] = self._to_model(mask_to_boxes(rough), target)
