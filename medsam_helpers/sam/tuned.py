@@ -128,8 +128,9 @@ def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = N
         wrong = f"{missing} decoder weights missing, {unknown} unknown or of another shape"
         raise CheckpointError(f"{folder / DECODER_FILE}: {wrong}; it was trained on {card['base']}")
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
-    if (prompts := card.get("recipe", {}).get("prompts", ["box"])) != ["none"]:  # then the decoder is another's
-        model.config.boxes_only = not {"point", "several"} & set(prompts)
+    prompts = set(card.get("recipe", {}).get("prompts", ["box"]))
+    if prompts != {"none"} or card.get("start"):  # else the decoder is the base's
+        model.config.boxes_only = not {"point", "several", "none"} & prompts
     if model is base or not isinstance(model, UnfrozenSam):
         return model.eval()
     whole = model.joined()

@@ -166,7 +166,6 @@ class PromptedCases:
         return example | {"target": target[None]}
 
     def _to_model(self, prompts: np.ndarray, target: Tensor) -> Tensor:
-        """Prompts on the target's grid, in the model space."""
         return torch.from_numpy(grid_to_model(prompts, target.shape[-1], self.model_size))
 
     def _drawn(

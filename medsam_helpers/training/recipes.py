@@ -65,8 +65,7 @@ class Recipe(Settings):
     """One box round everything, or one (drawn anew each epoch) of the components."""
     prompts: Annotated[tuple[PromptKind, ...], Field(min_length=1), BeforeValidator(split_words)] = ("box",)
     """Kinds that a batch is first prompted with, one of them by lot; twice named, twice as often. Dev gets the first.
-    A point is any pixel of the lesion; points, or several, are two more of the box round it, each with its label. A
-    mask is the lesion, moved by as much as a box's side, with its box: as the answer to the picture before it."""
+    A point is any pixel of the lesion; points, or several: two more in its box; a mask: the lesion moved, its box."""
     rounds: int = Field(0, ge=0, le=20)
     """Largest number of corrections after the first prompt: a click on the largest mistake, and the logits before."""
     mask_only: float = Field(0.0, ge=0, le=1)

@@ -35,6 +35,10 @@ def test_a_head_answers_without_a_prompt_and_leaves_every_other_answer(tiny_fold
         add_automatic_head(make_tiny_sam())
 
 
+def test_a_head_that_began_with_a_decoder_for_clicks_takes_clicks_without_a_warning():
+    assert not load_checkpoint("kvasir-polyps-lora-any-prompt").config.boxes_only
+
+
 def test_a_run_trains_the_head_alone_and_its_checkpoint_answers_with_and_without_a_prompt(tiny_folder, tmp_path, cache):
     cases = save_images(draw_discs(12), tmp_path / "discs", n_train=8)
     change = {"epochs": 12, "views": ("as-is",), "batch": 2, "precision": "fp32"}
