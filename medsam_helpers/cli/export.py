@@ -17,7 +17,7 @@ class Export(Command, OfModel):
     peft: bool = False
     """Of a run with LoRA only its matrices and the decoder, in peft's layout."""
     push_to_hub: str | None = None
-    """OWNER/NAME of a repository to send it to; needs HF_TOKEN in the environment."""
+    """OWNER/NAME of a repository to send it to; needs HF_TOKEN in the environment, or `hf auth login`."""
 
     def run(self, line: str) -> Result:
         check_names(model=self.model, checkpoint=self.folder)
