@@ -61,8 +61,7 @@ class EmbeddingStore:
 
     def check(self, info: ModelInfo) -> None:
         """Raise `StoreError` where the embeddings are not those of this model's encoder."""
-        plain: dict[str, str | int] = {"embeds": "features"}
-        self._refuse(plain | self.key, plain | _key_of(info))
+        self._refuse({"embeds": "features", **self.key}, {"embeds": "features", **_key_of(info)})
 
     def _refuse(self, found: Mapping[str, str | int], asked: Mapping[str, str | int]) -> None:
         if wrong := [f"{k} is {found.get(k)!r}, asked for {v!r}" for k, v in asked.items() if found.get(k) != v]:

@@ -134,6 +134,7 @@ def fit(
     def keep(losses: Sequence[Tensor]) -> None:
         if time.monotonic() - saved > 60 * SAVE_MINUTES and processes().num_processes == 1:
             state.losses, state.current = torch.stack(list(losses)).tolist(), part_state(model, recipe.trainable)
+            state.seconds = time.perf_counter() - started
             save()
 
     learner = Learner(model, examples, optimizer, scaler, average, recipe, precision, device, accelerator.log, keep)
@@ -159,12 +160,12 @@ def fit(
     quiet = not show_progress or not is_first
     with tqdm(total=total, initial=done, desc=f"fine-tune ({precision})", unit="step", disable=quiet) as bar:
         while not state.finished:
-            started = time.perf_counter()
+            started = time.perf_counter() - state.seconds
             examples.epoch = state.epoch + 1
             first = state.epoch * steps_per_epoch + len(state.losses)
             rates = ((step + 1, rate_of(step, total, recipe)) for step in range(first, total))
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                loss = train_epoch(learner, examples.order(), rates, bar, state.losses)
+                loss = train_epoch(learner, examples.order(), rates, bar, [one * is_first for one in state.losses])
             if not math.isfinite(loss):
                 advice = f"try a lower learning rate, or precision fp32 (now {precision})"
                 kept = f"epoch {state.epoch} is kept in {output}"

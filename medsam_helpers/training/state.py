@@ -27,7 +27,7 @@ class TrainingState:
     """Where a run stands after its last whole epoch, or amid the next; epoch 0 is the model before training.
 
     `identity` says which run this is (recipe, seed, data, base); `judge` is the column of the history by which the
-    best epoch is chosen, higher is better. `losses` are those of the steps done since the last whole epoch.
+    best epoch is chosen, higher is better. `losses` and `seconds` are of the steps done since the last whole epoch.
     """
 
     path: Path
@@ -35,6 +35,7 @@ class TrainingState:
     judge: str = "dev_dice"
     history: list[dict[str, float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
     finished: bool = False
     current: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -85,7 +86,7 @@ class TrainingState:
     def record(self, row: Mapping[str, float], current: dict[str, Tensor], scored: dict[str, Tensor]) -> None:
         """Add an epoch's row, the weights to go on from, and those that were scored: maybe the best."""
         self.history.append(dict(row))
-        self.losses = []
+        self.losses, self.seconds = [], 0.0
         self.current = current
         if self.best_epoch == self.epoch:
             self.best = scored
@@ -101,7 +102,7 @@ class TrainingState:
         self.scaler = scaler.state_dict()
         # Equal tensors may share memory (current is best): safetensors wants each its own.
         tensors = {f"{group}/{name}": one.clone() for group in _GROUPS for name, one in getattr(self, group).items()}
-        run = {name: getattr(self, name) for name in ("identity", "history", "losses", "finished", "scaler")}
+        run = {name: getattr(self, name) for name in ("identity", "history", "losses", "seconds", "finished", "scaler")}
         run["digest"] = state_digest(tensors)
         with atomic_write(self.path) as temporary:
             save_file(tensors, temporary, metadata={"run": json.dumps(run)})

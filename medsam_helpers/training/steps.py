@@ -78,7 +78,7 @@ def train_epoch(
         order: indices of the examples.
         rates: number and learning rate of each optimiser step.
         bar: moved on at each step.
-        done: the losses of the first steps, which were taken before a stop.
+        done: the losses of the first steps, taken before a stop; 0 but on the first process, since they are added up.
     Raises:
         TrainingError: an own loss returned no scalar, or one without a gradient.
     """
