@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import ClassVar
 
-from medsam_helpers.cli.parser import Command, Result, add_settings, tell_left_out
+from medsam_helpers.cli.parser import Command, Result, add_settings, tell_left_out, tell_trained_on
 from medsam_helpers.runs.settings import RunConfig, check_names
 from medsam_helpers.sam.checkpoints import SPECIALISTS
 from medsam_helpers.training.recipes import Recipe
@@ -38,6 +38,7 @@ class Finetune(Command, RunConfig):
         run = finetune(config, output.expanduser(), command=line)
         figures = run.figures
         tell_left_out(figures["left_out"])
+        tell_trained_on(config.model)
         print(summary_text(run.table, f"{config}", f"{run.dataset}; scored on val"))
         before = "random weights" if config.model in SPECIALISTS else "zero-shot"
         gain = paired_gain(run.table, figures["prompt"])

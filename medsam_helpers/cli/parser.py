@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.files import find_checkpoint
+from medsam_helpers.sam.checkpoints import WEIGHTS
 from medsam_helpers.settings import Settings
 from medsam_helpers.training.recipes import Precision, Recipe
 
@@ -99,6 +100,13 @@ class OfModel(Settings):
         if tuned.store:  # the same, unless the encoder was trained too
             base.store = EmbeddingStore.for_model(base.info, base.precision)
         return base
+
+
+def tell_trained_on(model: str | None) -> None:
+    """Print that a model has learnt from public images, where it has: on these its scores are no test."""
+    note = WEIGHTS[model].note if model in WEIGHTS else ""
+    if "not held-out" in note:
+        print(f"{model}: {note}")
 
 
 def tell_left_out(names: Collection[str]) -> None:
