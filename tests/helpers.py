@@ -73,6 +73,14 @@ def draw_discs(count: int, seed: int = 0) -> Cases:
     return Cases([f"disc-{index}" for index in range(count)], draw)
 
 
+def mask_of(hw: tuple[int, int], *regions: tuple[int, int, int, int]) -> np.ndarray:
+    """(H, W) bool: the rectangles `(y0, y1, x0, x1)`."""
+    mask = np.zeros(hw, bool)
+    for y0, y1, x0, x1 in regions:
+        mask[y0:y1, x0:x1] = True
+    return mask
+
+
 def patchwork(number: int, height: int = 64, width: int = 64) -> np.ndarray:
     """(H, W, 3) uint8: 8 x 8 patches of random colours; those of different numbers have nothing in common."""
     patches = np.random.default_rng(number).integers(0, 200, (8, 8, 3), np.uint8)

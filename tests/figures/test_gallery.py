@@ -8,6 +8,7 @@ from html import unescape
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import mask_of
 from PIL import Image, ImageColor
 
 from medsam_helpers.data.case import Case
@@ -59,9 +60,7 @@ def test_a_thumbnail_keeps_proportions_and_never_enlarges():
 
 
 def test_outlines_lie_where_the_mask_and_the_box_end():
-    mask = np.zeros((100, 100), bool)
-    mask[20:60, 30:80] = True
-    gray = np.full((100, 100, 3), 90, np.uint8)
+    mask, gray = mask_of((100, 100), (20, 60, 30, 80)), np.full((100, 100, 3), 90, np.uint8)
     answer = small_picture(gray, prediction=mask)
     rows, columns = np.nonzero((answer == YELLOW).all(axis=-1))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 59, 30, 79)

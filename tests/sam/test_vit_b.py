@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from helpers import medsam, save_images
+from helpers import mask_of, medsam, save_images
 from safetensors.torch import load_file
 from transformers import SamConfig, SamModel
 
@@ -33,8 +33,7 @@ def test_two_steps_teach_the_decoder_and_checkpoint_export_and_plain_transformer
     depth = {"num_hidden_layers": 2, "global_attn_indexes": [1]}
     SamModel(SamConfig(vision_config={"initializer_range": 0.02} | depth)).save_pretrained(root / "vit-b")
     pixels = np.random.default_rng(0).integers(0, 255, (64, 96, 3)).astype(np.uint8)
-    mask = np.zeros((64, 96), bool)
-    mask[2:62, 2:94] = True
+    mask = mask_of((64, 96), (2, 62, 2, 94))
     save_images(Cases([f"case-{i}" for i in range(4)], lambda name: Case(name, pixels, mask)), root / "data")
     for split, names in {"train": ["case-0", "case-1"], "dev": ["case-2"], "val": ["case-3"]}.items():
         (root / "data" / f"{split}.txt").write_text("\n".join(names))
