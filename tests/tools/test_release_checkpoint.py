@@ -11,7 +11,6 @@ from release_checkpoint import release
 from safetensors.torch import load_file, save_file
 
 from medsam_helpers import files
-from medsam_helpers.cli.main import main
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.evaluation.metrics import dice
 from medsam_helpers.evaluation.predictors import case_boxes
@@ -57,12 +56,6 @@ def test_half_precision_halves_the_file_and_keeps_the_masks(run, tmp_path):
     of_full, of_half, agreement = torch.tensor(scores).mean(dim=0).tolist()
     assert abs(of_full - of_half) < 1e-3
     assert agreement > 0.999
-
-
-def test_a_released_decoder_is_found_by_its_name(run, tmp_path):
-    release(run, "discs", root=tmp_path / "checkpoints")
-    assert main(["evaluate", "--checkpoint", "discs", "--data", "data", "--output", str(tmp_path / "scores")]) == 0
-    assert json.loads((tmp_path / "scores" / "run_card.json").read_text())["model"] == "discs"
 
 
 def test_the_card_says_terms_use_and_limits_and_no_path(run, place, tmp_path):
