@@ -25,6 +25,8 @@ from werkzeug.serving import make_server
 from medsam_helpers.cli.main import main
 from medsam_helpers.data.case import Case, Cases
 from medsam_helpers.evaluation.tables import COLUMNS
+from medsam_helpers.runs.embed import embed_cases
+from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.segmenter import Segmenter
 
 
@@ -89,13 +91,24 @@ def patchwork(number: int, height: int = 64, width: int = 64) -> np.ndarray:
 
 def embedded(model, cases: Cases, folder: Path) -> Segmenter:
     """A segmenter of the model, with the cases' embeddings in its store."""
-    from medsam_helpers.runs.embed import embed_cases
-    from medsam_helpers.sam.embeddings import EmbeddingStore
-
     segmenter = Segmenter(model, "cpu", precision="fp32")
     segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", folder)
     embed_cases(segmenter, cases, show_progress=False)
     return segmenter
+
+
+class StopAt(EmbeddingStore):
+    """A store that interrupts the run at its n-th look-up."""
+
+    def __init__(self, store: EmbeddingStore, lookups: int) -> None:
+        super().__init__(store.folder, store.key)
+        self.left = lookups
+
+    def __getitem__(self, digest: str) -> torch.Tensor:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return super().__getitem__(digest)
 
 
 def save_images(cases: Cases, folder: Path, n_train: int | None = None) -> Cases:
