@@ -89,10 +89,10 @@ def patchwork(number: int, height: int = 64, width: int = 64) -> np.ndarray:
     return np.kron(patches, np.ones((height // 8, width // 8, 1), np.uint8))
 
 
-def embedded(model, cases: Cases, folder: Path) -> Segmenter:
+def embedded(model, cases: Cases, folder: Path, device: str = "cpu", precision: str = "fp32") -> Segmenter:
     """A segmenter of the model, with the cases' embeddings in its store."""
-    segmenter = Segmenter(model, "cpu", precision="fp32")
-    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", folder)
+    segmenter = Segmenter(model, device, precision)
+    segmenter.store = EmbeddingStore.for_model(segmenter.info, precision, folder)
     embed_cases(segmenter, cases, show_progress=False)
     return segmenter
 

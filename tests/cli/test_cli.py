@@ -50,19 +50,14 @@ def one_line(said: Said, expected: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with a model, a data set of 7 train, 1 dev and 4 val cases, an image and a cache of its own."""
-    root = tmp_path_factory.mktemp("cli")
-    make_tiny_sam().save_pretrained(root / "tiny")
-    with_head = load_sam(root / "tiny")
+def place(place):
+    """With a model that has a head too, an image, and a file."""
+    with_head = load_sam(place / "tiny")
     add_automatic_head(with_head)
-    with_head.save_pretrained(root / "with-head")
-    cases = save_images(draw_discs(12), root / "data", n_train=8)
-    Image.fromarray(cases[0].image).save(root / "image.png")
-    (root / "file").write_text("a file, not a folder")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MEDSAM_CACHE", str(root / "cache"))
-        yield root
+    with_head.save_pretrained(place / "with-head")
+    shutil.copy(place / "data" / "images" / "disc-0.png", place / "image.png")
+    (place / "file").write_text("a file, not a folder")
+    return place
 
 
 @pytest.fixture(autouse=True)

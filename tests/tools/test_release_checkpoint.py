@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from helpers import draw_discs, make_tiny_sam, save_images
+from helpers import draw_discs
 from release_checkpoint import release
 from safetensors.torch import load_file, save_file
 
@@ -21,14 +21,10 @@ from medsam_helpers.training.recipes import get_recipe
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with a finished run on discs."""
-    place = tmp_path_factory.mktemp("release")
-    make_tiny_sam().save_pretrained(place / "tiny")
-    save_images(draw_discs(12), place / "data")
+def place(place):
+    """With a finished run on discs; its own names are those seen from there."""
     recipe = get_recipe("quick").but(epochs=3, lr=3e-3, loss="dice_bce", precision="fp32", batch=2)
-    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(place):
-        patch.setenv("MEDSAM_CACHE", str(place / "cache"))
+    with contextlib.chdir(place):
         finetune(RunConfig(model="tiny", data="data"), place / "run", False, "medsam", recipe=recipe)
         yield place
 
