@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from helpers import draw_discs, make_tiny_sam
+from helpers import draw_discs, make_tiny_sam, save_images
 from hypothesis import settings
 from transformers import SamModel
 
@@ -32,6 +32,18 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder for all tests of a file: a model, `tiny`; 7 train, 1 dev and 4 val cases, `data`; a cache."""
+    root = tmp_path_factory.mktemp("place")
+    make_tiny_sam().save_pretrained(root / "tiny")
+    save_images(draw_discs(12), root / "data", n_train=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDSAM_CACHE", str(root / "cache"))
+        patch.setenv("OMP_NUM_THREADS", "1")  # for processes that they start
+        yield root
+
+
 @pytest.fixture
 def tiny_sam() -> SamModel:
     return make_tiny_sam()
@@ -54,6 +66,13 @@ def mlflow_server(tmp_path_factory):
 
     with Server(tmp_path_factory.mktemp("mlflow")) as server:
         yield server
+
+
+@pytest.fixture
+def client(mlflow_server):
+    from mlflow import MlflowClient
+
+    return MlflowClient(mlflow_server.uri)
 
 
 @pytest.fixture

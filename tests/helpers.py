@@ -25,6 +25,8 @@ from werkzeug.serving import make_server
 from medsam_helpers.cli.main import main
 from medsam_helpers.data.case import Case, Cases
 from medsam_helpers.evaluation.tables import COLUMNS
+from medsam_helpers.runs.embed import embed_cases
+from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.segmenter import Segmenter
 
 
@@ -73,21 +75,40 @@ def draw_discs(count: int, seed: int = 0) -> Cases:
     return Cases([f"disc-{index}" for index in range(count)], draw)
 
 
+def mask_of(hw: tuple[int, int], *regions: tuple[int, int, int, int]) -> np.ndarray:
+    """(H, W) bool: the rectangles `(y0, y1, x0, x1)`."""
+    mask = np.zeros(hw, bool)
+    for y0, y1, x0, x1 in regions:
+        mask[y0:y1, x0:x1] = True
+    return mask
+
+
 def patchwork(number: int, height: int = 64, width: int = 64) -> np.ndarray:
     """(H, W, 3) uint8: 8 x 8 patches of random colours; those of different numbers have nothing in common."""
     patches = np.random.default_rng(number).integers(0, 200, (8, 8, 3), np.uint8)
     return np.kron(patches, np.ones((height // 8, width // 8, 1), np.uint8))
 
 
-def embedded(model, cases: Cases, folder: Path) -> Segmenter:
+def embedded(model, cases: Cases, folder: Path, device: str = "cpu", precision: str = "fp32") -> Segmenter:
     """A segmenter of the model, with the cases' embeddings in its store."""
-    from medsam_helpers.runs.embed import embed_cases
-    from medsam_helpers.sam.embeddings import EmbeddingStore
-
-    segmenter = Segmenter(model, "cpu", precision="fp32")
-    segmenter.store = EmbeddingStore.for_model(segmenter.info, "fp32", folder)
+    segmenter = Segmenter(model, device, precision)
+    segmenter.store = EmbeddingStore.for_model(segmenter.info, precision, folder)
     embed_cases(segmenter, cases, show_progress=False)
     return segmenter
+
+
+class StopAt(EmbeddingStore):
+    """A store that interrupts the run at its n-th look-up."""
+
+    def __init__(self, store: EmbeddingStore, lookups: int) -> None:
+        super().__init__(store.folder, store.key)
+        self.left = lookups
+
+    def __getitem__(self, digest: str) -> torch.Tensor:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return super().__getitem__(digest)
 
 
 def save_images(cases: Cases, folder: Path, n_train: int | None = None) -> Cases:

@@ -7,7 +7,7 @@ import torch
 from helpers import python
 
 from medsam_helpers import device
-from medsam_helpers.device import autocast, default_device, effective_precision, has_fast_bf16
+from medsam_helpers.device import default_device, effective_precision, has_fast_bf16
 from medsam_helpers.errors import ConfigError
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
@@ -69,10 +69,3 @@ def test_each_of_several_processes_has_a_gpu_of_its_own_unless_the_cpu_is_asked_
     assert default_device() == torch.device("cuda", 3)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     assert default_device() == CPU
-
-
-def test_products_are_computed_in_the_precision_of_the_context():
-    matrix = torch.eye(3)
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        with autocast(CPU, name):
-            assert (matrix @ matrix).dtype == dtype

@@ -166,15 +166,11 @@ def test_a_workflow_is_valid_fetches_fixed_versions_reads_only_and_fails_where_a
     assert not re.search(r"pipx run (?!uv==\d+[.]\d+[.]\d+ )", path.read_text())
 
 
-def test_what_builds_the_package_is_pinned_too():
-    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
-    assert build == [str(line) for line in constraint_lines() if line.name == "setuptools"]
-
-
-def test_pre_commit_runs_the_pinned_ruff():
+def test_what_builds_the_package_and_what_pre_commit_runs_is_pinned_too():
+    pins = {line.name: str(line) for line in constraint_lines()}
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"] == [pins["setuptools"]]
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
-    pin = next(str(line) for line in constraint_lines() if line.name == "ruff")
-    assert [hook["additional_dependencies"] for hook in hooks] == [[pin]] * 2
+    assert [hook["additional_dependencies"] for hook in hooks] == [[pins["ruff"]]] * 2
 
 
 def test_citation_is_valid_and_names_this_version():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import mask_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -18,13 +19,6 @@ from medsam_helpers.prompts import (
     prompt_name,
     read_prompt,
 )
-
-
-def mask_of(hw, *regions):
-    mask = np.zeros(hw, bool)
-    for y0, y1, x0, x1 in regions:
-        mask[y0:y1, x0:x1] = True
-    return mask
 
 
 def test_boxes_are_half_open_and_largest_first():

@@ -15,6 +15,8 @@ Answer = Any
 """The reader's: a number, or a function where the exercise asks for one."""
 Hints = Iterator[str]
 """What a checker yields: hints, of which the first is shown; none for a right answer."""
+Known = Sequence[tuple[Any, str]]
+"""Wrong answers that are known, each with its hint."""
 Checker = Callable[[Answer], Hints]
 _MODULES: tuple[str, ...] = ("start", "losses", "dataset", "how_sam_works", "finetuning", "evaluation")
 _MODULES += ("prompting", "mlops", "what_helped", "beyond", "clicks")
@@ -72,12 +74,21 @@ def near(answer: Any, value: float, tolerance: float) -> bool:
         return False
 
 
-def number_hint(answer: Any, right: float, tolerance: float, known: Mapping[Any, str], otherwise: str) -> Hints:
+def number_hint(answer: Any, right: float, tolerance: float, known: Known, otherwise: str) -> Hints:
     """Nothing for the right number; the hint of the known wrong number that it is near to; else the last one."""
     if not near(answer, right, tolerance):
         # A much larger number than the right one is allowed its rounding too.
-        hints = (hint for wrong, hint in known.items() if near(answer, wrong, max(tolerance, wrong / 1000)))
+        hints = (hint for wrong, hint in known if near(answer, wrong, max(tolerance, wrong / 1000)))
         yield next(hints, otherwise)
+
+
+def row_hint(answer: Any, right: Sequence[float], known: Known, otherwise: str) -> Hints:
+    """As `number_hint`, of several numbers in a row: the sides of a box, say."""
+    found = np.asarray(answer, float).ravel()
+    if len(found) != len(right):
+        yield f"give back {len(right)} numbers: this has {len(found)}"
+    elif not np.allclose(found, right):
+        yield next((hint for wrong, hint in known if np.allclose(found, wrong)), otherwise)
 
 
 def call_hints(answer: Answer, calls: Sequence[Mapping[str, Any]]) -> Hints:
@@ -87,17 +98,17 @@ def call_hints(answer: Answer, calls: Sequence[Mapping[str, Any]]) -> Hints:
         if isinstance(right, bool | str):
             if (said := answer(*given)) != right:
                 yield f"{', '.join(map(str, given))} is {right!r}, not {said!r}: {otherwise}"
-        else:
-            arrays = [np.array(value) if isinstance(value, list) else value for value in given]
-            yield from number_hint(answer(*arrays), right, 1e-3, dict(call["known"]), otherwise)
+            continue
+        arrays = [np.array(value) if isinstance(value, list) else value for value in given]
+        hints = row_hint if isinstance(right, list) else partial(number_hint, tolerance=1e-3)
+        yield from hints(answer(*arrays), right, known=call["known"], otherwise=otherwise)
+        if not all(map(np.array_equal, arrays, given)):
+            yield "an array that was handed over has changed: compute a new one"
 
 
 ANSWERS = tomllib.loads(Path(__file__).with_name("answers.toml").read_text(encoding="utf-8"))
-"""Kind of answer (numbers, intervals, names) -> exercise -> what the checker of this kind takes beside the answer."""
-for _exercise, _calls in ANSWERS.pop("calls").items():
+"""Kind of answer (numbers, calls, ...) -> exercise -> what the checker of this kind takes beside the answer."""
+for _exercise, _calls in ANSWERS["calls"].items():
     checker(_exercise)(partial(call_hints, calls=_calls))
-for _entries in ANSWERS.values():
-    for _entry in _entries.values():
-        _entry["known"] = dict(_entry["known"])  # pairs, as TOML knows text only as keys
 for _exercise, _entry in ANSWERS["numbers"].items():
     checker(_exercise)(partial(number_hint, **_entry))

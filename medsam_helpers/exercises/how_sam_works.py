@@ -13,10 +13,10 @@ from medsam_helpers.exercises.checking import Answer, Hints, checker, near, numb
 def _stability(answer: Answer) -> Hints:
     logits = torch.tensor([[3.0, 0.5, -0.5], [-2.0, 1.5, 0.2]])
     # Above 1: two. Above -1: five, above 0 four of them.
-    known = {
-        2 / 4: "that compares with the mask at 0: take the one at -offset as the larger mask",
-        5 / 2: "the smaller mask goes above the line: the ratio is 1 at most",
-    }
+    known = [
+        (2 / 4, "that compares with the mask at 0: take the one at -offset as the larger mask"),
+        (5 / 2, "the smaller mask goes above the line: the ratio is 1 at most"),
+    ]
     otherwise = "count the pixels with a logit above +offset, and divide by those above -offset"
     yield from number_hint(answer(logits, 1.0), 2 / 5, 1e-4, known, otherwise)
     if not near(answer(logits, 2.5), 1 / 6, 1e-4):
@@ -60,16 +60,3 @@ def click_hints(click: Sequence[float], mistake: Mistake, least_depth: float = 0
 def _next_click(answer: Answer) -> Hints:
     for mistake in mistakes():
         yield from click_hints(answer(*mistake[:2]), mistake)
-
-
-@checker("03.4")
-def _cell_of_a_click(answer: Answer) -> Hints:
-    for x, y, height, width in ((100, 40, 300, 400), (30, 500, 800, 600)):
-        row, column = (int((place + 0.5) * 64 / max(height, width)) for place in (y, x))
-        found = tuple(float(place) for place in answer(x, y, height, width))
-        known: dict[tuple[float, ...], str] = {
-            (column, row): "row first, which comes from y, then column",
-            (int((y + 0.5) * 64 / height), int((x + 0.5) * 64 / width)): "one scale for both sides: that of the longer",
-        }
-        if found != (row, column):
-            yield known.get(found, "scale by 1024 over the longer side, divide by the 16 pixels of a cell, round down")

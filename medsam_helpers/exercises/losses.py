@@ -26,4 +26,4 @@ def _tversky(answer: Answer) -> Hints:
 def _repaired_focal(answer: Answer) -> Hints:
     right = focal_loss(_LOGITS, _TARGET, alpha=None, gamma=2.0).item()
     hint = "the factor (1 - p_t)^2 belongs to each pixel, so it must be applied before the mean is taken"
-    yield from number_hint(answer(_LOGITS, _TARGET), right, 1e-4, {}, hint)
+    yield from number_hint(answer(_LOGITS, _TARGET), right, 1e-4, [], hint)

@@ -6,23 +6,6 @@ import pandas as pd
 from medsam_helpers.exercises.checking import Answer, Hints, checker
 
 
-@checker("00.1")
-def _box_of_a_tool(answer: Answer) -> Hints:
-    for x, y, width, height, shown, original in ((10, 20, 30, 45, 300, 600), (7, 0, 50, 12, 800, 500)):
-        scale = original / shown
-        hints = {
-            (x, y, x + width, y + height): "boxes count pixels of the original: scale by original_width / shown_width",
-            (x * scale, y * scale, width * scale, height * scale): "the last two are width and height still",
-            (x / scale, y / scale, (x + width) / scale, (y + height) / scale): "the scale is the other way round",
-        }
-        found = np.asarray(answer(x, y, width, height, shown, original), float)
-        if found.shape != (4,):
-            yield f"give back four numbers, x0, y0, x1, y1: these have the shape {found.shape}"
-        if not np.allclose(found, np.multiply((x, y, x + width, y + height), scale)):
-            yield from (hint for wrong, hint in hints.items() if np.allclose(found, wrong))
-            yield "x1 is x0 plus the width, with no pixel added or taken: boxes are half-open"
-
-
 @checker("00.2")
 def _who_got_worse(answer: Answer) -> Hints:
     dice = {"b": (0.80, 0.70), "a": (0.90, 0.85), "d": (0.60, 0.30), "c": (0.50, 0.95), "e": (0.70, 0.70)}

@@ -1,14 +1,14 @@
 """Checkers of notebook 08, what helped on real images: intervals and names read from the records."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import partial
 
 import numpy as np
 
-from medsam_helpers.exercises.checking import ANSWERS, Answer, Hints, checker
+from medsam_helpers.exercises.checking import ANSWERS, Answer, Hints, Known, checker
 
 
-def _interval_hint(answer: Answer, right: tuple[float, float, float], known: Mapping[float, str]) -> Hints:
+def _interval_hint(answer: Answer, right: tuple[float, float, float], known: Known) -> Hints:
     """Nothing for the right interval; hints for means that other comparisons have, in `known`."""
     try:
         found = np.array([float(value) for value in answer])
@@ -16,18 +16,19 @@ def _interval_hint(answer: Answer, right: tuple[float, float, float], known: Map
         found = np.array([])
     if found.shape != (3,):
         yield "give back what `difference` gives: mean, low and high"
-    known = {-right[0]: "the sign: the model in question comes first, what it is compared with second"} | dict(known)
-    yield from (hint for wrong, hint in known.items() if abs(found[0] - wrong) < 4e-4)
+    if abs(found[0] + right[0]) < 4e-4:
+        yield "the sign: the model in question comes first, what it is compared with second"
+    yield from (hint for wrong, hint in known if abs(found[0] - wrong) < 4e-4)
     if abs(found[0] - right[0]) > 4e-4:
         yield "other models, another prompt or another record: read the question's names once more"
     if not np.allclose(found, right, atol=2e-3):
         yield "the mean is right, the interval is not: take the differences image by image, as `difference` does"
 
 
-def _names_hint(answer: Answer, right: Collection[str], known: Mapping[str, str], otherwise: str) -> Hints:
+def _names_hint(answer: Answer, right: Collection[str], known: Known, otherwise: str) -> Hints:
     """Nothing for the right names, in any order; else what is known of a wrong one, or how many there are."""
     found = {answer} if isinstance(answer, str) else set(answer)
-    yield from (hint for name, hint in known.items() if name in found)
+    yield from (hint for name, hint in known if name in found)
     if wrong := sorted(found - set(right)):
         yield f"{wrong[0]}: {otherwise}"
     if missing := len(set(right) - found):

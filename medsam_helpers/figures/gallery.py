@@ -34,18 +34,14 @@ def qualitative_table(
     cases: Sequence[Case],
     models: Mapping[str, Predictor],
     prompt: str = "exact",
-    *,
-    seed: int = 0,
     box_mode: BoxMode = "union",
-    side: int = 128,
 ) -> pd.DataFrame:
     """A table of one row a case, worst first: pictures as arrays, and the scores beside them.
 
     Args:
         cases: those without a lesion are left out, as in `evaluate`.
         models: predictors by name. The last one's Dice decides the order.
-        prompt: "exact", or "jN"; the boxes are those that `evaluate` draws with this `seed` and `box_mode`.
-        side: of the pictures, in pixels of their long side.
+        prompt: "exact", or "jN"; the boxes are those that `evaluate` draws with this `box_mode`.
     Returns:
         Columns `case`, `image` (with the prompt), `truth` and `truth area`; then for each model its name (the
         picture), `NAME Dice` and `NAME area`. Pictures are (h, w, 3) uint8, areas in percent of the image.
@@ -63,16 +59,16 @@ def qualitative_table(
         if not case.mask.any():
             left_out.append(case.name)
             continue
-        boxes = case_boxes(case, box_mode, jitter_1024, seed)
+        boxes = case_boxes(case, box_mode, jitter_1024, seed=0)
         row = {
             "case": case.name,
-            "image": small_picture(case.image, boxes=boxes, side=side),
-            "truth": small_picture(case.image, truth=case.mask, side=side),
+            "image": small_picture(case.image, boxes=boxes),
+            "truth": small_picture(case.image, truth=case.mask),
             "truth area": 100 * case.mask.mean(),
         }
         for name, predict in models.items():
             mask = np.any(predict(case, boxes)[0], axis=0)
-            row[name] = small_picture(case.image, truth=case.mask, prediction=mask, side=side)
+            row[name] = small_picture(case.image, truth=case.mask, prediction=mask)
             row |= {f"{name} Dice": dice(mask, case.mask), f"{name} area": 100 * mask.mean()}
         rows.append(row)
     if not rows:
@@ -88,20 +84,18 @@ def small_picture(
     truth: np.ndarray | None = None,
     prediction: np.ndarray | None = None,
     boxes: np.ndarray | None = None,
-    side: int = 128,
 ) -> np.ndarray:
-    """A thumbnail with outlines in the colours of `show_case`; an image that is smaller stays so.
+    """A thumbnail, 128 pixels on its long side or as large as the image, with outlines in the colours of `show_case`.
 
     Args:
         image: (H, W, 3) uint8.
         truth: (H, W) bool, a broad outline.
         prediction: (H, W) bool, a fine outline on top: both show where they agree.
         boxes: (N, 4) xyxy, original space.
-        side: of the result's long side, in pixels.
     Returns:
         (h, w, 3) uint8.
     """
-    scale = min(1, side / max(image.shape))
+    scale = min(1, 128 / max(image.shape))
     size = [max(1, round(pixels * scale)) for pixels in image.shape[1::-1]]
     picture = np.array(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     for mask, role in ((truth, "truth"), (prediction, "prediction")):

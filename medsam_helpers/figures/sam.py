@@ -112,16 +112,15 @@ def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     return sum(kept.values())
 
 
-def principal_components(embedding: Embedding, count: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Maps of an embedding's principal components, and the share of the variance that each holds.
+def principal_components(embedding: Embedding) -> tuple[np.ndarray, np.ndarray]:
+    """Maps of an embedding's three strongest principal components, and the share of the variance that each holds.
 
     Padding does not count; a component's largest weight is positive.
 
     Args:
         embedding: features (1, C, h, w).
-        count: how many, the strongest first.
     Returns:
-        Maps (count, H, W), original space, 0 to 1 from their 2nd to their 98th percentile; shares (count,).
+        Maps (3, H, W), original space, 0 to 1 from their 2nd to their 98th percentile; shares (3,).
     Source: Pearson, Philosophical Magazine 2(11), 1901.
     """
     features = embedding.features[0].float().cpu()
@@ -129,14 +128,14 @@ def principal_components(embedding: Embedding, count: int = 3) -> tuple[np.ndarr
     cells = features[:, :height, :width].flatten(1).T
     mean = cells.mean(dim=0)
     _, strengths, directions = torch.linalg.svd(cells - mean, full_matrices=False)
-    directions = directions[:count]
+    directions = directions[:3]
     largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
     directions = directions * largest.sign()
     maps = torch.einsum("kc,chw->khw", directions, features - mean[:, None, None])
     enlarged = embedding.transform.logits_to_original(maps[None])[0].numpy()
     low, high = np.percentile(enlarged, [2, 98], axis=(1, 2), keepdims=True)
     shares = strengths**2 / (strengths**2).sum()
-    return np.clip((enlarged - low) / np.maximum(high - low, 1e-12), 0, 1), shares[:count].numpy()
+    return np.clip((enlarged - low) / np.maximum(high - low, 1e-12), 0, 1), shares[:3].numpy()
 
 
 def cosine_similarity_map(embedding: Embedding, point_xy: np.ndarray) -> np.ndarray:

@@ -94,12 +94,13 @@ class Canvas:
         words = self.element().get_attribute("aria-label").split(", ")[1].split()
         return int(words[0]), int(words[2])
 
-    def drag(self, start, end, pane=0, hold=False):
+    def drag(self, start, end, pane=0, escape=False):
         self.page.mouse.move(*self.at(*start, pane))
         self.page.mouse.down()
         self.page.mouse.move(*self.at(*end, pane), steps=4)
-        if not hold:
-            self.page.mouse.up()
+        if escape:
+            self.page.keyboard.press("Escape")
+        self.page.mouse.up()
 
     def click(self, x, y, pane=0):
         self.page.mouse.click(*self.at(x, y, pane))
@@ -248,9 +249,7 @@ def test_a_box_is_moved_by_its_inside_and_resized_by_edge_and_corner(demo):
 def test_several_boxes_also_inside_each_other_and_escape_ends_a_drag(demo):
     before = demo.request
     demo.click(50, 50)
-    demo.drag((40, 40), (100, 100), hold=True)
-    demo.page.keyboard.press("Escape")
-    demo.page.mouse.up()
+    demo.drag((40, 40), (100, 100), escape=True)
     assert (demo.boxes, demo.request) == ([], before), "neither a click nor half a drag makes a box"
     demo.drag((20, 20), (120, 120))
     demo.drag((200, 200), (300, 300))
@@ -261,9 +260,7 @@ def test_several_boxes_also_inside_each_other_and_escape_ends_a_drag(demo):
     assert demo.boxes[2] == pytest.approx([220, 220, 280, 280], abs=1)
     demo.says("3 boxes")
     assert demo.caption.count("0.") >= 3
-    demo.drag((70, 70), (90, 90), hold=True)
-    demo.page.keyboard.press("Escape")
-    demo.page.mouse.up()
+    demo.drag((70, 70), (90, 90), escape=True)
     assert demo.boxes[0] == pytest.approx([20, 20, 120, 120], abs=1), "back where it was"
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from lab import chromium
-from mlflow import MlflowClient
 from PIL import Image
 
 from medsam_helpers.mlops.pipeline import train_tracked
@@ -48,11 +47,11 @@ def keep(page, name, tmp_path):
         shutil.copy(picture, PICTURES)
 
 
-def test_the_pages_show_curves_pictures_and_the_champion_and_ask_nobody_else(tmp_path, mlflow_server):
+def test_the_pages_show_curves_pictures_and_the_champion_and_ask_nobody_else(tmp_path, mlflow_server, client):
     sizes = {"train_limit": 12, "dev_limit": 6, "val_limit": 12}
     config = RunConfig(data="phantom-ultrasound", recipe="medsam", epochs=2, precision="fp32", **sizes)
     tracked = train_tracked(config, tmp_path / "first", experiment="breast", uri=mlflow_server.uri, show_progress=False)
-    client, pages, asked = MlflowClient(mlflow_server.uri), f"{mlflow_server.uri}/#", set()
+    pages, asked = f"{mlflow_server.uri}/#", set()
     version = register(client, NAME, tracked.run_id, tmp_path / "first")
     client.set_registered_model_alias(NAME, "champion", version.version)
     runs = f"{pages}/experiments/{client.get_experiment_by_name('breast').experiment_id}/runs"

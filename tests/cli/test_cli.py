@@ -50,19 +50,14 @@ def one_line(said: Said, expected: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with a model, a data set of 7 train, 1 dev and 4 val cases, an image and a cache of its own."""
-    root = tmp_path_factory.mktemp("cli")
-    make_tiny_sam().save_pretrained(root / "tiny")
-    with_head = load_sam(root / "tiny")
+def place(place):
+    """With a model that has a head too, an image, and a file."""
+    with_head = load_sam(place / "tiny")
     add_automatic_head(with_head)
-    with_head.save_pretrained(root / "with-head")
-    cases = save_images(draw_discs(12), root / "data", n_train=8)
-    Image.fromarray(cases[0].image).save(root / "image.png")
-    (root / "file").write_text("a file, not a folder")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MEDSAM_CACHE", str(root / "cache"))
-        yield root
+    with_head.save_pretrained(place / "with-head")
+    shutil.copy(place / "data" / "images" / "disc-0.png", place / "image.png")
+    (place / "file").write_text("a file, not a folder")
+    return place
 
 
 @pytest.fixture(autouse=True)
@@ -421,20 +416,15 @@ PREDICT = "predict --model tiny --image image.png "
 TRAIN = "finetune --data data --model tiny "
 
 WRONG = [
-    ("", "the following arguments are required: COMMAND"),
     ("finetune --data data --epoch-count 3", "unrecognized arguments: --epoch-count 3"),
     ("evaluate --data data", "pass either --model or --checkpoint"),
     ("finetune --data data --start nowhere --output new", "checkpoint nowhere is no folder that exists"),
-    ("finetune --data nope --model tiny --output new", "no data source 'nope': use phantom"),
-    ("finetune --data data --model mobile --output new", "no model 'mobile': use mobile-sam"),
     ("weights sam", "no checkpoint 'sam': there are mobile-sam"),
     ("reproduce nope", "no experiment 'nope': there are across, "),
     (TRAIN + "--epochs -1 --output new", "epochs must be greater than or equal to 1, is '-1'"),
     (TRAIN + "--train-limit 0 --output new", "train has none"),
     ("evaluate --data data --model tiny --val-limit 0 --output new", "the split val is empty"),
-    ("evaluate --data data --model tiny --prompt j20+middle", "prompt 'j20+middle' is unknown: use 'exact'"),
     ("evaluate --data data --model tiny --prompt clicks:2 --tta", "leave out --tta"),
-    (PREDICT, "no prompt: pass --box"),
     ("predict --model tiny --image data/images --output new", "or a checkpoint of --recipe automatic"),
     ("predict --model with-head --image data --output new", "left out: data/images: a folder of 12 files"),
     ("predict --model with-head --image data/images --output new --box 1 1 9 9", "pass a single image"),
@@ -443,10 +433,7 @@ WRONG = [
     ("predict --model tiny --image nope.png --box 1 1 9 9", "nope.png: there is no such file"),
     (PREDICT + "--box 1 1 9 9 --output mask.jpg", "name a file that ends in .png"),
     (PREDICT + "--box 1 1 9 9 --output ./data/../image.png", "is the image itself"),
-    ("audit data --group-by patient", "gives no group to 12 of 12 cases (disc-0, disc-1, disc-10, ...)"),
     (TRAIN + "--output file/new", "file/new cannot be a folder"),
-    (TRAIN + "--output data", "data holds other files (images, masks, train.txt, ...)"),
-    ("export --model tiny --output data", "data is not an empty folder: name a new one"),
 ]
 
 

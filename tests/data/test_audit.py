@@ -5,17 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import patchwork
+from helpers import mask_of, patchwork
 from PIL import Image
 from scipy import ndimage
 
 from medsam_helpers.data.audit import audit
 from medsam_helpers.data.loading import load_data
 
-ONE = np.zeros((64, 80), bool)
-ONE[20:40, 30:62] = True
-TWO = ONE.copy()
-TWO[50:55, 5:15] = True
+ONE = mask_of((64, 80), (20, 40, 30, 62))
+TWO = ONE | mask_of((64, 80), (50, 55, 5, 15))
 
 
 def picture(number: int) -> np.ndarray:
@@ -135,8 +133,7 @@ def test_a_loaded_data_set_is_audited_too_and_what_it_left_out_is_listed(folder)
 
 def test_doubts_are_warnings_with_their_evidence(folder):
     outline = ONE & ~ndimage.binary_erosion(ONE)
-    tiny = np.zeros((1500, 2000), bool)
-    tiny[700:706, 900:906] = True
+    tiny = mask_of((1500, 2000), (700, 706, 900, 906))
     add(folder, "outline", picture(20), outline)
     add(folder, "inverted", picture(21), ~ONE)
     add(folder, "dark", np.minimum(picture(22), 12))

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers import mask_of
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.errors import ConfigError, DataError, ShapeError
@@ -17,10 +18,7 @@ HW = (60, 90)
 
 def make_case(name, *regions, hw=HW):
     """A case whose lesions are the rectangles `(y0, y1, x0, x1)`."""
-    mask = np.zeros(hw, bool)
-    for y0, y1, x0, x1 in regions:
-        mask[y0:y1, x0:x1] = True
-    return Case(name, np.zeros((*hw, 3), np.uint8), mask)
+    return Case(name, np.zeros((*hw, 3), np.uint8), mask_of(hw, *regions))
 
 
 def perfect(case, boxes):
@@ -71,9 +69,7 @@ def test_row_by_hand():
     case = make_case("a", (10, 30, 20, 60))
 
     def half(case, boxes):
-        mask = np.zeros(case.size_hw, bool)
-        mask[10:20, 20:60] = True
-        return mask[None], np.array([0.25])
+        return mask_of(HW, (10, 20, 20, 60))[None], np.array([0.25])
 
     table = evaluate([case], {"tuned": half}, prompts=["exact"], seed=7).set_index("model")
     row = {"case": "a", "prompt": "exact", "seed": 7, "area_true": 800, "area_pred": 400, "iou_score": 0.25}

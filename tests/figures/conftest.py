@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from helpers import mask_of
 
 from medsam_helpers.data.case import Case
 
@@ -10,9 +11,7 @@ from medsam_helpers.data.case import Case
 @pytest.fixture
 def square():
     """A gray case of 60 x 100 with a lesion of 20 x 40."""
-    mask = np.zeros((60, 100), bool)
-    mask[20:40, 40:80] = True
-    return Case("square", np.full((60, 100, 3), 90, np.uint8), mask)
+    return Case("square", np.full((60, 100, 3), 90, np.uint8), mask_of((60, 100), (20, 40, 40, 80)))
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import mask_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -13,7 +14,8 @@ ZOOM = 20
 """Pixels of the canvas to a pixel of the image."""
 STROKE = 5
 """Half of the halo's width on the canvas, and antialiasing: a line of 1.6 points with a 3-point halo at 100 dpi."""
-GRAY = np.full((10, 20, 3), 128, np.uint8)
+HW = 10, 20
+GRAY = np.full((*HW, 3), 128, np.uint8)
 
 
 def render(**drawn):
@@ -25,19 +27,13 @@ def render(**drawn):
     return np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
 
 
-def mask_of(x0, y0, x1, y1, height=10, width=20):
-    mask = np.zeros((height, width), bool)
-    mask[y0:y1, x0:x1] = True
-    return mask
-
-
 @pytest.mark.parametrize(
     ("drawn", "around"),
     [
         ({"boxes": np.array([[2, 1, 5, 4], [10, 3, 18, 9]])}, [2, 1, 18, 9]),
-        ({"truth": mask_of(4, 2, 12, 7)}, [4, 2, 12, 7]),
-        ({"prediction": mask_of(4, 2, 12, 7)}, [4, 2, 12, 7]),
-        ({"truth": mask_of(0, 0, 20, 10)}, [0, 0, 20, 10]),
+        ({"truth": mask_of(HW, (2, 7, 4, 12))}, [4, 2, 12, 7]),
+        ({"prediction": mask_of(HW, (2, 7, 4, 12))}, [4, 2, 12, 7]),
+        ({"truth": mask_of(HW, (0, 10, 0, 20))}, [0, 0, 20, 10]),
     ],
 )
 def test_boxes_and_outlines_run_round_the_pixels_they_hold(drawn, around):
@@ -47,7 +43,7 @@ def test_boxes_and_outlines_run_round_the_pixels_they_hold(drawn, around):
 
 
 def test_a_prediction_is_tinted_inside_and_nowhere_else():
-    canvas, plain = render(prediction=mask_of(4, 2, 12, 7)), render()
+    canvas, plain = render(prediction=mask_of(HW, (2, 7, 4, 12))), render()
     inside, outside = np.s_[4 * ZOOM : 5 * ZOOM, 7 * ZOOM : 9 * ZOOM], np.s_[8 * ZOOM :, 15 * ZOOM :]
     assert (canvas[inside] != plain[inside]).any(axis=-1).all()
     assert (canvas[outside] == plain[outside]).all()
@@ -55,15 +51,16 @@ def test_a_prediction_is_tinted_inside_and_nowhere_else():
 
 @pytest.mark.filterwarnings("error")
 def test_an_empty_mask_draws_nothing_and_warns_of_nothing():
-    empty = np.zeros((10, 20), bool)
+    empty = mask_of(HW)
     np.testing.assert_array_equal(render(truth=empty, prediction=empty), render())
 
 
 def test_before_after_has_a_row_a_case_with_the_dice_of_each_mask():
-    wide = Case("wide", GRAY, mask_of(0, 0, 20, 10))
-    narrow = Case("narrow", np.zeros((31, 3, 3), np.uint8), mask_of(1, 5, 2, 6, 31, 3))
+    wide = Case("wide", GRAY, mask_of(HW, (0, 10, 0, 20)))
+    narrow = Case("narrow", np.zeros((31, 3, 3), np.uint8), mask_of((31, 3), (5, 6, 1, 2)))
     boxes, empty = [np.array([[0, 0, 20, 10]]), np.array([[1, 5, 2, 6]])], np.zeros((31, 3), bool)
-    figure = before_after([wide, narrow], boxes, [mask_of(0, 0, 10, 10), empty], [wide.mask, empty], note="phantoms")
+    before = [mask_of(HW, (0, 10, 0, 10)), empty]
+    figure = before_after([wide, narrow], boxes, before, [wide.mask, empty], note="phantoms")
     # Half of a full mask: 2 * 100 / (100 + 200).
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[:3] == ["wide", "zero-shot: Dice 0.67", "fine-tuned: Dice 1.00"]

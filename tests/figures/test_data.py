@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import mask_of
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -12,6 +13,8 @@ from medsam_helpers.errors import PromptError
 from medsam_helpers.figures.cases import COLORS
 from medsam_helpers.figures.data import STRETCHED, describe, describe_case, show_masks, three_spaces
 from medsam_helpers.geometry import ImageTransform
+
+HW = 50, 100
 
 
 def prompts(ax):
@@ -43,28 +46,21 @@ def test_the_padding_of_a_high_image_is_hatched_on_the_right_and_named():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["here", "padding"]
 
 
-def rectangle(y0, y1, x0, x1):
-    """A mask (50, 100)."""
-    mask = np.zeros((50, 100), bool)
-    mask[y0:y1, x0:x1] = True
-    return mask
-
-
 def case(name, mask):
     return Case(name, np.where(mask, 200, 100).astype(np.uint8)[..., None].repeat(3, axis=2), mask)
 
 
 def test_a_case_by_hand():
-    assert describe_case(case("a", rectangle(10, 20, 30, 70))) == pytest.approx(
+    assert describe_case(case("a", mask_of(HW, (10, 20, 30, 70)))) == pytest.approx(
         {"height": 50, "width": 100, "lesion_share": 0.08, "lesions": 1}
         | {"centre_x": 0.5, "centre_y": 0.3, "lesion_gray": 200, "rim_gray": 100}
     )
     with pytest.raises(PromptError, match="empty"):
-        describe_case(case("a", rectangle(0, 0, 0, 0)))
+        describe_case(case("a", mask_of(HW)))
 
 
 def test_the_rim_is_narrow_and_leaves_out_the_recorders_black():
-    mask = rectangle(10, 20, 30, 70)
+    mask = mask_of(HW, (10, 20, 30, 70))
     image = case("a", mask).image.copy()
     image[:, 73:] = 250  # the rim is 20 / 1024 of 100 pixels wide, one pixel: nothing out here is in it
     assert describe_case(Case("a", image, mask))["rim_gray"] == 100
@@ -75,7 +71,7 @@ def test_the_rim_is_narrow_and_leaves_out_the_recorders_black():
 
 
 def test_rows_agree_with_the_audit():
-    masks = {"a": rectangle(0, 9, 0, 9), "b": rectangle(5, 15, 5, 15) | rectangle(30, 45, 60, 90)}
+    masks = {"a": mask_of(HW, (0, 9, 0, 9)), "b": mask_of(HW, (5, 15, 5, 15), (30, 45, 60, 90))}
     cases = Cases(list(masks), lambda name: case(name, masks[name]))
     data = Dataset("by hand", cases[:1], cases[:0], cases[1:], licence="", citation="")
     table = describe(data, show_progress=False)

@@ -8,6 +8,7 @@ from html import unescape
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import mask_of
 from PIL import Image, ImageColor
 
 from medsam_helpers.data.case import Case
@@ -29,8 +30,8 @@ GREEN, YELLOW, BLUE = (ImageColor.getrgb(COLORS[role]) for role in ("truth", "pr
 
 def test_the_worst_of_the_last_model_comes_first_with_the_scores_of_evaluate(discs):
     cases = discs(6)
-    table = qualitative_table(cases, MODELS, "j50", seed=3)
-    scores = evaluate(cases, MODELS, prompts=["j50"], seed=3).set_index(["model", "case"])
+    table = qualitative_table(cases, MODELS, "j50")
+    scores = evaluate(cases, MODELS, prompts=["j50"]).set_index(["model", "case"])
     assert table["second Dice"].is_monotonic_increasing
     assert sorted(table["case"]) == sorted(cases.names)
     for row in table.to_dict("records"):
@@ -55,13 +56,11 @@ def test_cases_without_a_lesion_are_left_out_by_name(discs):
 
 def test_a_thumbnail_keeps_proportions_and_never_enlarges():
     for hw, shown_hw in (((300, 600), (64, 128)), ((20, 30), (20, 30)), ((2000, 3), (128, 1))):
-        assert small_picture(np.zeros((*hw, 3), np.uint8), side=128).shape == (*shown_hw, 3)
+        assert small_picture(np.zeros((*hw, 3), np.uint8)).shape == (*shown_hw, 3)
 
 
 def test_outlines_lie_where_the_mask_and_the_box_end():
-    mask = np.zeros((100, 100), bool)
-    mask[20:60, 30:80] = True
-    gray = np.full((100, 100, 3), 90, np.uint8)
+    mask, gray = mask_of((100, 100), (20, 60, 30, 80)), np.full((100, 100, 3), 90, np.uint8)
     answer = small_picture(gray, prediction=mask)
     rows, columns = np.nonzero((answer == YELLOW).all(axis=-1))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 59, 30, 79)
@@ -73,7 +72,7 @@ def test_outlines_lie_where_the_mask_and_the_box_end():
 
 
 def test_the_page_is_whole_and_asks_for_nothing_outside(discs):
-    table = qualitative_table(discs(3), MODELS, side=60)
+    table = qualitative_table(discs(3), MODELS)
     page = qualitative_html(table, "three discs")
     assert page == qualitative_html(table.copy(), "three discs"), "the same text each time"
     assert page.startswith("<p><b>three discs</b></p>")

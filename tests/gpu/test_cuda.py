@@ -6,13 +6,12 @@
 import numpy as np
 import pytest
 import torch
-from helpers import draw_discs, stored_run
+from helpers import draw_discs, embedded, stored_run
 from nbclient import NotebookClient
 from notebook_rules import WRITTEN, read
 
 from medsam_helpers.evaluation.metrics import dice
-from medsam_helpers.runs.embed import embed_cases
-from medsam_helpers.sam.embeddings import EmbeddingStore, Resident
+from medsam_helpers.sam.embeddings import Resident
 from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.loop import fit
@@ -26,11 +25,8 @@ RECIPE = get_recipe("quick").but(epochs=2, precision="fp32")
 
 
 def segmenter(device, precision, folder=None):
-    one = Segmenter(load_sam("mobile-sam"), device, precision)
-    if folder:
-        one.store = EmbeddingStore.for_model(one.info, precision, folder)
-        embed_cases(one, CASES, show_progress=False)
-    return one
+    model = load_sam("mobile-sam")
+    return embedded(model, CASES, folder, device, precision) if folder else Segmenter(model, device, precision)
 
 
 def train(folder, recipe, store=None):

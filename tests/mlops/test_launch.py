@@ -11,7 +11,6 @@ import psutil
 import pytest
 import submitit
 import torch
-from helpers import draw_discs, make_tiny_sam, save_images
 from safetensors.torch import load_file
 
 from medsam_helpers.mlops.launch import TrainingJob, submit
@@ -20,18 +19,6 @@ from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.training.state import STATE_FILE
 
 TOOL = Path(__file__).parents[2] / "tools" / "one_node_slurm.sh"
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A cache, a tiny model and a data folder for all jobs of this file."""
-    root = tmp_path_factory.mktemp("launch")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MEDSAM_CACHE", str(root / "cache"))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        make_tiny_sam().save_pretrained(root / "tiny")
-        save_images(draw_discs(12), root / "discs", n_train=8)
-        yield root
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +35,11 @@ def slurm():
         subprocess.run([TOOL, "stop"], check=True)
 
 
-def submitted(root, name, cluster="local", uri=None, processes=1, **changes):
+def submitted(place, name, cluster="local", uri=None, processes=1, **changes):
     """A job of two epochs on the folder's data and its model, unless changed."""
-    config = RunConfig(model=str(root / "tiny"), data=str(root / "discs"), epochs=2, batch=4, precision="fp32")
-    job = TrainingJob(config.but(**changes), root / name, uri)
-    return submit(job, root / "jobs", cluster, processes=processes)
+    config = RunConfig(model=str(place / "tiny"), data=str(place / "data"), epochs=2, batch=4, precision="fp32")
+    job = TrainingJob(config.but(**changes), place / name, uri)
+    return submit(job, place / "jobs", cluster, processes=processes)
 
 
 def log_of(job):
@@ -60,34 +47,34 @@ def log_of(job):
 
 
 @pytest.fixture(scope="module")
-def reference(root, mlflow_server):
+def reference(place, mlflow_server):
     """Figures of the run that others must equal: on this machine's queue, in one process, told to MLflow."""
-    job = submitted(root, "reference", uri=mlflow_server.uri)
+    job = submitted(place, "reference", uri=mlflow_server.uri)
     figures = job.result()
     assert "Job completed successfully" in log_of(job)
     return figures
 
 
-def test_a_job_on_this_machine_gives_figures_and_run_and_tells_mlflow(root, reference, client):
+def test_a_job_on_this_machine_gives_figures_and_run_and_tells_mlflow(place, reference, client):
     assert reference["n_train"] == 7
     assert 0 <= reference["tuned_dice"] <= 1
-    files = {path.name for path in (root / "reference").iterdir()}
+    files = {path.name for path in (place / "reference").iterdir()}
     assert {"run_card.json", "README.md", "decoder.safetensors", "metrics.csv"} <= files
     runs = client.search_runs([client.get_experiment_by_name("medsam").experiment_id], "params.epochs = '2'")
     trained = next(run for run in runs if run.info.run_name == "reference")
     assert (trained.info.status, trained.data.tags["medsam.kind"]) == ("FINISHED", "training")
 
 
-def test_a_job_that_fails_says_why(root):
-    job = submitted(root, "failed", data=str(root / "nowhere"))
+def test_a_job_that_fails_says_why(place):
+    job = submitted(place, "failed", data=str(place / "nowhere"))
     with pytest.raises(submitit.core.utils.FailedJobError, match=r"ConfigError[\s\S]*nowhere"):
         job.result()
 
 
-def test_two_processes_give_the_result_of_one_and_tell_of_one_run(root, reference, client):
-    figures = submitted(root, "two", uri=client.tracking_uri, processes=2).results()
+def test_two_processes_give_the_result_of_one_and_tell_of_one_run(place, reference, client):
+    figures = submitted(place, "two", uri=client.tracking_uri, processes=2).results()
     assert [each["tuned_dice"] for each in figures] == pytest.approx([reference["tuned_dice"]] * 2, abs=0.01)
-    loss = [pd.read_csv(root / name / "history.csv")["loss"].dropna() for name in ("reference", "two")]
+    loss = [pd.read_csv(place / name / "history.csv")["loss"].dropna() for name in ("reference", "two")]
     assert loss[1].to_numpy() == pytest.approx(loss[0].to_numpy(), rel=0.01)
     told = client.search_runs([client.get_experiment_by_name("medsam").experiment_id])
     (trained,) = [run for run in told if run.info.run_name == "two"]
@@ -95,9 +82,9 @@ def test_two_processes_give_the_result_of_one_and_tell_of_one_run(root, referenc
     assert [run.info.status for run in (trained, *evaluations)] == ["FINISHED"] * 2
 
 
-def test_the_same_experiment_on_slurm_gives_the_same_weights(root, reference, slurm):
-    assert submitted(root, "slurm", "slurm").result()["tuned_dice"] == reference["tuned_dice"]
-    expected, found = (load_file(root / name / STATE_FILE) for name in ("reference", "slurm"))
+def test_the_same_experiment_on_slurm_gives_the_same_weights(place, reference, slurm):
+    assert submitted(place, "slurm", "slurm").result()["tuned_dice"] == reference["tuned_dice"]
+    expected, found = (load_file(place / name / STATE_FILE) for name in ("reference", "slurm"))
     assert expected.keys() == found.keys()
     current = [key for key in expected if key.startswith("current/")]
     assert current
@@ -105,10 +92,10 @@ def test_the_same_experiment_on_slurm_gives_the_same_weights(root, reference, sl
 
 
 @pytest.mark.parametrize("cluster", ["local", "slurm"])
-def test_a_job_that_is_interrupted_is_queued_again_and_does_the_rest(root, cluster, request):
+def test_a_job_that_is_interrupted_is_queued_again_and_does_the_rest(place, cluster, request):
     if cluster == "slurm":
         request.getfixturevalue("slurm")
-    folder, job = root / f"interrupted-{cluster}", submitted(root, f"interrupted-{cluster}", cluster, epochs=12)
+    folder, job = place / f"interrupted-{cluster}", submitted(place, f"interrupted-{cluster}", cluster, epochs=12)
     assert wait_until((folder / STATE_FILE).exists), log_of(job)
     if cluster == "slurm":
         job._interrupt()

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import draw_discs, make_tiny_sam, save_images
+from helpers import draw_discs, embedded, make_tiny_sam, save_images
 from mlflow.exceptions import MlflowException
 
 from medsam_helpers.data.case import Case, Cases, Dataset
@@ -16,9 +16,7 @@ from medsam_helpers.mlops import gate, registry
 from medsam_helpers.mlops.gate import judge, unjudged, verdicts
 from medsam_helpers.mlops.registry import RegistryError, load_model, register, version_of
 from medsam_helpers.mlops.tracking import RunTracker
-from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.runs.seen import write_seen
-from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam, model_info
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import part_state, save_decoder
@@ -60,12 +58,11 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(base):
     """The base after some epochs on discs, which it segments better then."""
-    segmenter, folder = Segmenter(load_sam(base, show_progress=False), "cpu", precision="fp32"), base / "trained"
-    segmenter.store, others = EmbeddingStore.for_model(segmenter.info, "fp32", base / "embeddings"), draw_discs(10)
-    embed_cases(segmenter, others, show_progress=False)
+    model, others = load_sam(base, show_progress=False), draw_discs(10)
+    store = embedded(model, others, base / "embeddings").store
     recipe = Recipe(name="test", lr=3e-3, epochs=15, batch=2, precision="fp32", jitter_1024=0)
-    fit(segmenter.model, others[:7], others[7:], recipe, segmenter.store, folder, show_progress=False)
-    return segmenter.model
+    fit(model, others[:7], others[7:], recipe, store, base / "trained", show_progress=False)
+    return model
 
 
 def new_version(client, folder, base, name, model, start=None):
@@ -91,12 +88,8 @@ def test_the_version_carries_its_card_and_gives_the_same_mask_back(client, tmp_p
     assert (stored.tags["base"], stored.tags["data_digest"]) == ("tiny", DATA.digest)
     client.set_registered_model_alias("card", "champion", version.version)
     shutil.rmtree(tmp_path / "one")  # what comes back comes from the registry
-    models = (
-        Segmenter(trained, precision="fp32"),
-        load_model(client, "card"),
-        load_model(client, "card", zero_shot=True),
-    )
-    boxes = np.array([[10, 10, 50, 50]])
+    tuned, zero_shot = (load_model(client, "card", zero_shot=asked) for asked in (False, True))
+    models, boxes = (Segmenter(trained, precision="fp32"), tuned, zero_shot), np.array([[10, 10, 50, 50]])
     before, after, untrained = (model.predict(DATA.val[0].image, boxes=boxes).masks for model in models)
     assert np.array_equal(before, after)
     assert not np.array_equal(before, untrained)
@@ -232,7 +225,9 @@ def test_a_champion_that_is_gone_is_said_and_nothing_takes_its_place(client, tmp
     assert judge(client, "gone", DATA, version="2", **FEW).other == "zero-shot"
 
 
-def test_a_decoder_that_was_changed_in_the_store_is_not_loaded(client, tmp_path, base, trained):
+def test_neither_a_version_that_is_none_nor_a_decoder_that_was_changed_in_the_store_is_loaded(
+    client, tmp_path, base, trained
+):
     version = new_version(client, tmp_path / "one", base, "swap", trained)
     other = tmp_path / "other"
     untrained = part_state(load_sam(base, show_progress=False), ["mask_decoder"])
@@ -240,12 +235,8 @@ def test_a_decoder_that_was_changed_in_the_store_is_not_loaded(client, tmp_path,
     client.log_artifact(version.run_id, other / "decoder.safetensors", "checkpoint")
     with pytest.raises(RegistryError, match="version 1 in the store is not the one that was registered"):
         load_model(client, "swap", "1")
-
-
-def test_a_version_is_written_as_the_registry_writes_it(client, tmp_path, base, trained):
-    new_version(client, tmp_path / "one", base, "written", trained)
     with pytest.raises(RegistryError, match="no version '01'"):
-        judge(client, "written", DATA, version="01", **FEW)
+        load_model(client, "swap", "01")
 
 
 def test_the_gate_refuses_images_that_the_model_was_selected_on(client, tmp_path, base, trained):

@@ -12,7 +12,6 @@ import optuna
 import pandas as pd
 import psutil
 import pytest
-from helpers import draw_discs, make_tiny_sam, save_images
 from optuna.trial import TrialState
 
 from medsam_helpers.errors import ConfigError, TrainingError
@@ -25,13 +24,9 @@ from medsam_helpers.training.state import STATE_FILE
 
 
 @pytest.fixture
-def plan(tmp_path, monkeypatch, mlflow_server):
-    """A plan on discs and a tiny model, in a cache of its own: real worker processes."""
-    monkeypatch.setenv("MEDSAM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    make_tiny_sam().save_pretrained(tmp_path / "tiny")
-    save_images(draw_discs(10), tmp_path / "discs", n_train=7)
-    return SweepPlan(str(tmp_path / "tiny"), str(tmp_path / "discs"), epochs=2, trials=6, uri=mlflow_server.uri)
+def plan(place, mlflow_server):
+    """A plan on discs and a tiny model: real worker processes."""
+    return SweepPlan(str(place / "tiny"), str(place / "data"), epochs=2, trials=6, uri=mlflow_server.uri)
 
 
 def test_two_workers_lose_no_trial_though_one_is_killed(plan, tmp_path, client):
@@ -63,7 +58,7 @@ def test_two_workers_lose_no_trial_though_one_is_killed(plan, tmp_path, client):
     numbers = {int(run.data.tags["medsam.trial"]) for run in parts if "medsam.trial" in run.data.tags}
     assert {trial.number for trial in finished(study)} <= numbers
     assert whole.data.metrics["best_dev_dice"] == pytest.approx(study.best_value)
-    assert {used.dataset.name for used in whole.inputs.dataset_inputs} == {"discs/train", "discs/dev"}
+    assert {used.dataset.name for used in whole.inputs.dataset_inputs} == {"data/train", "data/dev"}
     table = pd.read_csv(folder / "trials.csv")
     assert table["dev_dice"].max() == table["dev_dice"][0] == pytest.approx(study.best_value)
 

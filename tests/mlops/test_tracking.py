@@ -7,14 +7,11 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import draw_discs, make_tiny_sam
+from helpers import draw_discs, embedded, make_tiny_sam
 
 from medsam_helpers.data.case import Dataset
 from medsam_helpers.mlops.lineage import datasets_of, split_digest
 from medsam_helpers.mlops.tracking import RunTracker, deliver
-from medsam_helpers.runs.embed import embed_cases
-from medsam_helpers.sam.embeddings import EmbeddingStore
-from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.loop import fit
 from medsam_helpers.training.recipes import Recipe
 
@@ -31,11 +28,9 @@ def curve(client):
 
 def train(folder, tracker):
     """The history of a tiny model, trained on `DATA`."""
-    segmenter = Segmenter(make_tiny_sam(), "cpu", precision="fp32")
-    segmenter.store = store = EmbeddingStore.for_model(segmenter.info, "fp32", folder / "embeddings")
-    embed_cases(segmenter, DISCS, show_progress=False)
-    options = {"log_with": tracker, "show_progress": False}
-    return fit(segmenter.model, DATA.train, DATA.dev, RECIPE, store, folder, **options).history
+    model, options = make_tiny_sam(), {"log_with": tracker, "show_progress": False}
+    store = embedded(model, DISCS, folder / "embeddings").store
+    return fit(model, DATA.train, DATA.dev, RECIPE, store, folder, **options).history
 
 
 def test_a_run_tells_its_curves_recipe_versions_and_commit(tmp_path, client, curve):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import table_of
 from scipy import stats
 
 from medsam_helpers.errors import ConfigError, DataError
@@ -16,15 +17,9 @@ BASE = [0.6, 0.7, 0.8, 0.9, 0.5, 0.7]
 
 def save_run(folder, dice, prompts=("j20",), box_mode="union", **changes):
     """A run's folder with the scores of a model "tuned" and of a baseline."""
-    rest = {"seed": 0, "iou": 0.5, "hd95_percent": 1.0, "nsd": 0.5, "iou_score": 0.5, "area_true": 10, "area_pred": 30}
-    cases = [f"case{i}" for i in range(len(dice))]
-    parts = [
-        pd.DataFrame({"case": cases, "model": model, "prompt": prompt, "dice": scores})
-        for prompt in prompts
-        for model, scores in (("box", 0.5), ("tuned", dice))
-    ]
+    scores = table_of(box=[0.5] * len(dice), tuned=dice).assign(**changes)
     folder.mkdir()
-    write_table(pd.concat(parts).assign(**rest | changes), folder / "metrics.csv")
+    write_table(pd.concat([scores.assign(prompt=prompt) for prompt in prompts]), folder / "metrics.csv")
     (folder / "run_card.json").write_text(json.dumps({"recipe": {"box_mode": box_mode}}))
     return folder
 

@@ -97,7 +97,6 @@ def test_every_committed_experiment_can_be_read_and_says_what_it_answers(name):
     [
         ("title =", "titel =", r"dev.toml: titel is unknown: use name, title, data"),
         ("title = ", "title = = ", r"dev.toml: cannot be read as TOML: .*line 2"),
-        ('"j20"]', '"k20"]', r"dev.toml: prompt 'k20' is unknown"),
         ("jitter_1024 = 40", "jiter = 40", r"dev.toml: runs\[2\] \(wide\): jiter is unknown: use name, source, loss"),
         ("seeds = [1, 2]", "seeds = [1, 1]", r"'seeds' with seed 1 is there twice"),
         ('kind = "zero-shot"', 'kind = "zero-shot", start = "a"', r"\(base\): start is where training begins"),
@@ -109,7 +108,6 @@ def test_every_committed_experiment_can_be_read_and_says_what_it_answers(name):
             '"j20+centre"]\nruns = [{ name = "net", model = "unet", recipe = "unet" },',
             r"prompts: j20\+centre asks with a click, which unet does not take",
         ),
-        ('name = "first"', 'name = "first", checkpoint = "x"', r"model and checkpoint cannot go together"),
     ],
 )
 def test_a_mistake_in_a_file_is_named_with_file_and_key(tmp_path, old, new, said):
@@ -282,16 +280,14 @@ change = { epochs = 1, precision = "fp32", loss = "dice_bce", batch = 2 }
 
 
 @pytest.fixture
-def across(tmp_path, monkeypatch, cache):
+def across(place):
     """An experiment on `near`, 7 cases and no split, and `far`, 8 train and 3 val cases; where both lie."""
-    make_tiny_sam().save_pretrained(tmp_path / "tiny")
-    save_images(draw_discs(7), tmp_path / "near_folder")
+    save_images(draw_discs(7), place / "near_folder")
     renamed = {f"far-{index}": case for index, case in enumerate(draw_discs(11, seed=1))}
     far = Cases(list(renamed), lambda name: Case(name, renamed[name].image, renamed[name].mask))
-    save_images(far, tmp_path / "far_folder", n_train=8)
-    (tmp_path / "across.toml").write_text(ACROSS)
-    monkeypatch.chdir(tmp_path)
-    experiment = read_experiment("across", tmp_path)
+    save_images(far, place / "far_folder", n_train=8)
+    (place / "across.toml").write_text(ACROSS)
+    experiment = read_experiment("across", place)
     return experiment, sources_of(experiment, ["near_folder", "far=far_folder"])
 
 

@@ -18,15 +18,7 @@ def test_a_run_is_known_by_the_weights_it_begins_with_not_by_what_lies_beside_th
     assert run_folder(config, "pixels") != first
 
 
-def test_a_run_in_another_precision_is_another_run(monkeypatch):
-    folders = set()
-    for precision in ("fp32", "bf16"):
-        monkeypatch.setattr(finetune, "effective_precision", lambda *_, precision=precision: precision)
-        folders.add(run_folder(RunConfig(), "pixels"))
-    assert len(folders) == 2
-
-
-def test_a_run_is_known_by_its_settings_its_base_and_its_pixels(tmp_path):
+def test_a_run_is_known_by_its_settings_its_base_its_pixels_and_its_precision(tmp_path, monkeypatch):
     def squares(logits, target):
         return ((logits.sigmoid() - target) ** 2).mean()
 
@@ -37,4 +29,8 @@ def test_a_run_is_known_by_its_settings_its_base_and_its_pixels(tmp_path):
     folders = [run_folder(*each) for each in asked]
     assert folders == [run_folder(*each) for each in asked]
     make_tiny_sam(seed=1).save_pretrained(tmp_path)  # another model at the same place
-    assert len({*folders, run_folder(config, "pixels")}) == 5
+    folders.append(run_folder(config, "pixels"))
+    for precision in ("fp32", "bf16"):
+        monkeypatch.setattr(finetune, "effective_precision", lambda *_, precision=precision: precision)
+        folders.append(run_folder(config.but(epochs=2), "pixels"))
+    assert len(set(folders)) == 7

@@ -1,15 +1,16 @@
 """Fetching: from a server on the loopback, with everything that can go wrong."""
 
 import hashlib
-import http.server
 import shutil
-import threading
 import time
 from functools import partial
 from pathlib import Path
 
 import pypi_simple
 import pytest
+from helpers import loopback
+from werkzeug.exceptions import NotFound
+from werkzeug.middleware.shared_data import SharedDataMiddleware
 
 from medsam_helpers.errors import CheckpointError
 from medsam_helpers.sam import checkpoints
@@ -24,11 +25,9 @@ def server(tmp_path):
     """A folder served on the loopback; gives (folder, address)."""
     folder = tmp_path / "served"
     folder.mkdir()
-    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(folder)))
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{httpd.server_port}"
-    httpd.shutdown()
+    files = SharedDataMiddleware(NotFound(), {"/demo/": str(folder / "demo" / "index.html"), "/": str(folder)})
+    with loopback(lambda _: files) as address:
+        yield folder, address
 
 
 def fetch(*sources):

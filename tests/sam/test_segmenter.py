@@ -151,6 +151,8 @@ def test_a_picture_in_memory_may_be_gray_or_float_or_pillows_and_else_is_refused
     ):
         with pytest.raises(DataError, match=words):
             segmenter.predict(wrong, boxes=BOX)
+    with pytest.raises(ShapeError, match="there is no image to encode"):
+        segmenter.encode([])
 
 
 def test_a_click_alone_on_a_model_of_boxes_is_warned_of(tiny_sam, image):
@@ -172,8 +174,3 @@ def test_each_click_of_the_simulated_user_is_that_on_the_largest_mistake_with_th
         assert score == asked.scores[0, 0]
     alone = segmenter.predict(embedding, points=xy[None], labels=labels.T)
     assert not torch.equal(alone.logits, asked.logits), "without the logits it is another answer"
-
-
-def test_no_image_at_all_is_refused_in_words(segmenter):
-    with pytest.raises(ShapeError, match="there is no image to encode"):
-        segmenter.encode([])

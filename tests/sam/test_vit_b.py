@@ -10,22 +10,18 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from helpers import medsam, save_images
-from safetensors.torch import load_file
+from helpers import mask_of, medsam, save_images
 from transformers import SamConfig, SamModel
 
 from medsam_helpers.data.case import Case, Cases
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import model_info, state_digest
-from medsam_helpers.sam.segmenter import Embedding, Segmenter
 from medsam_helpers.sam.tuned import load_checkpoint
 
 pytestmark = pytest.mark.slow
 
-BOX = np.array([2, 2, 94, 62])
 
-
-def test_two_steps_teach_the_decoder_and_checkpoint_export_and_plain_transformers_give_the_same_mask(request, cache):
+def test_two_steps_teach_the_decoder_and_the_export_holds_the_weights_of_the_checkpoint(request, cache):
     root = cache.parent
     request.addfinalizer(lambda: shutil.rmtree(root))  # hundreds of megabytes
     torch.manual_seed(0)
@@ -33,8 +29,7 @@ def test_two_steps_teach_the_decoder_and_checkpoint_export_and_plain_transformer
     depth = {"num_hidden_layers": 2, "global_attn_indexes": [1]}
     SamModel(SamConfig(vision_config={"initializer_range": 0.02} | depth)).save_pretrained(root / "vit-b")
     pixels = np.random.default_rng(0).integers(0, 255, (64, 96, 3)).astype(np.uint8)
-    mask = np.zeros((64, 96), bool)
-    mask[2:62, 2:94] = True
+    mask = mask_of((64, 96), (2, 62, 2, 94))
     save_images(Cases([f"case-{i}" for i in range(4)], lambda name: Case(name, pixels, mask)), root / "data")
     for split, names in {"train": ["case-0", "case-1"], "dev": ["case-2"], "val": ["case-3"]}.items():
         (root / "data" / f"{split}.txt").write_text("\n".join(names))
@@ -44,28 +39,9 @@ def test_two_steps_teach_the_decoder_and_checkpoint_export_and_plain_transformer
     figures = medsam("finetune", *where, *how, "--json").json
     assert (figures["encoded"], figures["n_train"], figures["best_epoch"]) == (1, 2, 1)
     assert figures["tuned_dice"] > figures["zero_shot_dice"] + 0.05
-    base, decoder = load_file(root / "vit-b" / "model.safetensors"), load_file(root / "run" / "decoder.safetensors")
-    assert sum(tensor.numel() for tensor in decoder.values()) == 4_058_340
-    changed = [name for name, tensor in decoder.items() if not torch.equal(tensor, base[name])]
-    assert len(changed) > len(decoder) / 2
-
     model = load_checkpoint(root / "run")
-    encoder = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("vision_encoder.")}
-    assert all(torch.equal(tensor, base[name]) for name, tensor in encoder.items()), "the encoder stays the base's"
-
-    case = Case("case", pixels, mask)
-    features = EmbeddingStore.for_model(model_info(model), "fp32")[case.image_digest].float()[None]
-    assert features.shape == (1, 256, 64, 64)
+    features = EmbeddingStore.for_model(model_info(model), "fp32")[Case("case", pixels, mask).image_digest].float()
+    assert features.shape == (256, 64, 64)
     assert 0.1 < features.std() < 10
-
     assert medsam("export", "--checkpoint", root / "run", "--output", root / "full").status == 0
-    plain = SamModel.from_pretrained(root / "full")
-    assert state_digest(plain) == state_digest(model)
-    segmenter = Segmenter(model, "cpu", precision="fp32")
-    transform = segmenter.info.transform(case.size_hw)
-    with torch.inference_mode():
-        boxes = torch.from_numpy(transform.to_model(BOX)).float()[None, None]
-        logits = plain(image_embeddings=features, input_boxes=boxes, multimask_output=False).pred_masks
-    ours = segmenter.predict(Embedding(features, transform), boxes=BOX)
-    torch.testing.assert_close(ours.logits, logits[0], atol=1e-4, rtol=1e-4)
-    assert logits.std() > 1e-3, "no two constants are compared"
+    assert state_digest(SamModel.from_pretrained(root / "full")) == state_digest(model)

@@ -6,12 +6,11 @@ import shutil
 
 import pytest
 import torch
-from helpers import draw_discs, make_tiny_sam, save_images
+from helpers import draw_discs
 from release_checkpoint import release
 from safetensors.torch import load_file, save_file
 
 from medsam_helpers import files
-from medsam_helpers.cli.main import main
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.evaluation.metrics import dice
 from medsam_helpers.evaluation.predictors import case_boxes
@@ -22,14 +21,10 @@ from medsam_helpers.training.recipes import get_recipe
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with a finished run on discs."""
-    place = tmp_path_factory.mktemp("release")
-    make_tiny_sam().save_pretrained(place / "tiny")
-    save_images(draw_discs(12), place / "data")
+def place(place):
+    """With a finished run on discs; its own names are those seen from there."""
     recipe = get_recipe("quick").but(epochs=3, lr=3e-3, loss="dice_bce", precision="fp32", batch=2)
-    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(place):
-        patch.setenv("MEDSAM_CACHE", str(place / "cache"))
+    with contextlib.chdir(place):
         finetune(RunConfig(model="tiny", data="data"), place / "run", False, "medsam", recipe=recipe)
         yield place
 
@@ -57,12 +52,6 @@ def test_half_precision_halves_the_file_and_keeps_the_masks(run, tmp_path):
     of_full, of_half, agreement = torch.tensor(scores).mean(dim=0).tolist()
     assert abs(of_full - of_half) < 1e-3
     assert agreement > 0.999
-
-
-def test_a_released_decoder_is_found_by_its_name(run, tmp_path):
-    release(run, "discs", root=tmp_path / "checkpoints")
-    assert main(["evaluate", "--checkpoint", "discs", "--data", "data", "--output", str(tmp_path / "scores")]) == 0
-    assert json.loads((tmp_path / "scores" / "run_card.json").read_text())["model"] == "discs"
 
 
 def test_the_card_says_terms_use_and_limits_and_no_path(run, place, tmp_path):

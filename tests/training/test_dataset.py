@@ -1,11 +1,12 @@
 """Training examples: boxes drawn anew each epoch, targets in the mask space, views, lesions, augmentation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from helpers import draw_discs, embedded, make_tiny_sam
+from helpers import draw_discs, embedded, make_tiny_sam, mask_of
 
-from medsam_helpers.data.case import Case
 from medsam_helpers.data.views import VIEWS, view_of, views_of
 from medsam_helpers.errors import ConfigError, DataError, PromptError
 from medsam_helpers.evaluation.metrics import dice
@@ -21,6 +22,12 @@ RECIPE = Recipe(name="test")
 def segmenter(tmp_path_factory):
     """A tiny model with the embeddings of `draw_discs(4)` in its store."""
     return embedded(make_tiny_sam(), draw_discs(4), tmp_path_factory.mktemp("embeddings"))
+
+
+def lone(*regions):
+    """A case of the first disc's image with other lesions."""
+    (disc,) = draw_discs(1)
+    return replace(disc, name="lone", mask=mask_of(disc.size_hw, *regions))
 
 
 def examples_of(segmenter, cases, **changes):
@@ -73,18 +80,18 @@ def test_a_mask_as_a_prompt_is_the_lesion_moved_with_its_box(segmenter):
 
 
 def test_without_a_prompt_all_lesions_are_asked_for_and_an_image_without_one_is_an_example(tmp_path):
-    two, healthy = (Case(each.name, each.image, each.mask.copy()) for each in draw_discs(2))
-    two.mask[2:9, 2:9], healthy.mask[:] = True, False
-    store = embedded(make_tiny_sam(), [two, healthy], tmp_path).store
-    transform = embedded(make_tiny_sam(), [], tmp_path).info.transform
-    options = {"prompts": "none", "box_mode": "components"}
-    examples = PromptedCases([two, healthy], store, transform, RECIPE.but(**options))
+    one, other = draw_discs(2)
+    two = replace(one, mask=one.mask | mask_of(one.size_hw, (2, 9, 2, 9)))
+    healthy = replace(other, mask=mask_of(other.size_hw))
+    segmenter = embedded(make_tiny_sam(), [two, healthy], tmp_path)
+    transform = segmenter.info.transform
+    examples = examples_of(segmenter, [two, healthy], prompts="none", box_mode="components")
     first, second = (examples.example(index, "none") for index in range(2))
     assert first.keys() == {"image_embeddings", "target"}
     assert torch.equal(first["target"][0].float(), transform(two.size_hw).mask_to_target(two.mask))
     assert not second["target"].any()
     with pytest.raises(PromptError, match="the mask is empty"):
-        PromptedCases([two, healthy], store, transform, RECIPE)
+        examples_of(segmenter, [two, healthy])
 
 
 def around(mask):
@@ -94,10 +101,7 @@ def around(mask):
 
 
 def test_components_show_each_lesion_with_its_own_target(segmenter):
-    image = draw_discs(1)[0].image
-    mask = np.zeros(image.shape[:2], bool)
-    mask[5:20, 5:20] = mask[30:50, 30:55] = True
-    examples = examples_of(segmenter, [Case("two", image, mask)], jitter_1024=0, box_mode="components")
+    examples = examples_of(segmenter, [lone((5, 20, 5, 20), (30, 50, 30, 55))], jitter_1024=0, box_mode="components")
     seen = set()
     for examples.epoch in range(20):
         example = examples[0]
@@ -109,9 +113,8 @@ def test_components_show_each_lesion_with_its_own_target(segmenter):
 
 def test_images_with_several_lesions_may_come_more_often_each_time_with_another_box(segmenter):
     one, other = draw_discs(2)
-    mask = other.mask.copy()
-    mask[:4, :4] = True  # a second lesion, of more than a ten-thousandth of the image
-    two = Case(other.name, other.image, mask)
+    # A second lesion, of more than a ten-thousandth of the image.
+    two = replace(other, mask=other.mask | mask_of(other.size_hw, (0, 4, 0, 4)))
     examples = examples_of(segmenter, [one, two], oversampling=3)
     assert examples.digests == [one.digest, *[two.digest] * 3]
     assert len({tuple(examples[index]["input_boxes"][0].tolist()) for index in range(1, 4)}) == 3
@@ -150,16 +153,11 @@ def test_the_augmentation_here_needs_pixels_and_an_own_one_may_change_embeddings
     assert example["input_boxes"][0].tolist() == box.tolist(), "in the model space, 128 wide; the target has 64"
 
 
-def lone(segmenter, mask, **parts):
-    """A case of the first disc's image with another mask."""
-    return Case("lone", draw_discs(1)[0].image, mask, **parts)
-
-
 def test_pixels_that_count_nowhere_are_in_no_target_and_give_no_gradient(segmenter):
     disc = draw_discs(1)[0]
     ignored = np.zeros_like(disc.mask)
     ignored[: len(ignored) // 2] = True
-    cases = [lone(segmenter, disc.mask & ~ignored, ignored=ignored), draw_discs(2)[1]]
+    cases = [replace(disc, mask=disc.mask & ~ignored, ignored=ignored), draw_discs(2)[1]]
     example, plain = examples_of(segmenter, cases)[0], examples_of(segmenter, cases)[1]
     nowhere = segmenter.info.transform(disc.size_hw).mask_to_target(ignored).bool()
     assert torch.equal(example["ignored"][0].bool(), nowhere)
@@ -169,10 +167,9 @@ def test_pixels_that_count_nowhere_are_in_no_target_and_give_no_gradient(segment
 
 
 def test_labels_are_lesions_of_their_own_even_where_they_touch(segmenter):
-    mask = np.zeros(draw_discs(1)[0].mask.shape, bool)
-    mask[10:40, 10:50] = True
-    labels = mask * (1 + (np.arange(mask.shape[1]) >= 30))
-    examples = examples_of(segmenter, [lone(segmenter, mask, labels=labels)], jitter_1024=0, box_mode="labels")
+    case = lone((10, 40, 10, 50))
+    labels = case.mask * (1 + (np.arange(case.size_hw[1]) >= 30))
+    examples = examples_of(segmenter, [replace(case, labels=labels)], jitter_1024=0, box_mode="labels")
     areas = set()
     for examples.epoch in range(20):
         areas.add(int(examples[0]["target"].sum()))
@@ -182,18 +179,14 @@ def test_labels_are_lesions_of_their_own_even_where_they_touch(segmenter):
 
 
 def test_a_lesion_that_vanishes_on_the_grid_is_left_out_by_name_and_stays_on_a_finer_one(segmenter):
-    tiny = np.zeros(draw_discs(1)[0].mask.shape, bool)
-    tiny[20, 20] = True
-    cases = [lone(segmenter, tiny), draw_discs(2)[1]]
+    cases = [lone((20, 21, 20, 21)), draw_discs(2)[1]]
     with pytest.warns(UserWarning, match=r"lesions vanish on the loss's grid: lone; .*--loss-size"):
         assert len(examples_of(segmenter, cases, loss_size=32)) == 1
     assert len(examples_of(segmenter, cases, loss_size=128)) == 2
 
 
 def test_a_box_that_misses_its_lesion_is_drawn_again(segmenter):
-    small = np.zeros(draw_discs(1)[0].mask.shape, bool)
-    small[20:23, 20:23] = True
-    examples = examples_of(segmenter, [lone(segmenter, small)], jitter_1024=100)
+    examples = examples_of(segmenter, [lone((20, 23, 20, 23))], jitter_1024=100)
     for examples.epoch in range(50):
         example = examples[0]
         x0, y0, x1, y1 = (example["input_boxes"][0] / 2).tolist()

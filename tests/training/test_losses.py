@@ -53,9 +53,9 @@ def test_dice_by_hand():
 
 
 @pytest.mark.parametrize("squared", [False, True])
-def test_dice_and_dice_ce_equal_monai(random_pair, squared):
+def test_dice_and_dice_ce_and_focal_equal_monai(random_pair, squared):
     # Here, since importing MONAI takes seconds, and every process that collects tests would wait for it.
-    from monai.losses import DiceCELoss, DiceLoss
+    from monai.losses import DiceCELoss, DiceLoss, FocalLoss
 
     expected = DiceLoss(sigmoid=True, squared_pred=squared)(*random_pair)
     torch.testing.assert_close(dice_loss(*random_pair, squared=squared), expected)
@@ -63,14 +63,8 @@ def test_dice_and_dice_ce_equal_monai(random_pair, squared):
     torch.testing.assert_close(dice_ce_loss(*random_pair, squared=squared), expected)
     # MONAI #6923: a softmax over the one channel made the cross-entropy 0 for whatever prediction.
     assert dice_ce_loss(*random_pair) - dice_loss(*random_pair) > 0.1
-
-
-@pytest.mark.parametrize(("alpha", "gamma"), [(None, 0.5), (0.9, 2.0)])
-def test_focal_equals_monai(random_pair, alpha, gamma):
-    from monai.losses import FocalLoss
-
-    expected = FocalLoss(use_softmax=False, alpha=alpha, gamma=gamma)(*random_pair)
-    torch.testing.assert_close(focal_loss(*random_pair, alpha=alpha, gamma=gamma), expected)
+    how = {"alpha": 0.9, "gamma": 0.5}
+    torch.testing.assert_close(focal_loss(*random_pair, **how), FocalLoss(use_softmax=False, **how)(*random_pair))
 
 
 @each_loss

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import mask_of
 
 from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.model import add_automatic_head
@@ -31,9 +32,7 @@ def image():
 
 @pytest.fixture
 def truth(image):
-    mask = np.zeros(image.shape[:2], bool)
-    mask[10:30, 20:60] = True
-    return mask
+    return mask_of(image.shape[:2], (10, 30, 20, 60))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from helpers import mask_of
 from PIL import Image
 
 from medsam_helpers.errors import ShapeError
@@ -36,9 +37,7 @@ def test_a_mask_travels_as_its_own_part_of_the_image_and_smaller_where_that_is_l
     assert (layer["x"], layer["y"]) == (20, 10)
     assert np.array_equal(decoded(layer["bytes"]), truth[10:30, 20:60])
     assert mask_layer(np.zeros((4, 4), bool)) is None
-    large = np.zeros((5000, 2500), bool)
-    large[2500:, :1250] = True
-    layer = mask_layer(large)
+    layer = mask_layer(mask_of((5000, 2500), (2500, 5000, 0, 1250)))
     assert (layer["x"], layer["y"]) == (0, MAX_SHOWN // 2)
     assert decoded(layer["bytes"]).shape == (MAX_SHOWN // 2, MAX_SHOWN // 4)
     image = np.zeros((5000, 2500, 3), np.uint8)

@@ -1,6 +1,7 @@
 """The box widget without a browser: boxes and points, history, errors, threads."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -104,11 +105,8 @@ def test_changes_from_two_threads_take_turns_and_the_last_box_stays(image, fill)
         for left in range(10):
             browser_sends(widget, boxes=[[left, 0, 50, 50]])
 
-    threads = [threading.Thread(target=drag) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(lambda _: drag(), range(2)))
     assert not any(overlaps)
     assert (widget.boxes, widget.mask.sum()) == ([[9, 0, 50, 50]], 41 * 50)
 

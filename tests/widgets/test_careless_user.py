@@ -1,20 +1,13 @@
 """The program that draws like a careless person."""
 
 import numpy as np
-import pytest
+from helpers import mask_of
 
 from medsam_helpers.widgets.careless_user import empty_box
 
 
-@pytest.fixture
-def truth():
-    mask = np.zeros((40, 60), bool)
-    mask[10:25, 20:45] = True
-    return mask
-
-
-def test_an_empty_box_lies_on_tissue_without_lesion(truth):
-    image = np.full((40, 60, 3), 120, np.uint8)
+def test_an_empty_box_lies_on_tissue_without_lesion():
+    image, truth = np.full((40, 60, 3), 120, np.uint8), mask_of((40, 60), (10, 25, 20, 45))
     image[:, :10] = 0
     for seed in range(20):
         x0, y0, x1, y1 = empty_box(image, truth, np.random.default_rng(seed)).astype(int)
