@@ -18,7 +18,7 @@ from medsam_helpers.evaluation.evaluate import evaluate
 from medsam_helpers.evaluation.metrics import dice
 from medsam_helpers.geometry import ImageTransform
 from medsam_helpers.sam.loading import load_sam, model_info, pixel_values, state_digest
-from medsam_helpers.sam.model import add_automatic_head
+from medsam_helpers.sam.model import add_automatic_head, freeze_all_but
 from medsam_helpers.sam.sam2 import Sam2
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import load_checkpoint, read_card
@@ -102,6 +102,9 @@ def test_what_is_kept_of_an_image_gives_the_masks_of_its_pixels(model, tmp_path)
     with torch.inference_mode():
         expected = model(pixel_values=pixels, multimask_output=False, **prompts).pred_masks
         found = model(image_embeddings=kept, multimask_output=False, **prompts).pred_masks
+        boxes = torch.tensor([[[0.0, 0, SIDE, SIDE]]] * 2)
+        unasked = [model(image_embeddings=kept, **box).iou_scores for box in ({}, {"input_boxes": boxes})]
+    assert torch.equal(*unasked), "without a prompt it is asked for a box round all, as a SAM is"
     assert found.shape == (2, 2, 1, SIDE // 4, SIDE // 4)
     torch.testing.assert_close(found, expected, atol=0.02 * expected.std().item(), rtol=0)  # half precision
     with torch.device("meta"):  # the real sizes, without weights
@@ -121,19 +124,21 @@ def test_training_leaves_the_layers_that_the_kept_maps_came_through(model, folde
     assert not [name for name in trained if ".conv_s" in name or not name.startswith("mask_decoder.")]
     for case in cases:
         assert segmenter.encode([case.image])[0].half().equal(segmenter.store[case.image_digest])
+    # From stored maps the two get no gradient anyway. Whoever trains from pixels needs them frozen too.
+    freeze_all_but(model, ["mask_decoder"])
+    model(pixel_values=torch.ones(1, 3, SIDE, SIDE)).pred_masks.sum().backward()
+    decoder = model.mask_decoder
+    assert decoder.upscale_conv1.weight.grad.abs().sum() > 0
+    assert decoder.conv_s0.weight.grad is decoder.conv_s1.bias.grad is None
 
 
 def test_one_mask_is_the_same_in_training_and_after(model, plain):
-    seen = torch.randn(2, 4 * WIDTH, SIDE // 16, SIDE // 16, generator=torch.Generator().manual_seed(0))
-    pixels = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     boxes = torch.tensor([[BOX], [[20, 20, 60, 100]]])
-    ours, theirs = [], []
-    for training in (True, False):
-        with torch.no_grad():
-            ours.append(model.train(training)(image_embeddings=seen, input_boxes=boxes, multimask_output=False))
-            theirs.append(plain.train(training)(pixel_values=pixels, input_boxes=boxes, multimask_output=False))
-    assert torch.equal(ours[0].pred_masks, ours[1].pred_masks)
-    assert not torch.allclose(theirs[0].pred_masks, theirs[1].pred_masks), "the plain one takes another mask"
+    given = {"pixel_values": torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))}
+    given |= {"input_boxes": boxes, "multimask_output": False}
+    ours, theirs = ([one.train(on)(**given).pred_masks for on in (True, False)] for one in (model, plain))
+    assert torch.equal(*ours)
+    assert not torch.allclose(*theirs), "the plain one takes another mask"
     with autocast(torch.device("cpu"), "bf16"):
         half, _ = model.prompt_encoder(None, None, boxes, None)
     assert torch.equal(half, model.prompt_encoder(None, None, boxes, None)[0]), "a box stays where it is"
