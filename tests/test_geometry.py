@@ -136,6 +136,8 @@ def test_stretched_ground_truth_scores_a_perfect_mask_badly(hw, score):
     perfect = ImageTransform(hw).mask_to_target(mask).numpy() > 0.5
     assert dice(perfect, stretched(mask, (256, 256))) == pytest.approx(score, abs=0.01), "in training"
     assert dice(stretched(perfect, hw), mask) == pytest.approx(score, abs=0.01), "of a prediction"
+    squashed = ImageTransform(hw, squashed=True).mask_to_target(mask).numpy() > 0.5
+    assert dice(squashed, stretched(mask, (256, 256))) >= 0.99, "for SAM 2 it is right"
 
 
 def test_masks_without_an_outline_survive_and_those_of_another_size_are_refused():
