@@ -1,8 +1,9 @@
 """The three coordinate spaces of an image, and the only code that converts between them.
 
 *original*: the pixels as they came. *model*: long side scaled to the encoder's input size, padded right and bottom
-to a square. *mask*: the decoder's output grid, which covers the padded model space. Image, mask, boxes and points all
-take this way; a mask stretched to a square lands somewhere else unless the image is square.
+to a square; SAM 2 squashes the image to the square and pads nothing. *mask*: the decoder's output grid, which covers
+the model space. Image, mask, boxes and points all take the model's way; what takes the other lands somewhere else
+unless the image is square.
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class ImageTransform:
         original_hw: height and width of the image in pixels.
         model_size: side of the encoder's square input (1024; 256 for `lite-medsam`).
         mask_size: side of the decoder's square output (256).
+        squashed: both sides are scaled to `model_size`, each by its own factor, as SAM 2 does.
 
     >>> ImageTransform((300, 600)).to_model(np.array([0, 0, 600, 300]))
     array([   0.,    0., 1024.,  512.], dtype=float32)
@@ -32,10 +34,13 @@ class ImageTransform:
     original_hw: tuple[int, int]
     model_size: int = 1024
     mask_size: int = 256
+    squashed: bool = False
 
     @property
     def resized_hw(self) -> tuple[int, int]:
         """Size of the image in the model space, before padding; rounded as `SamProcessor` does, a pixel at least."""
+        if self.squashed:
+            return self.model_size, self.model_size
         scale = self.model_size / max(self.original_hw)
         return max(1, int(self.original_hw[0] * scale + 0.5)), max(1, int(self.original_hw[1] * scale + 0.5))
 
@@ -93,11 +98,14 @@ class ImageTransform:
     def logits_to_original(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits (N, M, h, w) of the mask space, interpolated to the original space: (N, M, H, W) float32.
 
-        As `SamProcessor.post_process_masks`: enlarge to the padded model space, cut the padding off, resize.
+        As `SamProcessor.post_process_masks`: enlarge to the padded model space, cut the padding off, resize. Of a
+        squashed image as `Sam2Processor` does: resize.
         """
-        height, width = self.resized_hw
-        large = F.interpolate(logits.float(), (self.model_size,) * 2, mode="bilinear", align_corners=False)
-        return F.interpolate(large[..., :height, :width], self.original_hw, mode="bilinear", align_corners=False)
+        logits, (height, width) = logits.float(), self.resized_hw
+        if not self.squashed:
+            logits = F.interpolate(logits, (self.model_size,) * 2, mode="bilinear", align_corners=False)
+            logits = logits[..., :height, :width]
+        return F.interpolate(logits, self.original_hw, mode="bilinear", align_corners=False)
 
     def _check(self, array: np.ndarray) -> None:
         if array.shape[:2] != tuple(self.original_hw):

@@ -96,9 +96,9 @@ sides, share_pairs = st.integers(16, 2000), st.tuples(st.floats(0, 1), st.floats
 
 
 @settings(deadline=None)
-@given(sides, sides, st.sampled_from([256, 1024]), st.tuples(share_pairs, share_pairs))
-def test_coordinates_go_there_and_back(height, width, model_size, corners):
-    transform = ImageTransform((height, width), model_size)
+@given(sides, sides, st.sampled_from([256, 1024]), st.tuples(share_pairs, share_pairs), st.booleans())
+def test_coordinates_go_there_and_back(height, width, model_size, corners, squashed):
+    transform = ImageTransform((height, width), model_size, squashed=squashed)
     corners = np.array(corners) * [width, height]
     there = transform.to_model(corners.ravel())
     np.testing.assert_allclose(transform.to_original(there), corners.ravel(), atol=1e-3)
@@ -114,10 +114,11 @@ def test_coordinates_go_there_and_back(height, width, model_size, corners):
     centre=st.tuples(st.floats(0.2, 0.8), st.floats(0.2, 0.8)),
     radii=st.tuples(st.floats(0.15, 0.4), st.floats(0.15, 0.4)),
     model_size=st.sampled_from([256, 1024]),
+    squashed=st.booleans(),
 )
-def test_perfect_mask_stays_perfect_on_the_way_round(hw, centre, radii, model_size):
+def test_perfect_mask_stays_perfect_on_the_way_round(hw, centre, radii, model_size, squashed):
     mask = ellipse(hw, centre, radii)
-    back = round_trip(mask, model_size=model_size)
+    back = round_trip(mask, model_size=model_size, squashed=squashed)
     assert dice(back, mask) >= 0.99
     # Nothing moved: the centres of mass agree to a small part of the mask space's cell.
     shift = np.subtract(*(np.argwhere(m).mean(axis=0) for m in (back, mask)))
@@ -135,6 +136,8 @@ def test_stretched_ground_truth_scores_a_perfect_mask_badly(hw, score):
     perfect = ImageTransform(hw).mask_to_target(mask).numpy() > 0.5
     assert dice(perfect, stretched(mask, (256, 256))) == pytest.approx(score, abs=0.01), "in training"
     assert dice(stretched(perfect, hw), mask) == pytest.approx(score, abs=0.01), "of a prediction"
+    squashed = ImageTransform(hw, squashed=True).mask_to_target(mask).numpy() > 0.5
+    assert dice(squashed, stretched(mask, (256, 256))) >= 0.99, "for SAM 2 it is right"
 
 
 def test_masks_without_an_outline_survive_and_those_of_another_size_are_refused():

@@ -30,7 +30,7 @@ class Weights(Command):
                     where = f"{entry.size / 1e6:.0f} MB, sha256 {entry.sha256[:12]}"
                 else:
                     where = entry.repository
-                print(f"{name:16} {entry.licence}  {where}  {entry.note}")
+                print(f"{name:20} {entry.licence}  {where}  {entry.note}")
             return {"checkpoints": [*WEIGHTS]}
         paths = {}
         for name in self.names or [name for name, entry in WEIGHTS.items() if isinstance(entry, PinnedFile)]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi, get_token
 from safetensors.torch import load_file
-from transformers import SamConfig, SamModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 from transformers.models.sam.processing_sam import SamProcessor
 
@@ -27,6 +27,7 @@ from medsam_helpers.sam.unfrozen import lora_targets
 ORIGIN_FILE = "finetune_card.json"
 """The run card of an exported decoder. Not `run_card.json`, by which a folder that holds a decoder only is known."""
 _PLAIN = "Load it with `transformers.SamModel.from_pretrained`; the processor lies beside it."
+_SAM2 = "Load it with `transformers.Sam2Model.from_pretrained`. The processor is its base's, and needs torchvision."
 _LIGHT = "Its encoder is TinyViT, which `transformers.SamModel` does not know: load it with `medsam_helpers.load_sam`."
 
 
@@ -44,14 +45,14 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
     source = Path(name_or_checkpoint)
     fine_tuned = (source / CARD_FILE).is_file()
     model = load_checkpoint(source) if fine_tuned else load_sam(name_or_checkpoint)
-    if not isinstance(model, SamModel):
+    if not isinstance(model, PreTrainedModel):
         raise ConfigError(f"{model.config.base_name} is no SAM, which transformers cannot load: keep {source} as it is")
     with new_folder(output) as folder:
         _save(model, folder)
         readme, text = source / "README.md", f"# {model.config.base_name}\n"
         if fine_tuned and readme.is_file():
             text = re.sub(r'(?<=Segmenter.load\(")[^"]*', output.name, readme.read_text(encoding="utf-8"))
-        note = _LIGHT if is_light(model.config) else _PLAIN
+        note = _LIGHT if is_light(model.config) else _SAM2 if model.config.model_type == "sam2" else _PLAIN
         (folder / "README.md").write_text(f"{text}\n## This folder\n\n{note}\n", encoding="utf-8")
         if fine_tuned:
             # The base is inside now: where it lay on this machine, others need not know.
@@ -105,13 +106,13 @@ def export_adapter(checkpoint: str | Path, output: Path) -> Path:
     return output
 
 
-def _save(model: SamModel, folder: Path) -> None:
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-arg]  # its wrapper hides `self`
+def _save(model: Any, folder: Path) -> None:
+    model.to(memory_format=torch.contiguous_format)
     model.save_pretrained(folder)
-    config = SamConfig.from_pretrained(folder)
-    config.architectures = ["SamModel"]  # the class that others have
+    config = AutoConfig.from_pretrained(folder)
+    config.architectures = [f"{type(model).__name__}Model"]  # the class that others have
     config.save_pretrained(folder)
-    if not is_light(config):
+    if config.model_type == "sam" and not is_light(config):
         size = model_info(model).model_size
         pixels = SamImageProcessorPil(size={"longest_edge": size}, pad_size={"height": size, "width": size})
         SamProcessor(pixels).save_pretrained(folder)

@@ -35,10 +35,11 @@ class ModelInfo:
     mask_size: int  # side of the decoder's square output
     pixel_scaling: str  # "imagenet" (mean and deviation of ImageNet) or "minmax" (each image to [0, 1])
     embeds: str = "features"  # what it keeps of an image: another model's encoder may train, see `sam.unfrozen`
+    squashed: bool = False  # SAM 2 scales each side of an image for itself, see `ImageTransform`
 
     def transform(self, original_hw: tuple[int, int]) -> ImageTransform:
         """The three coordinate spaces of an image of this size under this model."""
-        return ImageTransform(original_hw, self.model_size, self.mask_size)
+        return ImageTransform(original_hw, self.model_size, self.mask_size, self.squashed)
 
 
 def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Promptable:
@@ -77,11 +78,16 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Promptable
     raise ConfigError(f"no model {name!r}: use {', '.join(weights.WEIGHTS)}, {advice}")
 
 
-def _load_pretrained(source: str | Path, name: str) -> Sam:
+def _load_pretrained(source: str | Path, name: str) -> Promptable:
+    kind: Any = Sam
     try:
         config = AutoConfig.from_pretrained(source)
-        if not isinstance(config, SamConfig):
-            raise TypeError(f"config.json describes a {config.model_type!r} model, not 'sam'")
+        if config.model_type in ("sam2", "sam2_video"):
+            from medsam_helpers.sam.sam2 import Sam2, image_config
+
+            kind, config = Sam2, image_config(config)
+        elif not isinstance(config, SamConfig):
+            raise TypeError(f"config.json describes a {config.model_type!r} model, not 'sam' or 'sam2'")
         if is_light(config):
             model = Sam(config)
             model.vision_encoder.fuse()
@@ -91,10 +97,11 @@ def _load_pretrained(source: str | Path, name: str) -> Sam:
             model.load_state_dict({_TIED: state["shared_image_embedding.positional_embedding"]} | state, strict=True)
         else:
             options: Any = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
-            loaded: Any = Sam.from_pretrained(source, **options)
-            model, told = loaded
+            model, told = kind.from_pretrained(source, config=config, **options)
             if missing := set(told["missing_keys"]) - {_TIED}:  # transformers would go on with random ones
                 raise KeyError(f"weights are missing: {some(sorted(missing))}")
+            if _TIED in told["missing_keys"]:  # a file may hold it under one name only
+                model.prompt_encoder.shared_embedding.load_state_dict(model.shared_image_embedding.state_dict())
             check_weights(model.state_dict(), source)
     except CheckpointError:
         raise
@@ -104,7 +111,7 @@ def _load_pretrained(source: str | Path, name: str) -> Sam:
     return _label(model.eval(), name, state_digest(model))
 
 
-def _label(model: Sam, name: str, digest: str) -> Sam:
+def _label(model: Promptable, name: str, digest: str) -> Promptable:
     # In the configuration, so that `save_pretrained` keeps them.
     model.config.base_name, model.config.base_digest = name, digest
     return model
@@ -127,14 +134,16 @@ def state_digest(weights: Promptable | Mapping[str, Tensor]) -> str:
 
 def model_info(model: Promptable) -> ModelInfo:
     """Sizes, scaling and origin of a model, from its configuration."""
-    config = model.config.to_dict()
+    config: dict[str, Any] = model.config.to_dict()
+    side, patch = (config["prompt_encoder_config"][name] for name in ("image_size", "patch_size"))
     return ModelInfo(
         name=config.get("base_name", "unnamed"),
         base_digest=config.get("base_digest") or state_digest(model),
-        model_size=config["vision_config"]["image_size"],
-        mask_size=4 * config["prompt_encoder_config"]["image_embedding_size"],  # the decoder enlarges it
+        model_size=side,
+        mask_size=4 * (side // patch),  # the decoder enlarges the embedding
         pixel_scaling=config.get("pixel_scaling", "imagenet"),
         embeds=config.get("embeds", "features"),
+        squashed=config["model_type"] == "sam2",
     )
 
 

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from transformers import SamConfig, SamModel, SamVisionConfig
+from transformers import PreTrainedConfig, SamConfig, SamModel
 from transformers.models.sam.modeling_sam import SamImageSegmentationOutput, SamMaskDecoder, SamPositionalEmbedding
 
 from medsam_helpers.errors import ConfigError
 
 if TYPE_CHECKING:
+    from medsam_helpers.sam.sam2 import Sam2
     from medsam_helpers.specialists.unet import PromptedUNet
 
-Promptable: TypeAlias = "SamModel | PromptedUNet"
+Promptable: TypeAlias = "SamModel | Sam2 | PromptedUNet"
 """A model that takes an embedding and prompts: what `load_sam` returns, `fit` trains and a `Segmenter` asks."""
 
 
-def is_light(config: SamConfig) -> bool:
+def is_light(config: PreTrainedConfig) -> bool:
     """Whether the configuration is that of a SAM with TinyViT as encoder."""
     return getattr(config, "encoder", "vit") == "tiny_vit"
 
@@ -117,8 +118,7 @@ class Sam(SamModel):
         if light:
             from medsam_helpers.sam.tiny_vit import TinyViT
 
-            assert isinstance(config.vision_config, SamVisionConfig)
-            self.vision_encoder = TinyViT(config.vision_config)
+            self.vision_encoder = TinyViT(config.vision_config)  # type: ignore[arg-type]
 
     def forward(self, pixel_values: Tensor | None = None, **given: Any) -> SamImageSegmentationOutput:
         """As `SamModel`. Embeddings without a prompt: the automatic head's answer, else that to a box round all."""
@@ -142,10 +142,10 @@ def add_automatic_head(model: Promptable, seed: int = 0) -> None:
         model: changed in place; its other answers stay as they are.
         seed: of the head's first weights.
     Raises:
-        ConfigError: it is not the SAM that `load_sam` returns, but a plain one of transformers, or a U-Net.
+        ConfigError: it is not the SAM that `load_sam` returns, but a plain one of transformers, a SAM 2, or a U-Net.
     """
     if not isinstance(model, Sam):
-        raise ConfigError(f"a {type(model).__name__} cannot have an automatic head: take what load_sam returns")
+        raise ConfigError(f"a {type(model).__name__} cannot have an automatic head: take a SAM 1 from load_sam")
     from medsam_helpers.specialists.unet import AutomaticHead
 
     if not hasattr(model, "automatic_head"):
@@ -169,26 +169,26 @@ def part_of(name: str) -> str:
 
 def check_parts(model: Promptable, trainable: Iterable[str]) -> None:
     """Raise `ConfigError` where the model lacks one of the parts that shall train."""
-    there = {part_of(name) for name, _ in model.named_parameters()} - {"shared_image_embedding"}
+    there = {part_of(name) for name, _ in model.named_parameters()} & {*PARTS, LORA}
     if getattr(model.config, "embeds", "") != "pixels":
         there.discard("vision_encoder")  # it would get no gradient: what is stored comes after it
     if unknown := set(trainable) - there:
         advice = "; for a part of the encoder take `unfrozen(model, recipe)`" * bool(unknown & set(ENCODER))
         advice += "; for automatic_head `add_automatic_head(model)`" * ("automatic_head" in unknown)
+        if model.config.model_type == "sam2":
+            advice = "; the encoder of a SAM 2 stays as it is, and it takes no automatic head"
         told = f"{', '.join(sorted(unknown))} cannot train in this model, which has {', '.join(sorted(there))}"
         raise ConfigError(told + advice)
 
 
 def freeze_all_but(model: Promptable, trainable: Collection[str]) -> list[nn.Parameter]:
-    """The parameters of the named parts, which train; every other one gets no gradient from now on.
-
-    Raises:
-        ConfigError: the model has no part of that name.
-    """
+    """The parameters of the named parts, which train, and no others; `ConfigError` where the model lacks a part."""
     check_parts(model, set(trainable) - {"vision_encoder"})  # that trains in any model that is given pixels
     for name, parameter in model.named_parameters():
-        # The positional code is a fixed random projection; in the original it is a buffer.
-        parameter.requires_grad_(part_of(name) in trainable and not name.endswith("positional_embedding"))
+        # The positional code is a fixed random projection; in the original it is a buffer. What is kept of an image
+        # comes after the layers conv_s of SAM 2's decoder: trained, they would make other maps than those in the store.
+        fixed = name.endswith("positional_embedding") or ".conv_s" in name
+        parameter.requires_grad_(part_of(name) in trainable and not fixed)
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

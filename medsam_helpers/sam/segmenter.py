@@ -30,7 +30,7 @@ _PROMPTS_AT_ONCE = 16  # each takes about 0.1 GB inside the decoder
 
 @dataclass(frozen=True)
 class Embedding:
-    """The encoder's output for an image, `features` (1, 256, 64, 64) float32, and (tta) for its mirror image."""
+    """What is kept of an image: `features` (1, 256, 64, 64) float32, of SAM 2 (1, 1024, 64, 64); with tta two views."""
 
     features: Tensor
     transform: ImageTransform

@@ -13,7 +13,7 @@ from transformers.models.sam.modeling_sam import SamImageSegmentationOutput
 
 from medsam_helpers.errors import ConfigError, some
 from medsam_helpers.sam.loading import state_digest
-from medsam_helpers.sam.model import LORA, Promptable, Sam, is_light
+from medsam_helpers.sam.model import LORA, Promptable, Sam, check_parts, is_light
 
 
 class UnfrozenSam(Sam):
@@ -103,8 +103,13 @@ def unfrozen(model: Promptable, recipe: Mapping[str, Any], seed: int = 0) -> Pro
         recipe: `Recipe.as_dict()`, or what a card keeps of it; `trainable`, `augment` and LoRA's settings count.
         seed: of LoRA's first weights.
     Raises:
-        ConfigError: parts that exclude each other, or LoRA's targets are no linear layers of the encoder.
+        ConfigError: parts that exclude each other, LoRA's targets are no linear layers of the encoder, or the model is
+            a SAM 2, whose encoder stays as it is.
     """
+    if model.config.model_type == "sam2":
+        check_parts(model, recipe.get("trainable", ()))
+        if wrong := [name for name in ("augment", "gradient_checkpointing") if recipe.get(name) is True]:
+            raise ConfigError(f"{some(wrong)} needs an encoder that trains, and that of a SAM 2 does not: leave it off")
     wanted = {"last_stage", "vision_encoder", LORA} & set(recipe.get("trainable", ()))
     needed = wanted or recipe.get("augment") is True  # random changes of pixels need pixels
     if not needed or not isinstance(model, SamModel) or isinstance(model, UnfrozenSam):

@@ -1,4 +1,4 @@
-"""The pretrained ViT-B's of the hub, where it is reached: loaded, one prediction, one step of training.
+"""The pretrained models of the hub, where it is reached: loaded, one prediction, one step of training.
 
 `make test-hub` runs these, a workflow does every week; without the hub they are reported as skipped.
 """
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import embedded
-from transformers import SamModel
+from transformers import Sam2Model, SamModel
 
 from medsam_helpers.data.hub import hub_answers
 from medsam_helpers.evaluation.metrics import dice
@@ -23,7 +23,7 @@ from medsam_helpers.training.recipes import get_recipe
 pytestmark = [pytest.mark.hub, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("name", ["sam-vit-base", "medsam-vit-base"])
+@pytest.mark.parametrize("name", ["sam-vit-base", "medsam-vit-base", "sam2-hiera-tiny"])
 def test_a_pretrained_model_answers_as_plain_transformers_does_and_learns(name, tmp_path):
     if not hub_answers():
         pytest.skip("the model hub does not answer")
@@ -33,7 +33,8 @@ def test_a_pretrained_model_answers_as_plain_transformers_does_and_learns(name, 
     box = mask_to_boxes(case.mask)
     found = segmenter.predict_case(case, box)[0][0]
     assert dice(found, case.mask) > 0.8
-    plain = SamModel.from_pretrained(WEIGHTS[name].repository).eval()
+    plain = (Sam2Model if segmenter.info.squashed else SamModel).from_pretrained(WEIGHTS[name].repository).eval()
+    plain.mask_decoder.dynamic_multimask_via_stability = False  # of SAM 2
     transform = segmenter.info.transform(case.size_hw)
     boxes = torch.from_numpy(transform.to_model(box))[None]
     with torch.inference_mode():
