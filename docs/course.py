@@ -88,9 +88,10 @@ def course_page(notebook: dict[str, Any], app: Sphinx, page: str) -> dict[str, A
         for output in cell["outputs"]:  # what can be scrolled can be reached with the keys
             if "text/html" in output.get("data", {}):
                 page_part = "".join(output["data"]["text/html"])
-                output["data"]["text/html"] = re.sub(
-                    r"(?=style=['\"][^'\"]*overflow:\s*auto)", 'tabindex="0" ', page_part
-                )
+                page_part = re.sub(r"(?=style=['\"][^'\"]*overflow:\s*auto)", 'tabindex="0" ', page_part)
+                output["data"]["text/html"] = re.sub(r"<td(?=[^>]*>[^<]{1,24}</td>)", "<td data-short", page_part)
+        if re.search(r"\S {2,}\S", "\n".join("".join(output.get("text", "")) for output in cell["outputs"])):
+            cell["metadata"].setdefault("tags", []).append("aligned")  # columns: on a phone they scroll, prose wraps
         if any("image/png" in output.get("data", {}) for output in cell["outputs"]):
             cell["metadata"]["mystnb"] = {"image": {"alt": alt_text(cell, heading)}}
         for number in {number for where, number in asked if where == place} & solutions.keys():

@@ -49,8 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a name shows its code in its place
             stream.reconfigure(errors="backslashreplace")
-    if not sys.stderr.isatty():  # a bar in a log: a line now and then
-        os.environ.setdefault("TQDM_MININTERVAL", "30")
     # Torch's threads wait asleep, not spinning: 18 s become 20, and beside a busy neighbour 31 become 21.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = vars(build_parser().parse_args(argv))

@@ -86,6 +86,7 @@ def bland_altman(
     for value, interval, line in zip(limits[:3], limits[3:], ("-", "--", "--"), strict=True):
         ax.axhline(value, color=style["color"], linewidth=1.4, linestyle=line)
         ax.axhspan(*interval, color=style["color"], alpha=0.12, linewidth=0)
+        ax.text(1.01, value, f"{value:.2f}", transform=ax.get_yaxis_transform(), va="center", fontsize=8)
     if ratio:
         ax.set(xscale="log", yscale="log")
         for axis, values in ((ax.xaxis, x), (ax.yaxis, y)):

@@ -67,7 +67,7 @@ def draw_boxes(ax: Axes, boxes: np.ndarray, **style: Any) -> None:
     for x0, y0, x1, y1 in np.reshape(boxes, (-1, 4)):
         # Pixel centres lie on whole numbers in a picture, box sides on pixel edges.
         box = Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, linewidth=1.6, linestyle="--")
-        box.set(edgecolor=COLORS["prompt"], **style)
+        box.set(edgecolor=COLORS["prompt"], zorder=2, **style)  # not under an outline
         ax.add_patch(box)
 
 
@@ -95,7 +95,8 @@ def before_after(
     legend = {"truth": "reference", "prediction": "model", "prompt": "box prompt"}
     if all(box is None for box in boxes):
         del legend["prompt"]
-    handles = [rows[0, 0].plot([], [], color=COLORS[role], label=label)[0] for role, label in legend.items()]
+    draw, dash = rows[0, 0].plot, {"prompt": "--"}
+    handles = [draw([], [], dash.get(role, "-"), color=COLORS[role], label=label)[0] for role, label in legend.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(note, fontsize=11)
     return figure

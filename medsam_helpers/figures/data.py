@@ -54,7 +54,8 @@ def three_spaces(case: Case, box: np.ndarray, transform: ImageTransform) -> Figu
     resized = transform.image_to_model(case.image)
     padding = (0, side - resized.shape[0]), (0, side - resized.shape[1]), (0, 0)
     padded = np.pad(resized, padding, constant_values=0xDD)
-    show_case(model, padded, boxes=transform.to_model(box), title=f"model: {side} x {side}")
+    inside = transform.mask_to_target(case.mask, side).numpy() > 0.5
+    show_case(model, padded, truth=inside, boxes=transform.to_model(box), title=f"model: {side} x {side}")
     _hatch(model, transform, side)
 
     side = transform.mask_size
@@ -66,6 +67,7 @@ def three_spaces(case: Case, box: np.ndarray, transform: ImageTransform) -> Figu
     for ax in axes:
         ax.set_axis_on()
         ax.tick_params(labelsize=8)
+        ax.set(xlabel="x, pixels", ylabel="y, pixels")
     return figure
 
 

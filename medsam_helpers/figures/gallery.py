@@ -43,8 +43,8 @@ def qualitative_table(
         models: predictors by name. The last one's Dice decides the order.
         prompt: "exact", or "jN"; the boxes are those that `evaluate` draws with this `box_mode`.
     Returns:
-        Columns `case`, `image` (with the prompt), `truth` and `truth area`; then for each model its name (the
-        picture), `NAME Dice` and `NAME area`. Pictures are (h, w, 3) uint8, areas in percent of the image.
+        Columns `case`, `image` (with the prompt), `truth` and `truth area, %`; then for each model its name (the
+        picture), `NAME Dice` and `NAME area, %`. Pictures are (h, w, 3) uint8, areas in percent of the image.
         `table.attrs["left_out"]` lists the cases without a lesion.
     Raises:
         ConfigError: no model, one whose name is a column already, or a prompt that is none.
@@ -64,12 +64,12 @@ def qualitative_table(
             "case": case.name,
             "image": small_picture(case.image, boxes=boxes),
             "truth": small_picture(case.image, truth=case.mask),
-            "truth area": 100 * case.mask.mean(),
+            "truth area, %": 100 * case.mask.mean(),
         }
         for name, predict in models.items():
             mask = np.any(predict(case, boxes)[0], axis=0)
             row[name] = small_picture(case.image, truth=case.mask, prediction=mask)
-            row |= {f"{name} Dice": dice(mask, case.mask), f"{name} area": 100 * mask.mean()}
+            row |= {f"{name} Dice": dice(mask, case.mask), f"{name} area, %": 100 * mask.mean()}
         rows.append(row)
     if not rows:
         raise DataError(f"nothing to show: none of the {len(left_out)} cases has a lesion in its mask")
@@ -120,15 +120,17 @@ def qualitative_html(table: pd.DataFrame, note: str = "", max_height_px: int = 6
         max_height_px: what is longer scrolls under the headings.
     """
     pictures = [name for name in table if isinstance(next(iter(table[name]), None), np.ndarray)]
-    style = table.style.hide(axis="index").set_table_styles(_STYLES).format_index(escape="html", axis="columns")
+    cases = table.get("case", table.index)
+    shown = table.assign(**{str(name): list(zip(cases, table[name], strict=True)) for name in pictures})
+    style = shown.style.hide(axis="index").set_table_styles(_STYLES).format_index(escape="html", axis="columns")
     style = style.format({name: partial(_image_tag, str(name)) for name in pictures}, precision=2, escape="html")
     # A fixed uuid: with a random one the same table would be another text each time.
-    shown = style.to_html(table_uuid="cases")
-    return f"<p><b>{html.escape(note)}</b></p><div style='max-height:{max_height_px}px;overflow:auto'>{shown}</div>"
+    rows = style.to_html(table_uuid="cases")
+    return f"<p><b>{html.escape(note)}</b></p><div style='max-height:{max_height_px}px;overflow:auto'>{rows}</div>"
 
 
-def _image_tag(name: str, picture: np.ndarray) -> str:
+def _image_tag(name: str, shown: tuple[str, np.ndarray]) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=85, subsampling=0)
+    Image.fromarray(shown[1]).save(buffer, "JPEG", quality=85, subsampling=0)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f"<img src='data:image/jpeg;base64,{data}' alt='{html.escape(name)}'>"
+    return f"<img src='data:image/jpeg;base64,{data}' alt='{html.escape(f'{shown[0]}: {name}')}'>"

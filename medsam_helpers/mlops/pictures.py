@@ -5,42 +5,47 @@ import warnings
 import optuna
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.text import Text
-from matplotlib.ticker import NullFormatter
+from matplotlib.text import OffsetFrom, Text
+from matplotlib.ticker import LogLocator
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from medsam_helpers.figures.cases import COLORS
-from medsam_helpers.mlops.lineage import Origin
+from medsam_helpers.mlops.lineage import Origin, datasets_of
 from medsam_helpers.mlops.trials import SPACE, study_of
 
 _KINDS = {"data": "#009E73", "code": "#999999", "run": COLORS["tuned"], "model": COLORS["zero-shot"]}
 
 
 def draw_lineage(ax: Axes, origin: Origin) -> Axes:
-    """Axes with data and code on the left, the run that they made, and on the right what came of it."""
-    used = origin.datasets.items()
-    left = [("data", f"{what}: {of['cases']} cases\n{of['name']}\n{of['digest'][:12]}") for what, of in used]
-    left += [("code", f"code\n{origin.commit[:12]}")]
+    """Axes with data and code on the left, the run that they made, and on the right what came of it, scores of what."""
+    used = {of["digest"]: f"{what}: {of['cases']} cases\n{of['name']}" for what, of in origin.datasets.items()}
     aliases = ", ".join(f"@{alias}" for alias in origin.model.aliases)
-    right = [("model", f"{origin.model.name}\nversion {origin.model.version}\n{aliases}")]
-    right += [("run", f"evaluation\n{scored.info.run_id[:12]}") for scored in origin.evaluations]
-
-    run = _box(ax, (1, 0.5), "run", f"run\n{origin.run.info.run_name}\n{origin.run.info.run_id[:12]}")
-    for x, column in ((0, left), (2, right)):
-        for index, (kind, text) in enumerate(column):
-            box = _box(ax, (x, 1 - (index + 0.5) / len(column)), kind, text)
-            start, end = (box, run) if x == 0 else (run, box)
-            ends = {"patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch(), "shrinkA": 2, "shrinkB": 2}
-            style = {"arrowstyle": "-|>", "color": "#666666", **ends}
-            ax.annotate("", end.get_position(), start.get_position(), arrowprops=style, zorder=2)
+    model = ("model", f"{origin.model.name}\nversion {origin.model.version}\n{aliases}")
+    scored = [("run", f"evaluation\n{each.info.run_id[:12]}") for each in origin.evaluations]
+    data = [("data", f"{text}\n{digest[:12]}") for digest, text in used.items()]
+    left = _boxes(ax, 0, [*data, ("code", f"code\n{origin.commit[:12]}")])
+    (run,) = _boxes(ax, 1, [("run", f"run\n{origin.run.info.run_name}\n{origin.run.info.run_id[:12]}")])
+    right = _boxes(ax, 2, [model, *scored])
+    arrows = [(box, run, 0.0) for box in left] + [(run, box, 0.0) for box in right]
+    for box, each in zip(right[1:], origin.evaluations, strict=True):
+        known = [of["digest"] for of in datasets_of(each).values() if of["digest"] in used]
+        arrows += [(left[list(used).index(digest)], box, 0.25) for digest in known]
+    for start, end, bend in arrows:  # from edge to edge, wherever the layout moves them
+        to, since = OffsetFrom(end, (0, 0.5)), OffsetFrom(start, (1, 0.5))
+        style = {"arrowstyle": "-|>", "color": "#666666", "connectionstyle": f"arc3,rad={bend}"}
+        ax.annotate("", (-4, 0), (4, 0), to, since, arrowprops=style, zorder=2)
     ax.set(xlim=(-0.45, 2.45), ylim=(0, 1))
     ax.set_axis_off()
     return ax
 
 
-def _box(ax: Axes, place: tuple[float, float], kind: str, text: str) -> Text:
-    edge = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": _KINDS[kind], "linewidth": 2}
-    return ax.text(*place, text, ha="center", va="center", fontsize=8, bbox=edge, zorder=3)
+def _boxes(ax: Axes, x: float, column: list[tuple[str, str]]) -> list[Text]:
+    shown = []
+    for index, (kind, text) in enumerate(column):
+        edge = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": _KINDS[kind], "linewidth": 2}
+        y = 1 - (index + 0.5) / len(column)
+        shown.append(ax.text(x, y, text, ha="center", va="center", fontsize=8, bbox=edge, zorder=3))
+    return shown
 
 
 def draw_history(ax: Axes, table: pd.DataFrame) -> Axes:
@@ -78,7 +83,8 @@ def draw_parallel_coordinates(table: pd.DataFrame) -> Axes:
     for lines in ax.collections:  # Optuna's own colours are too pale where Dice is low
         lines.set_cmap("viridis_r")
     for each in ax.figure.axes:
-        each.yaxis.set_minor_formatter(NullFormatter())  # on a log scale they would cover one another
+        if each.get_yscale() == "log":  # a range may hold one power of ten; minor labels would cover one another
+            each.yaxis.set(major_locator=LogLocator(subs=(1, 3)), major_formatter="{x:.0e}", minor_formatter="")
         for label in each.yaxis.get_ticklabels():
-            label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
+            label.set(fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.9, "pad": 1})
     return ax

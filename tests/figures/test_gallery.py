@@ -36,11 +36,11 @@ def test_the_worst_of_the_last_model_comes_first_with_the_scores_of_evaluate(dis
     assert sorted(table["case"]) == sorted(cases.names)
     for row in table.to_dict("records"):
         case = cases[cases.names.index(row["case"])]
-        assert row["truth area"] == pytest.approx(100 * case.mask.mean())
+        assert row["truth area, %"] == pytest.approx(100 * case.mask.mean())
         for model in MODELS:
             assert row[f"{model} Dice"] == scores.loc[(model, row["case"]), "dice"]
             share = 100 * scores.loc[(model, row["case"]), "area_pred"] / case.mask.size
-            assert row[f"{model} area"] == pytest.approx(share)
+            assert row[f"{model} area, %"] == pytest.approx(share)
 
 
 def test_cases_without_a_lesion_are_left_out_by_name(discs):
