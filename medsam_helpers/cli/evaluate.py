@@ -1,7 +1,5 @@
 """`medsam evaluate`."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import ClassVar

@@ -1,13 +1,11 @@
 """What every command has: options that come from where a setting is declared, and what it is called with."""
 
-from __future__ import annotations
-
 import argparse
 import types
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, NoReturn, Self, Union, get_args, get_origin
 
 from pydantic import model_validator
 from pydantic.fields import FieldInfo
@@ -58,7 +56,7 @@ class OfModel(Settings):
     """Test-time augmentation: the mirror image too, and the mean of both answers; twice the encoding."""
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> OfModel:
+    def _one_of_both(self) -> Self:
         if (self.model is None) == (self.checkpoint is None):
             raise ConfigError("pass either --model or --checkpoint")
         return self

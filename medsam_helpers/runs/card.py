@@ -1,7 +1,5 @@
 """The run card: what was run, on what, from which code, how long, with what result."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -1,7 +1,5 @@
 """`embed_cases`: each image through the encoder once, while threads read and resize the next ones."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import time

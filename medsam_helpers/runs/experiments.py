@@ -1,7 +1,5 @@
 """The files of `experiments/`: what a recorded run is made of, read and checked before anything is trained."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Iterator, Sequence
 from itertools import product

@@ -1,7 +1,5 @@
 """What a finished run leaves in its folder: scores, summary, picture, decoder, run card and model card."""
 
-from __future__ import annotations
-
 import os
 import re
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The record of an experiment: what its runs left, as three tables and a run card that are committed."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Tables of scores as files, and a record's with each run as a model of its own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`reproduce`: the runs of an experiment, each trained once, and their record."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time

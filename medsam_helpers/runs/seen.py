@@ -1,7 +1,5 @@
 """Which images a checkpoint has seen: all that it, or what it was trained from, was trained or selected on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

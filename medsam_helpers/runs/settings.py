@@ -1,7 +1,5 @@
 """`RunConfig`: what a run is made of, and the profiles that fill it in."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,7 +82,7 @@ class RunConfig(DataSettings):
 
         return find_checkpoint(self.start) if self.start else None
 
-    def config(self) -> RunConfig:
+    def config(self) -> "RunConfig":
         """These settings alone, without those that a subclass adds."""
         return RunConfig(**{name: getattr(self, name) for name in RunConfig.model_fields})
 

@@ -1,7 +1,5 @@
 """U-Nets to compare SAM with: specialists that learn one task, behind the interface of `SamModel`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any

@@ -1,7 +1,5 @@
 """What a training step is fed with: cached embeddings, boxes, targets."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ All take logits (B, 1, H, W) float, unbounded, and a target of that shape with v
 or `DataError` for others. All compute in float32: a sum over 256 x 256 pixels passes what half precision holds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

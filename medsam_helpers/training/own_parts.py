@@ -9,8 +9,6 @@ Where a recipe takes the name of one of these, it also takes a callable of the r
     metric(prediction, reference)            (H, W) bool both, original space -> float, higher is better
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """How a batch is prompted, and the clicks that refine its answer: SAM's iterative training."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,13 +1,11 @@
 """All that a training run needs to go on after a stop, in one safetensors file, and the average of its weights."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -44,7 +42,7 @@ class TrainingState:
     scaler: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: Path, identity: dict[str, Any], judge: str = "dev_dice") -> TrainingState:
+    def open(cls, path: Path, identity: dict[str, Any], judge: str = "dev_dice") -> Self:
         """The state at `path`, or a fresh one where there is no file.
 
         Raises:

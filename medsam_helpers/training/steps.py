@@ -1,7 +1,5 @@
 """One epoch of training and its score on dev: what `fit` repeats."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
