@@ -11,15 +11,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stdout
 
 from medsam_helpers import __version__
-from medsam_helpers.cli.audit import Audit
+from medsam_helpers.cli.commands import Audit, Export, Finetune, Reproduce, Weights
 from medsam_helpers.cli.compare import Compare
 from medsam_helpers.cli.evaluate import Evaluate
-from medsam_helpers.cli.export import Export
-from medsam_helpers.cli.finetune import Finetune
 from medsam_helpers.cli.parser import Command, Parser
 from medsam_helpers.cli.predict import Predict
-from medsam_helpers.cli.reproduce import Reproduce
-from medsam_helpers.cli.weights import Weights
 from medsam_helpers.errors import MedsamError
 
 # Commands import what takes seconds to load only when they run, after a look at what is easily mistyped.

@@ -72,31 +72,23 @@ class OfModel(Settings):
 
         return read_card(self.folder).get("recipe", {}) if self.folder else {}
 
-    def segmenter(self, with_store: bool = False) -> Any:
+    def segmenter(self) -> Any:
         """The model, ready to be prompted."""
-        from medsam_helpers.sam.embeddings import EmbeddingStore
         from medsam_helpers.sam.segmenter import Segmenter
 
         precision = self.precision or self.trained_with().get("precision", "auto")
-        segmenter = Segmenter.load(self.folder or str(self.model), precision=precision, tta=self.tta)
-        if with_store:
-            segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
-        return segmenter
+        return Segmenter.load(self.folder or str(self.model), precision=precision, tta=self.tta)
 
     def base_of(self, tuned: Any) -> Any:
-        """The model that the checkpoint was trained from, on the same embeddings; None where there is none."""
+        """The model that the checkpoint was trained from; None where there is none."""
         from medsam_helpers.sam.checkpoints import SPECIALISTS
-        from medsam_helpers.sam.embeddings import EmbeddingStore
         from medsam_helpers.sam.segmenter import Segmenter
         from medsam_helpers.sam.tuned import base_of
 
         place = base_of(self.folder) if self.folder else None
         if place is None or place in SPECIALISTS:
             return None
-        base = Segmenter.load(place, precision=tuned.precision, tta=self.tta)
-        if tuned.store:  # the same, unless the encoder was trained too
-            base.store = EmbeddingStore.for_model(base.info, base.precision)
-        return base
+        return Segmenter.load(place, precision=tuned.precision, tta=self.tta)
 
 
 def tell_left_out(names: Collection[str]) -> None:
