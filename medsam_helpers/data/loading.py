@@ -1,7 +1,5 @@
 """`load_data`: phantoms, folders and the hub by name. It loads what takes long to load only when it is called."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +14,7 @@ _TABLES = ("metadata.csv", "metadata.jsonl", "train/metadata.csv", "train/metada
 _OF_DATASETS = ("*.parquet", "data/*.parquet", "dataset_dict.json", "state.json", *_TABLES)
 
 
-def load_data(source: str | Path, **options: Any) -> Dataset:
+def load_data(source: str | Path, **options: Any) -> "Dataset":
     """The data set of a name or a folder.
 
     Args:

@@ -15,7 +15,7 @@ from medsam_helpers.errors import ConfigError, DataError
 
 
 def read_image(source: Source, *, window: str | None = None) -> np.ndarray:
-    """Any image as 8-bit RGB, turned upright as its orientation tag says.
+    """(H, W, 3) uint8 RGB of any image, turned upright as its orientation tag says.
 
     Transparent pixels are laid on black, unless all of them are transparent. Images of more than 8 bits are stretched
     linearly from their own minimum..maximum to 0..255, all channels alike. An image of one single value becomes black.
@@ -23,8 +23,6 @@ def read_image(source: Source, *, window: str | None = None) -> np.ndarray:
     Args:
         source: a path, or the bytes of an encoded file.
         window: what becomes 0..255 in place of that: values, "-160:240", or percentiles, "1%:99%".
-    Returns:
-        (H, W, 3) uint8 RGB.
     Raises:
         DataError: not there, not readable, several frames in one file, or values that are not finite.
         ConfigError: no such window.
