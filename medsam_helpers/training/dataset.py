@@ -49,7 +49,6 @@ class PromptedCases:
         transform_of: gives an image size's `ImageTransform`.
         recipe: says what is drawn.
         seed: of order, view, lesion and jitter.
-        show_progress: show a bar while the cases are read.
     Raises:
         DataError: an embedding is missing.
         ConfigError: the recipe's `augment` changes pixels, and embeddings are stored.

@@ -25,7 +25,9 @@ from medsam_helpers.errors import ConfigError
 
 
 def source_identity(part: Any) -> Any:
-    """The source of a callable and the values that it works with, as JSON holds them.
+    """The source of a callable and the values that it works with, as text or a dict that JSON holds.
+
+    No memory addresses, paths or line numbers are in it.
 
     Of a function: its source, its defaults, what it closes over, and global numbers and texts that it reads. Of a
     `functools.partial`: function and arguments. Of an object: the methods of its class (`__call__` and those without
@@ -34,10 +36,6 @@ def source_identity(part: Any) -> Any:
     Functions that a function calls are NOT followed: when one of them changes, the identity stays. Give the caller a
     `version`, or close over them.
 
-    Args:
-        part: from a file or a notebook's cell.
-    Returns:
-        Text, or a dict; without memory addresses, paths or line numbers.
     Raises:
         ConfigError: the source cannot be read, or a value has no lasting form.
 

@@ -73,9 +73,7 @@ def train_epoch(
 
     Args:
         learner: what a step works with; several processes share each batch.
-        order: indices of the examples.
         rates: number and learning rate of each optimiser step.
-        bar: moved on at each step.
         done: the losses of the first steps, taken before a stop; 0 but on the first process, since they are added up.
     Raises:
         TrainingError: an own loss returned no scalar, or one without a gradient.
@@ -206,8 +204,7 @@ class Dev:
     def scores(self) -> dict[str, float]:
         """Mean scores at original size: `dev_dice`, `dev_iou`, of an own metric `dev_score`. Processes share the cases.
 
-        Raises:
-            TrainingError: an own metric returned no finite number.
+        `TrainingError` where an own metric returned no finite number.
         """
         self.segmenter.model.eval()
         mine = [self._cases[index] for index in share_of(len(self._cases))]
