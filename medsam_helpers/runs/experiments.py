@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from medsam_helpers.data.sources import SOURCES
 from medsam_helpers.errors import ConfigError
@@ -86,16 +86,10 @@ class Experiment(Settings):
     box_mode: BoxMode | None = None  # with which every trial is trained and judged; default: its recipe's
     trials: tuple[Trial, ...] = Field(min_length=1)
 
-    @field_validator("prompts")
-    @classmethod
-    def _are_prompts(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
-        for prompt in prompts:
-            read_prompt(prompt)
-        return prompts
-
     @model_validator(mode="after")
     def _can_be_answered(self) -> Self:
-        clicks = [prompt for prompt in self.prompts if read_prompt(prompt).centre or read_prompt(prompt).clicks]
+        asked = {name: read_prompt(name) for name in self.prompts}
+        clicks = [name for name, prompt in asked.items() if prompt.centre or prompt.clicks]
         unets = [trial.model for trial in self.trials if trial.model in SPECIALISTS]
         if clicks and unets:
             raise ConfigError(f"prompts: {clicks[0]} asks with a click, which {unets[0]} does not take")
@@ -120,11 +114,7 @@ def experiment_names(folder: Path = FOLDER) -> list[str]:
 
 
 def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
-    """The experiment of that name.
-
-    Raises:
-        ConfigError: no such file, no TOML, or a value that cannot be: names file and key.
-    """
+    """The experiment of that name; `ConfigError`, with file and key, where there is none, or a value cannot be."""
     if name not in experiment_names(folder):
         there = ", ".join(experiment_names(folder)) or "none here: they lie in the source checkout"
         raise ConfigError(f"no experiment {name!r}: there are {there}")

@@ -61,11 +61,7 @@ def record_of_run(trial: Trial, folder: Path) -> RunRecord:
 
 
 def read_record(output: Path) -> list[RunRecord]:
-    """The runs of a record that `write_record` wrote; none where there is no record.
-
-    Raises:
-        DataError: a file of the record is missing or damaged.
-    """
+    """The runs of a record, none where there is none; `DataError` where one of its files is missing or damaged."""
     if not (output / CARD_FILE).exists():
         return []
     try:

@@ -44,7 +44,6 @@ def reproduce(
         sources: see `experiments.sources_of`.
         output: folder for `metrics.csv`, `history.csv`, `summary.csv` and `run_card.json`.
         command: for the run card.
-        show_progress: show the bars.
         only_missing: keep the runs of the same settings and pixels that the record at `output` holds already; without
             it the record is written anew, from the cache and what is run now.
     Raises:
