@@ -101,11 +101,7 @@ def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], b
     """Give a parser an option for each setting; what is not given stays out of the result.
 
     `jitter_1024` becomes `--jitter`: the unit stands in the name of a value, not of an option.
-
-    Args:
-        parser: or a group of one.
-        settings: whose declarations give type, choices, default and help.
-        but: names that are left out.
+    Type, choices, default and help are those of the declaration; the names in `but` get none.
     """
     for name, declared in settings.model_fields.items():
         kinds = list(_kinds(declared.annotation))

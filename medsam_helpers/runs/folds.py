@@ -34,10 +34,7 @@ def make_folds(dataset: Dataset, count: int, seed: int = 0) -> list[Dataset]:
 
     Its own splits are pooled first. The parts depend on names and pixels, and on the seed of the order in which they
     are dealt. Near-duplicates and cases of one group stay in one part. Dev is a tenth of what is left.
-
-    Raises:
-        ConfigError: fewer than two folds.
-        DataError: fewer cases, or groups of near-duplicates, than folds.
+    `DataError` where there are fewer cases, or groups of near-duplicates, than folds.
     """
     if count < 2:
         raise ConfigError(f"folds must be 2 or more, is {count}")

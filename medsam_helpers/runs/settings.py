@@ -104,11 +104,7 @@ PROFILES: dict[str, RunConfig] = {
 def config_from_environment(environment: Mapping[str, str] = os.environ, **overrides: Any) -> RunConfig:
     """The profile that `MEDSAM_PROFILE` names (default `laptop`), with `MEDSAM_MODEL`, `MEDSAM_EPOCHS`, ... laid over.
 
-    Args:
-        environment: default: the process's own.
-        overrides: laid over both.
-    Raises:
-        ConfigError: an unknown profile, or a value that cannot be.
+    The `overrides` are laid over both. `ConfigError` where there is no such profile, or a value cannot be.
 
     >>> config_from_environment({"MEDSAM_MODEL": "lite-medsam", "MEDSAM_TRAIN_LIMIT": "8"}).train_limit
     8
@@ -133,9 +129,7 @@ def in_environment(settings: type[Settings], environment: Mapping[str, str]) -> 
 def check_names(model: str | None = None, checkpoint: Path | None = None, data: str | None = None) -> None:
     """Find a mistyped model, checkpoint or data source before libraries take seconds to load.
 
-    Raises:
-        ConfigError: no model or no data source of that name, and no such path.
-        CheckpointError: no such folder, or no run card in it.
+    `ConfigError` where there is no model or data source of that name or path, `CheckpointError` for a checkpoint.
     """
     from medsam_helpers.sam.checkpoints import NAMES
 
