@@ -88,11 +88,8 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 def clicks_needed(table: pd.DataFrame, model: str, metric: str = "dice") -> pd.Series:
     """By case how many clicks a model needs until its score is 0.9; the most that were tried where it never is.
 
-    Args:
-        table: as `evaluate` gives it for a prompt "clicks:N".
-        metric: "dice"; the literature's NoC@90 is by "iou", with 20 clicks.
-    Raises:
-        ConfigError: the table has no such model, or no clicks.
+    The table is as `evaluate` gives it for a prompt "clicks:N"; `ConfigError` where it lacks clicks, or the model. The
+    literature's NoC@90 is by the metric "iou", with 20 clicks.
     """
     check_name("model", model, table["model"])
     clicked = table[table["prompt"].str.startswith("clicks:")]

@@ -33,9 +33,6 @@ def bce_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     Args:
         logits: (B, 1, H, W) float, unbounded.
         target: (B, 1, H, W), values in {0, 1}.
-    Raises:
-        ShapeError: the shapes differ or are not (B, 1, H, W).
-        DataError: the target holds something else than 0 and 1.
 
     >>> bce_loss(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2))  # ln 2: knows nothing
     tensor(0.6931)

@@ -45,9 +45,7 @@ class TrainingState:
     def open(cls, path: Path, identity: dict[str, Any], judge: str = "dev_dice") -> Self:
         """The state at `path`, or a fresh one where there is no file.
 
-        Raises:
-            ConfigError: the file is of a run with another identity; says what differs.
-            CheckpointError: the file is damaged.
+        `ConfigError` says what differs where it is of a run with another identity; `CheckpointError`: it is damaged.
         """
         identity = json.loads(json.dumps(identity))  # as a stored one comes: tuples become lists
         if not path.exists():
