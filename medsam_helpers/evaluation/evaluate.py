@@ -32,7 +32,6 @@ def evaluate(
     other cases, and `j50` is the draw of `j20`, 2.5 times as far.
 
     Args:
-        cases: what to evaluate on, with reference masks.
         models: predictors or segmenters by name; each is called once a case with the boxes of all prompts.
         prompts: "exact", or "jN" for boxes whose sides moved by up to N pixels of a model space of 1024; with "+centre"
             behind it a click in the middle of what the box holds of the lesion. "clicks:N" gives N prompts, "clicks:1"

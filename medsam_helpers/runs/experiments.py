@@ -156,11 +156,8 @@ def _trials(entry: dict[str, Any], box_mode: BoxMode | None) -> Iterator[Trial]:
 def sources_of(experiment: Experiment, given: Sequence[str]) -> dict[str, str]:
     """Where each data set of an experiment comes from: by its name from the hub, unless a place is given.
 
-    Args:
-        experiment: names the data sets.
-        given: "NAME=FOLDER", or "FOLDER" for the experiment's own.
-    Raises:
-        ConfigError: a name that the experiment does not use, or a data set that has to be given and is not.
+    `given` is "NAME=FOLDER", or "FOLDER" for the experiment's own. `ConfigError` for a name that it does not use, or a
+    data set that has to be given and is not.
     """
     places = {name: name for name in experiment.sources}
     for text in given:

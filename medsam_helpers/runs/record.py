@@ -84,8 +84,8 @@ def write_record(
 ) -> pd.DataFrame:
     """The summary, a row for each run and data set; the three tables and the run card are in `output` then.
 
-    The scores of the fills and of each base model, which are the same in every run, stand once for each data set. `runs`
-    are those there are so far, in the experiment's order; `commit` is the code's when it began.
+    The scores of the fills and of each base model, which are the same in every run, stand once for each data set.
+    `runs` are those there are so far, in the experiment's order; `commit` is the code's when it began.
     """
     tables = {}
     for file in _TABLES:

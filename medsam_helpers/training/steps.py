@@ -169,13 +169,8 @@ def get_optimizer(recipe: Recipe, model: Promptable) -> torch.optim.Optimizer:
 class Dev:
     """The cases that choose the epoch, as each scoring needs them: prompt and mask; their pixels are read once.
 
-    Args:
-        cases: their embeddings have to be in the store.
-        segmenter: of the model that trains, with the store.
-        recipe: gives kind of prompt (the first), boxes, jitter (one fixed draw a case) and metric.
-        seed: of the jitter.
-    Raises:
-        DataError: an embedding is missing.
+    The segmenter is that of the model that trains, and its store holds their embeddings, else a `DataError` names one.
+    The recipe gives kind of prompt (the first), boxes, jitter (one fixed draw a case, of the seed) and metric.
     """
 
     def __init__(self, cases: Sequence[Case], segmenter: Segmenter, recipe: Recipe, seed: int) -> None:
