@@ -11,6 +11,7 @@ from medsam_helpers.errors import CheckpointError, ConfigError, DataError, some
 from medsam_helpers.files import check_output_dir
 from medsam_helpers.prompts import read_prompt
 from medsam_helpers.runs.settings import DataSettings, check_names
+from medsam_helpers.sam.checkpoints import SPECIALISTS
 from medsam_helpers.settings import BoxMode
 
 
@@ -58,10 +59,14 @@ class Evaluate(Command, OfModel, DataSettings):
         from medsam_helpers.runs.recorded import write_table
         from medsam_helpers.runs.seen import read_seen, seen_among
         from medsam_helpers.sam.embeddings import EmbeddingStore
+        from medsam_helpers.sam.segmenter import Segmenter
+        from medsam_helpers.sam.tuned import base_of
 
         model = "tuned" if self.checkpoint else "zero-shot"
         box_mode = self.box_mode or self.trained_with().get("box_mode", "union")
-        before, base = f"zero-shot{WITH_TTA * self.tta}", self.base_of(segmenter)
+        before, base = f"zero-shot{WITH_TTA * self.tta}", None
+        if self.folder and (place := base_of(self.folder)) not in SPECIALISTS:
+            base = Segmenter.load(place, precision=segmenter.precision, tta=self.tta)
         models = ({before: base} if base else {}) | {model: segmenter}
         for each in models.values():  # one store for both, unless the encoder was trained too
             each.store = EmbeddingStore.for_model(each.info, each.precision)

@@ -79,17 +79,6 @@ class OfModel(Settings):
         precision = self.precision or self.trained_with().get("precision", "auto")
         return Segmenter.load(self.folder or str(self.model), precision=precision, tta=self.tta)
 
-    def base_of(self, tuned: Any) -> Any:
-        """The model that the checkpoint was trained from; None where there is none."""
-        from medsam_helpers.sam.checkpoints import SPECIALISTS
-        from medsam_helpers.sam.segmenter import Segmenter
-        from medsam_helpers.sam.tuned import base_of
-
-        place = base_of(self.folder) if self.folder else None
-        if place is None or place in SPECIALISTS:
-            return None
-        return Segmenter.load(place, precision=tuned.precision, tta=self.tta)
-
 
 def tell_left_out(names: Collection[str]) -> None:
     """Print how many cases were left out, and which."""
