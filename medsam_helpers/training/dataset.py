@@ -68,7 +68,7 @@ class PromptedCases:
         self.model_size = transform_of((1, 1)).model_size
         self.augment: Part | None = recipe.augment if callable(recipe.augment) else None
         if recipe.augment is True:
-            from medsam_helpers.specialists.augmentation import augmented  # MONAI takes seconds to import
+            from medsam_helpers.specialists.augmentation import augmented  # needed by few
 
             self.augment = augmented
         self.digests: list[str] = []

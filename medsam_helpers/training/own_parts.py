@@ -25,9 +25,7 @@ from medsam_helpers.errors import ConfigError
 
 
 def source_identity(part: Any) -> Any:
-    """The source of a callable and the values that it works with, as text or a dict that JSON holds.
-
-    No memory addresses, paths or line numbers are in it.
+    """The source of a callable and the values it works with, as JSON: no memory addresses, paths or line numbers.
 
     Of a function: its source, its defaults, what it closes over, and global numbers and texts that it reads. Of a
     `functools.partial`: function and arguments. Of an object: the methods of its class (`__call__` and those without

@@ -132,11 +132,10 @@ def _short(value: Any) -> str:
 
 
 class ExponentialMovingAverage:
-    """Exponential moving average of the weights of a model that train.
+    """Exponential moving average of the weights of a model that train, from where they are.
 
-    Args:
-        model: its weights, as they are, are where the average starts.
-        decay: the share that stays at each step; 0.98 remembers about 50 steps, 0 is the weights themselves.
+    `decay` is the share that stays at each step; 0.98 remembers about 50 steps, 0 is the weights themselves.
+
     Source: Polyak and Juditsky, SIAM J. Control Optim. 1992; as a moving average, Tarvainen and Valpola, NeurIPS 2017.
     """
 
