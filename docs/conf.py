@@ -11,7 +11,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from course import repository  # noqa: E402  (it stands beside this file)
 
 project = html_title = "MedSAM, step by step"
-author = "the authors of MedSAM, step by step"
+author = ""  # the theme would write "By"
 html_show_copyright = False
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "course"]
 nitpicky = False

@@ -4,7 +4,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import ClassVar
 
-from medsam_helpers.cli.parser import Command, OfModel, Result, add_settings, tell_left_out
+from medsam_helpers.cli.parser import Command, OfModel, Result, add_settings, tell_left_out, tell_trained_on
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.files import check_writable
 from medsam_helpers.runs.experiments import RESULTS, experiment_names, read_experiment, sources_of
@@ -98,6 +98,7 @@ class Finetune(Command, RunConfig):
         run = finetune(config, output.expanduser(), command=line)
         figures = run.figures
         tell_left_out(figures["left_out"])
+        tell_trained_on(config.model)
         print(summary_text(run.table, f"{config}", f"{run.dataset}; scored on val"))
         before = "random weights" if config.model in SPECIALISTS else "zero-shot"
         gain = paired_gain(run.table, figures["prompt"])

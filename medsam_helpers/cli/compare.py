@@ -27,14 +27,16 @@ class Compare(Command):
         output = self.output and self.output.expanduser()
         if output:
             check_output_dir(output, mark="comparison.csv")
-        from medsam_helpers.runs.compare import compare_runs, read_runs
+        from medsam_helpers.runs.compare import compare_runs, differing_settings, read_runs
         from medsam_helpers.runs.findings import findings
 
         table = read_runs(self.runs, self.model, self.prompt)
         compared = compare_runs(table)
-        print(compared.round(3).to_string(index=False, na_rep=""))
+        print(compared.round(3).replace(-0.0, 0.0).to_string(index=False, na_rep=""))
         first, *others = table["model"].unique()
-        for other in others:
+        for other, folder in zip(others, self.runs[1:], strict=True):
+            differ = differing_settings(self.runs[0].expanduser(), folder.expanduser())
+            print(f"{first} and {other} differ in: {'; '.join(differ) or 'nothing that their cards tell'}")
             print(*findings(table, model=other, base=first), sep="\n")
         rows = compared.round(6).astype(object).where(compared.notna(), None).to_dict("records")
         result: Result = {"first": first, "compared": rows}

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.files import find_checkpoint
+from medsam_helpers.sam.checkpoints import WEIGHTS
 from medsam_helpers.settings import Settings
 from medsam_helpers.training.recipes import Precision, Recipe
 
@@ -78,6 +79,13 @@ class OfModel(Settings):
 
         precision = self.precision or self.trained_with().get("precision", "auto")
         return Segmenter.load(self.folder or str(self.model), precision=precision, tta=self.tta)
+
+
+def tell_trained_on(model: str | None) -> None:
+    """Print that a model has learnt from public images, where it has: on these its scores are no test."""
+    note = WEIGHTS[model].note if model in WEIGHTS else ""
+    if "not held-out" in note:
+        print(f"{model}: {note}")
 
 
 def tell_left_out(names: Collection[str]) -> None:

@@ -14,6 +14,7 @@ from medsam_helpers.data.duplicates import NEAR_DUPLICATE, near_duplicates
 from medsam_helpers.data.loading import load_data, open_source
 from medsam_helpers.data.sources import Selection
 from medsam_helpers.data.splits import groups_of, make_splits
+from medsam_helpers.errors import some
 
 _SEVERITIES = ("error", "warning", "note")
 _FINDING = ["case", "split", "problem", "severity", "detail"]  # columns of the table
@@ -45,13 +46,18 @@ class AuditReport:
             width, height = (f"{sides.min()} to {sides.max()} px" for sides in (cases.width, cases.height))
             area = " / ".join(f"{100 * share:.1f}" for share in cases.lesion_share.quantile([0, 0.25, 0.5, 0.75, 1]))
             parts = [
-                f"{self.name}: {len(cases)} readable cases ({splits})",
+                f"{self.name}: {len(cases)} readable cases ({splits})"
+                + "; fewer than 5 in val: no interval can be given" * (1 <= sum(cases.split == "val") < 5),
                 f"width {width}, height {height}",
                 f"lesion area, % of the image, min / quartiles / max: {area}",
             ]
         for severity in _SEVERITIES:
             rows = self.table[self.table.severity == severity]
-            counts = ", ".join(f"{count} {problem}" for problem, count in rows.problem.value_counts().items())
+            where = rows.case.where(rows.case != "", rows.detail).groupby(rows.problem).agg(list)
+            counts = ", ".join(
+                f"{count} {problem}" + f" ({some(where[problem])})" * (severity == "note")
+                for problem, count in rows.problem.value_counts().items()
+            )
             parts.append(f"{severity}s: {counts or 'none'}")
             if severity != "note" and len(rows):
                 few = rows.groupby("problem", sort=False).head(10).drop(columns="severity")

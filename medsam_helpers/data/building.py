@@ -33,13 +33,12 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
     bad += doubtful_masks(checked)
     reasons = [finding.detail for finding in bad]
     unclear = [finding.detail for finding in bad if finding.problem in ("label map", "inverted mask")]
-    if unclear and selection.skip_bad:
-        told = "masks that are not bad files, but leave it open what they say"
-        raise DataError(listing(f"{source.name}: {told}:", unclear))
+    if unclear and (selection.skip_bad or len(unclear) == len(bad)):  # no bad files: one answer serves them all
+        count = f"{len(unclear)} mask{'s leave' if len(unclear) > 1 else ' leaves'} it open what is the lesion"
+        raise DataError(f"{source.name}: {count}; the first is {unclear[0]}")
     if bad and not selection.skip_bad:
-        count = f"{len(bad)} bad case{'s' * (len(bad) > 1)}"
-        choice = ", or leave them out with skip_bad (--skip-bad)" if len(unclear) < len(bad) else ""
-        raise DataError(listing(f"{source.name}: {count}; mend them{choice}:", reasons))
+        told = f"{len(bad)} bad case{'s' * (len(bad) > 1)}; mend them, or leave them out with skip_bad (--skip-bad):"
+        raise DataError(listing(f"{source.name}: {told}", reasons))
     if not any(splits.values()) or (bad and not checked):
         raise DataError(listing(f"{source.name}: no usable case is left", reasons))
     twin_of = twins(kept)

@@ -112,5 +112,5 @@ def _census(values: np.ndarray, coloured: bool) -> str:
     others = [name for name, value in zip(names, found, strict=True) if value]
     lesion = ",".join(others) if len(others) <= 6 else ALL
     lesion, last = (f"'{word}'" if coloured else word for word in (lesion, others[-1]))  # to a shell # is a comment
-    advice = f"--classes {lesion} for all of them; --ignore {last} leaves such pixels out"
+    advice = f"--classes {lesion} (in Python `classes`) for all of them; --ignore {last} leaves such pixels out"
     return f"{', '.join(shares[:6])}{more}. Say which are the lesion: {advice}"

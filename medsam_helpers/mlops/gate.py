@@ -92,7 +92,7 @@ def judge(
         dataset: whose val decides. An image that is there twice counts once.
         prompt: of the comparison, "exact" or "jN".
         version: which is judged; default: the challenger.
-        fewest: different images that it takes.
+        fewest: different images that it takes; below 5 there is no interval, and nothing is promoted.
         drop_seen: leave images out that one of the two, or what it was trained from, has seen, in place of an error.
         once: where this version was judged on this data with this prompt before, give that verdict again.
     Raises:
@@ -195,7 +195,9 @@ def main() -> None:
     parser.add_argument("--version", help="default: the challenger")
     parser.add_argument("--data", required=True, help="a source or a folder; its val decides")
     parser.add_argument("--prompt", default="j20")
-    parser.add_argument("--fewest", type=int, default=FEWEST, help="different images that it takes (default: 30)")
+    parser.add_argument(
+        "--fewest", type=int, default=FEWEST, help="images that it takes (default: 30); below 5 none is promoted"
+    )
     parser.add_argument("--drop-seen", action="store_true", help="leave images out that one of the two has seen")
     parser.add_argument("--once", action="store_true", help="judged on this data before: give that verdict again")
     args = parser.parse_args()

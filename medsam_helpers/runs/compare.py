@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -66,13 +67,35 @@ def _differences(first: pd.DataFrame, other: pd.DataFrame, mode: str | None, oth
         yield f"box mode {mode} against {other_mode}"
 
 
-def _box_mode(folder: Path) -> str | None:
-    """As the run card tells; None where there is none."""
+def differing_settings(first: Path, other: Path) -> list[str]:
+    """In words what two runs were trained otherwise on, as far as their cards tell: "lr 0.0002 against 0.001"."""
+    one, two = _settings(first), _settings(other)
+    names = [name for name in one if name in two and one[name] != two[name]]
+    return [f"{name} {one[name]} against {two[name]}" for name in names]
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    card = _card(folder)
+    told = {f"{split} images": count for split, count in card.get("sizes", {}).items()}
+    # The recipe's name and what was changed of it are in its values; a limit is in the number of images.
+    for values in (card.get("config", {}), card.get("recipe", {})):
+        told |= {key: value for key, value in values.items() if key not in ("recipe", "name", "source", "change")}
+    return {key: value for key, value in told.items() if not key.endswith("_limit")}
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    """The run card; empty where there is none."""
     try:
         card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
-        return card.get("box_mode") or card["recipe"]["box_mode"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
+        return card if isinstance(card, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _box_mode(folder: Path) -> str | None:
+    """As the run card tells; None where there is none."""
+    card = _card(folder)
+    return card.get("box_mode") or card.get("recipe", {}).get("box_mode")
 
 
 def compare_runs(table: pd.DataFrame) -> pd.DataFrame:

@@ -50,7 +50,7 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
         _save(model, folder)
         readme, text = source / "README.md", f"# {model.config.base_name}\n"
         if fine_tuned and readme.is_file():
-            text = readme.read_text(encoding="utf-8")
+            text = re.sub(r'(?<=Segmenter.load\(")[^"]*', output.name, readme.read_text(encoding="utf-8"))
         note = _LIGHT if is_light(model.config) else _PLAIN
         (folder / "README.md").write_text(f"{text}\n## This folder\n\n{note}\n", encoding="utf-8")
         if fine_tuned:

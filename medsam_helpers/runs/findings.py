@@ -105,7 +105,7 @@ def _findings_of(rows: pd.DataFrame, prompt: str, model: str, base: str | None) 
     if GROUP in rows:
         yield f"The intervals take the {rows[GROUP].nunique()} groups (patients, videos) as drawn, not single images."
     if note := coverage_note(len(by_case)):
-        yield f"Of a mean Dice over {len(by_case)} images: {note}."
+        yield f"Mean Dice over {len(by_case)} images: {note}."
     yield f"Worst image of {model}, prompt {prompt}: {by_case.idxmin()}, Dice {by_case.min():.3f}."
     yield UNSEEN
 
@@ -121,25 +121,26 @@ def gain_text(gain: Interval, n: int) -> str:
     """A paired gain over n images, with its interval and how often one of so few holds the true gain.
 
     >>> gain_text(Interval(0.02, -0.01, 0.05), 8)
-    '+0.020 [-0.010, +0.050] (95 %, 8 images, covers about 0.91 at this n)'
+    '+0.020 [-0.010, +0.050] (95 %, 8 images; from so few an interval holds the true value about 91 times in 100)'
     """
     if not np.isfinite(gain.low):
         return gain.text("+.3f")
-    return f"{gain.text('+.3f')} ({', '.join(filter(None, ('95 %', f'{n} images', coverage_note(n, 't'))))})"
+    return f"{gain.text('+.3f')} (95 %, {'; '.join(filter(None, (f'{n} images', coverage_note(n, 't'))))})"
 
 
 def coverage_note(n: int, method: Method = "logit-t") -> str:
     """What stands beside an interval of n images: how often one of so few holds the true mean; empty for 30 and more.
 
-    >>> coverage_note(8), coverage_note(29, "t"), coverage_note(3), coverage_note(100)
-    ('covers about 0.87 at this n', 'covers about 0.89 at this n', 'no interval below 5 images', '')
+    >>> coverage_note(8), coverage_note(3), coverage_note(100)
+    ('from so few an interval holds the true value about 87 times in 100', 'no interval below 5 images', '')
     """
     if n < FEWEST:
         return f"no interval below {FEWEST} images"
     known = COVERAGE.get(method)
     if not known or n >= SMALL:
         return ""
-    return f"covers about {known[max(size for size in known if size <= n)]:.2f} at this n"
+    share = 100 * known[max(size for size in known if size <= n)]
+    return f"from so few an interval holds the true value about {share:.0f} times in 100"
 
 
 def click_figures(table: pd.DataFrame, model: str) -> dict[str, Any]:

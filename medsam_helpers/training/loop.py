@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -158,6 +159,8 @@ def fit(
     total, done = recipe.epochs * steps_per_epoch, state.epoch * steps_per_epoch + len(state.losses)
     rate_of = learning_rate if isinstance(recipe.schedule, str) else recipe.schedule
     quiet = not show_progress or not is_first
+    if done and not state.finished and not quiet:
+        tqdm.write(f"a run that was stopped goes on: epoch {state.epoch + 1}, step {done} of {total}", file=sys.stderr)
     with tqdm(total=total, initial=done, desc=f"fine-tune ({precision})", unit="step", disable=quiet) as bar:
         while not state.finished:
             started = time.perf_counter() - state.seconds

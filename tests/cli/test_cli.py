@@ -244,7 +244,7 @@ def test_runs_are_compared_on_the_same_images_with_a_table_a_picture_and_json(tu
     assert (said.json["first"], len(said.json["compared"])) == ("ev-base", 2)
     other = said.json["compared"][1]
     assert "Gain of ev-tuned over ev-base, prompt j20: +" in said.out
-    assert "7 images, covers about 0.91 at this n" in said.out
+    assert "7 images; from so few an interval holds the true value about 91 times in 100" in said.out
     assert {path.name for path in (tmp_path / "both").iterdir()} == {"comparison.csv", "comparison.png"}
     first, row = pd.read_csv(tmp_path / "both" / "comparison.csv").to_dict("records")
     assert row["difference"] == pytest.approx(row["dice"] - first["dice"], abs=1e-5)

@@ -47,7 +47,8 @@ def test_a_sound_folder_passes_with_a_summary(folder):
     assert report.table.empty
     assert report.exit_status == 0
     text = str(report)
-    assert "data: 6 readable cases (3 train, 2 val, 1 dev)\nwidth 80 to 80 px, height 64 to 64 px\n" in text
+    assert "data: 6 readable cases (3 train, 2 val, 1 dev); fewer than 5 in val: no interval can be given\n" in text
+    assert "width 80 to 80 px, height 64 to 64 px\n" in text
     assert "min / quartiles / max: 12.5 / 12.5 / 12.5 / 12.5 / 12.5\nerrors: none\n" in text
 
 
@@ -85,7 +86,7 @@ def test_every_planted_fault_is_named_with_its_severity(folder):
         ("", "", "unknown list", "warning"),
     }
     assert (report.exit_status, len(report.errors)) == (1, 7)
-    for words in ("mask is 64 x 80, the image 80 x 64", "not a readable image", "double.bmp", "1 in no split, 1 mask"):
+    for words in ("mask is 64 x 80, the image 80 x 64", "not a readable image", "double.bmp", "not binary (noisy)"):
         assert words in str(report)
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from medsam_helpers.errors import ConfigError, DataError
-from medsam_helpers.runs.compare import compare_runs, read_runs
+from medsam_helpers.runs.compare import compare_runs, differing_settings, read_runs
 from medsam_helpers.runs.recorded import write_table
 
 BASE = [0.6, 0.7, 0.8, 0.9, 0.5, 0.7]
@@ -59,6 +59,15 @@ def test_what_was_scored_otherwise_is_refused_in_words(tmp_path, changes, said):
         read_runs([first, other])
     if "prompts" in changes:
         assert set(read_runs([first, other], prompt="j20")["model"]) == {"first", "other"}
+
+
+def test_what_two_runs_were_trained_otherwise_on_is_told(tmp_path):
+    first, other = save_run(tmp_path / "first", BASE), save_run(tmp_path / "other", BASE)
+    for folder, lr, train in ((first, 2e-4, 10), (other, 1e-3, 240)):
+        card = {"recipe": {"name": f"{lr}", "lr": lr, "loss": "dice_ce"}, "config": {"seed": 0, "train_limit": train}}
+        (folder / "run_card.json").write_text(json.dumps(card | {"sizes": {"train": train}}))
+    assert differing_settings(first, other) == ["train images 10 against 240", "lr 0.0002 against 0.001"]
+    assert differing_settings(first, tmp_path) == [], "there is no card"
 
 
 def test_runs_that_are_none_are_refused(tmp_path):

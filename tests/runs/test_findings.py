@@ -13,8 +13,9 @@ BASE = [0.8, 0.7, 0.9, 0.6, 0.75, 0.8]
 def test_a_gain_an_open_gain_a_better_ellipse_few_images_and_the_worst_image():
     better = table_of(zero_shot=BASE, tuned=[dice + 0.1 for dice in BASE], ellipse=[0.5] * 6)
     gain, small, worst, unseen = findings(better, "j20")
-    assert gain.startswith("Gain of tuned over zero-shot, prompt j20: +0.100 [+0.100, +0.100] (95 %, 6 images, covers")
-    assert small == "Of a mean Dice over 6 images: covers about 0.88 at this n."
+    assert gain.startswith("Gain of tuned over zero-shot, prompt j20: +0.100 [+0.100, +0.100] (95 %, 6 images; from")
+    so_few = "from so few an interval holds the true value about 88 times in 100"
+    assert small == f"Mean Dice over 6 images: {so_few}."
     assert worst == "Worst image of tuned, prompt j20: case3, Dice 0.700."
     assert unseen == UNSEEN
 
@@ -23,7 +24,7 @@ def test_a_gain_an_open_gain_a_better_ellipse_few_images_and_the_worst_image():
     assert "The interval holds zero: these images do not show whether tuned or zero-shot is better" in gain
     assert ellipse == "Filling the ellipse in the box beats tuned, prompt j20: Dice 0.900 against 0.758."
     both = findings(pd.concat([better, better.assign(prompt="exact")]))
-    assert [sentence.split()[0] for sentence in both] == ["Gain", "Worst", "Gain", "Of", "Worst", "No"]
+    assert [sentence.split()[0] for sentence in both] == ["Gain", "Worst", "Gain", "Mean", "Worst", "No"]
 
 
 def test_several_data_sets_are_told_apart():
@@ -37,11 +38,11 @@ def test_several_data_sets_are_told_apart():
 def test_few_images_have_no_interval_and_many_no_note():
     few = findings(table_of(zero_shot=BASE[:3], tuned=BASE[:3]), "j20")
     assert few[0] == "Gain of tuned over zero-shot, prompt j20: +0.000 (no interval below 5 images)."
-    assert few[1] == "Of a mean Dice over 3 images: no interval below 5 images."
+    assert few[1] == "Mean Dice over 3 images: no interval below 5 images."
     many = table_of(zero_shot=BASE * 5, tuned=[dice + 0.1 for dice in BASE * 5])
     assert [sentence.split()[0] for sentence in findings(many, "j20")] == ["Gain", "Worst", "No"]
     unchanged = findings(table_of(zero_shot=BASE, tuned=BASE), "j20")[0]
-    assert unchanged.endswith("at this n). Both have the same scores.")
+    assert unchanged.endswith("times in 100). Both have the same scores.")
 
 
 def test_like_is_compared_with_like_and_a_model_alone_has_no_gain():

@@ -32,7 +32,7 @@ def setting(tmp_path):
 def train(setting, output, recipe=RECIPE, **options):
     model, train_cases, dev, store = setting
     model = copy.deepcopy(model)
-    return model, fit(model, train_cases, dev, recipe, store, output, show_progress=False, **options)
+    return model, fit(model, train_cases, dev, recipe, store, output, **{"show_progress": False} | options)
 
 
 def weights_of(model):
@@ -88,7 +88,7 @@ class StopAt(EmbeddingStore):
     ("lookups", "changes", "minutes"), [(1, {}, 10), (20, {"accumulation": 3}, 10), (20, {"ema_decay": 0.9}, 0)]
 )
 def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(
-    setting, tmp_path, monkeypatch, lookups, changes, minutes
+    setting, tmp_path, monkeypatch, capsys, lookups, changes, minutes
 ):
     recipe = RECIPE.but(warmup_steps=2, **changes)
     setting[0].mask_decoder.activation = torch.nn.Dropout(0.1)  # as in the automatic head, and in LoRA on request
@@ -98,7 +98,8 @@ def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(
         train((*setting[:3], StopAt(setting[3], lookups)), tmp_path / "stopped", recipe)
     amid = (tmp_path / "stopped" / STATE_FILE).exists() and stored_run(tmp_path / "stopped" / STATE_FILE)["losses"]
     assert bool(amid) == (minutes == 0), "a state amid an epoch"
-    resumed, result = train(setting, tmp_path / "stopped", recipe)
+    resumed, result = train(setting, tmp_path / "stopped", recipe, show_progress=True)
+    assert ("a run that was stopped goes on: epoch" in capsys.readouterr().err) == (lookups > 1)
     assert_same(weights_of(resumed), weights_of(whole))
     assert_same(*(load_file(tmp_path / name / STATE_FILE) for name in ("whole", "stopped")))
     assert result.history.drop(columns="seconds").equals(expected.history.drop(columns="seconds"))
