@@ -1,7 +1,5 @@
 """What the machine offers: a device, and the number format it is quick in."""
 
-from __future__ import annotations
-
 import os
 import time
 import timeit

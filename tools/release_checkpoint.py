@@ -57,7 +57,7 @@ def release(run: Path, name: str, source: str | None = None, root: Path = RELEAS
         raise CheckpointError(f"{run}: not a finished run that was scored on val")
     if source:
         known = HUB_SOURCES[source]
-        card["data"] = {"name": known.repo.split("/")[1], "licence": known.licence, "citation": known.citation}
+        card["data"] = {"name": known["repo"].split("/")[1], "licence": known["licence"], "citation": known["citation"]}
     card |= {"base_path": None, "stored": "float16"}
     card["metrics"] |= headline(read_table(run / "metrics.csv"), card["metrics"]["prompt"])  # to every digit
     state = {key: weight.half() for key, weight in load_file(run / DECODER_FILE).items()}

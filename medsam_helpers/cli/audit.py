@@ -1,7 +1,5 @@
 """`medsam audit`."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser
 from typing import ClassVar
 

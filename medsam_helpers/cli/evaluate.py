@@ -1,7 +1,5 @@
 """`medsam evaluate`."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +11,7 @@ from medsam_helpers.errors import CheckpointError, ConfigError, DataError, some
 from medsam_helpers.files import check_output_dir
 from medsam_helpers.prompts import read_prompt
 from medsam_helpers.runs.settings import DataSettings, check_names
+from medsam_helpers.sam.checkpoints import SPECIALISTS
 from medsam_helpers.settings import BoxMode
 
 
@@ -46,7 +45,7 @@ class Evaluate(Command, OfModel, DataSettings):
         cases = getattr(dataset, self.split)
         if not len(cases):
             raise DataError(f"{self.data}: the split {self.split} is empty: choose another --split, or raise its limit")
-        segmenter = self.segmenter(with_store=True)
+        segmenter = self.segmenter()
 
         from medsam_helpers.data.views import views_of
         from medsam_helpers.evaluation.evaluate import evaluate, false_positives
@@ -59,15 +58,19 @@ class Evaluate(Command, OfModel, DataSettings):
         from medsam_helpers.runs.folder import name_left_out, summary_text
         from medsam_helpers.runs.recorded import write_table
         from medsam_helpers.runs.seen import read_seen, seen_among
+        from medsam_helpers.sam.embeddings import EmbeddingStore
+        from medsam_helpers.sam.segmenter import Segmenter
+        from medsam_helpers.sam.tuned import base_of
 
         model = "tuned" if self.checkpoint else "zero-shot"
         box_mode = self.box_mode or self.trained_with().get("box_mode", "union")
-        embed_cases(segmenter, views_of(cases, segmenter.views))
-        models = {model: segmenter}
-        before = f"zero-shot{WITH_TTA * self.tta}"
-        if base := self.base_of(segmenter):
-            embed_cases(base, views_of(cases, base.views))
-            models = {before: base, **models}
+        before, base = f"zero-shot{WITH_TTA * self.tta}", None
+        if self.folder and (place := base_of(self.folder)) not in SPECIALISTS:
+            base = Segmenter.load(place, precision=segmenter.precision, tta=self.tta)
+        models = ({before: base} if base else {}) | {model: segmenter}
+        for each in models.values():  # one store for both, unless the encoder was trained too
+            each.store = EmbeddingStore.for_model(each.info, each.precision)
+            embed_cases(each, views_of(cases, each.views))
         table = evaluate(cases, models, prompts=[self.prompt], box_mode=box_mode, group_of=dataset.group_of)
         last = table[table["prompt"] == self.prompt]  # of clicks the last one
         own = last[last["model"] == model]

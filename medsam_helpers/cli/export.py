@@ -1,7 +1,5 @@
 """`medsam export`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from medsam_helpers.cli.parser import Command, OfModel, Result

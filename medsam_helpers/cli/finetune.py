@@ -1,7 +1,5 @@
 """`medsam finetune`."""
 
-from __future__ import annotations
-
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import ClassVar

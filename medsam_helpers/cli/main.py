@@ -1,7 +1,5 @@
 """The command line: `medsam`, or `python -m medsam_helpers`."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,13 +1,11 @@
 """What every command has: options that come from where a setting is declared, and what it is called with."""
 
-from __future__ import annotations
-
 import argparse
 import types
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, NoReturn, Self, Union, get_args, get_origin
 
 from pydantic import model_validator
 from pydantic.fields import FieldInfo
@@ -59,7 +57,7 @@ class OfModel(Settings):
     """Test-time augmentation: the mirror image too, and the mean of both answers; twice the encoding."""
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> OfModel:
+    def _one_of_both(self) -> Self:
         if (self.model is None) == (self.checkpoint is None):
             raise ConfigError("pass either --model or --checkpoint")
         return self
@@ -75,31 +73,12 @@ class OfModel(Settings):
 
         return read_card(self.folder).get("recipe", {}) if self.folder else {}
 
-    def segmenter(self, with_store: bool = False) -> Any:
+    def segmenter(self) -> Any:
         """The model, ready to be prompted."""
-        from medsam_helpers.sam.embeddings import EmbeddingStore
         from medsam_helpers.sam.segmenter import Segmenter
 
         precision = self.precision or self.trained_with().get("precision", "auto")
-        segmenter = Segmenter.load(self.folder or str(self.model), precision=precision, tta=self.tta)
-        if with_store:
-            segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
-        return segmenter
-
-    def base_of(self, tuned: Any) -> Any:
-        """The model that the checkpoint was trained from, on the same embeddings; None where there is none."""
-        from medsam_helpers.sam.checkpoints import SPECIALISTS
-        from medsam_helpers.sam.embeddings import EmbeddingStore
-        from medsam_helpers.sam.segmenter import Segmenter
-        from medsam_helpers.sam.tuned import base_of
-
-        place = base_of(self.folder) if self.folder else None
-        if place is None or place in SPECIALISTS:
-            return None
-        base = Segmenter.load(place, precision=tuned.precision, tta=self.tta)
-        if tuned.store:  # the same, unless the encoder was trained too
-            base.store = EmbeddingStore.for_model(base.info, base.precision)
-        return base
+        return Segmenter.load(self.folder or str(self.model), precision=precision, tta=self.tta)
 
 
 def tell_trained_on(model: str | None) -> None:
@@ -119,11 +98,7 @@ def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], b
     """Give a parser an option for each setting; what is not given stays out of the result.
 
     `jitter_1024` becomes `--jitter`: the unit stands in the name of a value, not of an option.
-
-    Args:
-        parser: or a group of one.
-        settings: whose declarations give type, choices, default and help.
-        but: names that are left out.
+    Type, choices, default and help are those of the declaration; the names in `but` get none.
     """
     for name, declared in settings.model_fields.items():
         kinds = list(_kinds(declared.annotation))

@@ -1,7 +1,5 @@
 """`medsam weights`."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from medsam_helpers.cli.parser import Command, Result

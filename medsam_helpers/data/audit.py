@@ -54,11 +54,8 @@ class AuditReport:
         for severity in _SEVERITIES:
             rows = self.table[self.table.severity == severity]
             where = rows.case.where(rows.case != "", rows.detail).groupby(rows.problem).agg(list)
-            counts = ", ".join(
-                f"{count} {problem}" + f" ({some(where[problem])})" * (severity == "note")
-                for problem, count in rows.problem.value_counts().items()
-            )
-            parts.append(f"{severity}s: {counts or 'none'}")
+            told = (f"{len(of)} {problem}" + f" ({some(of)})" * (severity == "note") for problem, of in where.items())
+            parts.append(f"{severity}s: {', '.join(told) or 'none'}")
             if severity != "note" and len(rows):
                 few = rows.groupby("problem", sort=False).head(10).drop(columns="severity")
                 shown = few.apply(lambda column: column.str.ljust(column.str.len().max()))

@@ -1,13 +1,11 @@
 """What every data source yields: `Case`, one image with its mask, in `Cases`, a lazy sequence of them."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, Self, overload
 
 import numpy as np
 
@@ -106,13 +104,13 @@ class Cases(Sequence[Case]):
     @overload
     def __getitem__(self, index: int) -> Case: ...
     @overload
-    def __getitem__(self, index: slice) -> Cases: ...
-    def __getitem__(self, index: int | slice) -> Case | Cases:
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> Case | Self:
         return self.named(self.names[index]) if isinstance(index, slice) else self.load(self.names[index])
 
-    def named(self, names: Sequence[str]) -> Cases:
+    def named(self, names: Sequence[str]) -> Self:
         """The cases of these names, in this order."""
-        return Cases(names, self.load)
+        return type(self)(names, self.load)
 
     @cached_property
     def digest(self) -> str:
@@ -143,7 +141,7 @@ class Dataset:
         found: dict[SplitName, Cases] = {"train": self.train, "dev": self.dev, "val": self.val}
         return found | ({"test": self.test} if self.test else {})
 
-    def with_lesions(self) -> Dataset:
+    def with_lesions(self) -> Self:
         """The same without the images that hold no lesion: there is nothing to draw a box round."""
         normal = {finding.case for finding in self.findings if finding.problem == "no lesion"}
         kept: Any = {

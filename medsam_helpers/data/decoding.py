@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
-from medsam_helpers.errors import DataError
+from medsam_helpers.errors import DataError, one_line
 
 Source = str | Path | bytes  # a path, or the bytes of an encoded file
 
@@ -52,10 +52,9 @@ def decode(source: Source, exif: Literal["apply", "ignore"] = "apply") -> Decode
         pixels, orientation = deep or _picture(data, shown(source))
     except DataError:
         raise
-    except UnidentifiedImageError:
-        raise DataError(f"{shown(source)}: not a readable image (of no format that Pillow knows)") from None
     except Exception as error:  # decoders raise anything from OSError to struct.error on a damaged file
-        raise DataError(f"{shown(source)}: not a readable image ({error or type(error).__name__})") from error
+        why = "of no format that Pillow knows" if isinstance(error, UnidentifiedImageError) else one_line(error)
+        raise DataError(f"{shown(source)}: not a readable image ({why})") from error
     if isinstance(pixels, np.ndarray) and pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise DataError(f"{shown(source)}: holds values that are not finite (NaN or infinity)")
     if exif == "apply" and orientation in _UPRIGHT:

@@ -15,7 +15,6 @@ from medsam_helpers.data.duplicates import thumbnail
 from medsam_helpers.errors import DataError
 from medsam_helpers.prompts import mask_to_boxes
 
-_Doubt = tuple[str, Literal["warning", "note"], str]  # problem, severity, detail of a finding
 _FLAT = 24  # gray levels between the darkest and the brightest percent of an image that shows next to nothing
 
 
@@ -54,8 +53,8 @@ def check_cases(
     return [one for one in found if isinstance(one, Checked)], [one for one in found if isinstance(one, Finding)]
 
 
-def _doubts(case: Case, lesions: int) -> Iterator[_Doubt]:
-    """Of an image that shows next to nothing, and of a mask that is the wrong way round, an outline, or tiny."""
+def _doubts(case: Case, lesions: int) -> Iterator[tuple[str, Literal["warning", "note"], str]]:
+    """Problem, severity, detail: an image shows next to nothing; a mask is the wrong way round, an outline, or tiny."""
     gray, mask = case.image[::4, ::4].max(axis=2), case.mask
     dark, bright = np.percentile(gray, [1, 99])
     if bright - dark < _FLAT:

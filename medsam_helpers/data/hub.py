@@ -1,12 +1,10 @@
 """Data sets of the Hugging Face hub as a data source, through `datasets`; a local copy of one loads the same way."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import requests
 from huggingface_hub import constants
@@ -25,16 +23,8 @@ _MASK_COLUMNS = ("annotation", "label", "mask")
 _Place = tuple["datasets.Dataset", int, str]  # rows, the row, the column of masks
 
 
-class HubRepository(NamedTuple):
-    """A data set of the hub and its terms."""
-
-    repo: str
-    licence: str
-    citation: str
-
-
-_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-HUB_SOURCES = {name: HubRepository(**entry) for name, entry in _TABLE.items()}
+HUB_SOURCES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+"""Data sets of the hub by their names here: `repo`, `licence` and `citation` of each."""
 
 
 def hub_source(name: str, selection: Selection) -> Source:
@@ -49,10 +39,11 @@ def hub_source(name: str, selection: Selection) -> Source:
         DataError: the data set is neither on the hub nor cached, or has other columns.
     """
     card = "see the repository's card"
-    known = HUB_SOURCES.get(name, HubRepository(name, f"not stated here: {card}", card))
-    parts = _load_parts(known.repo)
+    known = HUB_SOURCES.get(name, {"repo": name, "licence": f"not stated here: {card}", "citation": card})
+    repo = known["repo"]
+    parts = _load_parts(repo)
     if "train" not in parts:
-        raise DataError(f"{known.repo}: has no split train, only {', '.join(parts)}")
+        raise DataError(f"{repo}: has no split train, only {', '.join(parts)}")
     held_out = [part for part in ("validation", "val", "test") if part in parts]
     official: dict[SplitName, str] = {"train": "train"}
     if held_out:
@@ -62,12 +53,12 @@ def hub_source(name: str, selection: Selection) -> Source:
     places: dict[str, _Place] = {}
     given: dict[SplitName, list[str]] = {}
     for split, part in official.items():
-        rows, mask_column = _undecoded(parts[part], f"{known.repo}: split {part}")
+        rows, mask_column = _undecoded(parts[part], f"{repo}: split {part}")
         numbered = [f"{part}-{row:04d}" for row in range(len(rows))]
         given[split] = list(rows["name"]) if "name" in rows.features else numbered
         for row, case in enumerate(given[split]):
             if case in places:
-                raise DataError(f"{known.repo}: {case!r} is the name of two cases")
+                raise DataError(f"{repo}: {case!r} is the name of two cases")
             places[case] = rows, row, mask_column
     findings = [
         Finding("", "unused split", "warning", f"split {part}: {len(rows)} cases, not used")
@@ -77,7 +68,7 @@ def hub_source(name: str, selection: Selection) -> Source:
     shown = name if name in HUB_SOURCES else Path(name).name
     own = given if "val" in given else {}
     load = partial(_load_case, places, selection)
-    return Source(shown, list(places), own, load, findings, licence=known.licence, citation=known.citation)
+    return Source(shown, list(places), own, load, findings, licence=known["licence"], citation=known["citation"])
 
 
 def _load_case(places: Mapping[str, _Place], selection: Selection, name: str) -> Case:
@@ -91,7 +82,7 @@ def _load_case(places: Mapping[str, _Place], selection: Selection, name: str) ->
         raise DataError(told, error.problem) from error
 
 
-def _undecoded(rows: datasets.Dataset, shown: str) -> tuple[datasets.Dataset, str]:
+def _undecoded(rows: "datasets.Dataset", shown: str) -> tuple["datasets.Dataset", str]:
     """The rows with images as encoded bytes, for the reader that files go through, and the name of the mask column."""
     import datasets
 
@@ -105,7 +96,7 @@ def _undecoded(rows: datasets.Dataset, shown: str) -> tuple[datasets.Dataset, st
     return rows.cast_column("image", encoded).cast_column(masks[0], encoded), masks[0]
 
 
-def _load_parts(repo: str) -> datasets.DatasetDict:
+def _load_parts(repo: str) -> "datasets.DatasetDict":
     """The splits of a repository or a local copy of one, from the cache if the hub does not answer."""
     import datasets
 

@@ -1,9 +1,7 @@
 """`load_data`: phantoms, folders and the hub by name. It loads what takes long to load only when it is called."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from medsam_helpers.data.sources import SOURCES, Selection, Source
 from medsam_helpers.errors import ConfigError
@@ -16,7 +14,7 @@ _TABLES = ("metadata.csv", "metadata.jsonl", "train/metadata.csv", "train/metada
 _OF_DATASETS = ("*.parquet", "data/*.parquet", "dataset_dict.json", "state.json", *_TABLES)
 
 
-def load_data(source: str | Path, **options: Any) -> Dataset:
+def load_data(source: str | Path, **options: Any) -> "Dataset":
     """The data set of a name or a folder.
 
     Args:
@@ -38,7 +36,7 @@ def load_data(source: str | Path, **options: Any) -> Dataset:
 
         wanted = zip(selection.limit_of.values(), (80, 16, 64), strict=False)
         train, dev, val = (most if limit is None else min(limit, most) for limit, most in wanted)
-        kind: Literal["endoscopy", "ultrasound"] = "endoscopy" if source == "phantom" else "ultrasound"
+        kind = "endoscopy" if source == "phantom" else "ultrasound"
         return phantom_dataset(kind, train, dev, val, selection.split_seed)
     from medsam_helpers.data.building import build_dataset
 

@@ -32,8 +32,6 @@ def read_values(
 
     Args:
         values: (H, W) int: gray levels, palette entries, or colours as 0xRRGGBB.
-        coloured: whether they are colours.
-        shown: the file, for messages.
         classes: labels that are the lesion: numbers of gray levels or palette entries, colours as "#rrggbb", or "all"
             but 0.
         ignore: the same; left out of loss and scores.

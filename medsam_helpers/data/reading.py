@@ -15,7 +15,7 @@ from medsam_helpers.errors import ConfigError, DataError
 
 
 def read_image(source: Source, *, window: str | None = None) -> np.ndarray:
-    """Any image as 8-bit RGB, turned upright as its orientation tag says.
+    """(H, W, 3) uint8 RGB of any image, turned upright as its orientation tag says.
 
     Transparent pixels are laid on black, unless all of them are transparent. Images of more than 8 bits are stretched
     linearly from their own minimum..maximum to 0..255, all channels alike. An image of one single value becomes black.
@@ -23,8 +23,6 @@ def read_image(source: Source, *, window: str | None = None) -> np.ndarray:
     Args:
         source: a path, or the bytes of an encoded file.
         window: what becomes 0..255 in place of that: values, "-160:240", or percentiles, "1%:99%".
-    Returns:
-        (H, W, 3) uint8 RGB.
     Raises:
         DataError: not there, not readable, several frames in one file, or values that are not finite.
         ConfigError: no such window.
@@ -59,18 +57,17 @@ def as_rgb(image: Any) -> np.ndarray:
     return image if channels == 3 else np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
 
 
-def read_mask(source: Source, classes: Sequence[str] = (), ignore: Sequence[str] = ()) -> MaskReading:
+def read_mask(source: Source) -> MaskReading:
     """A mask file as it was understood, turned upright if it carries an orientation tag.
 
-    A mask is binary (0 and one other value), binary with the noise of JPEG or soft edges near both ends, or a label
-    map, of which `classes` are the lesion and `ignore` counts nowhere, as in `read_values`. A picture of a single
-    colour with transparency is read by its transparency; otherwise transparent pixels are black. Palettes of black and
-    white count by their colours, others by their entries.
+    A mask is binary (0 and one other value), or binary with the noise of JPEG or soft edges near both ends. A picture
+    of a single colour with transparency is read by its transparency; otherwise transparent pixels are black. Palettes
+    of black and white count by their colours, others by their entries.
 
     Raises:
-        DataError: as for `read_image`; a label map of which no class was chosen; a photograph.
+        DataError: as for `read_image`; a label map, for which see `read_case`; a photograph.
     """
-    return read_values(*_mask_values(decode(source)), shown(source), classes, ignore)
+    return read_values(*_mask_values(decode(source)), shown(source))
 
 
 def read_case(name: str, image: Source, masks: Sequence[Source], selection: Selection) -> Case:

@@ -1,10 +1,7 @@
 """From models and cases to a table of scores, beside baselines that fill the box, or the ellipse inside it."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,18 +10,15 @@ from tqdm.auto import tqdm
 from medsam_helpers.data.case import Case
 from medsam_helpers.errors import ConfigError, DataError, some
 from medsam_helpers.evaluation.metrics import score_mask
-from medsam_helpers.evaluation.predictors import BASELINES, Predictor, answers, case_boxes, fill_box, found_alone
+from medsam_helpers.evaluation.predictors import BASELINES, Model, answers, case_boxes, fill_box, found_alone
 from medsam_helpers.evaluation.tables import COLUMNS, GROUP
 from medsam_helpers.prompts import read_prompt
 from medsam_helpers.settings import BoxMode
 
-if TYPE_CHECKING:
-    from medsam_helpers.sam.segmenter import Segmenter
-
 
 def evaluate(
     cases: Sequence[Case],
-    models: Mapping[str, Predictor | Segmenter],
+    models: Mapping[str, Model],
     *,
     prompts: Sequence[str] = ("exact", "j20", "j50"),
     seed: int = 0,
@@ -38,7 +32,6 @@ def evaluate(
     other cases, and `j50` is the draw of `j20`, 2.5 times as far.
 
     Args:
-        cases: what to evaluate on, with reference masks.
         models: predictors or segmenters by name; each is called once a case with the boxes of all prompts.
         prompts: "exact", or "jN" for boxes whose sides moved by up to N pixels of a model space of 1024; with "+centre"
             behind it a click in the middle of what the box holds of the lesion. "clicks:N" gives N prompts, "clicks:1"
@@ -49,7 +42,6 @@ def evaluate(
         box_mode: "union": one box a case. "components": one a lesion; the union of the masks is scored, and the mean
             of the IoU scores is kept. "labels": one a label.
         group_of: case -> its patient or video, a column `group` then, which intervals heed; see `Dataset.group_of`.
-        show_progress: show the bar.
     Returns:
         The columns `COLUMNS`; areas in pixels, metrics in the original space, `iou_score` NaN for the baselines. Cases
         without a lesion cannot be prompted: `table.attrs["left_out"]` lists their names. `table.attrs["missed"]` lists
@@ -91,7 +83,7 @@ def evaluate(
     return table
 
 
-def false_positives(cases: Iterable[Case], predictor: Predictor | Segmenter) -> dict[str, float]:
+def false_positives(cases: Iterable[Case], predictor: Model) -> dict[str, float]:
     """What a model that needs no prompt finds in the images without a lesion; the others are left out.
 
     Args:
@@ -100,11 +92,8 @@ def false_positives(cases: Iterable[Case], predictor: Predictor | Segmenter) -> 
         `normal`, how many there are; `false_positives`, in how many it finds something; `false_positive_share`, the
         mean share of their area in [0, 1]. Nothing where there are none. `findings` reads them in `table.attrs`.
     """
-    shares = []
-    for case in cases:
-        if not case.mask.any():
-            masks, _ = found_alone(predictor, case)
-            shares.append(float(case.counted(masks[0]).mean()))
+    normal = (case for case in cases if not case.mask.any())
+    shares = [case.counted(found_alone(predictor, case)[0][0]).mean() for case in normal]
     if not shares:
         return {}
     share = round(float(np.mean(shares)), 6)

@@ -49,18 +49,14 @@ def score_mask(pred: np.ndarray, true: np.ndarray, tolerance_1024: float = 2.0) 
     scores = {"dice": dice(pred, true), "iou": iou(pred, true)}
     if not (pred.any() and true.any()):
         return scores | {"hd95_percent": 100 * (1 - scores["dice"]), "nsd": scores["dice"]}
-    distances = _surface_distances(pred, true)
-    hd95 = 100 * max(np.percentile(one, 95) for one in distances) / np.hypot(*true.shape)
-    near = np.concatenate(distances) <= tolerance_1024 * max(true.shape) / 1024
-    return scores | {"hd95_percent": float(hd95), "nsd": float(near.mean())}
-
-
-def _surface_distances(pred: np.ndarray, true: np.ndarray) -> list[np.ndarray]:
-    """For each pixel of an outline the distance to the other outline, in pixels: from pred, and from true."""
     from scipy.spatial import KDTree  # here, since it takes long to load
 
     found, expected = KDTree(_outline(pred)), KDTree(_outline(true))
-    return [expected.query(found.data)[0], found.query(expected.data)[0]]
+    # For each pixel of an outline the distance to the other outline, in pixels: from pred, and from true.
+    distances = [expected.query(found.data)[0], found.query(expected.data)[0]]
+    hd95 = 100 * max(np.percentile(one, 95) for one in distances) / np.hypot(*true.shape)
+    near = np.concatenate(distances) <= tolerance_1024 * max(true.shape) / 1024
+    return scores | {"hd95_percent": float(hd95), "nsd": float(near.mean())}
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:

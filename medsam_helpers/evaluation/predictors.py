@@ -1,10 +1,8 @@
 """How a model is asked about a case: the predictors, those that fill the box or its ellipse, and their answers."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -20,8 +18,10 @@ if TYPE_CHECKING:
 Predictor = Callable[..., tuple[np.ndarray, np.ndarray]]
 """Case and boxes (N, 4) float, original space -> masks (N, H, W) bool, the model's own IoU scores (N,).
 
-For "+centre" it is also given points (N, 2), one a box. A `Segmenter` takes every prompt, clicks and none too.
+For "+centre" it is also given points (N, 2), one a box.
 """
+Model: TypeAlias = "Predictor | Segmenter"
+"""What is scored; a `Segmenter` takes every prompt, clicks and none too."""
 
 
 def fill_ellipse(box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
@@ -55,18 +55,14 @@ def centres(mask: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return np.array([deepest_pixel(part & mask if (part & mask).any() else part) for part in filled])
 
 
-def found_alone(predictor: Predictor | Segmenter, case: Case) -> tuple[np.ndarray, np.ndarray]:
+def found_alone(predictor: Model, case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Mask (1, H, W) and score (1,) without a prompt; of a predictor that needs one, for a box round the image."""
     predict: Any = getattr(predictor, "predict_case", predictor)
     return predict(case, whole_image(case.size_hw) if getattr(predictor, "needs_prompt", True) else None)
 
 
 def answers(
-    model: str,
-    predictor: Predictor | Segmenter,
-    case: Case,
-    asked: Mapping[str, Prompt],
-    boxes: Mapping[str, np.ndarray],
+    model: str, predictor: Model, case: Case, asked: Mapping[str, Prompt], boxes: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[str, np.ndarray, float]]:
     """For each prompt its name, the union of its boxes' masks, and the mean of their scores."""
     predict: Any = getattr(predictor, "predict_case", predictor)

@@ -13,11 +13,7 @@ COLUMNS = ["case", "model", "prompt", "seed", *METRICS, "area_true", "area_pred"
 
 
 def paired_gain(
-    table: pd.DataFrame,
-    prompt: str,
-    model: str = "tuned",
-    base: str = "zero-shot",
-    metric: str = "dice",
+    table: pd.DataFrame, prompt: str, model: str = "tuned", base: str = "zero-shot", metric: str = "dice"
 ) -> Interval:
     """Mean of the `gains` with its 95 % interval, see `mean_interval`; arguments and errors as of `gains`.
 
@@ -89,14 +85,11 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "prompt", "n", "dice", "dice_low", "dice_high", *METRICS[1:]])
 
 
-def clicks_needed(table: pd.DataFrame, model: str, metric: str = "dice", least: float = 0.9) -> pd.Series:
-    """By case how many clicks a model needs until its score is at least this; the most that were tried where it fails.
+def clicks_needed(table: pd.DataFrame, model: str, metric: str = "dice") -> pd.Series:
+    """By case how many clicks a model needs until its score is 0.9; the most that were tried where it never is.
 
-    Args:
-        table: as `evaluate` gives it for a prompt "clicks:N".
-        metric: "dice"; the literature's NoC@90 is by "iou", with 20 clicks.
-    Raises:
-        ConfigError: the table has no such model, or no clicks.
+    The table is as `evaluate` gives it for a prompt "clicks:N"; `ConfigError` where it lacks clicks, or the model. The
+    literature's NoC@90 is by the metric "iou", with 20 clicks.
     """
     check_name("model", model, table["model"])
     clicked = table[table["prompt"].str.startswith("clicks:")]
@@ -104,4 +97,4 @@ def clicks_needed(table: pd.DataFrame, model: str, metric: str = "dice", least: 
     rows = clicked[clicked["model"] == model]
     if rows.empty:
         raise ConfigError(f"{model} was not scored with clicks: evaluate it with the prompt clicks:8")
-    return clicks[rows.index].where(rows[metric] >= least, clicks.max()).groupby(rows["case"]).min()
+    return clicks[rows.index].where(rows[metric] >= 0.9, clicks.max()).groupby(rows["case"]).min()

@@ -1,7 +1,5 @@
 """The run card: what was run, on what, from which code, how long, with what result."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -34,10 +32,8 @@ def write_run_card(
     """The content of a run card that is now written to `path` as JSON.
 
     Args:
-        path: where the card goes.
         command: the command line; absolute and home paths are cut to their last two parts, since cards are shared.
         data_digest: SHA-256 of the data that was used.
-        seconds: duration of the run.
         commit: `git_commit()` when the run began: code may change while it runs. Default: now's.
         figures: what else the card holds, such as recipe, sizes, results: anything that JSON can hold.
     """

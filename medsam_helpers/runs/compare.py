@@ -1,7 +1,5 @@
 """Several run folders side by side, where they were scored alike: on the same images, with the same boxes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path

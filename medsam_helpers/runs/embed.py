@@ -1,7 +1,5 @@
 """`embed_cases`: each image through the encoder once, while threads read and resize the next ones."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import time
@@ -10,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from itertools import islice
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +18,8 @@ from medsam_helpers.data.case import Case
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.processes import joined, share_of
 
-T = TypeVar("T")
 
-
-def _ahead(function: Callable[[int], T], indices: Iterable[int], threads: int) -> Iterator[T]:
+def _ahead(function: Callable[[int], Any], indices: Iterable[int], threads: int) -> Iterator[Any]:
     """The function of each index, in order; threads are at the next ones meanwhile, and never far ahead."""
     rest, pool = iter(indices), ThreadPoolExecutor(threads)
     try:

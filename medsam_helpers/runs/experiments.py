@@ -1,14 +1,12 @@
 """The files of `experiments/`: what a recorded run is made of, read and checked before anything is trained."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from medsam_helpers.data.sources import SOURCES
 from medsam_helpers.errors import ConfigError
@@ -88,16 +86,10 @@ class Experiment(Settings):
     box_mode: BoxMode | None = None  # with which every trial is trained and judged; default: its recipe's
     trials: tuple[Trial, ...] = Field(min_length=1)
 
-    @field_validator("prompts")
-    @classmethod
-    def _are_prompts(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
-        for prompt in prompts:
-            read_prompt(prompt)
-        return prompts
-
     @model_validator(mode="after")
     def _can_be_answered(self) -> Self:
-        clicks = [prompt for prompt in self.prompts if read_prompt(prompt).centre or read_prompt(prompt).clicks]
+        asked = {name: read_prompt(name) for name in self.prompts}
+        clicks = [name for name, prompt in asked.items() if prompt.centre or prompt.clicks]
         unets = [trial.model for trial in self.trials if trial.model in SPECIALISTS]
         if clicks and unets:
             raise ConfigError(f"prompts: {clicks[0]} asks with a click, which {unets[0]} does not take")
@@ -122,11 +114,7 @@ def experiment_names(folder: Path = FOLDER) -> list[str]:
 
 
 def read_experiment(name: str, folder: Path = FOLDER) -> Experiment:
-    """The experiment of that name.
-
-    Raises:
-        ConfigError: no such file, no TOML, or a value that cannot be: names file and key.
-    """
+    """The experiment of that name; `ConfigError`, with file and key, where there is none, or a value cannot be."""
     if name not in experiment_names(folder):
         there = ", ".join(experiment_names(folder)) or "none here: they lie in the source checkout"
         raise ConfigError(f"no experiment {name!r}: there are {there}")
@@ -168,11 +156,8 @@ def _trials(entry: dict[str, Any], box_mode: BoxMode | None) -> Iterator[Trial]:
 def sources_of(experiment: Experiment, given: Sequence[str]) -> dict[str, str]:
     """Where each data set of an experiment comes from: by its name from the hub, unless a place is given.
 
-    Args:
-        experiment: names the data sets.
-        given: "NAME=FOLDER", or "FOLDER" for the experiment's own.
-    Raises:
-        ConfigError: a name that the experiment does not use, or a data set that has to be given and is not.
+    `given` is "NAME=FOLDER", or "FOLDER" for the experiment's own. `ConfigError` for a name that it does not use, or a
+    data set that has to be given and is not.
     """
     places = {name: name for name in experiment.sources}
     for text in given:

@@ -1,7 +1,5 @@
 """The whole model in `save_pretrained`'s layout, for plain `transformers` and for the hub."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,5 @@
 """What a table of scores says, in plain sentences: the gain, what it leaves open, the worst image."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

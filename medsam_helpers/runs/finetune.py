@@ -1,7 +1,5 @@
 """One run from end to end: data, embeddings, training, scores, and everything about it on disk."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import shlex
@@ -23,7 +21,7 @@ from medsam_helpers.data.views import views_of
 from medsam_helpers.device import default_device, effective_precision
 from medsam_helpers.errors import DataError, some
 from medsam_helpers.evaluation.evaluate import evaluate, false_positives
-from medsam_helpers.evaluation.predictors import WITH_TTA, Predictor
+from medsam_helpers.evaluation.predictors import WITH_TTA, Model
 from medsam_helpers.files import cache_dir, check_output_dir, find_checkpoint, one_writer
 from medsam_helpers.prompts import prompt_name
 from medsam_helpers.runs.embed import embed_cases
@@ -59,16 +57,14 @@ def finetune(
     split: Literal["dev", "val"] = "val",
     prompts: Sequence[str] = ("exact",),
     dev_jitter_1024: float | None = None,
-) -> Finetuned:
+) -> "Finetuned":
     """The finished run: trained, scored once, and written to `output`. One that was stopped goes on when called again.
 
     Writes `decoder.safetensors`, `run_card.json`, `README.md` (model card), `seen_images.csv`, `history.csv`,
     `metrics.csv` (an image a row), `summary.md` and `before_after.png`.
 
     Args:
-        config: what to run.
         output: folder, made where missing.
-        show_progress: show the bars.
         command: for the run card; default: this process's command line.
         recipe: in place of the config's; a sweep's winner, say.
         dataset: in place of the config's; a fold of it, say.
@@ -81,6 +77,7 @@ def finetune(
     """
     from medsam_helpers.runs.card import git_commit, gpu_memory, own_memory_mb
     from medsam_helpers.runs.folder import Finetuned, headline, name_left_out, write_run
+    from medsam_helpers.runs.seen import read_seen, seen_among
     from medsam_helpers.sam.unfrozen import unfrozen
 
     started, commit = time.perf_counter(), git_commit()
@@ -105,11 +102,7 @@ def finetune(
     for segmenter in (zero_shot, tuned):
         segmenter.store = store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)
     scored = whole.with_lesions().splits[split]
-    known = []
-    if start:
-        from medsam_helpers.runs.seen import read_seen, seen_among
-
-        known = seen_among(scored, read_seen(start))
+    known = seen_among(scored, read_seen(start)) if start else []
     if known:
         told = f"{len(known)} of the {len(scored)} images of {split} ({some(known)})"
         warnings.warn(f"{start} was trained or selected on {told}: scores flatter what starts from it", stacklevel=2)
@@ -174,7 +167,7 @@ def balanced(cases: Cases) -> Cases:
     return cases.named([name for names in sets for name in islice(cycle(names), most)])
 
 
-def evaluate_together(cases: Cases, models: Mapping[str, Predictor | Segmenter], **options: Any) -> pd.DataFrame:
+def evaluate_together(cases: Cases, models: Mapping[str, Model], **options: Any) -> pd.DataFrame:
     """The table of `evaluate`, the cases shared by the processes that run together; each gets the whole."""
     share = share_of(len(cases))
     tables = joined([evaluate(cases[share.start : share.stop], models, **options)] if share else [])
@@ -186,11 +179,8 @@ def evaluate_together(cases: Cases, models: Mapping[str, Predictor | Segmenter],
 def get_or_train(config: RunConfig | None = None, show_progress: bool = True) -> Path:
     """The folder of this run's decoder checkpoint in the cache; trained now where it is not there yet.
 
-    Of two notebooks that ask at the same time one trains, and the other waits for it.
-
-    Args:
-        config: default: the run that the environment asks for.
-        show_progress: show the bars.
+    Of two notebooks that ask at the same time one trains, and the other waits for it. Without a `config` it is the run
+    that the environment asks for.
     """
     from medsam_helpers.runs.folder import is_complete
 

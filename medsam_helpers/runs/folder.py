@@ -1,7 +1,5 @@
 """What a finished run leaves in its folder: scores, summary, picture, decoder, run card and model card."""
 
-from __future__ import annotations
-
 import os
 import re
 from contextlib import suppress
@@ -26,15 +24,7 @@ from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.checkpoints import NAMES, sha256_of
 from medsam_helpers.sam.model import changed_parts
 from medsam_helpers.sam.segmenter import Segmenter
-from medsam_helpers.sam.tuned import (
-    CARD_FILE,
-    DECODER_FILE,
-    SEEN_FILE,
-    load_checkpoint,
-    part_state,
-    read_card,
-    save_decoder,
-)
+from medsam_helpers.sam.tuned import DECODER_FILE, SEEN_FILE, load_checkpoint, part_state, read_card, save_decoder
 from medsam_helpers.training.loop import FitResult
 from medsam_helpers.training.recipes import Recipe
 
@@ -96,7 +86,7 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
         split=run.split,
         precision=result.precision,
         best_epoch=result.best_epoch,
-        metrics=_lasting(run.figures, output / CARD_FILE),
+        metrics=_lasting(run.figures, output),
     )
     save_decoder(part_state(run.tuned.model, changed_parts(run.tuned.model, before)), output, card)
     with atomic_write(output / "before_after.png") as temporary:
@@ -127,11 +117,11 @@ def headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:
     return figures | ({"by_set": {name: headline(part, prompt) for name, part in apart}} if len(apart) > 1 else {})
 
 
-def _lasting(figures: dict[str, Any], card: Path) -> dict[str, Any]:
+def _lasting(figures: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The figures for the card. A finished run that is called again encodes nothing: its card keeps what that took."""
     kept = {key: value for key, value in figures.items() if key != "checkpoint"}
     with suppress(CheckpointError):  # none, or damaged: it is written anew
-        earlier = read_card(card.parent).get("metrics", {})
+        earlier = read_card(folder).get("metrics", {})
         kept |= {key: max(kept[key], earlier.get(key, 0)) for key in ("encoded", "seconds_encode")}
     return kept
 

@@ -1,11 +1,13 @@
 """Data sets put together anew: folds of one that is small, training cases of two, all cases of one."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from medsam_helpers.data.case import Cases, Dataset
 from medsam_helpers.data.duplicates import near_duplicates, thumbnail
@@ -32,10 +34,7 @@ def make_folds(dataset: Dataset, count: int, seed: int = 0) -> list[Dataset]:
 
     Its own splits are pooled first. The parts depend on names and pixels, and on the seed of the order in which they
     are dealt. Near-duplicates and cases of one group stay in one part. Dev is a tenth of what is left.
-
-    Raises:
-        ConfigError: fewer than two folds.
-        DataError: fewer cases, or groups of near-duplicates, than folds.
+    `DataError` where there are fewer cases, or groups of near-duplicates, than folds.
     """
     if count < 2:
         raise ConfigError(f"folds must be 2 or more, is {count}")
@@ -56,20 +55,15 @@ def make_folds(dataset: Dataset, count: int, seed: int = 0) -> list[Dataset]:
 
 def _groups(cases: Cases, group_of: Mapping[str, str]) -> list[list[str]]:
     """The names, near-duplicates and cases of one group together, in the order of the first of each."""
-    together = {name: [name] for name in cases.names}
-
-    def join(first: str, second: str) -> None:
-        one, other = together[first], together[second]
-        if one is not other:
-            one += other
-            together.update(dict.fromkeys(other, one))
-
-    first_of: dict[str, str] = {}
-    for name, group in group_of.items():
-        join(first_of.setdefault(group, name), name)
-    for i, j, _ in near_duplicates(np.array([thumbnail(case.image) for case in cases])):
-        join(cases.names[i], cases.names[j])
-    return list({id(group): group for group in together.values()}.values())
+    looks = np.array([thumbnail(case.image) for case in cases])
+    first_of = dict[str, int]()
+    pairs = [(first_of.setdefault(group_of.get(name, name), place), place) for place, name in enumerate(cases.names)]
+    pairs += [(i, j) for i, j, _ in near_duplicates(looks)]
+    links = coo_array((np.ones(len(pairs)), np.transpose(pairs)), (len(cases), len(cases)))
+    together: dict[int, list[str]] = defaultdict(list)
+    for name, group in zip(cases.names, connected_components(links, directed=False)[1], strict=True):
+        together[group].append(name)
+    return list(together.values())
 
 
 def with_training_of(dataset: Dataset, other: Dataset) -> Dataset:

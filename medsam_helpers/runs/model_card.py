@@ -1,7 +1,5 @@
 """The model card that lies beside every fine-tuned decoder, in the hub's format; the text stands in the template."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path

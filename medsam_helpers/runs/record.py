@@ -1,7 +1,5 @@
 """The record of an experiment: what its runs left, as three tables and a run card that are committed."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,11 +61,7 @@ def record_of_run(trial: Trial, folder: Path) -> RunRecord:
 
 
 def read_record(output: Path) -> list[RunRecord]:
-    """The runs of a record that `write_record` wrote; none where there is no record.
-
-    Raises:
-        DataError: a file of the record is missing or damaged.
-    """
+    """The runs of a record, none where there is none; `DataError` where one of its files is missing or damaged."""
     if not (output / CARD_FILE).exists():
         return []
     try:
@@ -91,12 +85,7 @@ def write_record(
     """The summary, a row for each run and data set; the three tables and the run card are in `output` then.
 
     The scores of the fills and of each base model, which are the same in every run, stand once for each data set.
-
-    Args:
-        experiment: whose runs they are.
-        runs: those there are so far, in its order.
-        output: folder for the four files.
-        command, commit: for the run card; commit of the code when the experiment began.
+    `runs` are those there are so far, in the experiment's order; `commit` is the code's when it began.
     """
     tables = {}
     for file in _TABLES:

@@ -1,7 +1,5 @@
 """Tables of scores as files, and a record's with each run as a model of its own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +54,7 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """A table that `write_table` wrote. Names stay text, "007" and "NA" too.
-
-    Raises:
-        DataError: no such file, not a CSV, or a column is missing.
-    """
+    """A table that `write_table` wrote, names as text, "007" and "NA" too; `DataError` where the file is none."""
     text = dict.fromkeys(["case", "model", "prompt", GROUP], str)
     try:
         table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"iou_score": [""]})

@@ -1,7 +1,5 @@
 """`reproduce`: the runs of an experiment, each trained once, and their record."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time
@@ -42,11 +40,8 @@ def reproduce(
     """The summary of an experiment, a run and test set a row; what was not run yet is run, and all of it recorded.
 
     Args:
-        experiment: see `experiments.read_experiment`.
         sources: see `experiments.sources_of`.
         output: folder for `metrics.csv`, `history.csv`, `summary.csv` and `run_card.json`.
-        command: for the run card.
-        show_progress: show the bars.
         only_missing: keep the runs of the same settings and pixels that the record at `output` holds already; without
             it the record is written anew, from the cache and what is run now.
     Raises:

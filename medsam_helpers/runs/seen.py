@@ -1,7 +1,5 @@
 """Which images a checkpoint has seen: all that it, or what it was trained from, was trained or selected on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +18,8 @@ _COLUMNS = ["digest", "fingerprint"]
 def write_seen(folder: Path, dataset: Dataset, start: Path | None = None) -> None:
     """Write the digests and fingerprints of train and dev, and of all that `start`, the first decoder, has seen.
 
-    No picture can be made of them. A file that is there is kept: a run's images never change.
-
-    Raises:
-        CheckpointError: `start` does not say what it has seen.
+    No picture can be made of them. A file that is there is kept: a run's images never change. `CheckpointError` where
+    `start` does not say what it has seen.
     """
     if (folder / SEEN_FILE).exists():
         return
@@ -34,11 +30,7 @@ def write_seen(folder: Path, dataset: Dataset, start: Path | None = None) -> Non
 
 
 def read_seen(folder: Path) -> pd.DataFrame:
-    """Table with the `digest` and `fingerprint` of each image that a checkpoint has seen.
-
-    Raises:
-        CheckpointError: the checkpoint does not say it, or in a damaged file.
-    """
+    """Table of `digest` and `fingerprint` of the images a checkpoint has seen; `CheckpointError` if it does not say."""
     try:
         return pd.read_csv(folder / SEEN_FILE, dtype=str, keep_default_na=False)[_COLUMNS]
     except (OSError, ValueError, KeyError) as error:

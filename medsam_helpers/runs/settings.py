@@ -1,7 +1,5 @@
 """`RunConfig`: what a run is made of, and the profiles that fill it in."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,7 +82,7 @@ class RunConfig(DataSettings):
 
         return find_checkpoint(self.start) if self.start else None
 
-    def config(self) -> RunConfig:
+    def config(self) -> "RunConfig":
         """These settings alone, without those that a subclass adds."""
         return RunConfig(**{name: getattr(self, name) for name in RunConfig.model_fields})
 
@@ -106,11 +104,7 @@ PROFILES: dict[str, RunConfig] = {
 def config_from_environment(environment: Mapping[str, str] = os.environ, **overrides: Any) -> RunConfig:
     """The profile that `MEDSAM_PROFILE` names (default `laptop`), with `MEDSAM_MODEL`, `MEDSAM_EPOCHS`, ... laid over.
 
-    Args:
-        environment: default: the process's own.
-        overrides: laid over both.
-    Raises:
-        ConfigError: an unknown profile, or a value that cannot be.
+    The `overrides` are laid over both. `ConfigError` where there is no such profile, or a value cannot be.
 
     >>> config_from_environment({"MEDSAM_MODEL": "lite-medsam", "MEDSAM_TRAIN_LIMIT": "8"}).train_limit
     8
@@ -135,9 +129,7 @@ def in_environment(settings: type[Settings], environment: Mapping[str, str]) -> 
 def check_names(model: str | None = None, checkpoint: Path | None = None, data: str | None = None) -> None:
     """Find a mistyped model, checkpoint or data source before libraries take seconds to load.
 
-    Raises:
-        ConfigError: no model or no data source of that name, and no such path.
-        CheckpointError: no such folder, or no run card in it.
+    `ConfigError` where there is no model or data source of that name or path, `CheckpointError` for a checkpoint.
     """
     from medsam_helpers.sam.checkpoints import NAMES
 

@@ -1,7 +1,5 @@
 """Where each checkpoint comes from: pinned sources, licences, a verified cache. No weights are parsed here."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 import tempfile

@@ -1,13 +1,12 @@
 """`EmbeddingStore`: embeddings of a frozen encoder, which never change, computed once and kept."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -51,7 +50,7 @@ class EmbeddingStore:
         self._refuse(found, self.key)
 
     @classmethod
-    def for_model(cls, info: ModelInfo, precision: str, root: Path | None = None) -> EmbeddingStore:
+    def for_model(cls, info: ModelInfo, precision: str, root: Path | None = None) -> Self:
         """The store of a model under `root` (default: the cache), one folder a key."""
         if (device := default_device().type) != "cpu":  # it rounds otherwise
             precision = f"{precision}-{device}"
@@ -66,9 +65,6 @@ class EmbeddingStore:
     def _refuse(self, found: Mapping[str, str | int], asked: Mapping[str, str | int]) -> None:
         if wrong := [f"{k} is {found.get(k)!r}, asked for {v!r}" for k, v in asked.items() if found.get(k) != v]:
             raise StoreError(f"{self.folder} holds embeddings of another model: {'; '.join(wrong)}; use another folder")
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self.folder.glob("*/[!.]*.safetensors"))
 
     def __contains__(self, digest: object) -> bool:
         return self._path(str(digest)).is_file()

@@ -1,7 +1,5 @@
 """The original checkpoints of MobileSAM and LiteMedSAM as a `Sam`: TinyViT as encoder, SAM's own prompt side."""
 
-from __future__ import annotations
-
 import pickle
 import re
 import tomllib

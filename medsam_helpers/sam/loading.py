@@ -1,7 +1,5 @@
 """`load_sam`: from a name or a path to a model, and the pixels that it takes."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass

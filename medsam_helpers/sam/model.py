@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from medsam_helpers.sam.sam2 import Sam2
     from medsam_helpers.specialists.unet import PromptedUNet
 
-Promptable: TypeAlias = "SamModel | Sam2 | PromptedUNet"
+Promptable: TypeAlias = Union[SamModel, "Sam2", "PromptedUNet"]
 """A model that takes an embedding and prompts: what `load_sam` returns, `fit` trains and a `Segmenter` asks."""
 
 

@@ -1,7 +1,5 @@
 """`Sam2`: the image model of SAM 2 behind the interface of `Sam`, whose decoder is trained and asked as SAM's is."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

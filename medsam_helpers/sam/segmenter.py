@@ -1,12 +1,10 @@
 """`Segmenter`: embed an image once, prompt it many times."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -78,7 +76,7 @@ class Segmenter:
         self.views = ("as-is", "mirrored") if tta else ("as-is",)  # those of an image that are embedded
 
     @classmethod
-    def load(cls, name_or_checkpoint: str | Path, **options: Any) -> Segmenter:
+    def load(cls, name_or_checkpoint: str | Path, **options: Any) -> Self:
         """A segmenter from a model's name or path, a decoder checkpoint's folder, or the name of a released one."""
         return cls(load_model(name_or_checkpoint), **options)
 

@@ -4,9 +4,8 @@ Source: Wu et al., ECCV 2022, arXiv 2207.10666; MobileSAM: Zhang et al., arXiv 2
 published checkpoints, so that these load with `strict=True`.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -156,7 +155,7 @@ class TinyViT(nn.Module):
         """What `SamVisionEncoder` calls so; peft asks for it."""
         return self.patch_embed
 
-    def fuse(self) -> TinyViT:
+    def fuse(self) -> Self:
         """This encoder with every batch normalisation folded into its convolution, channels_last (in place)."""
         for module in self.modules():
             if isinstance(module, ConvNorm):

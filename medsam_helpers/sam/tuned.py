@@ -1,7 +1,5 @@
 """Decoder checkpoints: a fine-tuned model is its base plus the few megabytes that changed."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path

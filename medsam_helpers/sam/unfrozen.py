@@ -1,7 +1,5 @@
 """A SAM whose encoder trains too: all of it, its last stage, or what LoRA adds to it."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

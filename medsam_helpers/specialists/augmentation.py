@@ -1,7 +1,5 @@
 """Random changes of an image and its mask, for a model that sees pixels; a decoder gets the views of `data.views`."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """U-Nets to compare SAM with: specialists that learn one task, behind the interface of `SamModel`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -73,8 +71,6 @@ class PromptedUNet(nn.Module):
         Args:
             image_embeddings: (B, 3, 256, 256) float, see `loading.pixel_values`.
             input_boxes: (B, 1, 4) xyxy, model space.
-            multimask_output: must be False.
-            others: arguments of `SamModel`; none can be given.
         Returns:
             `pred_masks` (B, 1, 1, 256, 256) logits; `iou_scores` (B, 1, 1), NaN: it has no opinion of itself.
         Raises:
@@ -117,10 +113,8 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class UNetDecoder(nn.Module):
-    """Joins grids of features from the coarsest to the finest, and enlarges that four times.
+    """Joins grids of features, `widths` channels each, from the last, the coarsest, to the finest; enlarges it 4 times.
 
-    Args:
-        widths: channels of each grid, the finest first.
     Source: Ronneberger et al., MICCAI 2015.
     """
 
@@ -141,8 +135,6 @@ class UNetDecoder(nn.Module):
 class AutomaticHead(nn.Module):
     """A small U-Net that needs no prompt: from SAM's embedding to the logits of a mask on a grid four times as fine.
 
-    Args:
-        channels: of the embedding.
     Source: Ronneberger et al., MICCAI 2015, after a trial on Kvasir-SEG.
     """
 

@@ -1,7 +1,5 @@
 """What a training step is fed with: cached embeddings, boxes, targets."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -51,7 +49,6 @@ class PromptedCases:
         transform_of: gives an image size's `ImageTransform`.
         recipe: says what is drawn.
         seed: of order, view, lesion and jitter.
-        show_progress: show a bar while the cases are read.
     Raises:
         DataError: an embedding is missing.
         ConfigError: the recipe's `augment` changes pixels, and embeddings are stored.
@@ -71,7 +68,7 @@ class PromptedCases:
         self.model_size = transform_of((1, 1)).model_size
         self.augment: Part | None = recipe.augment if callable(recipe.augment) else None
         if recipe.augment is True:
-            from medsam_helpers.specialists.augmentation import augmented  # MONAI takes seconds to import
+            from medsam_helpers.specialists.augmentation import augmented  # needed by few
 
             self.augment = augmented
         self.digests: list[str] = []

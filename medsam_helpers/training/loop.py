@@ -1,7 +1,5 @@
 """`fit`: the training loop, on embeddings that were computed before."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import sys
@@ -121,8 +119,7 @@ def fit(
     optimizer = get_optimizer(recipe, model)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     state.restore(model, optimizer, scaler)
-    average = ExponentialMovingAverage(model, recipe.ema_decay)
-    average.load(state.average)
+    average = ExponentialMovingAverage(model, recipe.ema_decay, state.average)
     saved = time.monotonic()
 
     def save() -> None:

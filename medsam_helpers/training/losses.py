@@ -4,8 +4,6 @@ All take logits (B, 1, H, W) float, unbounded, and a target of that shape with v
 or `DataError` for others. All compute in float32: a sum over 256 x 256 pixels passes what half precision holds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 
@@ -35,9 +33,6 @@ def bce_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     Args:
         logits: (B, 1, H, W) float, unbounded.
         target: (B, 1, H, W), values in {0, 1}.
-    Raises:
-        ShapeError: the shapes differ or are not (B, 1, H, W).
-        DataError: the target holds something else than 0 and 1.
 
     >>> bce_loss(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2))  # ln 2: knows nothing
     tensor(0.6931)

@@ -9,8 +9,6 @@ Where a recipe takes the name of one of these, it also takes a callable of the r
     metric(prediction, reference)            (H, W) bool both, original space -> float, higher is better
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import hashlib
@@ -27,7 +25,7 @@ from medsam_helpers.errors import ConfigError
 
 
 def source_identity(part: Any) -> Any:
-    """The source of a callable and the values that it works with, as JSON holds them.
+    """The source of a callable and the values it works with, as JSON: no memory addresses, paths or line numbers.
 
     Of a function: its source, its defaults, what it closes over, and global numbers and texts that it reads. Of a
     `functools.partial`: function and arguments. Of an object: the methods of its class (`__call__` and those without
@@ -36,10 +34,6 @@ def source_identity(part: Any) -> Any:
     Functions that a function calls are NOT followed: when one of them changes, the identity stays. Give the caller a
     `version`, or close over them.
 
-    Args:
-        part: from a file or a notebook's cell.
-    Returns:
-        Text, or a dict; without memory addresses, paths or line numbers.
     Raises:
         ConfigError: the source cannot be read, or a value has no lasting form.
 

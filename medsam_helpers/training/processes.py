@@ -1,7 +1,5 @@
 """Several processes that do one run together: which of them this is, what its share is, what they add up."""
 
-from __future__ import annotations
-
 import atexit
 from collections.abc import Sequence
 from functools import cache

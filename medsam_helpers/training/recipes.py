@@ -1,7 +1,5 @@
 """Training recipes: the settings of one, and those of `recipes.toml` by name."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Callable
 from pathlib import Path

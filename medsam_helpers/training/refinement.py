@@ -1,7 +1,5 @@
 """How a batch is prompted, and the clicks that refine its answer: SAM's iterative training."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,7 +47,6 @@ def with_clicks(
     Args:
         prompts: of B examples, as `SamModel` takes them.
         masks, targets: (B, S, S) bool, the answers and what is right.
-        model_size: side of the model space.
         rngs: one an example, which draws the pixel.
     """
     rows = [

@@ -1,13 +1,11 @@
 """All that a training run needs to go on after a stop, in one safetensors file, and the average of its weights."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -44,12 +42,10 @@ class TrainingState:
     scaler: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: Path, identity: dict[str, Any], judge: str = "dev_dice") -> TrainingState:
+    def open(cls, path: Path, identity: dict[str, Any], judge: str = "dev_dice") -> Self:
         """The state at `path`, or a fresh one where there is no file.
 
-        Raises:
-            ConfigError: the file is of a run with another identity; says what differs.
-            CheckpointError: the file is damaged.
+        `ConfigError` says what differs where it is of a run with another identity; `CheckpointError`: it is damaged.
         """
         identity = json.loads(json.dumps(identity))  # as a stored one comes: tuples become lists
         if not path.exists():
@@ -124,40 +120,29 @@ def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[st
     """In words; a setting that is in one of the two only has its default in the other."""
     one, other = ({**side.get("recipe", {}), **side} for side in (stored, asked))
     names = [name for name in one | other if name != "recipe" and one.get(name) != other.get(name)]
-    of = {name: [_short(side.get(name, "the default")) for side in (one, other)] for name in names}
+    of = {name: [str(side.get(name, "the default"))[:40] for side in (one, other)] for name in names}
     told = {name: f"is {was}, asked for {now}" for name, (was, now) in of.items()}
     told |= {name: "holds other images or masks than it did" for name in names if name in ("train", "dev")}
     return [f"{name} {words}" for name, words in told.items()]
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else f"{text[:12]}..."
-
-
 class ExponentialMovingAverage:
-    """Exponential moving average of the weights of a model that train.
+    """Exponential moving average of the weights of a model that train, from one that was saved, or where they are.
 
-    Args:
-        model: its weights, as they are, are where the average starts.
-        decay: the share that stays at each step; 0.98 remembers about 50 steps, 0 is the weights themselves.
+    `decay` is the share that stays at each step; 0.98 remembers about 50 steps, 0 is the weights themselves.
+
     Source: Polyak and Juditsky, SIAM J. Control Optim. 1992; as a moving average, Tarvainen and Valpola, NeurIPS 2017.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, saved: Mapping[str, Tensor]) -> None:
         self.model, self.decay = model, decay
-        self.weights = {name: weight.clone() for name, weight in self._trained()}
+        self.weights = {name: saved.get(name, weight).to(weight, copy=True) for name, weight in self._trained()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Call after each step of the optimiser."""
         for name, weight in self._trained():
             self.weights[name].lerp_(weight, 1 - self.decay)
-
-    def load(self, weights: dict[str, Tensor]) -> None:
-        """Go on from an average that was saved."""
-        for name, weight in weights.items():
-            self.weights[name].copy_(weight)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

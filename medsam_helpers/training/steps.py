@@ -1,7 +1,5 @@
 """One epoch of training and its score on dev: what `fit` repeats."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -75,9 +73,7 @@ def train_epoch(
 
     Args:
         learner: what a step works with; several processes share each batch.
-        order: indices of the examples.
         rates: number and learning rate of each optimiser step.
-        bar: moved on at each step.
         done: the losses of the first steps, taken before a stop; 0 but on the first process, since they are added up.
     Raises:
         TrainingError: an own loss returned no scalar, or one without a gradient.
@@ -173,13 +169,8 @@ def get_optimizer(recipe: Recipe, model: Promptable) -> torch.optim.Optimizer:
 class Dev:
     """The cases that choose the epoch, as each scoring needs them: prompt and mask; their pixels are read once.
 
-    Args:
-        cases: their embeddings have to be in the store.
-        segmenter: of the model that trains, with the store.
-        recipe: gives kind of prompt (the first), boxes, jitter (one fixed draw a case) and metric.
-        seed: of the jitter.
-    Raises:
-        DataError: an embedding is missing.
+    The segmenter is that of the model that trains, and its store holds their embeddings, else a `DataError` names one.
+    The recipe gives kind of prompt (the first), boxes, jitter (one fixed draw a case, of the seed) and metric.
     """
 
     def __init__(self, cases: Sequence[Case], segmenter: Segmenter, recipe: Recipe, seed: int) -> None:
@@ -208,8 +199,7 @@ class Dev:
     def scores(self) -> dict[str, float]:
         """Mean scores at original size: `dev_dice`, `dev_iou`, of an own metric `dev_score`. Processes share the cases.
 
-        Raises:
-            TrainingError: an own metric returned no finite number.
+        `TrainingError` where an own metric returned no finite number.
         """
         self.segmenter.model.eval()
         mine = [self._cases[index] for index in share_of(len(self._cases))]

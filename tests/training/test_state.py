@@ -74,7 +74,7 @@ def test_three_steps_by_hand_applied_and_taken_off_again_after_an_error_too(deca
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     model[0].requires_grad_(False)
     fill(model, 0.0)
-    average = ExponentialMovingAverage(model, decay)
+    average = ExponentialMovingAverage(model, decay, {})
     for value in (8.0, 4.0, 2.0):
         fill(model, value)
         average.update()
