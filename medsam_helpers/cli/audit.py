@@ -10,6 +10,7 @@ from medsam_helpers.runs.settings import DataSettings, check_names
 class Audit(Command, DataSettings):
     """List what is wrong with a data set; exit status 1 if something is."""
 
+    EXAMPLE: ClassVar[str] = "path/to/folder"
     POSITIONAL: ClassVar[tuple[str, ...]] = ("data",)
     REQUIRED: ClassVar[tuple[str, ...]] = ("data",)
 

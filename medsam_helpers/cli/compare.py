@@ -10,6 +10,7 @@ from medsam_helpers.files import atomic_write, check_output_dir
 class Compare(Command):
     """Compare runs on the same images: each one's paired difference to the first."""
 
+    EXAMPLE: ClassVar[str] = "runs/first runs/second"
     POSITIONAL: ClassVar[tuple[str, ...]] = ("runs",)
 
     runs: tuple[Path, ...]

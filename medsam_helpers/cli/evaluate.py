@@ -18,6 +18,7 @@ from medsam_helpers.settings import BoxMode
 class Evaluate(Command, OfModel, DataSettings):
     """Score a model or a fine-tuned decoder, an image a row."""
 
+    EXAMPLE: ClassVar[str] = "--checkpoint runs/first --data path/to/folder --prompt j20"
     REQUIRED: ClassVar[tuple[str, ...]] = ("data",)
 
     split: SplitName = "val"

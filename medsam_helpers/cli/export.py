@@ -1,6 +1,7 @@
 """`medsam export`."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from medsam_helpers.cli.parser import Command, OfModel, Result
 from medsam_helpers.files import check_writable
@@ -9,6 +10,8 @@ from medsam_helpers.runs.settings import check_names
 
 class Export(Command, OfModel):
     """Write the whole model for plain transformers."""
+
+    EXAMPLE: ClassVar[str] = "--checkpoint runs/first --output exported"
 
     output: Path
     """A new folder."""

@@ -13,6 +13,7 @@ from medsam_helpers.training.recipes import Recipe
 class Finetune(Command, RunConfig):
     """Fine-tune the mask decoder, score it once on val."""
 
+    EXAMPLE: ClassVar[str] = "--data path/to/folder --epochs 5 --output runs/first"
     REQUIRED: ClassVar[tuple[str, ...]] = ("data",)
     RESUMES: ClassVar[bool] = True
 

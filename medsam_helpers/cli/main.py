@@ -36,7 +36,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         text = (command.__doc__ or "").strip().rstrip(".")
-        sub = commands.add_parser(name, help=text, description=text)
+        sub = commands.add_parser(name, help=text, description=text, epilog=f"example: medsam {name} {command.EXAMPLE}")
         sub.add_argument("--json", action="store_true", help="the last line of the output is one JSON object")
         command.add_to(sub)
     return parser

@@ -30,6 +30,7 @@ class Parser(argparse.ArgumentParser):
 class Command(Settings):
     """A command: its settings, and what it does. The docstring is its help."""
 
+    EXAMPLE: ClassVar[str]
     POSITIONAL: ClassVar[tuple[str, ...]] = ()
     REQUIRED: ClassVar[tuple[str, ...]] = ()
     RESUMES: ClassVar[bool] = False

@@ -19,6 +19,7 @@ from medsam_helpers.runs.settings import check_names
 class Predict(Command, OfModel):
     """One mask for one image, or for each of a folder."""
 
+    EXAMPLE: ClassVar[str] = "--checkpoint runs/first --image polyp.jpg --box 120 80 300 260 --output mask.png"
     REPEATED: ClassVar = {"box": ("X0", "Y0", "X1", "Y1"), "point": ("X", "Y"), "background": ("X", "Y")}
     RESUMES: ClassVar[bool] = True
 

@@ -10,6 +10,7 @@ from medsam_helpers.runs.experiments import RESULTS, experiment_names, read_expe
 class Reproduce(Command):
     """Run an experiment of experiments/ and record it; goes on after a stop."""
 
+    EXAMPLE: ClassVar[str] = "kvasir-official --data path/to/kvasir-seg"
     POSITIONAL: ClassVar[tuple[str, ...]] = ("name",)
     REPEATED: ClassVar = {"data": "[NAME=]SOURCE"}
     RESUMES: ClassVar[bool] = True

@@ -11,6 +11,7 @@ from medsam_helpers.settings import Words
 class Weights(Command):
     """Fetch the light checkpoints and check their hashes."""
 
+    EXAMPLE: ClassVar[str] = "--list"
     POSITIONAL: ClassVar[tuple[str, ...]] = ("names",)
 
     names: Words = ()

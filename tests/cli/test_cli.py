@@ -26,7 +26,7 @@ from helpers import Said, draw_discs, make_tiny_sam, medsam, save_images, stored
 from PIL import Image
 from safetensors.torch import load_file
 
-from medsam_helpers.cli.main import COMMANDS, main
+from medsam_helpers.cli.main import COMMANDS, build_parser, main
 from medsam_helpers.data.reading import read_image
 from medsam_helpers.runs import finetune as engine
 from medsam_helpers.runs.embed import keep_freed_memory
@@ -374,6 +374,7 @@ def test_every_command_explains_itself(monkeypatch):
     overview = medsam("--help").out
     for name in COMMANDS:
         assert medsam(name, "--help").out.startswith(f"usage: medsam {name}")
+        assert build_parser().parse_args([name, *COMMANDS[name].EXAMPLE.split()]).command == name
         assert name in overview
 
 
@@ -552,12 +553,3 @@ def test_names_are_text_on_every_page_picture_and_terminal(tmp_path):
         assert "&lt;b&gt;" in text
         assert not re.search(r"<[bi]>", re.sub(r"`[^`]*`", "", text)), page
     assert (tmp_path / "run" / "before_after.png").exists()
-
-
-def test_a_damaged_card_in_a_finished_folder_is_written_anew(tuned, tmp_path):
-    again = [*["finetune", "--data", "data", "--model", "tiny"], *TRAINING, "--json", "--output"]
-    shutil.copytree("run", tmp_path / "run")
-    (tmp_path / "run" / "run_card.json").write_text("[" * 100_000)
-    said = medsam(*again, tmp_path / "run")
-    assert said.json["tuned_dice"] == tuned.json["tuned_dice"], said.err
-    assert json.loads((tmp_path / "run" / "run_card.json").read_text())["base"] == "tiny"

@@ -49,12 +49,6 @@ def test_a_prediction_is_tinted_inside_and_nowhere_else():
     assert (canvas[outside] == plain[outside]).all()
 
 
-@pytest.mark.filterwarnings("error")
-def test_an_empty_mask_draws_nothing_and_warns_of_nothing():
-    empty = mask_of(HW)
-    np.testing.assert_array_equal(render(truth=empty, prediction=empty), render())
-
-
 def test_before_after_has_a_row_a_case_with_the_dice_of_each_mask():
     wide = Case("wide", GRAY, mask_of(HW, (0, 10, 0, 20)))
     narrow = Case("narrow", np.zeros((31, 3, 3), np.uint8), mask_of((31, 3), (5, 6, 1, 2)))

@@ -54,11 +54,6 @@ def test_cases_without_a_lesion_are_left_out_by_name(discs):
             qualitative_table(discs(1), models)
 
 
-def test_a_thumbnail_keeps_proportions_and_never_enlarges():
-    for hw, shown_hw in (((300, 600), (64, 128)), ((20, 30), (20, 30)), ((2000, 3), (128, 1))):
-        assert small_picture(np.zeros((*hw, 3), np.uint8)).shape == (*shown_hw, 3)
-
-
 def test_outlines_lie_where_the_mask_and_the_box_end():
     mask, gray = mask_of((100, 100), (20, 60, 30, 80)), np.full((100, 100, 3), 90, np.uint8)
     answer = small_picture(gray, prediction=mask)

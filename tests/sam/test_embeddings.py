@@ -40,7 +40,7 @@ def test_what_was_put_there_is_found_by_a_new_store(tmp_path):
     assert fill(tmp_path, NAMES[:3]) == NAMES[:3]
     assert fill(tmp_path, NAMES[:5]) == NAMES[3:5]
     again = EmbeddingStore(tmp_path, KEY)
-    assert (len(again), NAMES[0] in again, again.holds(NAMES[0]), "ff" in again) == (5, True, True, False)
+    assert (NAMES[0] in again, again.holds(NAMES[0]), "ff" in again) == (True, True, False)
     assert again[NAMES[3]].dtype == torch.float16
     assert torch.equal(again[NAMES[3]], value(NAMES[3]).half())
     with pytest.raises(KeyError):

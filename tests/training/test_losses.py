@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from medsam_helpers.errors import DataError, ShapeError
 from medsam_helpers.training.losses import (
@@ -109,7 +108,3 @@ def test_target_may_be_of_any_dtype_as_long_as_it_is_binary_and_of_the_logits_sh
     for logits, target in [(LOGITS, TARGET[:, 0]), (LOGITS[0, 0], TARGET[0, 0])]:  # the first would be broadcast
         with pytest.raises(ShapeError, match=r"\(B, 1, H, W\)"):
             get_loss(name)(logits, target)
-
-
-def test_an_own_loss_is_taken_as_it_is():
-    assert get_loss(F.l1_loss) is F.l1_loss

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import python
 
 from medsam_helpers.errors import ConfigError, DataError, PromptError
 from medsam_helpers.widgets import BoxPrompt
@@ -111,19 +110,14 @@ def test_changes_from_two_threads_take_turns_and_the_last_box_stays(image, fill)
     assert (widget.boxes, widget.mask.sum()) == ([[9, 0, 50, 50]], 41 * 50)
 
 
+def test_the_image_is_a_copy_so_that_its_embedding_stays_true(widget, image):
+    assert not np.shares_memory(widget.image, image)
+    assert not widget.image.flags.writeable
+
+
 def test_what_is_no_image_or_no_model_is_refused(image, fill):
     with pytest.raises(DataError, match="uint8"):
         BoxPrompt(image / 255, fill)
     for none in ({}, {"a": 3}):
         with pytest.raises(ConfigError):
             BoxPrompt(image, none)
-
-
-def test_the_image_is_a_copy_so_that_its_embedding_stays_true(widget, image):
-    assert not np.shares_memory(widget.image, image)
-    assert not widget.image.flags.writeable
-
-
-def test_importing_the_package_loads_no_widget_library():
-    script = "import medsam_helpers.widgets, sys; print({'anywidget', 'ipywidgets', 'torch'} & sys.modules.keys())"
-    assert python(script).strip() == "set()"
