@@ -19,7 +19,7 @@ Known = Sequence[tuple[Any, str]]
 """Wrong answers that are known, each with its hint."""
 Checker = Callable[[Answer], Hints]
 _MODULES: tuple[str, ...] = ("start", "losses", "dataset", "how_sam_works", "finetuning", "evaluation")
-_MODULES += ("prompting", "mlops", "what_helped", "beyond", "clicks")
+_MODULES += ("prompting", "mlops", "what_helped", "beyond", "clicks", "video")
 _CHECKERS: dict[str, Checker] = {}
 
 
