@@ -46,7 +46,7 @@ class Recipe(Settings):
     weight_decay: float = Field(0.01, ge=0)
     """Share of each weight that a step takes away, times the rate."""
     warmup_steps: int = Field(0, ge=0, le=10**9)
-    """Optimiser steps of linear rise before the schedule."""
+    """Optimiser steps of linear rise before the schedule; a run of fewer steps never reaches its rate."""
     epochs: int = Field(10, ge=1, le=100_000)
     """Passes over the training cases."""
     batch: int = Field(4, ge=1, le=100_000)

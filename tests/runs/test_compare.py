@@ -60,8 +60,9 @@ def test_what_two_runs_were_trained_otherwise_on_is_told(tmp_path):
     first, other = save_run(tmp_path / "first", BASE), save_run(tmp_path / "other", BASE)
     for folder, lr, train in ((first, 2e-4, 10), (other, 1e-3, 240)):
         card = {"recipe": {"name": f"{lr}", "lr": lr, "loss": "dice_ce"}, "config": {"seed": 0, "train_limit": train}}
-        (folder / "run_card.json").write_text(json.dumps(card | {"sizes": {"train": train}}))
-    assert differing_settings(first, other) == ["train images 10 against 240", "lr 0.0002 against 0.001"]
+        (folder / "run_card.json").write_text(json.dumps(card | {"sizes": {"train": train}, "model": folder.name}))
+    expected = ["model first against other", "train images 10 against 240", "lr 0.0002 against 0.001"]
+    assert differing_settings(first, other) == expected
     assert differing_settings(first, tmp_path) == [], "there is no card"
 
 
