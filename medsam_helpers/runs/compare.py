@@ -74,7 +74,7 @@ def differing_settings(first: Path, other: Path) -> list[str]:
 
 def _settings(folder: Path) -> dict[str, Any]:
     card = _card(folder)
-    told = {key: card[key] for key in ("model", "split", "precision") if key in card}  # of an evaluation, its model
+    told: dict[str, Any] = {key: card[key] for key in ("model", "split", "precision") if key in card}
     told |= {f"{split} images": count for split, count in card.get("sizes", {}).items()}
     # The recipe's name and what was changed of it are in its values; a limit is in the number of images.
     for values in (card.get("config", {}), card.get("recipe", {})):
