@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from transformers import SamConfig, SamModel
+from transformers import Sam2VideoConfig, Sam2VideoModel, SamConfig, SamModel
 from werkzeug import Request, Response
 from werkzeug.serving import make_server
 
@@ -58,6 +58,29 @@ def make_tiny_sam(seed: int = 0) -> SamModel:
         initializer_range=0.1,
     )
     return SamModel(config).eval()
+
+
+def save_tiny_sam2(folder: Path, **config: Any) -> Path:
+    """A SAM 2 of random weights as the hub has it, with its memory: input 128, embedding 8 x 8, masks 32 x 32."""
+    torch.manual_seed(0)
+    width = 128  # twice that of a memory, as in the published ones four times
+    hiera = {"model_type": "sam2_hiera_det_model", "hidden_size": 8, "embed_dim_per_stage": [8, 16, 32, 64]}
+    hiera |= {"blocks_per_stage": [1, 1, 2, 1], "global_attention_blocks": [3], "initializer_range": 0.1}
+    vision = {"model_type": "sam2_vision_model", "backbone_config": hiera, "backbone_channel_list": [64, 32, 16, 8]}
+    vision |= {"backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]], "fpn_hidden_size": width}
+    decoder = {"hidden_size": width, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32}
+    memory = {f"memory_{name}": width for name in ("attention_hidden_size", "encoder_hidden_size", "fuser_embed_dim")}
+    memory |= {"memory_attention_rope_feat_sizes": [8, 8], "mask_downsampler_embed_dim": width}
+    whole = Sam2VideoConfig(
+        image_size=128,
+        vision_config=vision | {"initializer_range": 0.1},
+        prompt_encoder_config={"hidden_size": width, "image_size": 128, "mask_input_channels": 4},
+        mask_decoder_config=decoder,
+        initializer_range=0.1,
+        **memory | config,
+    )
+    Sam2VideoModel(whole).save_pretrained(folder)
+    return folder
 
 
 def draw_discs(count: int, seed: int = 0) -> Cases:

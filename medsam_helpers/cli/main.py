@@ -19,11 +19,12 @@ from medsam_helpers.cli.finetune import Finetune
 from medsam_helpers.cli.parser import Command, Parser
 from medsam_helpers.cli.predict import Predict
 from medsam_helpers.cli.reproduce import Reproduce
+from medsam_helpers.cli.track import Track
 from medsam_helpers.cli.weights import Weights
 from medsam_helpers.errors import MedsamError
 
 # Commands import what takes seconds to load only when they run, after a look at what is easily mistyped.
-_ALL = (Weights, Audit, Finetune, Evaluate, Compare, Reproduce, Predict, Export)
+_ALL = (Weights, Audit, Finetune, Evaluate, Compare, Reproduce, Predict, Track, Export)
 COMMANDS: dict[str, type[Command]] = {command.__name__.lower(): command for command in _ALL}
 
 

@@ -141,7 +141,7 @@ def model_info(model: Promptable) -> ModelInfo:
         mask_size=4 * (side // patch),  # the decoder enlarges the embedding
         pixel_scaling=config.get("pixel_scaling", "imagenet"),
         embeds=config.get("embeds", "features"),
-        squashed=config["model_type"] == "sam2",
+        squashed=config["model_type"] in ("sam2", "sam2_video"),
     )
 
 

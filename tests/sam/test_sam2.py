@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import draw_discs, embedded, medsam, save_images
+from helpers import draw_discs, embedded, medsam, save_images, save_tiny_sam2
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import Sam2Config, Sam2Model, Sam2VideoConfig, Sam2VideoModel
+from transformers import Sam2Config, Sam2Model
 
 from medsam_helpers.device import autocast
 from medsam_helpers.errors import ConfigError
@@ -23,27 +23,13 @@ from medsam_helpers.sam.unfrozen import unfrozen
 from medsam_helpers.training.loop import fit
 from medsam_helpers.training.recipes import RECIPES, get_recipe
 
-SIDE, WIDTH, BOX = 128, 32, [8.0, 6, 55, 50]
-HIERA = {"model_type": "sam2_hiera_det_model", "hidden_size": 8, "embed_dim_per_stage": [8, 16, 32, 64]}
-HIERA |= {"blocks_per_stage": [1, 1, 2, 1], "global_attention_blocks": [3], "initializer_range": 0.1}
-VISION = {"model_type": "sam2_vision_model", "backbone_config": HIERA, "backbone_channel_list": [64, 32, 16, 8]}
-VISION |= {"backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]], "fpn_hidden_size": WIDTH, "initializer_range": 0.1}
-PARTS = {
-    "vision_config": VISION,
-    "prompt_encoder_config": {"hidden_size": WIDTH, "image_size": SIDE, "mask_input_channels": 4},
-    "mask_decoder_config": {"hidden_size": WIDTH, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32},
-    "initializer_range": 0.1,
-}
-MEMORY = {f"memory_{name}": WIDTH for name in ("attention_hidden_size", "encoder_hidden_size", "fuser_embed_dim")}
+SIDE, BOX = 128, [8.0, 6, 55, 50]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """As the hub has it: the video model, which holds the image model's weights and its own memory's."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("sam2") / "tiny-sam2"
-    Sam2VideoModel(Sam2VideoConfig(image_size=SIDE, **PARTS, **MEMORY)).save_pretrained(path)
-    return path
+    return save_tiny_sam2(tmp_path_factory.mktemp("sam2") / "tiny-sam2")
 
 
 @pytest.fixture

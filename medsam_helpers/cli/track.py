@@ -1,0 +1,79 @@
+"""`medsam track`."""
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from PIL import Image
+from pydantic import model_validator
+
+from medsam_helpers.cli.parser import Command, OfModel, Result
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.files import check_writable, new_folder
+from medsam_helpers.runs.settings import check_names
+
+
+class Track(Command, OfModel):
+    """Follow a lesion through a video, forward and backward, from a box on one frame."""
+
+    EXAMPLE: ClassVar[str] = "--checkpoint runs/first --video in.mp4 --frame 0 --box 120 80 300 260 --output followed"
+    REPEATED: ClassVar = {"frame": "N", "box": ("X0", "Y0", "X1", "Y1")}
+
+    video: Path | None = None
+    """A video file; needs PyAV."""
+    frames: Path | None = None
+    """In place of a video a folder of its frames, as pictures in the order of their names."""
+    frame: tuple[int, ...]
+    """The frame of the box, from 0; again, with a box of its own, for a correction."""
+    box: tuple[tuple[float, float, float, float], ...]
+    """Round the lesion on that frame, in pixels."""
+    memory: bool = False
+    """With SAM 2's memory, not frame by frame; for a SAM 2 as --model."""
+    output: Path
+    """A new folder: for each frame its mask, track.json, and where PyAV is installed overlay.mp4."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if (self.video is None) == (self.frames is None):
+            raise ConfigError("pass either --video or --frames")
+        if len(self.frame) != len(self.box) or len(set(self.frame)) < len(self.frame):
+            raise ConfigError(f"{len(self.box)} boxes for frames {list(self.frame)}: give each --frame one --box")
+        if self.memory and (not self.model or self.tta):
+            raise ConfigError("--memory takes a SAM 2 as --model, and no --tta")
+        return self
+
+    def run(self, line: str) -> Result:
+        check_names(model=None if self.memory else self.model, checkpoint=self.folder)
+        check_writable(output := self.output.expanduser())
+        from medsam_helpers.video.frames import frame_files, overlaid, write_video
+        from medsam_helpers.video.tracking import frame_image, track
+
+        files, tracker = frame_files(self.video or self.frames or ""), self._tracker()
+        prompts = {number: np.array(box) for number, box in zip(self.frame, self.box, strict=True)}
+        told: dict[int, dict[str, Any]] = {}
+        with new_folder(output) as folder:
+            (folder / "masks").mkdir()
+            for number, (mask, score) in track(tracker, files, prompts):
+                Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / f"{files[number].stem}.png")
+                row = {"frame": number, "file": files[number].name, "area": int(mask.sum()), "score": round(score, 3)}
+                told[number] = row | {"lost": not mask.any()}
+            rows = [told[number] for number in sorted(told)]
+            (folder / "track.json").write_text(json.dumps({"command": line, "frames": rows}, indent=1) + "\n")
+            try:
+                masks = (np.array(Image.open(folder / "masks" / f"{file.stem}.png")) > 0 for file in files)
+                write_video(folder / "overlay.mp4", map(overlaid, map(frame_image, files), masks))
+            except ConfigError as error:
+                print(error)
+        lost = [row["frame"] for row in rows if row["lost"]]
+        print(f"{output}: {len(rows)} masks; empty, the lesion lost or out of sight, in {len(lost)}")
+        return {"folder": str(output), "frames": len(rows), "lost": lost}
+
+    def _tracker(self) -> Any:
+        if self.memory:
+            from medsam_helpers.video.memory import MemoryTracker
+
+            return MemoryTracker.load(str(self.model))
+        from medsam_helpers.video.tracking import BoxTracker
+
+        return BoxTracker(self.segmenter())
