@@ -93,9 +93,7 @@ SHARED_CACHE = EmbeddingCache()
 class SegmenterPredictor:
     """A `Segmenter` as a function `predict(image, boxes, points)` that the widget can call.
 
-    Args:
-        source: what `Segmenter.load` would take to load it again, for the call that the widget writes out.
-        cache: shared by default with every other predictor of the process.
+    `source` is what `Segmenter.load` would take to load it again, for the call that the widget writes out.
     """
 
     def __init__(self, segmenter: Segmenter, source: str | Path = "", cache: EmbeddingCache = SHARED_CACHE) -> None:
