@@ -38,7 +38,6 @@ def evaluate(
             to "clicks:N": each click goes to the largest mistake; the baselines' first box is a square about it, a
             tenth of the image. "none": the models find the lesions by themselves; those that cannot, and the
             baselines, are given a box round the image.
-        seed: of the jitter.
         box_mode: "union": one box a case. "components": one a lesion; the union of the masks is scored, and the mean
             of the IoU scores is kept. "labels": one a label.
         group_of: case -> its patient or video, a column `group` then, which intervals heed; see `Dataset.group_of`.

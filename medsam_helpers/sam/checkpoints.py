@@ -70,11 +70,7 @@ def sha256_of(path: Path) -> str:
 
 
 def fetch(entry: PinnedFile, show_progress: bool = True) -> Path:
-    """The checkpoint's verified path in the cache; where missing or damaged, from the first source that has it.
-
-    Raises:
-        CheckpointError: no source gave the right file; says what each one answered, and what to do.
-    """
+    """The verified path in the cache, from the first source that has it; `CheckpointError` says what each answered."""
     import pooch
     import requests
 

@@ -136,13 +136,9 @@ class Sam(SamModel):
 
 
 def add_automatic_head(model: Promptable, seed: int = 0) -> None:
-    """Give a model an untrained automatic head, the part `automatic_head`, where it has none.
+    """Give a model, in place, an untrained `automatic_head` where it has none; its other answers stay as they are.
 
-    Args:
-        model: changed in place; its other answers stay as they are.
-        seed: of the head's first weights.
-    Raises:
-        ConfigError: it is not the SAM that `load_sam` returns, but a plain one of transformers, a SAM 2, or a U-Net.
+    `ConfigError`: it is not the SAM that `load_sam` returns, but a plain one of transformers, a SAM 2, or a U-Net.
     """
     if not isinstance(model, Sam):
         raise ConfigError(f"a {type(model).__name__} cannot have an automatic head: take a SAM 1 from load_sam")
