@@ -26,12 +26,8 @@ _CHECKERS: dict[str, Checker] = {}
 def check(exercise: str, answer: Any) -> None:
     """Print what the checker says of an answer: correct, not yet with a hint, or not attempted yet.
 
-    Args:
-        exercise: its number, such as "01.2".
-        answer: a value or a function. None, and a function that returns None or raises NotImplementedError, count as
-            not attempted.
-    Raises:
-        ConfigError: no exercise of that number.
+    An answer is a value or a function. None, and a function that returns None or raises NotImplementedError, count as
+    not attempted. `ConfigError`: there is no exercise of that number.
 
     >>> check("01.1", None)
     01.1: not attempted yet

@@ -166,9 +166,7 @@ def picture(run: Finetuned) -> Figure:
         masks, _ = found_alone(model, case) if box is None else model.predict_case(case, box)
         return np.logical_or.reduce(masks)
 
-    before, after = (
-        [mask_of(model, case, box) for case, box in zip(cases, boxes, strict=True)]
-        for model in (run.zero_shot, run.tuned)
-    )
+    asked = list(zip(cases, boxes, strict=True))
+    before, after = ([mask_of(model, case, box) for case, box in asked] for model in (run.zero_shot, run.tuned))
     note = f"{run.dataset.name}: largest loss, median and largest gain of {len(order)}, prompt {run.figures['prompt']}"
     return plotting.before_after(cases, boxes, before, after, note)

@@ -72,7 +72,6 @@ def train_epoch(
     A first loss that is not finite comes back alone, without a step; but in fp16 its scaler skips such steps.
 
     Args:
-        learner: what a step works with; several processes share each batch.
         rates: number and learning rate of each optimiser step.
         done: the losses of the first steps, taken before a stop; 0 but on the first process, since they are added up.
     Raises:
