@@ -83,10 +83,8 @@ def evaluate(
 
 
 def false_positives(cases: Iterable[Case], predictor: Model) -> dict[str, float]:
-    """What a model that needs no prompt finds in the images without a lesion; the others are left out.
+    """What a model that needs no prompt, see `found_alone`, finds in the images without a lesion; others are left out.
 
-    Args:
-        predictor: a `Segmenter` that needs none, or a function that does not look at its box: see `found_alone`.
     Returns:
         `normal`, how many there are; `false_positives`, in how many it finds something; `false_positive_share`, the
         mean share of their area in [0, 1]. Nothing where there are none. `findings` reads them in `table.attrs`.

@@ -96,8 +96,7 @@ def track_evaluation(
             rows = qualitative_table(dataset.val, models, "j20", box_mode=box_mode).round(4)
             shown = rows.map(lambda cell: mlflow.Image(cell) if isinstance(cell, np.ndarray) else cell)
             columns = {str(name): list(column) for name, column in shown.items()}
-            with warnings.catch_warnings():  # MLflow asks pandas 3 in a way of pandas 2
-                warnings.simplefilter("ignore")
+            with warnings.catch_warnings(action="ignore"):  # MLflow asks pandas 3 in a way of pandas 2
                 mlflow.MlflowClient(tracker.uri).log_table(run_id, columns, QUALITATIVE_FILE)
     return table, run_id
 

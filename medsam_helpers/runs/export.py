@@ -79,8 +79,8 @@ def export_adapter(checkpoint: str | Path, output: Path) -> Path:
     targets = [f"vision_encoder.{name}" for name in lora_targets(base.vision_encoder, recipe["lora_targets"])]
     others = [part for part in recipe["trainable"] if part != LORA]
     options = {"r": recipe["lora_rank"], "lora_alpha": recipe["lora_alpha"], "lora_dropout": recipe["lora_dropout"]}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that will be another
+    # peft asks transformers by a name that will be another.
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
         model: Any = get_peft_model(base, LoraConfig(target_modules=targets, modules_to_save=others, **options))
     state = {}
     for name, weight in load_file(folder / DECODER_FILE).items():

@@ -121,8 +121,7 @@ def finetune(
     prompts = list(dict.fromkeys([*prompts, prompt]))
     models = {"zero-shot": zero_shot}
     if config.tta:  # the base with it too, so that like is compared with like
-        base = Segmenter(model, precision=recipe.precision, store=zero_shot.store, tta=True)
-        models[f"zero-shot{WITH_TTA}"] = base
+        models[f"zero-shot{WITH_TTA}"] = Segmenter(model, precision=recipe.precision, store=zero_shot.store, tta=True)
     models["tuned"] = tuned
     options = {"box_mode": recipe.box_mode, "group_of": dataset.group_of, "show_progress": show_progress}
     table = evaluate_together(scored, models, prompts=prompts, **options)

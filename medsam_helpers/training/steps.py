@@ -189,8 +189,7 @@ class Dev:
                 points = None if kind in ("box", "mask") else centres(case.mask, boxes)
                 prompts = segmenter.prompt_inputs(transform, None if kind in ("point", "several") else boxes, points)
             nowhere = np.zeros_like(case.mask) if case.ignored is None else case.ignored
-            seen = case.name, case.image_digest, transform
-            return case.digest, (*seen, prompts, Packed(case.mask), Packed(nowhere))
+            return case.digest, (case.name, case.image_digest, transform, prompts, Packed(case.mask), Packed(nowhere))
 
         digests, self._cases = zip(*thread_map(prepared, range(len(cases)), disable=True), strict=True)
         self.digest = hashlib.sha256("".join(digests).encode()).hexdigest()
