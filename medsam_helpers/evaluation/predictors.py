@@ -20,8 +20,7 @@ Predictor = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 For "+centre" it is also given points (N, 2), one a box.
 """
-Model: TypeAlias = "Predictor | Segmenter"
-"""What is scored; a `Segmenter` takes every prompt, clicks and none too."""
+Model: TypeAlias = "Predictor | Segmenter"  # what is scored; a `Segmenter` takes every prompt, clicks and none too
 
 
 def fill_ellipse(box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:

@@ -11,12 +11,9 @@ import numpy as np
 
 from medsam_helpers.errors import ConfigError
 
-Answer = Any
-"""The reader's: a number, or a function where the exercise asks for one."""
-Hints = Iterator[str]
-"""What a checker yields: hints, of which the first is shown; none for a right answer."""
-Known = Sequence[tuple[Any, str]]
-"""Wrong answers that are known, each with its hint."""
+Answer = Any  # the reader's: a number, or a function where the exercise asks for one
+Hints = Iterator[str]  # what a checker yields: hints, of which the first is shown; none for a right answer
+Known = Sequence[tuple[Any, str]]  # wrong answers that are known, each with its hint
 Checker = Callable[[Answer], Hints]
 _MODULES: tuple[str, ...] = ("start", "losses", "dataset", "how_sam_works", "finetuning", "evaluation")
 _MODULES += ("prompting", "mlops", "what_helped", "beyond", "clicks", "video")

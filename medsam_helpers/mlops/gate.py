@@ -25,8 +25,7 @@ from medsam_helpers.mlops.server import tracking_uri
 from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.runs.seen import read_seen, seen_among
 
-FEWEST = 30
-"""Different images that a promotion needs, unless it is said otherwise."""
+FEWEST = 30  # different images that a promotion needs, unless it is said otherwise
 _VERDICT = "medsam.verdict."  # tags of a version, numbered
 _LAST_CHAMPION = "medsam.champion"  # tag of a model: the version that was promoted last
 

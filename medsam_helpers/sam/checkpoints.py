@@ -59,8 +59,7 @@ _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="u
 WEIGHTS = TypeAdapter(dict[str, PinnedFile | HubRepository]).validate_python(
     {name: {"name": name, **entry} for name, entry in _TABLE.items()}
 )
-NAMES = (*WEIGHTS, *SPECIALISTS)
-"""All that `load_sam` knows by name."""
+NAMES = (*WEIGHTS, *SPECIALISTS)  # all that `load_sam` knows by name
 
 
 def sha256_of(path: Path) -> str:

@@ -153,8 +153,7 @@ def add_automatic_head(model: Promptable, seed: int = 0) -> None:
 
 PARTS = ("vision_encoder", "last_stage", "prompt_encoder", "mask_decoder", "automatic_head")
 """`last_stage` is a part of partially unfrozen models (`sam.unfrozen`); in others it belongs to the encoder."""
-LORA = "vision_encoder:lora"
-"""What LoRA adds to the encoder, whose own weights stay."""
+LORA = "vision_encoder:lora"  # what LoRA adds to the encoder, whose own weights stay
 ENCODER = ("vision_encoder", "last_stage", LORA)
 
 

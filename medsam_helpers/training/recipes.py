@@ -18,8 +18,7 @@ PartName = Literal[
     "mask_decoder", "prompt_encoder", "last_stage", "vision_encoder", "vision_encoder:lora", "automatic_head"
 ]
 PromptKind = Literal["box", "point", "several", "box+centre", "box+points", "mask", "none"]
-Part = Callable[..., Any]
-"""The reader's own function or object, in place of a name: see `training.own_parts`."""
+Part = Callable[..., Any]  # the reader's own function or object, in place of a name: see `training.own_parts`
 
 
 class Recipe(Settings):

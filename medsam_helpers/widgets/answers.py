@@ -10,8 +10,7 @@ from PIL import Image
 from medsam_helpers.errors import ShapeError
 from medsam_helpers.evaluation.metrics import dice
 
-MAX_SHOWN = 2048
-"""Longest side that is sent to the browser; masks and scores keep the original size."""
+MAX_SHOWN = 2048  # longest side that is sent to the browser; masks and scores keep the original size
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from medsam_helpers.errors import ConfigError
 from medsam_helpers.sam.loading import state_digest
 from medsam_helpers.sam.segmenter import Embedding, Segmenter
 
-Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
-"""`predict(image, boxes, points)`: see `BoxPrompt`."""
+Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]  # `predict(image, boxes, points)`: see `BoxPrompt`
 Model = str | Path | Segmenter | Predict
 """A name or folder that `Segmenter.load` takes, a `Segmenter`, or a function `predict(image, boxes, points)`."""
 Models = Model | Mapping[str, Model]
