@@ -38,24 +38,20 @@ def has_fast_bf16(device: torch.device) -> bool:
     return can and _seconds_to_multiply(torch.float32) > 1.3 * _seconds_to_multiply(torch.bfloat16)
 
 
-def _seconds_to_multiply(dtype: torch.dtype, side: int = 512) -> float:
+def _seconds_to_multiply(dtype: torch.dtype) -> float:
     """Shortest processor time of several matrix products on one thread."""
-    left, right = torch.ones(side, side, dtype=dtype), torch.ones(side, side, dtype=dtype)
-    threads = torch.get_num_threads()
+    ones, threads = torch.ones(512, 512, dtype=dtype), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return min(timeit.repeat(lambda: left @ right, timer=time.thread_time, number=1, repeat=10))
+        return min(timeit.repeat(lambda: ones @ ones, timer=time.thread_time, number=1, repeat=10))
     finally:
         torch.set_num_threads(threads)
 
 
 def effective_precision(requested: str, device: torch.device) -> str:
-    """The precision that will really be used: "fp32", "bf16" or "fp16".
+    """The precision that will really be used: "fp32", "bf16" or "fp16"; `ConfigError` for an unknown name.
 
     "auto" is bf16 where that is fast. fp16 exists on CUDA only; elsewhere a warning says that it is fp32.
-
-    Raises:
-        ConfigError: unknown name.
     """
     if requested not in PRECISIONS:
         raise ConfigError(f"precision {requested!r} is unknown: use {', '.join(PRECISIONS)}")

@@ -61,11 +61,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path` that takes its place when the block ends; after an error nothing stays.
-
-    Raises:
-        ConfigError: something lies there already.
-    """
+    """A folder that becomes `path` when the block ends, and goes after an error; `ConfigError`: something is there."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError(f"{path} is not an empty folder: name a new one, so that nothing is overwritten")
     aside = path.with_name(f".{path.name}{_PART}")
@@ -122,14 +118,9 @@ def give_ordinary_permissions(path: Path) -> None:
 
 
 def check_output_dir(folder: Path, mark: str, never: str = "") -> None:
-    """Check that a folder is new, empty, or holds earlier results of the same kind; hidden files do not count.
+    """Raise `ConfigError` where a folder cannot be written to, or holds something else than earlier results.
 
-    Args:
-        folder: it is not made here.
-        mark: the file by which earlier results are known.
-        never: a file whose presence says that the folder is something else's.
-    Raises:
-        ConfigError: it holds something else, or cannot be written to.
+    These are known by the file `mark`; a file `never` says that they are of another kind. Hidden files do not count.
     """
     check_writable(folder)
     found = sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.exists() else []

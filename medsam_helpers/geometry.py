@@ -76,16 +76,10 @@ class ImageTransform:
         return np.asarray(Image.fromarray(image).resize(self.resized_hw[::-1], Image.Resampling.BILINEAR))
 
     def mask_to_target(self, mask: np.ndarray, size: int | None = None) -> torch.Tensor:
-        """The reference mask in the mask space, which the decoder's logits are trained against.
+        """The reference mask (H, W) bool in the mask space, for the loss: (size, size) float32 in {0, 1}.
 
         It is resized and padded as the image is, then reduced to the mask grid by area: a cell belongs to the lesion
-        when at least half of it does.
-
-        Args:
-            mask: (H, W) bool, original space.
-            size: side of a finer (or coarser) grid over the same padded space. Default: `mask_size`.
-        Returns:
-            (size, size) float32 in {0, 1}.
+        when at least half of it does. `size`, by default `mask_size`, is the side of a grid over the padded space.
         """
         self._check(mask)
         size = size or self.mask_size
@@ -113,13 +107,9 @@ class ImageTransform:
 
 
 def check_boxes(boxes: np.ndarray, original_hw: tuple[int, int]) -> np.ndarray:
-    """(N, 4) float32 half-open xyxy boxes, checked: finite, not empty, inside the image.
+    """(N, 4) float32 of one box (4,) or several (N, 4), half-open xyxy, original space, checked to lie in the image.
 
-    Args:
-        boxes: one box `(4,)` or several `(N, 4)`, original space.
-        original_hw: height and width of the image.
-    Raises:
-        PromptError: names the box and what is wrong with it.
+    `PromptError` names the first that does not, is empty or not finite, and what is wrong with it.
     """
     boxes, (height, width) = _numbers("boxes", boxes), original_hw
     if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4 or boxes.size == 0:
@@ -147,13 +137,9 @@ def _numbers(what: str, given: Any) -> np.ndarray:
 
 
 def check_points(points: np.ndarray, original_hw: tuple[int, int]) -> np.ndarray:
-    """(K, 2) float32 xy points, checked to lie inside the image.
+    """(K, 2) float32 xy points, checked to lie inside the image; a `PromptError` names the first that does not.
 
-    Args:
-        points: one (2,), several (K, 2), or several of each of N prompts (N, K, 2), which come back as (N K, 2).
-        original_hw: height and width of the image.
-    Raises:
-        PromptError: names the first point outside.
+    Given are one (2,), several (K, 2), or several of each of N prompts (N, K, 2), which come back as (N K, 2).
     """
     points, (height, width) = _numbers("points", points), original_hw
     if points.ndim not in (1, 2, 3) or points.shape[-1] != 2 or points.size == 0:

@@ -73,11 +73,7 @@ def jitter_boxes(
 
 
 def deepest_pixel(mask: np.ndarray) -> np.ndarray:
-    """(2,) float32 xy of the pixel farthest from the edge of an (H, W) bool mask; the image's own edge counts too.
-
-    Raises:
-        PromptError: the mask is empty.
-    """
+    """(2,) float32 xy of an (H, W) bool mask's pixel farthest from its and the image's edges; `PromptError`: empty."""
     from scipy import ndimage
 
     if not mask.any():

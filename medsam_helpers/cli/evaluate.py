@@ -40,9 +40,8 @@ class Evaluate(Command, OfModel, DataSettings):
         output = self.output.expanduser()
         check_output_dir(output, mark="metrics.csv", never="decoder.safetensors")
         # Pixels of the other splits are of no use here: a limit of 0 leaves them unread.
-        dataset = load_data(
-            self.data, **self.selection() | {f"{name}_limit": 0 for name in SPLITS if name != self.split}
-        )
+        unread = {f"{name}_limit": 0 for name in SPLITS if name != self.split}
+        dataset = load_data(self.data, **self.selection() | unread)
         cases = getattr(dataset, self.split)
         if not len(cases):
             raise DataError(f"{self.data}: the split {self.split} is empty: choose another --split, or raise its limit")
@@ -59,7 +58,6 @@ class Evaluate(Command, OfModel, DataSettings):
         from medsam_helpers.runs.folder import name_left_out, summary_text
         from medsam_helpers.runs.recorded import write_table
         from medsam_helpers.runs.seen import read_seen, seen_among
-        from medsam_helpers.sam.embeddings import EmbeddingStore
         from medsam_helpers.sam.segmenter import Segmenter
         from medsam_helpers.sam.tuned import base_of
 
@@ -69,8 +67,7 @@ class Evaluate(Command, OfModel, DataSettings):
         if self.folder and (place := base_of(self.folder)) not in SPECIALISTS:
             base = Segmenter.load(place, precision=segmenter.precision, tta=self.tta)
         models = ({before: base} if base else {}) | {model: segmenter}
-        for each in models.values():  # one store for both, unless the encoder was trained too
-            each.store = EmbeddingStore.for_model(each.info, each.precision)
+        for each in models.values():  # into one store for both, unless the encoder was trained too
             embed_cases(each, views_of(cases, each.views))
         table = evaluate(cases, models, prompts=[self.prompt], box_mode=box_mode, group_of=dataset.group_of)
         last = table[table["prompt"] == self.prompt]  # of clicks the last one
@@ -97,19 +94,10 @@ class Evaluate(Command, OfModel, DataSettings):
             figures |= found
         figures |= {"left_out": name_left_out(dataset, table, self.data), "missed": table.attrs["missed"]}
         write_table(table, output / "metrics.csv")
-        write_run_card(
-            output / "run_card.json",
-            command=line,
-            data_digest=cases.digest,
-            seconds=time.perf_counter() - started,
-            model=self.folder.resolve().name if self.folder else segmenter.info.name,
-            split=self.split,
-            prompt=self.prompt,
-            box_mode=box_mode,
-            tta=self.tta,
-            precision=segmenter.precision,
-            metrics=figures,
-        )
+        card: Result = {"model": self.folder.resolve().name if self.folder else segmenter.info.name}
+        card |= {"split": self.split, "prompt": self.prompt, "box_mode": box_mode, "tta": self.tta}
+        card |= {"precision": segmenter.precision, "metrics": figures, "seconds": time.perf_counter() - started}
+        write_run_card(output / "run_card.json", command=line, data_digest=cases.digest, **card)
         tell_left_out(figures["left_out"])
         tell_trained_on(self.model)
         about = f"{dataset.name}, {self.split}: {len(own)} cases"

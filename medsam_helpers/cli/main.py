@@ -30,9 +30,8 @@ COMMANDS: dict[str, type[Command]] = {command.__name__.lower(): command for comm
 
 def build_parser() -> Parser:
     """The parser of all commands."""
-    parser = Parser(
-        prog="medsam", description="Fine-tune, evaluate and prompt Segment Anything models. Not for clinical use."
-    )
+    about = "Fine-tune, evaluate and prompt Segment Anything models. Not for clinical use."
+    parser = Parser(prog="medsam", description=about)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():

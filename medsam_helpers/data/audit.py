@@ -74,7 +74,6 @@ def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options
 
     Args:
         source: as for `load_data`, or its result.
-        show_progress: show the bar of an audit that takes longer than two seconds.
         options: the settings of `Selection`; limits are not looked at.
     Raises:
         DataError: the folder has another layout, or its lists contradict each other.
@@ -99,10 +98,7 @@ def audit(source: str | Path | Dataset, *, show_progress: bool = True, **options
     findings += errors + [finding for case in readable for finding in case.findings]
     findings += [*doubtful_masks(readable), *absent_classes(readable), *_duplicates(readable, split_of)]
     findings.sort(key=lambda finding: (_SEVERITIES.index(finding.severity), finding.problem))
-    table = [
-        (case, split_of.get(case, ""), problem, severity, detail.removeprefix(f"{case}: "))
-        for case, problem, severity, detail in findings
-    ]
+    table = [(case, split_of.get(case, ""), *kind, told.removeprefix(f"{case}: ")) for case, *kind, told in findings]
     rows = [(case.name, split_of.get(case.name, ""), *(getattr(case, of) for of in _CASE[2:])) for case in readable]
     return AuditReport(name, pd.DataFrame(table, columns=_FINDING), pd.DataFrame(rows, columns=_CASE))
 

@@ -15,11 +15,7 @@ from medsam_helpers.errors import DataError, some
 
 
 def build_dataset(source: Source, selection: Selection) -> Dataset:
-    """The data set of the first cases of each split, every one of them decoded once to see that it can be used.
-
-    Raises:
-        DataError: a case in use is bad and may not be skipped, no case is left, or the masks are label maps.
-    """
+    """The first cases of each split; `DataError`: a bad one may not be skipped, none is left, masks are label maps."""
     group_of = groups_of(source.names, selection.group_by)
     splits = make_splits(source.names, selection.split_seed, source.given, group_of)
     broken = {finding.case: finding for finding in source.findings if finding.severity == "error"}

@@ -144,10 +144,9 @@ class Dataset:
     def with_lesions(self) -> Self:
         """The same without the images that hold no lesion: there is nothing to draw a box round."""
         normal = {finding.case for finding in self.findings if finding.problem == "no lesion"}
-        kept: Any = {
-            split: cases.named([name for name in cases.names if name not in normal])
-            for split, cases in self.splits.items()
-        }
+        kept: Any = {}
+        for split, cases in self.splits.items():
+            kept[split] = cases.named([name for name in cases.names if name not in normal])
         return replace(self, **kept) if normal else self
 
     @cached_property

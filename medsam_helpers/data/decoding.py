@@ -35,8 +35,7 @@ class Decoded(NamedTuple):
 def decode(source: Source, exif: Literal["apply", "ignore"] = "apply") -> Decoded:
     """The only frame of a file, turned upright unless EXIF is to be ignored.
 
-    Raises:
-        DataError: not there, not readable, several frames in one file, or values that are not finite.
+    `DataError`: not there, not readable, several frames in one file, or values that are not finite.
     """
     if not isinstance(source, bytes) and not Path(source).is_file():
         there = Path(source).exists()

@@ -30,10 +30,7 @@ def folder_source(path: str | Path, selection: Selection) -> Source:
     Also `images/train` and `masks/train`, `train/images` and `train/masks` (and so on), and the names in which
     CVC-ClinicDB and ETIS-Larib come. `train.txt`, `dev.txt`, `val.txt` and `test.txt` hold a file name a line, with or
     without its extension; what is not given is drawn as `make_splits` says. `pair` says which mask belongs to which
-    image.
-
-    Raises:
-        DataError: another layout, no image, or lists that contradict each other.
+    image. `DataError`: another layout, no image, or lists that contradict each other.
     """
     path = Path(path).expanduser()
     parts = list(_parts(path))

@@ -33,10 +33,8 @@ def hub_source(name: str, selection: Selection) -> Source:
     `validation` (or `val`, or `test` where there is neither) is the val split, `test` beside it the test split; the
     rest is drawn as `make_splits` says. A `name` column names the cases, otherwise their row does.
 
-    Args:
-        name: `kvasir`, `breast`, a repository of the hub, or the folder of a local copy of one.
-    Raises:
-        DataError: the data set is neither on the hub nor cached, or has other columns.
+    `name` is `kvasir`, `breast`, a repository of the hub, or the folder of a local copy of one. `DataError`: it is
+    neither on the hub nor cached, or has other columns.
     """
     card = "see the repository's card"
     known = HUB_SOURCES.get(name, {"repo": name, "licence": f"not stated here: {card}", "citation": card})

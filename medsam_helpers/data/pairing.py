@@ -102,10 +102,9 @@ def files_by_stem(folder: Path, findings: list[Finding]) -> dict[str, list[Path]
             why = f"a folder of {inside} files, which are not read: move them up"
         elif not file.is_file():
             why = "a pipe or a device, not a file"
-        elif file.read_bytes()[128:132] == b"DICM":
-            why = FORMATS[".dcm"]
         else:
-            why = FORMATS.get(file.suffix.lower(), "no format that Pillow reads")
+            suffix = ".dcm" if file.read_bytes()[128:132] == b"DICM" else file.suffix.lower()
+            why = FORMATS.get(suffix, "no format that Pillow reads")
         findings.append(Finding("", "ignored file", "warning", f"{shown}: {why}"))
     return files
 

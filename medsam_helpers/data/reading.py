@@ -31,12 +31,9 @@ def read_image(source: Source, *, window: str | None = None) -> np.ndarray:
 
 
 def as_rgb(image: Any) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a picture that is in memory, where it is plain what its values mean.
+    """(H, W, 3) uint8 RGB of a picture that is in memory, where it is plain what its values mean; else a `DataError`.
 
-    Args:
-        image: (H, W) or (H, W, C) of uint8, C 1, 3 or 4; floats from 0 to 1 of these shapes; or a Pillow image.
-    Raises:
-        DataError: anything else, in words: another scale, channels first, no picture.
+    It may be (H, W) or (H, W, C) of uint8, C 1, 3 or 4; floats from 0 to 1 of these shapes; or a Pillow image.
     """
     if isinstance(image, Image.Image):
         deep = image.mode[0] in "IF"
@@ -62,10 +59,8 @@ def read_mask(source: Source) -> MaskReading:
 
     A mask is binary (0 and one other value), or binary with the noise of JPEG or soft edges near both ends. A picture
     of a single colour with transparency is read by its transparency; otherwise transparent pixels are black. Palettes
-    of black and white count by their colours, others by their entries.
-
-    Raises:
-        DataError: as for `read_image`; a label map, for which see `read_case`; a photograph.
+    of black and white count by their colours, others by their entries. `DataError`: as for `read_image`; a label map,
+    for which see `read_case`; a photograph.
     """
     return read_values(*_mask_values(decode(source)), shown(source))
 
@@ -73,11 +68,8 @@ def read_mask(source: Source) -> MaskReading:
 def read_case(name: str, image: Source, masks: Sequence[Source], selection: Selection) -> Case:
     """The case of an image and its mask, or of the union of its masks, each of which is then a label.
 
-    Args:
-        image, masks: paths, or the bytes of encoded files.
-        selection: says how they are read: labels, window, orientation, and whether a mask may be empty.
-    Raises:
-        DataError: a file that cannot be used, image and mask of different sizes, or an empty mask.
+    The selection says how they are read: labels, window, orientation, and whether a mask may be empty. `DataError`: a
+    file that cannot be used, image and mask of different sizes, or an empty mask.
     """
     exif, labels = selection.exif, (selection.classes, selection.ignore)
     picture, drawn = decode(image, exif), [decode(mask, exif) for mask in masks]

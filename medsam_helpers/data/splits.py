@@ -37,7 +37,6 @@ def make_splits(
     is a tenth of train (at least one case where train has two) unless given. Test is empty unless given.
 
     Args:
-        names: all cases.
         seed: decides the order, and with it the splits that are not given.
         given: the official splits of the source, if any.
         group_of: the group of each case; a group stays in one split. Default: each case is one.
@@ -71,8 +70,7 @@ def make_splits(
 def groups_of(names: Sequence[str], group_by: str | None) -> dict[str, str]:
     """The group of each case: what the pattern finds in its name (its first bracket), or the CSV's second column.
 
-    Raises:
-        DataError: a case has no group, or the file or pattern cannot be read.
+    `DataError` where a case has none, or the file or pattern cannot be read.
 
     >>> groups_of(["p1_a", "p1_b", "p2_a"], r"p[0-9]+")
     {'p1_a': 'p1', 'p1_b': 'p1', 'p2_a': 'p2'}

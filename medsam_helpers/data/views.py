@@ -41,10 +41,8 @@ def view_of(case: Case, view: str) -> Case:
     name = f"{case.name} {view}"
     if view in LIGHTS:
         return replace(case, name=name, image=LIGHTS[view](case.image))
-    arrays = {part: getattr(case, part) for part in ("image", "mask", "ignored", "labels")}
-    turned: Any = {
-        part: np.ascontiguousarray(TURNS[view](array)) for part, array in arrays.items() if array is not None
-    }
+    given = ((part, getattr(case, part)) for part in ("image", "mask", "ignored", "labels"))
+    turned: Any = {part: np.ascontiguousarray(TURNS[view](array)) for part, array in given if array is not None}
     return replace(case, name=name, **turned)
 
 

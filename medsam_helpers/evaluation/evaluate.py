@@ -38,7 +38,6 @@ def evaluate(
             to "clicks:N": each click goes to the largest mistake; the baselines' first box is a square about it, a
             tenth of the image. "none": the models find the lesions by themselves; those that cannot, and the
             baselines, are given a box round the image.
-        seed: of the jitter.
         box_mode: "union": one box a case. "components": one a lesion; the union of the masks is scored, and the mean
             of the IoU scores is kept. "labels": one a label.
         group_of: case -> its patient or video, a column `group` then, which intervals heed; see `Dataset.group_of`.
@@ -84,10 +83,8 @@ def evaluate(
 
 
 def false_positives(cases: Iterable[Case], predictor: Model) -> dict[str, float]:
-    """What a model that needs no prompt finds in the images without a lesion; the others are left out.
+    """What a model that needs no prompt, see `found_alone`, finds in the images without a lesion; others are left out.
 
-    Args:
-        predictor: a `Segmenter` that needs none, or a function that does not look at its box: see `found_alone`.
     Returns:
         `normal`, how many there are; `false_positives`, in how many it finds something; `false_positive_share`, the
         mean share of their area in [0, 1]. Nothing where there are none. `findings` reads them in `table.attrs`.

@@ -20,8 +20,7 @@ Predictor = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 For "+centre" it is also given points (N, 2), one a box.
 """
-Model: TypeAlias = "Predictor | Segmenter"
-"""What is scored; a `Segmenter` takes every prompt, clicks and none too."""
+Model: TypeAlias = "Predictor | Segmenter"  # what is scored; a `Segmenter` takes every prompt, clicks and none too
 
 
 def fill_ellipse(box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
@@ -32,10 +31,7 @@ def fill_ellipse(box: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
 
 
 def _baseline(fill: Callable[[np.ndarray, tuple[int, int]], np.ndarray]) -> Predictor:
-    return lambda case, boxes, points=None: (
-        np.array([fill(box, case.size_hw) for box in boxes]),
-        np.full(len(boxes), np.nan),
-    )
+    return lambda case, boxes, *_: (np.array([fill(box, case.size_hw) for box in boxes]), np.full(len(boxes), np.nan))
 
 
 WITH_TTA = " with tta"  # behind the name of a base model that was scored with test-time augmentation

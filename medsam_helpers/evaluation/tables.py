@@ -26,11 +26,8 @@ def paired_gain(
 def gains(
     table: pd.DataFrame, prompt: str, model: str = "tuned", base: str = "zero-shot", metric: str = "dice"
 ) -> pd.Series:
-    """By case the score of `model` minus that of `base` on the same prompt, seeds averaged first.
+    """By case, of a table that `evaluate` gave, the score of `model` minus that of `base`, seeds averaged first.
 
-    Args:
-        table: as `evaluate` gives it; `prompt`, `model` and `base` are in it.
-        metric: one of `METRICS`.
     Raises:
         ConfigError: the table has no such model, prompt or metric; the message lists those it has.
         DataError: a case was scored for one of the two only.

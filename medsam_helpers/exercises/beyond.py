@@ -87,11 +87,9 @@ def _lesion_follows(answer: Answer) -> Hints:
             yield "the arguments themselves were changed: give back changed copies"
         found = picture[0] > (picture.min() + picture.max()) / 2
         if (found != target.bool()).float().mean() > 0.02:
-            stayed = torch.equal(target.bool(), lesion)
-            moved = (
-                "the picture moved, and the lesion stayed" if stayed else "the lesion is not where the picture has it"
-            )
-            yield f"{moved}: do the same to both"
+            if torch.equal(target.bool(), lesion):
+                yield "the picture moved, and the lesion stayed: do the same to both"
+            yield "the lesion is not where the picture has it: do the same to both"
         again, _ = answer(*given, np.random.default_rng(seed))
         if not torch.equal(picture, again):
             yield "the same `rng` gave two pictures: draw from it, not from torch or random, or no run can be resumed"

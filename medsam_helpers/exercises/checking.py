@@ -11,12 +11,9 @@ import numpy as np
 
 from medsam_helpers.errors import ConfigError
 
-Answer = Any
-"""The reader's: a number, or a function where the exercise asks for one."""
-Hints = Iterator[str]
-"""What a checker yields: hints, of which the first is shown; none for a right answer."""
-Known = Sequence[tuple[Any, str]]
-"""Wrong answers that are known, each with its hint."""
+Answer = Any  # the reader's: a number, or a function where the exercise asks for one
+Hints = Iterator[str]  # what a checker yields: hints, of which the first is shown; none for a right answer
+Known = Sequence[tuple[Any, str]]  # wrong answers that are known, each with its hint
 Checker = Callable[[Answer], Hints]
 _MODULES: tuple[str, ...] = ("start", "losses", "dataset", "how_sam_works", "finetuning", "evaluation")
 _MODULES += ("prompting", "mlops", "what_helped", "beyond", "clicks", "video")
@@ -26,12 +23,8 @@ _CHECKERS: dict[str, Checker] = {}
 def check(exercise: str, answer: Any) -> None:
     """Print what the checker says of an answer: correct, not yet with a hint, or not attempted yet.
 
-    Args:
-        exercise: its number, such as "01.2".
-        answer: a value or a function. None, and a function that returns None or raises NotImplementedError, count as
-            not attempted.
-    Raises:
-        ConfigError: no exercise of that number.
+    An answer is a value or a function. None, and a function that returns None or raises NotImplementedError, count as
+    not attempted. `ConfigError`: there is no exercise of that number.
 
     >>> check("01.1", None)
     01.1: not attempted yet

@@ -3,7 +3,7 @@
 import numpy as np
 
 from medsam_helpers.evaluation.predictors import fill_ellipse
-from medsam_helpers.exercises.checking import Answer, Hints, checker, near, number_hint
+from medsam_helpers.exercises.checking import Answer, Hints, checker
 
 
 @checker("06.1")
@@ -19,19 +19,3 @@ def _ellipse_model(answer: Answer) -> Hints:
         yield "the ellipse touches the middle of each side: ((x - cx) / (w / 2))^2 + ((y - cy) / (h / 2))^2 <= 1"
     if wrong > 0.08:
         yield "nearly: look at the centre and the half axes again, and at x1 and y1 being half-open"
-
-
-@checker("06.5")
-def _agreement(answer: Answer) -> Hints:
-    masks = np.zeros((3, 4, 5), bool)
-    masks[0, :2], masks[1, :3], masks[2, 1:3] = True, True, True  # all three: 5 pixels; any of them: 15
-    known = [
-        (15 / 5, "the area on which all agree goes above the line: the ratio is 1 at most"),
-        (5 / 20, "divide by the area that any mask calls lesion, not by the whole image"),
-    ]
-    otherwise = "count the pixels that all masks call lesion, and divide by those that any of them does"
-    yield from number_hint(answer(masks), 5 / 15, 1e-6, known, otherwise)
-    if not near(answer(masks[:1]), 1, 1e-6):
-        yield "one mask agrees with itself: 1"
-    if not near(answer(np.zeros((2, 3, 3), bool)), 1, 1e-6):
-        yield "masks that are all empty agree too: give back 1, do not divide by 0"

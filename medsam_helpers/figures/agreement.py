@@ -66,13 +66,11 @@ def limits_of_agreement(reference: ArrayLike, measured: ArrayLike, *, ratio: boo
 def bland_altman(
     ax: Axes, reference: np.ndarray, measured: np.ndarray, *, ratio: bool = False, model: str = "tuned", unit: str = ""
 ) -> Axes:
-    """The axes with difference (or ratio) of two measurements over their mean, with bias and limits of agreement.
+    """The axes with difference (or ratio) of two measurements (N,) over their mean, with bias and limits of agreement.
 
-    Args:
-        reference, measured: (N,) float.
-        ratio: see `limits_of_agreement`; the axes are then logarithmic, and the mean is the geometric one.
-        model: whose colour the points take.
-        unit: of both, for the axis.
+    With `ratio`, see `limits_of_agreement`, the axes are logarithmic, and the mean is the geometric one. The points
+    take the colour of `model`; `unit` is that of both.
+
     Source: Bland and Altman, Lancet 1995, doi:10.1016/S0140-6736(95)91748-9: over the mean and not the reference, since
         the difference contains the reference and so is related to it even where nothing is wrong.
     """

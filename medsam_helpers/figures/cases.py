@@ -31,12 +31,9 @@ def show_case(
     boxes: np.ndarray | None = None,
     title: str = "",
 ) -> Axes:
-    """The axes with the image and outlines on it: truth, prediction (tinted too) and prompt boxes.
+    """The axes with an image (H, W, 3) uint8 and outlines on it.
 
-    Args:
-        image: (H, W, 3) uint8.
-        truth, prediction: (H, W) bool.
-        boxes: (N, 4) xyxy, original space.
+    Truth and prediction (tinted too) are (H, W) bool, boxes (N, 4) xyxy, original space.
     """
     ax.imshow(image)
     for mask, role, tint in ((truth, "truth", 0), (prediction, "prediction", 0.25)):
@@ -80,10 +77,7 @@ def before_after(
 ) -> Figure:
     """A figure with a row a case: truth with its prompt, zero-shot mask, fine-tuned mask, each with its Dice.
 
-    Args:
-        cases: K of them.
-        boxes: K arrays (N, 4), the prompts; None where there is none.
-        zero_shot, tuned: K masks (H, W) bool.
+    Of each case `boxes` has the prompts (N, 4), or None, `zero_shot` and `tuned` a mask (H, W) bool.
     """
     figure = Figure(figsize=(10, 3.1 * len(cases)), layout="constrained")
     rows = figure.subplots(len(cases), 3, squeeze=False)

@@ -40,12 +40,7 @@ def case_grid(rows: Mapping[str, Sequence[Case]]) -> Figure:
 
 
 def three_spaces(case: Case, box: np.ndarray, transform: ImageTransform) -> Figure:
-    """A figure of one case in its original, model and mask space, with the same lesion and the same box in each.
-
-    Args:
-        box: (4,) xyxy, original space.
-        transform: of the case's size.
-    """
+    """A figure of a case in original, model and mask space, the same lesion and box, (4,) xyxy (original), in each."""
     figure = Figure(figsize=(8, 3), layout="constrained")
     original, model, mask = axes = figure.subplots(1, 3)
     (height, width), side = case.size_hw, transform.model_size
@@ -74,12 +69,9 @@ def three_spaces(case: Case, box: np.ndarray, transform: ImageTransform) -> Figu
 def show_masks(
     ax: Axes, masks: Mapping[str, tuple[np.ndarray, str]], transform: ImageTransform | None = None, legend: bool = True
 ) -> Axes:
-    """The axes with masks of one size on top of each other, each tinted and outlined in its colour.
+    """The axes with masks of one size, name -> (H, W) bool and colour, tinted and outlined on top of each other.
 
-    Args:
-        masks: name -> (H, W) bool and colour.
-        transform: if given, its padding is hatched.
-        legend: name the masks.
+    The padding of a transform that is given is hatched.
     """
     height, width = next(iter(masks.values()))[0].shape
     ax.imshow(np.ones((height, width, 3)))
@@ -119,9 +111,7 @@ def describe_case(case: Case) -> dict[str, float]:
         `height`, `width` in pixels; `lesion_share` of the image in [0, 1]; `lesions`, the connected components that
         `mask_to_boxes` counts; `centre_x`, `centre_y`, the lesion's centre of mass as shares of width and height;
         `lesion_gray` and `rim_gray`, mean gray value (0 to 255) of the lesion and of a rim of 20 pixels (at a long
-        side of 1024) round it, the recorder's black left out; NaN where no rim is left.
-    Raises:
-        PromptError: the mask is empty.
+        side of 1024) round it, the recorder's black left out; NaN where no rim is left. `PromptError`: an empty mask.
     """
     height, width = case.size_hw
     y, x = ndimage.center_of_mass(case.mask)

@@ -31,10 +31,7 @@ _STYLES = [
 
 
 def qualitative_table(
-    cases: Sequence[Case],
-    models: Mapping[str, Predictor],
-    prompt: str = "exact",
-    box_mode: BoxMode = "union",
+    cases: Sequence[Case], models: Mapping[str, Predictor], prompt: str = "exact", box_mode: BoxMode = "union"
 ) -> pd.DataFrame:
     """A table of one row a case, worst first: pictures as arrays, and the scores beside them.
 
@@ -85,15 +82,10 @@ def small_picture(
     prediction: np.ndarray | None = None,
     boxes: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A thumbnail, 128 pixels on its long side or as large as the image, with outlines in the colours of `show_case`.
+    """A thumbnail (h, w, 3) uint8 of an image (H, W, 3), with outlines in the colours of `show_case`.
 
-    Args:
-        image: (H, W, 3) uint8.
-        truth: (H, W) bool, a broad outline.
-        prediction: (H, W) bool, a fine outline on top: both show where they agree.
-        boxes: (N, 4) xyxy, original space.
-    Returns:
-        (h, w, 3) uint8.
+    It has 128 pixels on its long side, or is as large as the image. The truth (H, W) bool has a broad outline, the
+    prediction a fine one on top: both show where they agree. Boxes are (N, 4) xyxy, original space.
     """
     scale = min(1, 128 / max(image.shape))
     size = [max(1, round(pixels * scale)) for pixels in image.shape[1::-1]]
@@ -114,10 +106,8 @@ def small_picture(
 def qualitative_html(table: pd.DataFrame, note: str = "", max_height_px: int = 620) -> str:
     """The table as one piece of HTML with the pictures inside it; it needs no network and no script.
 
-    Args:
-        table: of `qualitative_table`, or any with arrays (h, w, 3) uint8, numbers and text in its columns.
-        note: over the table.
-        max_height_px: what is longer scrolls under the headings.
+    It is that of `qualitative_table`, or any with arrays (h, w, 3) uint8, numbers and text in its columns. What is
+    longer than `max_height_px` scrolls under the headings.
     """
     pictures = [name for name in table if isinstance(next(iter(table[name]), None), np.ndarray)]
     cases = table.get("case", table.index)

@@ -35,12 +35,7 @@ def wrong_guess(mask: np.ndarray) -> torch.Tensor:
 
 
 def logit_gradient(loss: Loss, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Derivative of the loss by each logit, in the logits' shape; descent moves a logit the other way.
-
-    Args:
-        loss: of `training.losses`, or any like them.
-        logits: (B, 1, H, W) float.
-        target: (B, 1, H, W), values in {0, 1}.
+    """Derivative of the loss by each logit, (B, 1, H, W) as logits and target; descent moves a logit the other way.
 
     >>> logit_gradient(bce_loss, torch.zeros(1, 1, 1, 2), torch.tensor([[[[1.0, 0.0]]]])).flatten()  # (p - t) / 2
     tensor([-0.2500,  0.2500])
@@ -50,14 +45,10 @@ def logit_gradient(loss: Loss, logits: torch.Tensor, target: torch.Tensor) -> to
 
 
 def gradient_maps(image: np.ndarray, mask: np.ndarray, logits: torch.Tensor, note: str = "") -> Figure:
-    """A figure of the guess, then a map of each of `FIVE_LOSSES`, scaled to its largest step.
+    """A figure of the guess, logits (1, 1, H, W), then a map of each of `FIVE_LOSSES`, scaled to its largest step.
 
-    Purple is where descent raises the logit, orange where it lowers it.
-
-    Args:
-        image: (H, W, 3) uint8.
-        mask: (H, W) bool, the truth.
-        logits: (1, 1, H, W), the guess.
+    Purple is where descent raises the logit, orange where it lowers it. The image is (H, W, 3) uint8, the true mask
+    (H, W) bool.
     """
     figure = Figure(figsize=(9, 5.6), layout="constrained")
     axes = figure.subplots(2, 3).ravel()

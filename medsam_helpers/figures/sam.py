@@ -20,12 +20,7 @@ from medsam_helpers.sam.segmenter import Embedding
 
 
 def show_points(ax: Axes, points: np.ndarray, labels: Sequence[int] | None = None) -> Axes:
-    """The axes with clicks: a plus where the lesion is said to be, a cross where it is said not to be.
-
-    Args:
-        points: (K, 2) xy pixel indices, original space.
-        labels: (K,) 1 or 0; all 1 when left out.
-    """
+    """The axes with clicks (K, 2) xy, original space: a plus for label 1 (the default), a cross for 0."""
     points = np.reshape(points, (-1, 2))
     style: dict[str, Any] = {"color": COLORS["prompt"], "markersize": 11, "markeredgewidth": 2.2, "path_effects": HALO}
     for (x, y), label in zip(points, [1] * len(points) if labels is None else labels, strict=True):
@@ -34,12 +29,9 @@ def show_points(ax: Axes, points: np.ndarray, labels: Sequence[int] | None = Non
 
 
 def show_map(ax: Axes, image: np.ndarray, values: np.ndarray, title: str = "", strength: float = 0.65) -> AxesImage:
-    """The drawn map, for a colour bar; it lies over the greys of its image.
+    """The drawn map, for a colour bar; it lies over the greys of its image (H, W, 3) uint8, with opacity `strength`.
 
-    Args:
-        image: (H, W, 3) uint8.
-        values: (H, W) float, or (H, W, 3) float in [0, 1] as colours.
-        strength: opacity of the map.
+    Its values are (H, W) float, or (H, W, 3) float in [0, 1] as colours.
     """
     ax.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=255)
     drawn = ax.imshow(values, cmap="viridis", alpha=strength)
@@ -59,11 +51,7 @@ def answers(
 ) -> Figure:
     """A figure with one panel an answer, all with the same truth and prompts.
 
-    Args:
-        masks: title -> (H, W) bool.
-        boxes: (N, 4) xyxy, drawn in each panel.
-        points: (K, 2) xy, likewise.
-        labels: (K,) of the points.
+    Masks are title -> (H, W) bool; boxes (N, 4) xyxy, points (K, 2) xy and their labels (K,) are drawn in each panel.
     """
     figure = Figure(figsize=(2.5 * len(masks), 2.75), layout="constrained")
     for ax, (title, mask) in zip(figure.subplots(1, len(masks), squeeze=False)[0], masks.items(), strict=True):
@@ -91,11 +79,8 @@ def parameter_table(model: Promptable) -> pd.DataFrame:
 def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     """Bytes of the results that autograd holds on to after a forward pass: they grow with the batch.
 
-    On torch's `meta` device it takes no memory; as attention kernels differ, the number is good to some 10 %.
-
-    Args:
-        model: whose weights and buffers are not counted.
-        forward: runs it; the result is what `backward` would be called on.
+    Weights and buffers of the model are not counted. `forward` runs it and gives what `backward` would be called on. On
+    torch's `meta` device it takes no memory; as attention kernels differ, the number is good to some 10 %.
     """
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
@@ -113,14 +98,11 @@ def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
 
 
 def principal_components(embedding: Embedding) -> tuple[np.ndarray, np.ndarray]:
-    """Maps of an embedding's three strongest principal components, and the share of the variance that each holds.
+    """Maps of an embedding's three strongest principal components, and the share (3,) of the variance that each holds.
 
-    Padding does not count; a component's largest weight is positive.
+    The maps are (3, H, W), original space, 0 to 1 from their 2nd to their 98th percentile. Padding does not count; a
+    component's largest weight is positive.
 
-    Args:
-        embedding: features (1, C, h, w).
-    Returns:
-        Maps (3, H, W), original space, 0 to 1 from their 2nd to their 98th percentile; shares (3,).
     Source: Pearson, Philosophical Magazine 2(11), 1901.
     """
     features = embedding.features[0].float().cpu()
@@ -139,13 +121,9 @@ def principal_components(embedding: Embedding) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cosine_similarity_map(embedding: Embedding, point_xy: np.ndarray) -> np.ndarray:
-    """(H, W) cosine between the feature at a pixel and the feature at every other, -1 to 1, original space.
+    """(H, W) cosine, -1 to 1, between the features at a pixel (2,) xy of the original space and at every other.
 
-    Args:
-        embedding: of the image.
-        point_xy: (2,) pixel indices, original space.
-    Raises:
-        PromptError: the point lies outside the image.
+    `PromptError`: the point lies outside the image.
     """
     features = torch.nn.functional.normalize(embedding.features[0].float().cpu(), dim=0)
     centre = check_points(point_xy, embedding.transform.original_hw)[0] + 0.5

@@ -63,14 +63,12 @@ def comparison_figure(table: pd.DataFrame) -> Figure:
     """The figure of a table of `read_runs`: each run's Dice over the first one's, a row a prompt, a column a run."""
     first, *others = table["model"].unique()
     prompts = table["prompt"].unique()
-    size = (3.6 * len(others), 3.8 * len(prompts))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(3.6 * len(others), 3.8 * len(prompts)), layout="constrained")
     for axes, prompt in zip(figure.subplots(len(prompts), len(others), squeeze=False), prompts, strict=True):
         for ax, other in zip(axes, others, strict=True):
             gain = paired_gain(table, prompt, other, first)
-            before_after_scatter(ax, table, prompt, other, first).set_title(
-                f"{prompt}: {gain.text('+.3f')}", fontsize=9
-            )
+            before_after_scatter(ax, table, prompt, other, first)
+            ax.set_title(f"{prompt}: {gain.text('+.3f')}", fontsize=9)
     return figure
 
 
@@ -124,11 +122,8 @@ def paired(first: ArrayLike, second: ArrayLike) -> np.ndarray:
 
 
 def calibration_table(score: ArrayLike, truth: ArrayLike, groups: int = 5) -> pd.DataFrame:
-    """Calibration table: a model's own score beside the measured value, in groups of as many cases each.
+    """A model's own guess of its IoU (N,) beside the measured one (N,), in groups of equal size, in order of the guess.
 
-    Args:
-        score, truth: (N,) float, the model's own guess of its IoU, and the measured IoU.
-        groups: at most so many, in order of the score.
     Returns:
         One row a group: `n`, mean `score`, mean `truth` with its 95 % interval `low` to `high` (NaN below five cases),
         and `gap` (score minus truth; above 0 is overconfident).
@@ -148,8 +143,7 @@ def calibration_table(score: ArrayLike, truth: ArrayLike, groups: int = 5) -> pd
 def reliability(ax: Axes, calibrations: Mapping[str, pd.DataFrame]) -> Axes:
     """The axes with measured IoU over promised IoU, a line a model; under the diagonal the promise is too high.
 
-    Args:
-        calibrations: model -> its `calibration_table`; the bars are the intervals in it.
+    The bars are the intervals in each model's `calibration_table`.
     """
     low = pd.concat(calibrations.values())[["score", "low"]].min(axis=None) - 0.03
     ax.plot([low, 1], [low, 1], color="black", linewidth=1, linestyle=":", label="promise kept")

@@ -19,22 +19,13 @@ from medsam_helpers.evaluation.evaluate import evaluate
 from medsam_helpers.evaluation.intervals import Interval
 from medsam_helpers.evaluation.tables import paired_gain
 from medsam_helpers.files import cache_dir
-from medsam_helpers.mlops.registry import (
-    CHALLENGER,
-    CHAMPION,
-    RegistryError,
-    check_model_name,
-    checkpoint_of,
-    load_model,
-    version_of,
-)
+from medsam_helpers.mlops import registry
+from medsam_helpers.mlops.registry import CHALLENGER, CHAMPION, RegistryError, version_of
 from medsam_helpers.mlops.server import tracking_uri
 from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.runs.seen import read_seen, seen_among
-from medsam_helpers.sam.embeddings import EmbeddingStore
 
-FEWEST = 30
-"""Different images that a promotion needs, unless it is said otherwise."""
+FEWEST = 30  # different images that a promotion needs, unless it is said otherwise
 _VERDICT = "medsam.verdict."  # tags of a version, numbered
 _LAST_CHAMPION = "medsam.champion"  # tag of a model: the version that was promoted last
 
@@ -101,7 +92,7 @@ def judge(
         CheckpointError: a version does not say what it was trained on.
         ConfigError: no model can have this name.
     """
-    check_model_name(name)
+    registry.check_model_name(name)
     with _alone(client, name):
         version = version or version_of(client, name, CHALLENGER)
         if version is None:
@@ -115,7 +106,7 @@ def judge(
         cases = _different(dataset.val)
         seen: dict[str, str] = {}
         for known in filter(None, (version, champion)):
-            with checkpoint_of(client, name, known) as folder:
+            with registry.checkpoint_of(client, name, known) as folder:
                 seen |= dict.fromkeys(seen_among(cases, read_seen(folder)), known)
         if seen and not drop_seen:
             told = f"{len(seen)} of these images ({some(seen)})"
@@ -127,15 +118,13 @@ def judge(
             raise DataError(f"{told}: take {fewest}, or say that fewer will do (fewest, --fewest)")
         models = {}
         for role, number in ((CHALLENGER, version), (CHAMPION, champion)):
-            segmenter = load_model(client, name, number or version, zero_shot=number is None)
-            segmenter.store = EmbeddingStore.for_model(segmenter.info, segmenter.precision)  # one base: encoded once
-            embed_cases(segmenter, cases, show_progress=False)
+            segmenter = registry.load_model(client, name, number or version, zero_shot=number is None)
+            embed_cases(segmenter, cases, show_progress=False)  # of one base: encoded once
             models[role] = segmenter.predict_case
         table = evaluate(cases, models, prompts=[prompt], group_of=dataset.group_of, show_progress=False)
         gain = paired_gain(table, prompt, CHALLENGER, CHAMPION)
         better, other = bool(gain.low > 0), champion or "zero-shot"
-        found = (len(cases), gain, better, data, len(seen), len(before) + 1)
-        verdict = Verdict(name, version, other, prompt, *found)
+        verdict = Verdict(name, version, other, prompt, len(cases), gain, better, data, len(seen), len(before) + 1)
         if better:
             if version_of(client, name, CHAMPION) != champion:
                 raise RegistryError(f"{name}: the {CHAMPION} changed while version {version} was judged: judge again")
@@ -195,9 +184,8 @@ def main() -> None:
     parser.add_argument("--version", help="default: the challenger")
     parser.add_argument("--data", required=True, help="a source or a folder; its val decides")
     parser.add_argument("--prompt", default="j20")
-    parser.add_argument(
-        "--fewest", type=int, default=FEWEST, help="images that it takes (default: 30); below 5 none is promoted"
-    )
+    told = "images that it takes (default: 30); below 5 none is promoted"
+    parser.add_argument("--fewest", type=int, default=FEWEST, help=told)
     parser.add_argument("--drop-seen", action="store_true", help="leave images out that one of the two has seen")
     parser.add_argument("--once", action="store_true", help="judged on this data before: give that verdict again")
     args = parser.parse_args()

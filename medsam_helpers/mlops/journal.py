@@ -79,8 +79,20 @@ class Delivery:
 
     def send(self) -> bool:
         """Whether there was something new; it is delivered. `MlflowException` if the server does not answer."""
+        sent = False
         with self._sending:
-            return self._send()
+            if not self.run_id:
+                self._find_or_create_run()
+            for path in sorted(self.folder.glob("journal-*.jsonl"), reverse=True):  # the main one last: it has the end
+                new = read_records(path, self._places.get(path.name, 0))
+                # Neighbouring metrics go in one request, all else by itself.
+                for _, pairs in groupby(new, lambda pair: pair[0]["kind"] == "metrics" or pair[1]):
+                    records, places = zip(*pairs, strict=True)
+                    self._deliver_or_name(records)
+                    self._places[path.name], sent = places[-1], True
+                    with atomic_write(self.folder / _SENT) as temporary:
+                        temporary.write_text(json.dumps({"run_id": self.run_id, "places": self._places}))
+        return sent
 
     def try_to_send(self) -> bool:
         """Whether the server took all that is there now; else `trouble` says why not. For several threads."""
@@ -92,21 +104,6 @@ class Delivery:
             self.trouble = f"no room on the disk of {self.folder}" if full else f"{self.client.tracking_uri} is away"
             return False
         return True
-
-    def _send(self) -> bool:
-        if not self.run_id:
-            self._find_or_create_run()
-        sent = False
-        for path in sorted(self.folder.glob("journal-*.jsonl"), reverse=True):  # the main one last: it has the end
-            new = read_records(path, self._places.get(path.name, 0))
-            # Neighbouring metrics go in one request, all else by itself.
-            for _, pairs in groupby(new, lambda pair: pair[0]["kind"] == "metrics" or pair[1]):
-                records, places = zip(*pairs, strict=True)
-                self._deliver_or_name(records)
-                self._places[path.name], sent = places[-1], True
-                with atomic_write(self.folder / _SENT) as temporary:
-                    temporary.write_text(json.dumps({"run_id": self.run_id, "places": self._places}))
-        return sent
 
     def _find_or_create_run(self) -> None:
         start, note = self._start, self.folder / _SENT

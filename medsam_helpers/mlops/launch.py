@@ -15,17 +15,11 @@ from medsam_helpers.runs.settings import RunConfig
 
 @dataclass
 class TrainingJob(Checkpointable):
-    """A run as a job. Stopped by the queue it is queued again, and ends in the same weights.
-
-    Args:
-        config: what to run.
-        output: folder of the run, on a disk that the job's machine sees too.
-        uri: of the MLflow server, reachable from there; None leaves MLflow out.
-    """
+    """A run as a job. Stopped by the queue it is queued again, and ends in the same weights."""
 
     config: RunConfig
-    output: Path
-    uri: str | None = None
+    output: Path  # folder of the run, on a disk that the job's machine sees too
+    uri: str | None = None  # of the MLflow server, reachable from there; None leaves MLflow out
 
     def __call__(self) -> dict[str, Any]:
         """The run's figures; called in each of the job's processes."""

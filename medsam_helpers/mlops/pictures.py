@@ -66,8 +66,7 @@ def draw_importances(ax: Axes, table: pd.DataFrame) -> Axes:
 
     Source: Watanabe et al., PED-ANOVA, IJCAI 2023, as Optuna computes it.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
         shares = get_param_importances(study_of(table), evaluator=PedAnovaImportanceEvaluator())
     ax.barh(list(shares)[::-1], list(shares.values())[::-1], color=COLORS["tuned"])
     ax.set(xlabel="importance", xlim=(0, 1))
@@ -76,8 +75,7 @@ def draw_importances(ax: Axes, table: pd.DataFrame) -> Axes:
 
 def draw_parallel_coordinates(table: pd.DataFrame) -> Axes:
     """Optuna's parallel coordinates of `trials_table`, a line a trial, dark where dev Dice is high after one epoch."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # experimental, and a setting that all trials share
+    with warnings.catch_warnings(action="ignore"):  # experimental, and a setting that all trials share
         plot = optuna.visualization.matplotlib.plot_parallel_coordinate
         ax = plot(study_of(table), list(SPACE), target_name="dev Dice, epoch 1")
     for lines in ax.collections:  # Optuna's own colours are too pale where Dice is low

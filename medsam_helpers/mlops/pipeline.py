@@ -51,11 +51,8 @@ def train_tracked(
 ) -> Tracked:
     """The run that `finetune` gives, with data, curves, hardware, checkpoint and evaluation in MLflow.
 
-    Args:
-        config: what to run, into the folder `output`.
-        recipe: in place of the config's; a sweep's winner, say.
-        experiment: of MLflow, at `uri`.
-        pictures: keep the table of pictures; not where images must not leave.
+    It lies in `output`, and in the `experiment` of MLflow at `uri`. A recipe takes the place of the config's; a sweep's
+    winner, say. `pictures` keeps the table of pictures, unless images must not leave.
     """
     output = Path(output)
     with RunTracker(output / TRACKING_FOLDER, experiment, output.name, uri=uri) as tracker:
@@ -82,11 +79,8 @@ def track_evaluation(
 ) -> tuple[pd.DataFrame, str]:
     """The scores of models on val, and the id of the MLflow run that keeps scores, means and pictures.
 
-    Args:
-        training: run of the model; `metrics.csv` and the evaluation's journal lie in `val` in its folder.
-        dataset: whose val is scored, with boxes "exact" and "j20".
-        models: "zero-shot" and "tuned", say; the last one is the model in question.
-        box_mode: see `evaluate`; `pictures` as in `train_tracked`.
+    Val is scored with boxes "exact" and "j20". Of the models, "zero-shot" and "tuned", say, the last one is in
+    question: `training` is its run, in the folder `val` of which `metrics.csv` and the evaluation's journal lie.
     """
     folder = training.folder / "val"
     with RunTracker(folder, training.experiment, "evaluate val", uri=training.uri, hardware_s=0) as tracker:
@@ -102,8 +96,7 @@ def track_evaluation(
             rows = qualitative_table(dataset.val, models, "j20", box_mode=box_mode).round(4)
             shown = rows.map(lambda cell: mlflow.Image(cell) if isinstance(cell, np.ndarray) else cell)
             columns = {str(name): list(column) for name, column in shown.items()}
-            with warnings.catch_warnings():  # MLflow asks pandas 3 in a way of pandas 2
-                warnings.simplefilter("ignore")
+            with warnings.catch_warnings(action="ignore"):  # MLflow asks pandas 3 in a way of pandas 2
                 mlflow.MlflowClient(tracker.uri).log_table(run_id, columns, QUALITATIVE_FILE)
     return table, run_id
 

@@ -32,12 +32,10 @@ def check_model_name(name: str) -> str:
 
 
 def register(client: MlflowClient, name: str, run_id: str, folder: Path) -> ModelVersion:
-    """A new version of a model, the challenger from now on; `RegistryError` if the run has logged no checkpoint.
+    """A new version of a model, made where missing, the challenger from now on.
 
-    Args:
-        name: of the model, made where missing.
-        run_id: of the run, with the checkpoint as its artifact `checkpoint`.
-        folder: of the checkpoint here; its card and README describe the version, its digest is what may be loaded.
+    The run has the checkpoint as its artifact `checkpoint`, else it is a `RegistryError`. It lies in `folder` too: card
+    and README there describe the version, the decoder's digest is what may be loaded.
     """
     check_model_name(name)
     if DECODER_FILE not in {Path(file.path).name for file in client.list_artifacts(run_id, CHECKPOINT)}:
@@ -64,8 +62,7 @@ def load_model(
 ) -> Segmenter:
     """A model of the registry (`MlflowException` if there is none such); `zero_shot`: its untrained base.
 
-    Raises:
-        RegistryError: its decoder is not the one that was registered.
+    `RegistryError`: its decoder is not the one that was registered.
     """
     with checkpoint_of(client, name, alias_or_version) as folder:
         precision = read_card(folder).get("precision", "auto")

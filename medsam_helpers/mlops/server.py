@@ -43,9 +43,7 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 300) -> bool:
 class Server:
     """An MLflow server for this machine alone; a context manager. Started again it has its data, at another port too.
 
-    Args:
-        folder: of all its data, made where missing.
-        port: 0 takes a free one.
+    All its data lie in `folder`, made where missing; port 0 takes a free one.
     """
 
     def __init__(self, folder: str | Path, port: int = 0) -> None:

@@ -18,21 +18,10 @@ from optuna.trial import Trial, TrialState
 
 from medsam_helpers.data.views import views_of
 from medsam_helpers.errors import TrainingError
+from medsam_helpers.mlops import trials
 from medsam_helpers.mlops.server import wait_until
 from medsam_helpers.mlops.tracking import RunTracker
-from medsam_helpers.mlops.trials import (
-    REFUSED,
-    SPACE,
-    SweepPlan,
-    finished,
-    is_over,
-    keep_plan,
-    mend_study,
-    open_study,
-    read_plan,
-    refused,
-    trials_table,
-)
+from medsam_helpers.mlops.trials import SPACE, SweepPlan, finished, is_over, open_study, refused
 from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.training.loop import fit
 
@@ -44,9 +33,8 @@ def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: 
 
     A worker that dies is replaced, two times for each of them, and the trial that it was at is asked for again.
 
-    Args:
-        folder: of the study, the trials and the logs of the workers, which are processes of their own.
-        show_progress: of the embedding.
+    In `folder` lie the study, the trials and the logs of the workers, which are processes of their own.
+
     Raises:
         ConfigError: the folder holds another plan's sweep.
         MedsamError: the MLflow server does not answer.
@@ -54,8 +42,8 @@ def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: 
             twice as many as there shall be.
     """
     folder = Path(folder).absolute()
-    plan = keep_plan(folder, plan)
-    mend_study(folder)
+    plan = trials.keep_plan(folder, plan)
+    trials.mend_study(folder)
     study = open_study(folder)
     with RunTracker(folder / "mlflow", plan.experiment, folder.name, uri=plan.uri) as run:
         dataset, segmenter, _ = plan.prepare()
@@ -65,7 +53,7 @@ def sweep(folder: str | Path, plan: SweepPlan, workers: int = 2, show_progress: 
         run.log_data(dataset)
         _supervise(folder, plan, study, workers, run.run_id())
         run.log({"best_dev_dice": study.best_value})
-    trials_table(study).to_csv(folder / "trials.csv", index=False)
+    trials.trials_table(study).to_csv(folder / "trials.csv", index=False)
     return study
 
 
@@ -133,7 +121,7 @@ class Pruner(GeneralTracker):
 
 def _work(folder: Path, worker: int, parent: str, supervisor: int) -> None:
     """Train trials, each a part of the run `parent`, until the study has enough or the supervisor is gone."""
-    plan = read_plan(folder)
+    plan = trials.read_plan(folder)
     dataset, segmenter, store = plan.prepare()
 
     def dev_dice(trial: Trial) -> float:
@@ -156,7 +144,7 @@ def _work(folder: Path, worker: int, parent: str, supervisor: int) -> None:
         except optuna.TrialPruned:
             study.tell(trial, state=TrialState.PRUNED)
         except TrainingError as error:
-            trial.set_user_attr(REFUSED, str(error))
+            trial.set_user_attr(trials.REFUSED, str(error))
             study.tell(trial, state=TrialState.FAIL)
         except Exception:
             study.tell(trial, state=TrialState.FAIL)

@@ -39,10 +39,8 @@ class RunTracker(GeneralTracker):
     `deliver(folder)`, or by the next tracker on the folder, which goes on with the run that is there.
 
     Args:
-        folder: of the run, the `output` of `fit` for instance.
-        experiment: of MLflow, made where missing.
-        run_name: shown in MLflow; default: the folder's name.
-        uri: of the server; default: `tracking_uri()`.
+        folder: of the run, the `output` of `fit` for instance; it names the run in MLflow unless `run_name` does.
+        experiment: of MLflow, made where missing; the server's `uri` is by default `tracking_uri()`.
         hardware_s: seconds between two samples of the machine; 0 takes none.
         patience_s: seconds that the end of a run waits for the server.
     """

@@ -39,26 +39,17 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)  # the table says it better
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What a sweep searches on; its workers read it from the sweep's folder.
+    """What a sweep searches on; its workers read it from the sweep's folder. Val is not looked at."""
 
-    Args:
-        model, data: see `load_sam`, `load_data`.
-        train_limit: cases to train on; None for all. Likewise dev. Val is not looked at.
-        epochs: of each trial.
-        trials: finished or pruned ones at the end, at least.
-        precision: of embeddings and trials; "auto" is decided once, since two workers may measure it differently.
-        experiment: of MLflow at `uri`, where each trial becomes a run inside the sweep's; default: see `tracking_uri`.
-    """
-
-    model: str = "mobile-sam"
-    data: str = "phantom-ultrasound"
-    train_limit: int | None = 32
+    model: str = "mobile-sam"  # see `load_sam`
+    data: str = "phantom-ultrasound"  # see `load_data`
+    train_limit: int | None = 32  # cases to train on; None for all
     dev_limit: int | None = None
-    epochs: int = 3
-    trials: int = 24
-    precision: str = "auto"
-    experiment: str = "medsam-sweep"
-    uri: str | None = None
+    epochs: int = 3  # of each trial
+    trials: int = 24  # finished or pruned ones at the end, at least
+    precision: str = "auto"  # of embeddings and trials; decided once, since two workers may measure it differently
+    experiment: str = "medsam-sweep"  # of MLflow, where each trial becomes a run inside the sweep's
+    uri: str | None = None  # of MLflow; default: see `tracking_uri`
 
     @property
     def recipe(self) -> Recipe:

@@ -48,9 +48,8 @@ def write_run_card(
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         **figures,
     }
-    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return card
 
 

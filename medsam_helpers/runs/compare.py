@@ -40,7 +40,8 @@ def read_runs(folders: Sequence[str | Path], model: str | None = None, prompt: s
             check_name(f"{path}: prompt", prompt, table["prompt"])
             table = table[table["prompt"] == prompt]
         tables.append(table[table["model"] == chosen].assign(model=name))
-        modes.append(_box_mode(path))
+        card = _card(path)
+        modes.append(card.get("box_mode") or card.get("recipe", {}).get("box_mode"))
         if differ := list(_differences(tables[0], tables[-1], modes[0], modes[-1])):
             raise DataError(f"{names[0]} and {name} cannot be compared: {'; '.join(differ)}")
     return pd.concat(tables, ignore_index=True)
@@ -91,17 +92,9 @@ def _card(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _box_mode(folder: Path) -> str | None:
-    """As the run card tells; None where there is none."""
-    card = _card(folder)
-    return card.get("box_mode") or card.get("recipe", {}).get("box_mode")
-
-
 def compare_runs(table: pd.DataFrame) -> pd.DataFrame:
-    """Table of each run's mean Dice, and its paired difference to the first run on the same images.
+    """Of a table of `read_runs` each run's mean Dice, and its paired difference to the first one on the same images.
 
-    Args:
-        table: see `read_runs`.
     Returns:
         A row a prompt and run: `run, prompt, n, dice, dice_low, dice_high, dice_pooled` (see `pooled_dice`),
         `difference, low, high` with Student's t interval; the first run's own difference, and intervals of fewer than

@@ -15,6 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from medsam_helpers.data.case import Case
+from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.training.processes import joined, share_of
 
@@ -51,10 +52,11 @@ def keep_freed_memory() -> bool:
 def embed_cases(segmenter: Segmenter, cases: Sequence[Case], show_progress: bool = True) -> tuple[int, float]:
     """Number of images that were encoded into the segmenter's store, and the seconds of encoding, without reading.
 
-    Each of several processes does its share. The process keeps freed memory from then on, see `keep_freed_memory`.
+    A segmenter without a store is given that of the cache. Each of several processes does its share. The process keeps
+    freed memory from then on, see `keep_freed_memory`.
     """
-    store, transform = segmenter.store, segmenter.info.transform
-    assert store is not None, "the segmenter has no store to fill"
+    segmenter.store = store = segmenter.store or EmbeddingStore.for_model(segmenter.info, segmenter.precision)
+    transform = segmenter.info.transform
     keep_freed_memory()
     # A GPU encodes quicker than one thread reads, and in batches; a CPU has its hands full with one image.
     threads, at_once = (1, 1) if segmenter.device.type == "cpu" else (os.cpu_count() or 1, 16)

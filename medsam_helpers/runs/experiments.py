@@ -15,8 +15,7 @@ from medsam_helpers.runs.settings import DataSettings, RunConfig
 from medsam_helpers.sam.checkpoints import SPECIALISTS
 from medsam_helpers.settings import BoxMode, Settings
 
-FOLDER = Path(__file__).parents[2] / "experiments"
-"""Of the source checkout; an installed package has none."""
+FOLDER = Path(__file__).parents[2] / "experiments"  # of the source checkout; an installed package has none
 RESULTS = FOLDER.parent / "notebooks" / "results"
 
 SourceName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # it becomes a part of files' names

@@ -31,11 +31,8 @@ _LIGHT = "Its encoder is TinyViT, which `transformers.SamModel` does not know: l
 
 @one_writer
 def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
-    """The folder, with configuration, weights, processor and model card written to it.
+    """The folder, new or empty, with configuration, weights, processor and model card of a model or checkpoint.
 
-    Args:
-        name_or_checkpoint: a decoder checkpoint's folder, or a model's name or path.
-        output: must not exist, or be empty.
     Raises:
         ConfigError: `output` holds something, or it is a specialist, which plain `transformers` does not know.
         CheckpointError: the model cannot be loaded.
@@ -64,11 +61,8 @@ def export_model(name_or_checkpoint: str | Path, output: Path) -> Path:
 def export_adapter(checkpoint: str | Path, output: Path) -> Path:
     """The folder, with LoRA's matrices and the decoder in peft's own layout written to it.
 
-    `PeftModel.from_pretrained(load_sam(BASE), output)` loads it.
+    `PeftModel.from_pretrained(load_sam(BASE), output)` loads it. The checkpoint is of a run that trained with LoRA.
 
-    Args:
-        checkpoint: folder of a run that trained with LoRA.
-        output: must not exist, or be empty.
     Raises:
         ConfigError: nothing of it is LoRA's, or `output` holds something.
         CheckpointError: no checkpoint, or a damaged one.
@@ -85,8 +79,8 @@ def export_adapter(checkpoint: str | Path, output: Path) -> Path:
     targets = [f"vision_encoder.{name}" for name in lora_targets(base.vision_encoder, recipe["lora_targets"])]
     others = [part for part in recipe["trainable"] if part != LORA]
     options = {"r": recipe["lora_rank"], "lora_alpha": recipe["lora_alpha"], "lora_dropout": recipe["lora_dropout"]}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that will be another
+    # peft asks transformers by a name that will be another.
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
         model: Any = get_peft_model(base, LoraConfig(target_modules=targets, modules_to_save=others, **options))
     state = {}
     for name, weight in load_file(folder / DECODER_FILE).items():
@@ -97,10 +91,9 @@ def export_adapter(checkpoint: str | Path, output: Path) -> Path:
         model.save_pretrained(made)
         give_ordinary_permissions(made / "adapter_model.safetensors")
         text = (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").is_file() else ""
-        note = (
-            f'`PeftModel.from_pretrained(load_sam("{card["base"]}"), FOLDER)` loads it, with `load_sam` of the package.'
-        )
-        (made / "README.md").write_text(f"{text}\n## This folder\n\npeft's layout. {note}\n", encoding="utf-8")
+        note = f'peft\'s layout. `PeftModel.from_pretrained(load_sam("{card["base"]}"), FOLDER)` loads it, with '
+        note += "`load_sam` of the package."
+        (made / "README.md").write_text(f"{text}\n## This folder\n\n{note}\n", encoding="utf-8")
     return output
 
 
@@ -119,9 +112,7 @@ def _save(model: Any, folder: Path) -> None:
 def check_hub_access(repository: str) -> None:
     """Find out within seconds, before anything is written, what would stop `push_to_hub`.
 
-    Raises:
-        ConfigError: not OWNER/NAME, or there is no token.
-        CheckpointError: the hub cannot be reached.
+    `ConfigError`: not OWNER/NAME, or no token; `CheckpointError`: the hub cannot be reached.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise ConfigError(f"cannot push to {repository!r}: a repository is named OWNER/NAME, of letters, digits, _ . -")
@@ -133,10 +124,7 @@ def check_hub_access(repository: str) -> None:
 def push_to_hub(folder: Path, repository: str) -> str:
     """The address of the repository that an exported folder was sent to; a new one is private.
 
-    The token comes from `HF_TOKEN` or the hub's own login, never from an argument.
-
-    Raises:
-        CheckpointError: the hub said no, or cannot be reached.
+    The token comes from `HF_TOKEN` or the hub's own login. `CheckpointError`: the hub said no, or cannot be reached.
     """
     hub = HfApi()
     try:

@@ -25,11 +25,7 @@ UNSEEN = "No interval sees a failure that was not sampled."
 
 
 def model_in_question(table: pd.DataFrame) -> str:
-    """The model that a table is about: "tuned" where it has it, else its only model beside the baselines.
-
-    Raises:
-        ConfigError: it has several, or none.
-    """
+    """The model that a table is about: "tuned", else the only one that is no baseline; `ConfigError`: there is none."""
     models = [str(model) for model in table["model"].unique() if model not in BASELINES]
     if "tuned" in models or len(models) == 1:
         return "tuned" if "tuned" in models else models[0]

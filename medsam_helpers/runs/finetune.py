@@ -64,10 +64,8 @@ def finetune(
     `metrics.csv` (an image a row), `summary.md` and `before_after.png`.
 
     Args:
-        output: folder, made where missing.
         command: for the run card; default: this process's command line.
-        recipe: in place of the config's; a sweep's winner, say.
-        dataset: in place of the config's; a fold of it, say.
+        recipe, dataset: in place of the config's; a sweep's winner, a fold, say.
         log_with: see `fit`.
         split: to score on. With "dev", for a search, val is not even read.
         prompts: to score with, beside the one that the run is judged by.
@@ -123,8 +121,7 @@ def finetune(
     prompts = list(dict.fromkeys([*prompts, prompt]))
     models = {"zero-shot": zero_shot}
     if config.tta:  # the base with it too, so that like is compared with like
-        base = Segmenter(model, precision=recipe.precision, store=zero_shot.store, tta=True)
-        models[f"zero-shot{WITH_TTA}"] = base
+        models[f"zero-shot{WITH_TTA}"] = Segmenter(model, precision=recipe.precision, store=zero_shot.store, tta=True)
     models["tuned"] = tuned
     options = {"box_mode": recipe.box_mode, "group_of": dataset.group_of, "show_progress": show_progress}
     table = evaluate_together(scored, models, prompts=prompts, **options)
@@ -134,25 +131,13 @@ def finetune(
         normal = [name for name in whole.splits[split].names if name not in scored.names]
         apart |= false_positives(whole.splits[split].named(normal), tuned)
     table.attrs |= apart
-    figures = {
-        **headline(table, prompt),
-        "prompt": prompt,
-        "n_train": len(dataset.train),
-        "n_dev": len(dataset.dev),
-        f"n_{split}": table["case"].nunique(),
-        "seen_before": len(known),
-        "seconds_encode": round(sum(seconds), 1),
-        "seconds_train": round(result.seconds, 1),
-        "encoded": sum(counts),
-        "own_memory_mb": own_memory_mb(),
-        **gpu_memory(),
-        "precision": result.precision,
-        "best_epoch": result.best_epoch,
-        **apart,
-        "missed": table.attrs["missed"],
-        "left_out": name_left_out(dataset, table, config.data),
-        "checkpoint": str(output),
-    }
+    sizes = {"n_train": len(dataset.train), "n_dev": len(dataset.dev), f"n_{split}": table["case"].nunique()}
+    costs: dict[str, Any] = {"seconds_encode": round(sum(seconds), 1), "seconds_train": round(result.seconds, 1)}
+    costs |= {"encoded": sum(counts), "own_memory_mb": own_memory_mb(), **gpu_memory()}
+    figures = {**headline(table, prompt), "prompt": prompt, **sizes, "seen_before": len(known), **costs}
+    figures |= {"precision": result.precision, "best_epoch": result.best_epoch, **apart}
+    figures |= {"missed": table.attrs["missed"], "left_out": name_left_out(dataset, table, config.data)}
+    figures["checkpoint"] = str(output)
     finished = Finetuned(zero_shot, tuned, dataset, recipe, table, figures, output, split)
     if processes().is_main_process:
         write_run(finished, config, result, command or shlex.join(sys.argv), time.perf_counter() - started, commit)

@@ -62,8 +62,7 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
     with atomic_write(output / "history.csv") as temporary:
         result.history.to_csv(temporary, index=False)
     with atomic_write(output / "summary.md") as temporary:
-        text = summary_text(run.table, f"{shown}", f"{dataset}; scored on {run.split}")
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(summary_text(run.table, f"{shown}", f"{dataset}; scored on {run.split}"), encoding="utf-8")
     from medsam_helpers.runs.card import write_run_card  # needed at the end only
     from medsam_helpers.runs.model_card import write_model_card
     from medsam_helpers.runs.seen import write_seen
@@ -166,9 +165,7 @@ def picture(run: Finetuned) -> Figure:
         masks, _ = found_alone(model, case) if box is None else model.predict_case(case, box)
         return np.logical_or.reduce(masks)
 
-    before, after = (
-        [mask_of(model, case, box) for case, box in zip(cases, boxes, strict=True)]
-        for model in (run.zero_shot, run.tuned)
-    )
+    asked = list(zip(cases, boxes, strict=True))
+    before, after = ([mask_of(model, case, box) for case, box in asked] for model in (run.zero_shot, run.tuned))
     note = f"{run.dataset.name}: largest loss, median and largest gain of {len(order)}, prompt {run.figures['prompt']}"
     return plotting.before_after(cases, boxes, before, after, note)

@@ -23,13 +23,8 @@ def runs_as_models(folder: str | Path, tested_on: str) -> pd.DataFrame:
     with tta" with test-time augmentation, and "box" and "ellipse" once. Untrained specialists are left out. Several
     seeds or folds of a run are several rows a case, which `summarise` averages by case.
 
-    Args:
-        folder: of the record, such as `notebooks/results/specialist`.
-        tested_on: name of a data set in it.
-    Returns:
-        The columns `COLUMNS`, and `run`.
-    Raises:
-        DataError: no such record, or nothing in it was scored on that data set.
+    The columns are `COLUMNS` and `run`. `DataError`: there is no such record in the folder (of `notebooks/results`,
+    say), or nothing in it was scored on that data set.
     """
     path = Path(folder) / "metrics.csv"
     table = read_table(path)
@@ -70,13 +65,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
 def bootstrap_mean(values: ArrayLike, *, seed: int = 0) -> Interval:
     """Mean of `values` with its 95 % percentile bootstrap interval; of equal values, or a single one, without width.
 
-    The intervals of the records in `notebooks/results` are of this kind; `mean_interval` covers better.
-
-    Args:
-        values: (N,) float, one a case.
-        seed: of the 10,000 resamples.
-    Raises:
-        DataError: no values, or one that is not finite.
+    The intervals of the records in `notebooks/results` are of this kind; `mean_interval` covers better. The values are
+    (N,) float, one a case, else it is a `DataError`; the seed is that of 10,000 resamples.
     """
     values = finite(values)
     mean = float(values.mean())

@@ -22,7 +22,6 @@ from medsam_helpers.runs.folds import everything, make_folds, with_training_of
 from medsam_helpers.runs.record import RunRecord, read_record, record_of_run, write_record
 from medsam_helpers.runs.recorded import write_table
 from medsam_helpers.runs.settings import check_names
-from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import CARD_FILE, read_card
 from medsam_helpers.training.processes import joined, processes
@@ -39,13 +38,9 @@ def reproduce(
 ) -> pd.DataFrame:
     """The summary of an experiment, a run and test set a row; what was not run yet is run, and all of it recorded.
 
-    Args:
-        sources: see `experiments.sources_of`.
-        output: folder for `metrics.csv`, `history.csv`, `summary.csv` and `run_card.json`.
-        only_missing: keep the runs of the same settings and pixels that the record at `output` holds already; without
-            it the record is written anew, from the cache and what is run now.
-    Raises:
-        MedsamError: any of its kinds; the runs before it are recorded.
+    In `output` are `metrics.csv`, `history.csv`, `summary.csv` and `run_card.json` then, after a `MedsamError` of the
+    runs before it. For `sources` see `sources_of`. `only_missing` keeps the runs of the same settings and pixels that
+    the record there holds already; without it the record is written anew, from the cache and what is run now.
     """
     commit = git_commit()
     check_output_dir(output, mark=CARD_FILE, never="decoder.safetensors")
@@ -119,16 +114,9 @@ class _Runner:
             with atomic_write(folder / STATE_FILE) as temporary:
                 shutil.copy(other, temporary)
         config = trial.config().but(data=self.sources[trial.data], **self.experiment.limits(trial))
-        finetune(
-            config,
-            folder,
-            self.show_progress,
-            self.command,
-            dataset=self.cases(trial),
-            split=self.experiment.score,
-            prompts=self.experiment.prompts,
-            dev_jitter_1024=self.experiment.dev_jitter_1024,
-        )
+        judged: Any = {"split": self.experiment.score, "prompts": self.experiment.prompts}
+        judged |= {"dev_jitter_1024": self.experiment.dev_jitter_1024}
+        finetune(config, folder, self.show_progress, self.command, dataset=self.cases(trial), **judged)
 
     def _score_as_it_is(self, trial: Trial, folder: Path) -> None:
         """Score the base model, and the trial's checkpoint where it has one."""
@@ -142,15 +130,8 @@ class _Runner:
             metrics |= {"prompt": card["metrics"]["prompt"], "n_train": card["sizes"]["train"]}
         if not processes().is_main_process:
             return
-        write_run_card(
-            folder / CARD_FILE,
-            command=self.command,
-            data_digest=dataset.digest,
-            seconds=time.perf_counter() - started,
-            commit=commit,
-            precision=precision,
-            metrics=metrics,
-        )
+        about: Any = {"command": self.command, "data_digest": dataset.digest, "commit": commit, "precision": precision}
+        write_run_card(folder / CARD_FILE, seconds=time.perf_counter() - started, **about, metrics=metrics)
         with atomic_write(folder / "README.md") as temporary:
             name = trial.checkpoint or trial.model
             temporary.write_text(f"{name}, scored as it is on {self.experiment.score}.\n", encoding="utf-8")
@@ -161,7 +142,6 @@ class _Runner:
         models |= {"tuned": Segmenter.load(checkpoint, tta=trial.tta)} if checkpoint else {}
         encoded, seconds = 0, 0.0
         for model in models.values():  # on embeddings of its own, where its encoder was trained too
-            model.store = EmbeddingStore.for_model(model.info, model.precision)
             count, took = embed_cases(model, views_of(cases, model.views), self.show_progress)
             encoded, seconds = encoded + count, seconds + took
         box_mode = trial.full_recipe().box_mode if trial.is_trained else self.experiment.box_mode or "union"

@@ -59,8 +59,7 @@ _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="u
 WEIGHTS = TypeAdapter(dict[str, PinnedFile | HubRepository]).validate_python(
     {name: {"name": name, **entry} for name, entry in _TABLE.items()}
 )
-NAMES = (*WEIGHTS, *SPECIALISTS)
-"""All that `load_sam` knows by name."""
+NAMES = (*WEIGHTS, *SPECIALISTS)  # all that `load_sam` knows by name
 
 
 def sha256_of(path: Path) -> str:
@@ -70,11 +69,7 @@ def sha256_of(path: Path) -> str:
 
 
 def fetch(entry: PinnedFile, show_progress: bool = True) -> Path:
-    """The checkpoint's verified path in the cache; where missing or damaged, from the first source that has it.
-
-    Raises:
-        CheckpointError: no source gave the right file; says what each one answered, and what to do.
-    """
+    """The verified path in the cache, from the first source that has it; `CheckpointError` says what each answered."""
     import pooch
     import requests
 

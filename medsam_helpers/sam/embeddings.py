@@ -24,14 +24,9 @@ _MAPPED_AT_ONCE = 30_000  # files; Linux allows a process 65,530
 class EmbeddingStore:
     """A folder of fp16 embeddings, each a file that is found by the digest of the image's pixels.
 
-    `key.json` says to which encoder, preprocessing and precision they belong; each has a checksum over key and values.
-    Several threads and processes may fill one store.
-
-    Args:
-        folder: made where missing.
-        key: what the embeddings depend on beside the image.
-    Raises:
-        StoreError: the folder was made with another key; says which.
+    `key.json` holds the key: all that they depend on beside the image, encoder, preprocessing and precision; each has a
+    checksum over key and values. Several threads and processes may fill one store. `StoreError`: the folder, which is
+    made where missing, was made with another key.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, str | int]) -> None:
@@ -135,10 +130,6 @@ class Resident:
     """The embeddings of a store on a GPU: each stays there from its first use on, as long as they fit.
 
     That is up to `MEDSAM_RESIDENT_MB`, by default half of what is free.
-
-    Args:
-        store: where they come from.
-        device: where they go.
     """
 
     def __init__(self, store: EmbeddingStore, device: torch.device) -> None:

@@ -47,11 +47,7 @@ def _rename_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_light(path: Path, name: str) -> Sam:
-    """A light SAM from an original checkpoint file whose hash was checked; encoder fused, in eval mode.
-
-    Raises:
-        CheckpointError: the file is no plain state dict, or does not fit the network key by key.
-    """
+    """A light SAM in eval mode, encoder fused, from an original file; `CheckpointError`: it does not fit key by key."""
     model = Sam(light_config(name))
     try:
         model.load_state_dict(_rename_keys(torch.load(path, map_location="cpu", weights_only=True)), strict=True)

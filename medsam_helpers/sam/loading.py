@@ -46,7 +46,6 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Promptable
     Args:
         name_or_path: one of `checkpoints.NAMES`; an original file of `mobile-sam` or `lite-medsam`; or a folder that
             `save_pretrained` wrote.
-        show_progress: show the bar of a download.
     Raises:
         ConfigError: no such name or path.
         CheckpointError: cannot be fetched, is damaged, or does not fit.
@@ -146,14 +145,9 @@ def model_info(model: Promptable) -> ModelInfo:
 
 
 def pixel_values(image: np.ndarray, info: ModelInfo, device: str | torch.device = "cpu") -> Tensor:
-    """The encoder's input: resized, scaled, padded right and bottom with zeros.
+    """(1, 3, S, S) float32, the encoder's input: an (H, W, 3) uint8 RGB image resized, scaled, padded with zeros.
 
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        info: of the model that will see it.
-        device: where it is scaled and padded; it travels there as uint8.
-    Returns:
-        (1, 3, S, S) float32.
+    It is scaled and padded, right and bottom, on the device, and travels there as uint8.
     """
     resized = torch.from_numpy(info.transform(image.shape[:2]).image_to_model(image).copy()).to(device)
     return scaled_pixels(resized, info.pixel_scaling, info.model_size)[None]

@@ -136,13 +136,9 @@ class Sam(SamModel):
 
 
 def add_automatic_head(model: Promptable, seed: int = 0) -> None:
-    """Give a model an untrained automatic head, the part `automatic_head`, where it has none.
+    """Give a model, in place, an untrained `automatic_head` where it has none; its other answers stay as they are.
 
-    Args:
-        model: changed in place; its other answers stay as they are.
-        seed: of the head's first weights.
-    Raises:
-        ConfigError: it is not the SAM that `load_sam` returns, but a plain one of transformers, a SAM 2, or a U-Net.
+    `ConfigError`: it is not the SAM that `load_sam` returns, but a plain one of transformers, a SAM 2, or a U-Net.
     """
     if not isinstance(model, Sam):
         raise ConfigError(f"a {type(model).__name__} cannot have an automatic head: take a SAM 1 from load_sam")
@@ -157,8 +153,7 @@ def add_automatic_head(model: Promptable, seed: int = 0) -> None:
 
 PARTS = ("vision_encoder", "last_stage", "prompt_encoder", "mask_decoder", "automatic_head")
 """`last_stage` is a part of partially unfrozen models (`sam.unfrozen`); in others it belongs to the encoder."""
-LORA = "vision_encoder:lora"
-"""What LoRA adds to the encoder, whose own weights stay."""
+LORA = "vision_encoder:lora"  # what LoRA adds to the encoder, whose own weights stay
 ENCODER = ("vision_encoder", "last_stage", LORA)
 
 

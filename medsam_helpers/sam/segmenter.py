@@ -156,7 +156,6 @@ class Segmenter:
         Args:
             features: (N or 1, 256, 64, 64) float.
             prompts: as `SamModel` takes them, in the model space, one a row: it takes one mask an image. Or none.
-            multimask: see `predict`.
         """
         count, outputs = len(next(iter(prompts.values()), features)), []
         for first in range(0, count, _PROMPTS_AT_ONCE):
@@ -168,12 +167,9 @@ class Segmenter:
         return torch.cat(logits), torch.cat(scores)
 
     def predict_case(self, case: Case, boxes: _Prompt = None, points: _Prompt = None) -> tuple[np.ndarray, np.ndarray]:
-        """One mask (H, W) and one score a prompt: the `Predictor` that `evaluation.evaluate` asks for.
+        """Masks (N, H, W) and scores (N,) of boxes (N, 4), with points (N, 2), one a box; without both see `predict`.
 
-        Args:
-            case: whose embedding is taken from the store where it is there.
-            boxes: (N, 4); none, nor points: see `predict`.
-            points: (N, 2), one a box, on the lesion.
+        This is the `Predictor` that `evaluate` asks for. The embedding is taken from the store where it is there.
         """
         points = None if points is None else points[:, None]
         prediction = self.predict(self._embedding_of(case), boxes=boxes, points=points)

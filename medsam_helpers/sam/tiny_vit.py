@@ -127,11 +127,7 @@ class Stage(nn.Module):
 
 
 class TinyViT(nn.Module):
-    """Image encoder with the interface of `transformers`' `SamVisionEncoder`.
-
-    Args:
-        config: `image_size` is 1024 (MobileSAM) or 256 (LiteMedSAM); `output_channels` is SAM's 256.
-    """
+    """Image encoder with the interface of `SamVisionEncoder`, for an input side of 1024 (MobileSAM) or 256."""
 
     def __init__(self, config: SamVisionConfig) -> None:
         super().__init__()

@@ -27,10 +27,7 @@ def part_state(model: Promptable, parts: Iterable[str]) -> dict[str, Tensor]:
 def save_decoder(state: dict[str, Tensor], folder: Path, card: Mapping[str, Any]) -> Path:
     """The folder, made where missing, with `decoder.safetensors` and `run_card.json` written.
 
-    Args:
-        state: see `part_state`; in half precision the file is half as large.
-        folder: where to.
-        card: JSON-able; holds the base's `base` (name) and `base_digest`.
+    `state` is what `part_state` gives; `card` is JSON-able and holds the base's `base` (name) and `base_digest`.
     """
     with atomic_write(folder / DECODER_FILE) as temporary:
         # One entry: of several, safetensors writes now the one first, now the other.
@@ -53,19 +50,14 @@ class _Card(BaseModel, extra="allow"):
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The run card of a decoder checkpoint.
-
-    Raises:
-        CheckpointError: no such folder or card, or not JSON.
-    """
+    """The run card of a decoder checkpoint; `CheckpointError`: no such folder or card, or not JSON."""
     path = Path(folder) / CARD_FILE
     try:
         return _Card.model_validate_json(path.read_bytes()).model_dump(exclude_unset=True)
     except (OSError, ValidationError) as error:
-        raise CheckpointError(
-            f"{folder}: not a decoder checkpoint ({path.name}: {type(error).__name__}). It needs {DECODER_FILE} and "
-            f"{CARD_FILE}, as `medsam finetune --output` writes them"
-        ) from error
+        told = f"not a decoder checkpoint ({path.name}: {type(error).__name__})"
+        needed = f"It needs {DECODER_FILE} and {CARD_FILE}, as `medsam finetune --output` writes them"
+        raise CheckpointError(f"{folder}: {told}. {needed}") from error
 
 
 def base_of(folder: str | Path) -> str:

@@ -15,13 +15,10 @@ from medsam_helpers.sam.model import LORA, Promptable, Sam, check_parts, is_ligh
 
 
 class UnfrozenSam(Sam):
-    """A SAM whose encoder may train.
+    """A copy of a SAM whose encoder may train.
 
     Its "embedding" is what comes before all that trains, which never changes and can be stored: here the pixels. The
     encoder runs with each answer, so a step costs many times that of the decoder alone.
-
-    Args:
-        whole: the model whose weights are copied.
     """
 
     EMBEDS = "pixels"
@@ -97,7 +94,6 @@ def unfrozen(model: Promptable, recipe: Mapping[str, Any], seed: int = 0) -> Pro
     """The model in which the recipe's parts can train: itself, or a copy whose embedding comes before all that changes.
 
     Args:
-        model: as `load_sam` returns it.
         recipe: `Recipe.as_dict()`, or what a card keeps of it; `trainable`, `augment` and LoRA's settings count.
         seed: of LoRA's first weights.
     Raises:
@@ -147,13 +143,10 @@ def _add_lora(model: UnfrozenSam, recipe: Mapping[str, Any], seed: int) -> None:
 
 
 def lora_targets(encoder: nn.Module, names: Sequence[str] = ()) -> list[str]:
-    """The full names of the encoder's linear layers whose last word is one of these.
+    """The full names of the linear layers of a model's `vision_encoder` whose last word is one of these.
 
-    Args:
-        encoder: a model's `vision_encoder`.
-        names: default: what attention and TinyViT's MLPs are made of, `qkv`, `proj`, `fc1` and `fc2`.
-    Raises:
-        ConfigError: a name is that of no layer, or of one that is not linear.
+    By default these are what attention and TinyViT's MLPs are made of: `qkv`, `proj`, `fc1` and `fc2`. `ConfigError`: a
+    name is that of no layer, or of one that is not linear.
     """
     layers = {name: module for name, module in encoder.named_modules() if name}
     linear = {name for name, module in layers.items() if isinstance(module, nn.Linear)}

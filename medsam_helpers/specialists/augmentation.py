@@ -8,14 +8,11 @@ from torch import Tensor
 
 
 def augmented(pixels: Tensor, target: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Image and mask turned, scaled, moved and mirrored alike; the image also in other light and with noise.
+    """Changed copies of an image and its mask: both turned, scaled, moved, mirrored; the image also in other light.
 
-    Args:
-        pixels: (3, H, W) float, as `sam.loading.pixel_values` makes them, without the padding.
-        target: (H, W) bool.
-        rng: decides everything.
-    Returns:
-        Changed copies. A lesion stays in the picture: where it would leave, only the light changes.
+    Pixels are (3, H, W) float, as `sam.loading.pixel_values` makes them, without padding; the target is (H, W) bool. A
+    lesion stays in the picture: where it would leave, only the light changes.
+
     Source: the kinds and sizes of change follow nnU-Net, Isensee et al., Nature Methods 2021, supplement.
     """
     from monai import transforms as mt  # here, since importing MONAI imports every tracker there is

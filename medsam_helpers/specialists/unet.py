@@ -66,16 +66,10 @@ class PromptedUNet(nn.Module):
         multimask_output: bool = False,
         **others: Tensor,
     ) -> SamImageSegmentationOutput:
-        """Logits of one mask for one box an image.
+        """Of images (B, 3, 256, 256) and boxes (B, 1, 4) xyxy, both in the model space, logits (B, 1, 1, 256, 256).
 
-        Args:
-            image_embeddings: (B, 3, 256, 256) float, see `loading.pixel_values`.
-            input_boxes: (B, 1, 4) xyxy, model space.
-        Returns:
-            `pred_masks` (B, 1, 1, 256, 256) logits; `iou_scores` (B, 1, 1), NaN: it has no opinion of itself.
-        Raises:
-            PromptError: a click, a mask, or no box where it looks at one.
-            ConfigError: several masks are asked for.
+        `iou_scores` (B, 1, 1) are NaN: it has no opinion of itself. `PromptError`: a click, a mask, or no box where it
+        looks at one; `ConfigError`: several masks are asked for.
         """
         no_box = self.sees_box if input_boxes is None else input_boxes.shape[1] != 1
         if others or no_box:
@@ -113,10 +107,7 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class UNetDecoder(nn.Module):
-    """Joins grids of features, `widths` channels each, from the last, the coarsest, to the finest; enlarges it 4 times.
-
-    Source: Ronneberger et al., MICCAI 2015.
-    """
+    """Joins grids of features, `widths` channels each, from the coarsest, the last, to the finest; enlarges it 4 x."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
@@ -133,14 +124,12 @@ class UNetDecoder(nn.Module):
 
 
 class AutomaticHead(nn.Module):
-    """A small U-Net that needs no prompt: from SAM's embedding to the logits of a mask on a grid four times as fine.
-
-    Source: Ronneberger et al., MICCAI 2015, after a trial on Kvasir-SEG.
-    """
+    """A small U-Net that needs no prompt: from SAM's embedding to the logits of a mask on a grid four times as fine."""
 
     def __init__(self, channels: int = 256) -> None:
         super().__init__()
-        fine, middle, coarse = widths = 64, 96, 128  # at the embedding's grid, at half and at a quarter of it
+        # At the embedding's grid, at half and at a quarter of it; after a trial on Kvasir-SEG.
+        fine, middle, coarse = widths = 64, 96, 128
         self.narrow = nn.Sequential(nn.Dropout2d(0.2), nn.Conv2d(channels, fine, 1), _block(fine, fine))
         self.down = nn.ModuleList([_block(fine, middle, 2), _block(middle, coarse, 2)])
         self.decoder = UNetDecoder(widths)

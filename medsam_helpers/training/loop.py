@@ -80,7 +80,6 @@ def fit(
         dev_jitter_1024: of the boxes that dev is scored with; default: the recipe's. A search for the best jitter needs
             one of its own, or the smallest would always win.
         start: the digest of what the model begins with, where that is not its base; part of the run's identity.
-        show_progress: show the bar.
     Raises:
         DataError: no training or no dev case, or an embedding is missing.
         StoreError: the store is of another encoder.
@@ -104,14 +103,9 @@ def fit(
     scored = Dev(dev, segmenter, recipe.but(jitter_1024=dev_jitter_1024), seed)
     if device.type == "cuda":
         examples.features = scored.features = Resident(store, device)
-    identity = {
-        "recipe": recipe.identity(),
-        "seed": seed,
-        "precision": precision,
-        "base_digest": info.base_digest,
-        "train": hashlib.sha256("".join(examples.digests).encode()).hexdigest(),
-        "dev": scored.digest,
-    }
+    identity = {"recipe": recipe.identity(), "seed": seed, "precision": precision, "base_digest": info.base_digest}
+    identity["train"] = hashlib.sha256("".join(examples.digests).encode()).hexdigest()
+    identity["dev"] = scored.digest
     optional = {"dev_jitter_1024": dev_jitter_1024, "start": start}
     identity |= {name: value for name, value in optional.items() if value is not None}
     state = TrainingState.open(output / STATE_FILE, identity, judge)

@@ -47,10 +47,9 @@ def source_identity(part: Any) -> Any:
         return json.loads(json.dumps(part, default=_form), parse_constant=str)
     except (AttributeError, OSError, SyntaxError, TypeError, ValueError) as error:
         name = getattr(part, "__qualname__", type(part).__qualname__)
-        raise ConfigError(
-            f"{name} has no source that can be read, or no form that lasts ({error}). Give your part an attribute "
-            "`version`, such as '1', and change it with the code (wrap what takes no attributes in a function)"
-        ) from error
+        told = f"{name} has no source that can be read, or no form that lasts ({error}). Give your part an attribute"
+        do = "`version`, such as '1', and change it with the code (wrap what takes no attributes in a function)"
+        raise ConfigError(f"{told} {do}") from error
 
 
 def _form(value: Any) -> Any:

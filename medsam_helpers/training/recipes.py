@@ -18,8 +18,7 @@ PartName = Literal[
     "mask_decoder", "prompt_encoder", "last_stage", "vision_encoder", "vision_encoder:lora", "automatic_head"
 ]
 PromptKind = Literal["box", "point", "several", "box+centre", "box+points", "mask", "none"]
-Part = Callable[..., Any]
-"""The reader's own function or object, in place of a name: see `training.own_parts`."""
+Part = Callable[..., Any]  # the reader's own function or object, in place of a name: see `training.own_parts`
 
 
 class Recipe(Settings):
@@ -112,15 +111,9 @@ class Recipe(Settings):
         return Settings.plain(value)
 
 
-def _read_recipes() -> dict[str, Recipe]:
-    recipes: dict[str, Recipe] = {}
-    for name, table in tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).items():
-        other = recipes.get(table.pop("like", ""), Recipe(name=name))
-        recipes[name] = other.but(**table, name=name)
-    return recipes
-
-
-RECIPES = _read_recipes()
+RECIPES: dict[str, Recipe] = {}
+for _name, _table in tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).items():
+    RECIPES[_name] = RECIPES.get(_table.pop("like", ""), Recipe(name=_name)).but(**_table, name=_name)
 
 
 def get_recipe(name: str) -> Recipe:

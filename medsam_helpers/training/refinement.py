@@ -42,12 +42,9 @@ def with_clicks(
     model_size: int,
     rngs: Sequence[np.random.Generator],
 ) -> dict[str, Tensor]:
-    """The prompts with one click more an example, on its largest mistake; where there is none, on the lesion.
+    """The prompts of B examples with a click more each, on its largest mistake; where there is none, on the lesion.
 
-    Args:
-        prompts: of B examples, as `SamModel` takes them.
-        masks, targets: (B, S, S) bool, the answers and what is right.
-        rngs: one an example, which draws the pixel.
+    `masks` and `targets` are (B, S, S) bool, the answers and what is right; of each example one `rng` draws the pixel.
     """
     rows = [
         correcting_click(mask, target, rng) or correcting_click(np.zeros_like(target), target, rng)

@@ -43,10 +43,7 @@ class TrainingState:
 
     @classmethod
     def open(cls, path: Path, identity: dict[str, Any], judge: str = "dev_dice") -> Self:
-        """The state at `path`, or a fresh one where there is no file.
-
-        `ConfigError` says what differs where it is of a run with another identity; `CheckpointError`: it is damaged.
-        """
+        """The state at `path`, or a fresh one; `ConfigError`: it is another run's; `CheckpointError`: it is damaged."""
         identity = json.loads(json.dumps(identity))  # as a stored one comes: tuples become lists
         if not path.exists():
             return cls(path, identity, judge)

@@ -72,7 +72,6 @@ def train_epoch(
     A first loss that is not finite comes back alone, without a step; but in fp16 its scaler skips such steps.
 
     Args:
-        learner: what a step works with; several processes share each batch.
         rates: number and learning rate of each optimiser step.
         done: the losses of the first steps, taken before a stop; 0 but on the first process, since they are added up.
     Raises:
@@ -190,8 +189,7 @@ class Dev:
                 points = None if kind in ("box", "mask") else centres(case.mask, boxes)
                 prompts = segmenter.prompt_inputs(transform, None if kind in ("point", "several") else boxes, points)
             nowhere = np.zeros_like(case.mask) if case.ignored is None else case.ignored
-            seen = case.name, case.image_digest, transform
-            return case.digest, (*seen, prompts, Packed(case.mask), Packed(nowhere))
+            return case.digest, (case.name, case.image_digest, transform, prompts, Packed(case.mask), Packed(nowhere))
 
         digests, self._cases = zip(*thread_map(prepared, range(len(cases)), disable=True), strict=True)
         self.digest = hashlib.sha256("".join(digests).encode()).hexdigest()

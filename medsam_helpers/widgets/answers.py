@@ -10,25 +10,17 @@ from PIL import Image
 from medsam_helpers.errors import ShapeError
 from medsam_helpers.evaluation.metrics import dice
 
-MAX_SHOWN = 2048
-"""Longest side that is sent to the browser; masks and scores keep the original size."""
+MAX_SHOWN = 2048  # longest side that is sent to the browser; masks and scores keep the original size
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One model's answer to all boxes and points on the canvas.
+    """One model's answer to all boxes and points on the canvas."""
 
-    Args:
-        masks: (N, H, W) bool, original space; one a box, or a single one for points alone.
-        scores: (N,) the model's own guess of each mask's IoU; None if it has none.
-        dice: of the union of the masks with the truth; None where the truth is not known.
-        seconds: that the model took.
-    """
-
-    masks: np.ndarray
-    scores: np.ndarray | None
-    dice: float | None
-    seconds: float
+    masks: np.ndarray  # (N, H, W) bool, original space; one a box, or a single one for points alone
+    scores: np.ndarray | None  # (N,) the model's own guess of each mask's IoU; None if it has none
+    dice: float | None  # of the union of the masks with the truth; None where the truth is not known
+    seconds: float  # that the model took
 
     @property
     def mask(self) -> np.ndarray:
@@ -52,10 +44,8 @@ def read_answer(result: Any, size_hw: tuple[int, int], truth: np.ndarray | None,
     masks = np.asarray(masks)
     masks = masks[None] if masks.ndim == 2 else masks
     if masks.dtype != np.bool_ or masks.ndim != 3 or masks.shape[1:] != size_hw or not len(masks):
-        raise ShapeError(
-            f"predict must give back bool masks (H, W) or (N, H, W) of the image's size {size_hw}, "
-            f"gave {masks.dtype} of shape {masks.shape}"
-        )
+        needed = f"bool masks (H, W) or (N, H, W) of the image's size {size_hw}"
+        raise ShapeError(f"predict must give back {needed}, gave {masks.dtype} of shape {masks.shape}")
     if scores is not None:
         scores = np.asarray(scores, np.float64).reshape(-1)
         if len(scores) != len(masks):

@@ -62,14 +62,9 @@ class BoxPrompt(Canvas):
             self._prepare_and_ask()
 
     def prompt(self, boxes: Sequence = (), points: Sequence = ()) -> Answer | None:
-        """The first model's answer to boxes and points, which are set at once; None without a prompt.
+        """The first model's answer to boxes (N, 4) xyxy and points (K, 3) of x, y, label; None without a prompt.
 
-        Args:
-            boxes: (N, 4) xyxy.
-            points: (K, 3) of x, y, label.
-        Raises:
-            PromptError: one lies outside the image.
-            Exception: whatever a model raised.
+        `PromptError`: one lies outside the image; else whatever a model raised.
         """
         with self.lock:
             self._change(as_boxes(boxes, self.image), as_points(points, self.image), False)

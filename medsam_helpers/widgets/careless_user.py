@@ -19,9 +19,7 @@ def resized_box(box: np.ndarray, factor: float, size_hw: tuple[int, int]) -> np.
 def empty_box(image: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
     """(4,) box on tissue without a lesion, a quarter as wide and high as the image; None where 300 draws find none.
 
-    Args:
-        image, truth: (H, W, 3) uint8, and (H, W) bool.
-        rng: source of the draws.
+    The image is (H, W, 3) uint8, its truth (H, W) bool.
     """
     height, width = truth.shape
     box_height, box_width = round(height / 4), round(width / 4)

@@ -13,8 +13,7 @@ from medsam_helpers.errors import ConfigError
 from medsam_helpers.sam.loading import state_digest
 from medsam_helpers.sam.segmenter import Embedding, Segmenter
 
-Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
-"""`predict(image, boxes, points)`: see `BoxPrompt`."""
+Predict = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]  # `predict(image, boxes, points)`: see `BoxPrompt`
 Model = str | Path | Segmenter | Predict
 """A name or folder that `Segmenter.load` takes, a `Segmenter`, or a function `predict(image, boxes, points)`."""
 Models = Model | Mapping[str, Model]
@@ -93,9 +92,7 @@ SHARED_CACHE = EmbeddingCache()
 class SegmenterPredictor:
     """A `Segmenter` as a function `predict(image, boxes, points)` that the widget can call.
 
-    Args:
-        source: what `Segmenter.load` would take to load it again, for the call that the widget writes out.
-        cache: shared by default with every other predictor of the process.
+    `source` is what `Segmenter.load` would take to load it again, for the call that the widget writes out.
     """
 
     def __init__(self, segmenter: Segmenter, source: str | Path = "", cache: EmbeddingCache = SHARED_CACHE) -> None:
