@@ -54,11 +54,6 @@ def segmenter(tiny_sam):
     return Segmenter(tiny_sam, "cpu", precision="fp32")
 
 
-@pytest.fixture
-def discs():
-    return draw_discs
-
-
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory):
     """One real MLflow server for all tests that ask for it."""

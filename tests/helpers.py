@@ -33,31 +33,14 @@ from medsam_helpers.sam.segmenter import Segmenter
 def make_tiny_sam(seed: int = 0) -> SamModel:
     """A SAM of the real architecture with 0.1 M random weights: input 128, embedding 16 x 16, masks 64 x 64."""
     torch.manual_seed(seed)
-    width = 32
-    config = SamConfig(
-        vision_config={
-            "hidden_size": width,
-            "output_channels": width,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": 128,
-            "patch_size": 8,
-            "window_size": 4,
-            "global_attn_indexes": [1],
-            "num_pos_feats": width // 2,
-            "mlp_dim": 64,
-            "initializer_range": 0.1,  # the default, 1e-10, makes every embedding zero
-        },
-        prompt_encoder_config={"hidden_size": width, "image_size": 128, "patch_size": 8, "mask_input_channels": 4},
-        mask_decoder_config={
-            "hidden_size": width,
-            "mlp_dim": 64,
-            "num_attention_heads": 2,
-            "iou_head_hidden_dim": width,
-        },
-        initializer_range=0.1,
-    )
-    return SamModel(config).eval()
+    width, sides = 32, {"image_size": 128, "patch_size": 8}
+    spread = {"initializer_range": 0.1}  # the encoder's default, 1e-10, makes every embedding zero
+    shared = {"hidden_size": width, "num_attention_heads": 2, "mlp_dim": 64}
+    vision = {"output_channels": width, "num_hidden_layers": 2, "window_size": 4, "global_attn_indexes": [1]}
+    vision |= {"num_pos_feats": width // 2} | shared | sides | spread
+    prompts = {"hidden_size": width, "mask_input_channels": 4} | sides
+    parts = {"vision_config": vision, "prompt_encoder_config": prompts}
+    return SamModel(SamConfig(mask_decoder_config=shared | {"iou_head_hidden_dim": width}, **parts, **spread)).eval()
 
 
 def save_tiny_sam2(folder: Path, **config: Any) -> Path:

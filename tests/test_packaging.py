@@ -96,11 +96,8 @@ def test_core_imports_only_what_a_plain_install_brings():
 
 
 def test_all_brings_everything_that_any_file_imports():
-    files = [
-        f
-        for folder in ("medsam_helpers", "tests", "benchmarks", "tools", "docs")
-        for f in (ROOT / folder).rglob("*.py")
-    ]
+    folders = [ROOT / name for name in ("medsam_helpers", "tests", "benchmarks", "tools", "docs")]
+    files = [file for folder in folders for file in folder.rglob("*.py")]
     available = reachable()
     (everything,) = map(Requirement, EXTRAS["all"])
     assert (everything.name, everything.extras) == (PROJECT["name"], EXTRAS.keys() - {"all"})

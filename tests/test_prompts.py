@@ -89,14 +89,6 @@ def test_jitter_is_uniform_signed_and_scales_with_the_long_side(hw):
     assert np.abs(np.corrcoef(moves.T) - np.eye(4)).max() < 0.06, "the sides move apart from one another"
 
 
-def test_jitter_takes_the_same_draw_for_every_size():
-    boxes = [[300.0, 400.0, 700.0, 600.0], [100.0, 100.0, 500.0, 500.0]]
-    rngs = [np.random.default_rng(4) for _ in range(3)]
-    _, small, large = map(jitter_boxes, [boxes] * 3, [(1000, 1024)] * 3, (0, 10, 40), rngs)
-    np.testing.assert_allclose(large - boxes, 4 * (small - boxes), atol=1e-3)
-    assert len({rng.random() for rng in rngs}) == 1, "and leaves the generator in the same state"
-
-
 def test_the_deepest_pixel_is_farthest_from_every_edge():
     assert deepest_pixel(mask_of((5, 7), (1, 4, 2, 5))).tolist() == [3, 2]
     assert deepest_pixel(mask_of((3, 5), (0, 3, 0, 3))).tolist() == [1, 1], "the image's own edge counts"

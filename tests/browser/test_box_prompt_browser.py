@@ -20,7 +20,6 @@ DEMO = [
     "from medsam_helpers.widgets import box_prompt_demo\n"
     "demo = box_prompt_demo({'zero-shot': 'mobile-sam', 'again': 'mobile-sam'})\ndemo",
     "import time\nfrom pathlib import Path\nwhile not Path('go').exists(): time.sleep(0.1)",
-    "print(demo.canvas.predictors['zero-shot'].cache.encoded)",
 ]
 OWN = [
     """
@@ -45,20 +44,6 @@ widget
 """,
     "print(len(asked), widget.boxes)",
     "import os; os._exit(1)",
-]
-WITH_HEAD = [
-    """
-from medsam_helpers.sam.loading import load_sam
-from medsam_helpers.sam.model import add_automatic_head
-from medsam_helpers.sam.segmenter import Segmenter
-from medsam_helpers.widgets import box_prompt_demo
-
-model = load_sam("mobile-sam")
-add_automatic_head(model)
-demo = box_prompt_demo({"plain": "mobile-sam", "with head": Segmenter(model)})
-demo
-""",
-    "print(demo.canvas.prompts()[2], demo.canvas.mask.sum())",
 ]
 ANSWERED = """request => {
     const { dataset } = document.querySelector('.box-prompt');
@@ -356,8 +341,7 @@ def test_zoom_keeps_boxes_in_pixels_of_the_image(demo):
     demo.page.get_by_role("button", name="show the whole image").click()
 
 
-def test_two_models_side_by_side_share_one_embedding(boxed, box):
-    encoded = boxed.notebook.output(2)
+def test_two_models_stand_side_by_side_under_the_same_box(boxed, box):
     boxed.choose("Beside it", "again")
     boxed.page.wait_for_function("document.querySelectorAll('.box-prompt canvas').length === 2")
     expect(boxed.notebook.widget.locator("figcaption strong")).to_have_text(["zero-shot", "again"])
@@ -366,7 +350,6 @@ def test_two_models_side_by_side_share_one_embedding(boxed, box):
     boxed.drag((box[0], box[1]), (box[0] + 10, box[1] + 10), pane=1)
     boxed.answered()
     assert boxed.boxes[0][:2] == pytest.approx([box[0] + 10, box[1] + 10], abs=2), "a box is moved in either picture"
-    assert boxed.notebook.output(2) == encoded, "no new encoding"
 
 
 def test_the_call_is_copied_to_the_clipboard(boxed):
@@ -412,24 +395,6 @@ def test_after_a_reload_of_the_page_everything_is_there_again(boxed, box):
     boxed.drag((box[0], box[1]), (box[0] + 20, box[1] + 20))
     boxed.answered()
     assert boxed.boxes[0][:2] == pytest.approx([box[0] + 20, box[1] + 20], abs=2)
-
-
-def test_a_proposal_is_corrected_by_a_click(open_notebook):
-    canvas = open_notebook("proposal.ipynb", WITH_HEAD)
-    propose = canvas.page.get_by_role("button", name="Propose", exact=True)
-    expect(propose).to_be_hidden()
-    canvas.choose("Model", "with head")
-    propose.click()
-    canvas.says("proposed, 0 boxes, 0 points; answered")
-    proposal = canvas.notebook.output(1)
-    canvas.tool("background")
-    canvas.click(100, 100)
-    canvas.says("proposed, 0 boxes, 1 point; answered")
-    assert proposal != canvas.notebook.output(1)
-    canvas.button("Undo")
-    canvas.says("proposed, 0 boxes, 0 points; answered")
-    assert canvas.notebook.output(1) == proposal
-    assert proposal.startswith("True ")
 
 
 def test_fast_drags_on_a_slow_model_leave_the_last_box_right(own, folder):

@@ -78,9 +78,6 @@ def files_of(folder: Path) -> dict[Path, str]:
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
 
 
-# --- finetune ---
-
-
 def test_finetune_says_all_that_was_promised_and_its_headline_is_the_mean_of_the_table(tuned):
     figures = tuned.json
     # Recipe `best` shows four views of each training case, and each is encoded.
@@ -120,10 +117,9 @@ def test_a_training_that_diverged_says_so(tmp_path):
 def test_a_recipe_or_a_start_of_another_model_is_refused_before_anything_is_encoded(tuned, monkeypatch):
     monkeypatch.setattr(engine, "embed_cases", None)
     make_tiny_sam(seed=1).save_pretrained("other")
-    for arguments, expected in (
-        ("--model tiny --recipe last-stage", "last_stage is a part of TinyViT only"),
-        ("--model other --start run", "trained on tiny with digest"),
-    ):
+    refused = {"--model tiny --recipe last-stage": "last_stage is a part of TinyViT only"}
+    refused |= {"--model other --start run": "trained on tiny with digest"}
+    for arguments, expected in refused.items():
         one_line(medsam("finetune", "--data", "data", *arguments.split(), "--output", "run-refused"), expected)
 
 
@@ -150,9 +146,6 @@ def test_an_encoder_that_was_trained_may_stay_as_it_is_and_is_the_base_of_furthe
     again = medsam("evaluate", "--checkpoint", "run-last", "--data", "data", "--json", "--output", "ev-last")
     assert again.json["dice"] == last.json["tuned_dice"]
     assert again.json["zero_shot_dice"] == pytest.approx(tuned.json["zero_shot_dice"], abs=1e-5), "before any training"
-
-
-# --- evaluate ---
 
 
 def test_evaluating_the_checkpoint_reproduces_what_finetune_said_and_keeps_freed_memory(tuned):
@@ -227,9 +220,6 @@ def test_an_evaluation_may_replace_an_earlier_one_but_no_checkpoint(tuned):
     assert files_of(Path("run")) == before
 
 
-# --- compare ---
-
-
 def test_runs_are_compared_on_the_same_images_with_a_table_a_picture_and_json(tuned, tmp_path):
     asked = ["--data", "data", "--prompt", "j20", "--split", "train", "--output"]
     for model, folder in ((["--model", "tiny"], "ev-base"), (["--checkpoint", "run"], "ev-tuned")):
@@ -243,9 +233,8 @@ def test_runs_are_compared_on_the_same_images_with_a_table_a_picture_and_json(tu
     assert {path.name for path in (tmp_path / "both").iterdir()} == {"comparison.csv", "comparison.png"}
     first, row = pd.read_csv(tmp_path / "both" / "comparison.csv").to_dict("records")
     assert row["difference"] == pytest.approx(row["dice"] - first["dice"], abs=1e-5)
-    assert [other[name] for name in ("difference", "low", "high")] == pytest.approx(
-        [row[name] for name in ("difference", "low", "high")], abs=1e-5
-    )
+    names = ("difference", "low", "high")
+    assert [other[name] for name in names] == pytest.approx([row[name] for name in names], abs=1e-5)
 
 
 def test_images_that_the_checkpoint_or_what_it_began_with_has_seen_are_told(tuned, cache, tmp_path):
@@ -286,15 +275,11 @@ def test_a_model_that_needs_no_prompt_is_tried_on_images_without_a_lesion(cache,
         assert said.json["normal"] == 1
         assert ("zero-shot, which needs one, was given a box round the image" in said.out) == boxed
         assert ("With such a box zero-shot finds something" in said.out) == boxed
-    figures = medsam(
-        "finetune", "--model", "unet", "--recipe", "unet", "--epochs", 1, *arguments, tmp_path / "run"
-    ).json
+    how = ["--model", "unet", "--recipe", "unet", "--epochs", 1]
+    figures = medsam("finetune", *how, *arguments, tmp_path / "run").json
     assert (figures["without_lesion"], figures["normal"], figures["n_val"]) == (2, 1, 1)
     assert re.search(f"tuned {told}", summary := (tmp_path / "run" / "summary.md").read_text())
     assert "which no box can be drawn round: 2, neither" in summary
-
-
-# --- predict ---
 
 
 def predicted(*prompt: object, model=("--model", "tiny")) -> tuple[np.ndarray, dict]:
@@ -347,9 +332,6 @@ def test_without_a_prompt_a_model_with_a_head_finds_the_lesions_of_an_image_and_
     one_line(medsam("predict", *asked, folder, "--output", folder), "name one as --output")
 
 
-# --- the other commands ---
-
-
 def test_audit_counts_what_it_finds_and_fails_on_errors(place, tmp_path):
     folder = shutil.copytree(place / "data", tmp_path / "data")
     (folder / "images" / "disc-0.png").write_bytes(b"no image")
@@ -382,9 +364,8 @@ def test_every_command_explains_itself(monkeypatch):
 def test_a_warning_is_one_line_and_leaves_the_process_as_it_was():
     before = warnings.showwarning
     said = medsam("evaluate", "--data", "data", "--model", "tiny", "--precision", "fp16")
-    assert [line for line in said.err if "fp16" in line] == [
-        f"medsam: warning: fp16 needs CUDA; on {Segmenter.load('tiny').device.type} this runs in fp32"
-    ]
+    told = f"medsam: warning: fp16 needs CUDA; on {Segmenter.load('tiny').device.type} this runs in fp32"
+    assert [line for line in said.err if "fp16" in line] == [told]
     assert json.loads(Path("runs/evaluate/run_card.json").read_text())["precision"] == "fp32"
     assert warnings.showwarning is before
 
@@ -410,8 +391,6 @@ def test_two_that_ask_for_the_same_run_at_once_train_it_once(place, monkeypatch)
     assert first == second
     assert len(trained) == 1
 
-
-# --- what a person gets wrong ---
 
 PREDICT = "predict --model tiny --image image.png "
 TRAIN = "finetune --data data --model tiny "
@@ -477,9 +456,6 @@ def test_bad_files_are_listed_before_anything_is_done_and_can_be_left_out(place,
     shared = {key: value for key, value in card.items() if key != "base_path"}
     texts = [json.dumps(shared), *((tmp_path / "new" / name).read_text() for name in ("README.md", "summary.md"))]
     assert not any(str(tmp_path) in text for text in texts), "what is shared does not tell of somebody's folders"
-
-
-# --- in processes of their own ---
 
 
 PROGRAM = [sys.executable, "-m", "medsam_helpers"]

@@ -41,9 +41,8 @@ def test_split_files_are_kept_and_may_hold_blank_lines_or_nothing(folder):
     assert data.val.names == ["disc-2"]
     assert sorted(data.train.names + data.dev.names) == ["disc-0", "disc-1"]
     assert len(data.dev) == 1
-    assert [found.detail for found in data.findings if found.problem == "in no split"] == [
-        "17 cases are in no list (disc-10, disc-11, disc-12, ...)"
-    ]
+    (told,) = [found.detail for found in data.findings if found.problem == "in no split"]
+    assert told == "17 cases are in no list (disc-10, disc-11, disc-12, ...)"
 
     (folder / "train.txt").write_text("\n")
     (folder / "dev.txt").write_text("disc-5\n")
@@ -75,9 +74,8 @@ def test_a_folder_without_the_layout_says_what_it_lacks(tmp_path):
     for part in ("images", "masks"):
         (tmp_path / part).mkdir()
     (tmp_path / "images" / "scan.nii").touch()
-    with pytest.raises(
-        DataError, match=r"images: holds no image that can be read:\n  images/scan.nii: NIfTI is not read"
-    ):
+    told = r"images: holds no image that can be read:\n  images/scan.nii: NIfTI is not read"
+    with pytest.raises(DataError, match=told):
         load_data(tmp_path)
     (tmp_path / "annotations.json").touch()
     (tmp_path / "masks").rmdir()
@@ -104,9 +102,8 @@ def test_what_is_no_file_or_has_no_name_to_show_is_told_and_nothing_waits_for_it
     for name in names:  # an escape sequence, a direction mark, no UTF-8
         shutil.copy(tmp_path / "images" / "disc-0.png", tmp_path / "images" / name)
     told = [found.detail for found in load_data(tmp_path).findings if "rename it" in found.detail]
-    assert sorted(told) == sorted(
-        f"{name!a} in images/: characters that cannot be shown, or no UTF-8: rename it" for name in names
-    )
+    said = [f"{name!a} in images/: characters that cannot be shown, or no UTF-8: rename it" for name in names]
+    assert sorted(told) == sorted(said)
     (tmp_path / "val.txt").symlink_to("nowhere")
     with pytest.raises(DataError, match=r"val.txt: a dangling link, a folder or a pipe, not a list"):
         load_data(tmp_path)
@@ -154,9 +151,8 @@ def test_lists_may_name_files_be_saved_by_notepad_and_hold_a_test_set_that_nothi
     data = load_data(folder)
     assert str(data) == "data: 15 train, 1 dev, 2 val, 2 test"
     assert sorted(data.test.names) == ["disc-3", "disc-4"]
-    assert [found.detail for found in data.findings] == [
-        "validation.txt: not read; the lists are train.txt, dev.txt, val.txt, test.txt"
-    ]
+    (found,) = data.findings
+    assert found.detail == "validation.txt: not read; the lists are train.txt, dev.txt, val.txt, test.txt"
     (folder / "val.txt").write_text("dusc-1\n")
     with pytest.raises(DataError, match=r"dusc-1: listed in a split file, .*; disc-1\?"):
         load_data(folder)

@@ -93,9 +93,8 @@ def test_bad_rows_stop_with_the_list_or_are_left_out_by_name_and_a_test_split_is
 @pytest.mark.parametrize("part", ["", "train"])
 def test_what_the_library_saved_and_image_folders_with_metadata_load_too(part, tmp_path):
     discs, folder = DISCS[:6], tmp_path / "folder" / part
-    datasets.load_dataset(str(write_repository(tmp_path / "hub", train=breast_split(discs)))).save_to_disk(
-        tmp_path / "saved"
-    )
+    repository = write_repository(tmp_path / "hub", train=breast_split(discs))
+    datasets.load_dataset(str(repository)).save_to_disk(tmp_path / "saved")
     assert len(everything(load_data(tmp_path / "saved"))) == 6
     folder.mkdir(parents=True)
     lines = ["file_name,mask_file_name"]
@@ -159,7 +158,6 @@ def pages_of(repository: Path, repo: str) -> dict[str, bytes]:
 
 def test_a_data_set_comes_from_a_hub_and_stays_when_the_hub_is_gone(tmp_path, breast_repository, monkeypatch):
     """The real client against a hub on the loopback, in a process of its own: it reads its address when imported."""
-
     load = "from medsam_helpers import load_data; data = load_data('breast'); print(data, data.digest)"
     expected = f"breast: 94 train, 10 dev, 26 val {load_data(breast_repository).digest}\n"
     for name in [name for name in os.environ if name.startswith(("HF_", "TRANSFORMERS_"))]:

@@ -18,6 +18,5 @@ def test_phantoms_are_cut_to_the_limits(source):
 def test_unknown_sources_and_limits_that_cannot_be_are_refused():
     with pytest.raises(ConfigError, match="'kvasr' is unknown: use phantom, phantom-ultrasound, kvasir, breast, or a"):
         load_data("kvasr")
-    for limit in (-1, 1.5):
-        with pytest.raises(ConfigError, match="val_limit must be"):
-            load_data("phantom", val_limit=limit)
+    with pytest.raises(ConfigError, match="val_limit must be"):
+        load_data("phantom", val_limit=-1)

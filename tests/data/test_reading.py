@@ -177,10 +177,8 @@ def test_a_case_needs_one_size_and_a_lesion_and_may_have_several_masks(tmp_path)
 
 
 def test_ignored_labels_count_nowhere(tmp_path):
-    image, mask = (
-        save(tmp_path / "a.png", RGB),
-        save(tmp_path / "m.png", np.array([[0, 1, 1, 0], [1, 2, 3, 0], [255] * 4], np.uint8)),
-    )
+    labels = np.array([[0, 1, 1, 0], [1, 2, 3, 0], [255] * 4], np.uint8)
+    image, mask = save(tmp_path / "a.png", RGB), save(tmp_path / "m.png", labels)
     case = read_case("a", image, [mask], Selection(classes="1,3", ignore="255"))
     assert case.mask.astype(int).tolist() == [[0, 1, 1, 0], [1, 0, 1, 0], [0] * 4]
     assert case.ignored[2].all()

@@ -138,14 +138,11 @@ def test_empty_masks_are_left_out_by_name(cases):
         evaluate(cases, {"ellipse": perfect})
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda case, boxes: (perfect(case, boxes)[0], np.ones(1)),
-        lambda case, boxes: (perfect(case, boxes)[0] * 8.0 - 4, np.ones(len(boxes))),  # logits
-    ],
-)
-def test_predictor_that_gives_something_else_is_named(cases, wrong):
+@pytest.mark.parametrize(("factor", "scores"), [(True, 1), (8.0, 3)], ids=["one score for three boxes", "logits"])
+def test_predictor_that_gives_something_else_is_named(cases, factor, scores):
+    def wrong(case, boxes):
+        return perfect(case, boxes)[0] * factor, np.ones(scores)
+
     with pytest.raises(ShapeError, match=r"crooked on a: 3 boxes need bool masks \(3, 60, 90\)"):
         evaluate(cases, {"crooked": wrong})
 

@@ -51,10 +51,9 @@ def case(name, mask):
 
 
 def test_a_case_by_hand():
-    assert describe_case(case("a", mask_of(HW, (10, 20, 30, 70)))) == pytest.approx(
-        {"height": 50, "width": 100, "lesion_share": 0.08, "lesions": 1}
-        | {"centre_x": 0.5, "centre_y": 0.3, "lesion_gray": 200, "rim_gray": 100}
-    )
+    expected = {"height": 50, "width": 100, "lesion_share": 0.08, "lesions": 1}
+    expected |= {"centre_x": 0.5, "centre_y": 0.3, "lesion_gray": 200, "rim_gray": 100}
+    assert describe_case(case("a", mask_of(HW, (10, 20, 30, 70)))) == pytest.approx(expected)
     with pytest.raises(PromptError, match="empty"):
         describe_case(case("a", mask_of(HW)))
 

@@ -8,28 +8,22 @@ from html import unescape
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import mask_of
+from helpers import draw_discs, mask_of
 from PIL import Image, ImageColor
 
 from medsam_helpers.data.case import Case
 from medsam_helpers.errors import ConfigError, DataError
 from medsam_helpers.evaluation.evaluate import evaluate
-from medsam_helpers.evaluation.predictors import fill_box, fill_ellipse
+from medsam_helpers.evaluation.predictors import BASELINES
 from medsam_helpers.figures.cases import COLORS
 from medsam_helpers.figures.gallery import qualitative_html, qualitative_table, small_picture
 
-
-def fill(shape):
-    """A predictor that fills each box, with a score of 0.5."""
-    return lambda case, boxes: (np.array([shape(box, case.size_hw) for box in boxes]), np.full(len(boxes), 0.5))
+MODELS = {"first": BASELINES["box"], "second": BASELINES["ellipse"]}
+YELLOW, BLUE = (ImageColor.getrgb(COLORS[role]) for role in ("prediction", "prompt"))
 
 
-MODELS = {"first": fill(fill_box), "second": fill(fill_ellipse)}
-GREEN, YELLOW, BLUE = (ImageColor.getrgb(COLORS[role]) for role in ("truth", "prediction", "prompt"))
-
-
-def test_the_worst_of_the_last_model_comes_first_with_the_scores_of_evaluate(discs):
-    cases = discs(6)
+def test_the_worst_of_the_last_model_comes_first_with_the_scores_of_evaluate():
+    cases = draw_discs(6)
     table = qualitative_table(cases, MODELS, "j50")
     scores = evaluate(cases, MODELS, prompts=["j50"]).set_index(["model", "case"])
     assert table["second Dice"].is_monotonic_increasing
@@ -43,15 +37,15 @@ def test_the_worst_of_the_last_model_comes_first_with_the_scores_of_evaluate(dis
             assert row[f"{model} area, %"] == pytest.approx(share)
 
 
-def test_cases_without_a_lesion_are_left_out_by_name(discs):
+def test_cases_without_a_lesion_are_left_out_by_name():
     empty = Case("empty", np.zeros((50, 60, 3), np.uint8), np.zeros((50, 60), bool))
-    table = qualitative_table([*discs(2), empty], MODELS)
+    table = qualitative_table([*draw_discs(2), empty], MODELS)
     assert (len(table), table.attrs["left_out"]) == (2, ["empty"])
     with pytest.raises(DataError, match="none of the 1"):
         qualitative_table([empty], MODELS)
     for models in ({}, {"truth": MODELS["first"]}):
         with pytest.raises(ConfigError, match="name one model"):
-            qualitative_table(discs(1), models)
+            qualitative_table(draw_discs(1), models)
 
 
 def test_outlines_lie_where_the_mask_and_the_box_end():
@@ -66,8 +60,8 @@ def test_outlines_lie_where_the_mask_and_the_box_end():
     assert not boxed[:, :30].any()
 
 
-def test_the_page_is_whole_and_asks_for_nothing_outside(discs):
-    table = qualitative_table(discs(3), MODELS)
+def test_the_page_is_whole_and_asks_for_nothing_outside():
+    table = qualitative_table(draw_discs(3), MODELS)
     page = qualitative_html(table, "three discs")
     assert page == qualitative_html(table.copy(), "three discs"), "the same text each time"
     assert page.startswith("<p><b>three discs</b></p>")

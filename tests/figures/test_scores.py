@@ -89,10 +89,8 @@ def test_differences_are_hollow_where_the_interval_holds_zero(ax):
 
 def test_reliability_has_the_diagonal_and_a_line_a_model(ax):
     score = np.linspace(0.6, 1, 20)
-    tables = {
-        "zero-shot": scores.calibration_table(score, score - 0.1, 4),
-        "tuned": scores.calibration_table(score, score, 4),
-    }
+    truth = {"zero-shot": score - 0.1, "tuned": score}
+    tables = {name: scores.calibration_table(score, dice, 4) for name, dice in truth.items()}
     scores.reliability(ax, tables)
     lines = [container.lines[0] for container in ax.containers]
     for line, table in zip(lines, tables.values(), strict=True):

@@ -8,7 +8,7 @@ import pytest
 
 from medsam_helpers.errors import DataError, MedsamError
 from medsam_helpers.mlops import journal
-from medsam_helpers.mlops.journal import Delivery, Journal, read_records
+from medsam_helpers.mlops.journal import Delivery, Journal
 from medsam_helpers.mlops.tracking import RunTracker, deliver
 
 
@@ -16,16 +16,6 @@ from medsam_helpers.mlops.tracking import RunTracker, deliver
 def tracker(tmp_path, client):
     """A run in the folder `run`, without samples of the machine."""
     return RunTracker(tmp_path / "run", "journals", uri=client.tracking_uri, hardware_s=0, patience_s=0)
-
-
-def test_records_wait_until_their_line_is_whole(tmp_path):
-    writer = Journal(tmp_path / "journal-0.jsonl")
-    writer.write("start", key="k")
-    with open(writer.path, "a") as file:
-        file.write('{"kind": "tags"')
-    assert [record["kind"] for record, _ in read_records(writer.path)] == ["start"]
-    with pytest.raises(DataError, match="holds no journal of a run"):
-        Delivery(tmp_path / "empty", "http://127.0.0.1:1")
 
 
 def test_threads_write_whole_lines(tmp_path):
@@ -52,6 +42,8 @@ def test_a_run_without_a_server_is_delivered_later_and_deliveries_at_once_make_o
         tracker.log({"x": 3}, 1)
         with pytest.raises(MedsamError, match="did not take the run"):
             tracker.run_id(timeout_s=0)
+    with pytest.raises(DataError, match="holds no journal of a run"):
+        Delivery(tmp_path / "empty", client.tracking_uri)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: deliver(tmp_path, client.tracking_uri), range(4)))
     (run,) = client.search_runs([client.get_experiment_by_name("at once").experiment_id])

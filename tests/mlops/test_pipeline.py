@@ -76,6 +76,7 @@ def test_lineage_is_known_both_ways_and_drawn(scored):
     assert (origin.model.version, origin.model.aliases, origin.run.info.run_id) == ("1", ["champion"], trained_by)
     assert len(origin.commit.removesuffix("+dirty")) == 40
     assert {purpose: about["cases"] for purpose, about in origin.datasets.items()} == {"train": 3, "dev": 2, "val": 4}
+    assert origin.datasets["val"]["licence"] == "nobody's"
     assert [run.info.run_id for run in origin.evaluations] == [run_id]
     assert [run.info.run_id for run in runs_using(client, dataset.train)] == [trained_by]
     assert [run.info.run_id for run in runs_using(client, dataset.val)] == [trained_by, run_id]

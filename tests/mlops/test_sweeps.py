@@ -6,7 +6,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from types import SimpleNamespace
 
 import optuna
 import pandas as pd
@@ -87,7 +86,7 @@ def test_workers_that_die_again_and_again_end_the_sweep_with_their_log(plan, tmp
         sweep(tmp_path / "sweep", plan, workers=1, show_progress=False)
 
 
-def test_workers_stop_when_their_sweep_is_killed_and_the_trial_is_asked_for_again(plan, tmp_path):
+def test_workers_stop_when_their_sweep_is_killed(plan, tmp_path):
     folder = tmp_path / "sweep"
     code = "import sys; from pathlib import Path; from medsam_helpers.mlops import sweeps; folder = Path(sys.argv[1]); "
     code += "sweeps.sweep(folder, sweeps.read_plan(folder), 1, False)"
@@ -97,32 +96,14 @@ def test_workers_stop_when_their_sweep_is_killed_and_the_trial_is_asked_for_agai
         (worker,) = psutil.Process(launcher.pid).children()
         launcher.kill()
     assert wait_until(lambda: not worker.is_running(), 60)
-    study = open_study(folder)
-    assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
-    sweeps._ask_again(study, set())
-    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
-def test_a_trial_that_is_refused_keeps_the_reason_and_the_worker_goes_on(plan, tmp_path, monkeypatch, client):
-    keep_plan(tmp_path, replace(plan, trials=1))
-    answers = iter([TrainingError("the loss is nan"), 0.5])
-
-    def fit(*_, **__):
-        if isinstance(answer := next(answers), Exception):
-            raise answer
-        return SimpleNamespace(best_dev_dice=answer)
-
-    monkeypatch.setattr(sweeps, "fit", fit)
-    parent = client.create_run("0").info.run_id
-    sweeps._work(tmp_path, 0, parent, os.getppid())
-    assert list(trials_table(open_study(tmp_path))["failed"]) == ["", "the loss is nan"]
-
-
-def test_a_sweep_whose_trials_are_all_refused_ends_and_says_why(plan, tmp_path, monkeypatch, client):
+def test_no_worker_ends_with_a_refused_trial_and_a_sweep_of_such_alone_says_why(plan, tmp_path, monkeypatch, client):
     plan = keep_plan(tmp_path, replace(plan, trials=2))
     monkeypatch.setattr(sweeps, "fit", lambda *_, **__: (_ for _ in ()).throw(TrainingError("the loss is nan")))
     parent = client.create_run("0").info.run_id
     sweeps._work(tmp_path, 0, parent, os.getppid())
+    assert list(trials_table(open_study(tmp_path))["failed"]) == ["the loss is nan"] * 4
     with pytest.raises(TrainingError, match="training refused 4 trials; the last: the loss is nan"):
         sweeps._supervise(tmp_path, plan, open_study(tmp_path), 2, parent)
 

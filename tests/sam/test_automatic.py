@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from helpers import draw_discs, embedded, make_tiny_sam, save_images
+from helpers import draw_discs, embedded, save_images
 
-from medsam_helpers.errors import ConfigError, PromptError
+from medsam_helpers.errors import PromptError
 from medsam_helpers.evaluation.evaluate import evaluate
 from medsam_helpers.runs.export import export_model
 from medsam_helpers.runs.finetune import finetune
@@ -31,8 +31,6 @@ def test_a_head_answers_without_a_prompt_and_leaves_every_other_answer(tiny_fold
         assert torch.equal(found.logits, model.automatic_head(with_head.embed(case.image).features))
     before, after = (segmenter.predict(case.image, boxes=BOX) for segmenter in (plain, with_head))
     assert torch.equal(before.logits, after.logits)
-    with pytest.raises(ConfigError, match="a SamModel cannot have an automatic head"):
-        add_automatic_head(make_tiny_sam())
 
 
 def test_a_head_that_began_with_a_decoder_for_clicks_takes_clicks_without_a_warning():

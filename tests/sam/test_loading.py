@@ -9,14 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from medsam_helpers.errors import CheckpointError, ConfigError
 from medsam_helpers.sam import checkpoints
-from medsam_helpers.sam.loading import load_sam, model_info, pixel_values, state_digest
-
-
-def test_a_folder_in_the_hubs_layout_loads_as_it_was_saved(tiny_folder, tiny_sam):
-    loaded = load_sam(tiny_folder)
-    assert state_digest(loaded) == state_digest(tiny_sam)
-    info = model_info(loaded)
-    assert (info.name, info.model_size, info.mask_size) == ("tiny", 128, 64)
+from medsam_helpers.sam.loading import load_sam, model_info, pixel_values
 
 
 def test_what_is_no_base_model_is_named(tiny_folder, tiny_sam, tuned, tmp_path):
@@ -28,12 +21,10 @@ def test_what_is_no_base_model_is_named(tiny_folder, tiny_sam, tuned, tmp_path):
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match=r"tiny: cannot be loaded as a SAM"):
         load_sam(tiny_folder)
+    endless = torch.full_like(tiny_sam.vision_encoder.pos_embed, torch.inf)
     for change, said in (
         ({"mask_decoder.iou_token.weight": None}, "weights are missing: mask_decoder.iou_token.weight"),
-        (
-            {"vision_encoder.pos_embed": torch.full_like(tiny_sam.vision_encoder.pos_embed, torch.inf)},
-            "no finite numbers, in vision_encoder.pos_embed",
-        ),
+        ({"vision_encoder.pos_embed": endless}, "no finite numbers, in vision_encoder.pos_embed"),
     ):
         tiny_sam.save_pretrained(tiny_folder)
         weights = {name: value for name, value in (load_file(path) | change).items() if value is not None}

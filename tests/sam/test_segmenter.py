@@ -5,6 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from helpers import draw_discs
 from PIL import Image
 from reference_image import BOX, reference_image
 from transformers import SamProcessor
@@ -87,11 +88,7 @@ def test_points_boxes_and_masks_each_change_the_answer(segmenter, image):
         ({"boxes": [5, 5, 9, 9], "labels": [1]}, PromptError, "labels without points"),
         ({"boxes": [[5, 5, 9, 9]] * 2, "points": [[6, 5]]}, ShapeError, "each prompt needs one of each kind"),
         ({"boxes": [5, 5, 9, 9], "mask_logits": torch.zeros(1, 1, 8, 8)}, ShapeError, r"finite, \(N, 1, 64, 64\)"),
-        (
-            {"boxes": BOX, "mask_logits": torch.full((1, 1, 64, 64), torch.nan)},
-            ShapeError,
-            "mask_logits must be finite",
-        ),
+        ({"boxes": BOX, "mask_logits": torch.zeros(1, 1, 64, 64) / 0}, ShapeError, "mask_logits must be finite"),
     ],
 )
 def test_a_wrong_prompt_is_one_clear_error(segmenter, image, prompts, error, message):
@@ -99,26 +96,20 @@ def test_a_wrong_prompt_is_one_clear_error(segmenter, image, prompts, error, mes
         segmenter.predict(image, **prompts)
 
 
-def test_with_tta_the_answer_is_the_mean_of_both_views(segmenter, with_tta, image):
-    transform = segmenter.info.transform(image.shape[:2])
-    seen = segmenter.predict(image, boxes=BOX)
-    turned = segmenter.predict(image[:, ::-1], boxes=mirror(BOX, 600))
-    logits = [transform.logits_to_original(view.logits).numpy()[0, 0] for view in (seen, turned)]
-    expected = (logits[0] + logits[1][:, ::-1]) / 2
-    found = with_tta.predict(image, boxes=BOX)
-    assert (found.masks[0, 0] != (expected > 0)).mean() < 1e-4
-    assert (found.masks[0, 0] != seen.masks[0, 0]).any(), "the mirror image counts"
+@pytest.mark.parametrize("kinds", [("boxes",), ("points",), ("boxes", "points")], ids="-".join)
+def test_with_tta_the_answer_is_the_mean_of_both_views(segmenter, with_tta, image, kinds):
+    transform, prompts = segmenter.info.transform(image.shape[:2]), {"boxes": BOX, "points": np.array([[240, 175]])}
+    prompts = {kind: prompts[kind] for kind in kinds}
+    mirrored = {kind: mirror(given, 600) for kind, given in prompts.items()}
+    seen = segmenter.predict(image, **prompts, multimask=True)
+    turned = segmenter.predict(image[:, ::-1], **mirrored, multimask=True)
+    logits = [transform.logits_to_original(view.logits).numpy() for view in (seen, turned)]
+    expected = (logits[0] + logits[1][..., ::-1]) / 2
+    found = with_tta.predict(image, **prompts, multimask=True)
+    assert (found.masks != (expected > 0)).mean() < 1e-4
+    assert (found.masks != seen.masks).any(), "the mirror image counts"
     np.testing.assert_allclose(found.scores, (seen.scores + turned.scores) / 2, atol=1e-5)
     torch.testing.assert_close(found.logits, seen.logits, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("prompts", [{"points": [[240, 175]]}, {"boxes": BOX, "points": [240, 175]}])
-def test_with_tta_a_mirrored_image_has_the_mirrored_mask(with_tta, image, prompts):
-    found = with_tta.predict(image, **prompts, multimask=True)
-    turned = {name: mirror(np.array(prompt), 600) for name, prompt in prompts.items()}
-    mirrored = with_tta.predict(image[:, ::-1], **turned, multimask=True)
-    assert (found.masks != mirrored.masks[..., ::-1]).mean() < 1e-4
-    np.testing.assert_allclose(found.scores, mirrored.scores, atol=1e-4)
     with pytest.raises(PromptError, match="without tta"):
         with_tta.predict(image, **prompts, mask_logits=found.logits[:, :1])
 
@@ -143,14 +134,11 @@ def test_a_picture_in_memory_may_be_gray_or_float_or_pillows_and_else_is_refused
     expected = segmenter.predict(np.dstack([gray] * 3), boxes=BOX).logits
     for same in (gray, gray[..., None], Image.fromarray(gray)):
         assert torch.equal(segmenter.predict(same, boxes=BOX).logits, expected)
-    for wrong, words in (
-        (image.astype(np.uint16), "uint16"),
-        (image.astype(float), "floats from 0 to 1"),
-        (image.transpose(2, 0, 1), "channels come first"),
-        (image[0, 0], r"\(H, W, 3\)"),
-    ):
+    wrong = [image.astype(np.uint16), image.astype(float), image.transpose(2, 0, 1), image[0, 0]]
+    said = ["uint16", "floats from 0 to 1", "channels come first", r"\(H, W, 3\)"]
+    for picture, words in zip(wrong, said, strict=True):
         with pytest.raises(DataError, match=words):
-            segmenter.predict(wrong, boxes=BOX)
+            segmenter.predict(picture, boxes=BOX)
     with pytest.raises(ShapeError, match="there is no image to encode"):
         segmenter.encode([])
 
@@ -161,8 +149,8 @@ def test_a_click_alone_on_a_model_of_boxes_is_warned_of(tiny_sam, image):
         Segmenter(tiny_sam, "cpu", precision="fp32").predict(image, points=[20, 20])
 
 
-def test_each_click_of_the_simulated_user_is_that_on_the_largest_mistake_with_the_logits_before(segmenter, discs):
-    (case,) = discs(1)
+def test_each_click_of_the_simulated_user_is_that_on_the_largest_mistake_with_the_logits_before(segmenter):
+    (case,) = draw_discs(1)
     masks, scores = segmenter.predict_clicks(case, 3)
     embedding, mask, logits, points = segmenter.embed(case.image), np.zeros_like(case.mask), None, []
     for found, score in zip(masks, scores, strict=True):

@@ -6,15 +6,7 @@ import pytest
 import torch
 
 from medsam_helpers.errors import DataError, ShapeError
-from medsam_helpers.training.losses import (
-    LOSSES,
-    bce_loss,
-    dice_ce_loss,
-    dice_loss,
-    focal_loss,
-    get_loss,
-    sam_loss,
-)
+from medsam_helpers.training.losses import LOSSES, bce_loss, dice_ce_loss, dice_loss, focal_loss, get_loss, sam_loss
 
 # Probabilities 1/2, 3/4, 1/4, 1/5 over the pixels of a 2 x 2 image; the upper row is the lesion.
 LOGITS = torch.tensor([[[[0.0, math.log(3)], [-math.log(3), -math.log(4)]]]])

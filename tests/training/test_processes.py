@@ -56,9 +56,8 @@ def train_all(root):
 def launch(launcher, count, root, body):
     """Run the body in so many processes on the CPU; it knows `root`, and `rank`."""
     script, tests = root / "script.py", [str(Path(__file__).parents[level]) for level in (0, 1)]
-    head = (
-        f"import json, os, signal, sys\nfrom pathlib import Path\nsys.path[:0] = {tests}\nroot = Path({str(root)!r})\n"
-    )
+    head = "import json, os, signal, sys\nfrom pathlib import Path\n"
+    head += f"sys.path[:0] = {tests}\nroot = Path({str(root)!r})\n"
     script.write_text(head + 'rank = int(os.environ["RANK"])\n' + body, encoding="utf-8")
     command = [sys.executable, "-m", *(word.format(count) for word in launcher), str(script)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -107,9 +106,8 @@ def test_processes_that_see_different_data_end_in_the_weights_of_one(together, a
             curves = [pytest.approx(curve, abs=1e-5) for curve in expected[recipe.name][1:]]
             assert one[recipe.name][1:] == curves
         whole, shared = (load_file(root / recipe.name / STATE_FILE) for root in (own_place, place))
-        assert (whole["current/mask_decoder.iou_token.weight"] - start).abs().max() > 1e-3, (
-            "far more than the tolerance"
-        )
+        moved = whole["current/mask_decoder.iou_token.weight"] - start
+        assert moved.abs().max() > 1e-3, "far more than the tolerance"
         torch.testing.assert_close(shared, whole, atol=1e-5, rtol=0)
 
 
@@ -154,9 +152,8 @@ def test_a_whole_run_of_three_goes_on_as_two_after_a_kill_and_ends_as_one_would(
     assert (card["sizes"], card["data_digest"]) == (expected["sizes"], expected["data_digest"])
     one, several = (pd.read_csv(place / "metrics.csv") for place in (folder, state.parent))
     pd.testing.assert_frame_equal(several, one, atol=1e-3, check_exact=False)
-    torch.testing.assert_close(
-        load_file(state.parent / DECODER_FILE), load_file(folder / DECODER_FILE), atol=1e-5, rtol=0
-    )
+    found, whole = (load_file(place / DECODER_FILE) for place in (state.parent, folder))
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow

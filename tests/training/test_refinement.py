@@ -56,9 +56,8 @@ def trained(tmp_path, **changes):
 
 
 def test_training_with_corrections_is_another_training_and_repeats_itself(tmp_path):
-    (one, first), (two, _), (other, _) = (
-        trained(tmp_path / name, rounds=n) for name, n in zip("abc", (2, 2, 0), strict=True)
-    )
+    runs = [trained(tmp_path / name, rounds=rounds) for name, rounds in (("a", 2), ("b", 2), ("c", 0))]
+    (one, first), (two, _), (other, _) = runs
     assert np.isfinite(first.history["loss"][1:]).all()
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))

@@ -42,15 +42,11 @@ def test_another_runs_is_refused_and_says_why(saved, change, told):
         TrainingState.open(saved, IDENTITY | change)
 
 
-def flip_a_bit(data):
-    return data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]
-
-
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
         (lambda data: data[:-10], "incomplete metadata"),
-        (flip_a_bit, "its numbers changed since it was written"),
+        (lambda data: data[:-3] + bytes([data[-3] ^ 1]) + data[-2:], "its numbers changed since it was written"),
         (lambda data: data.replace(b"history", b"hastory"), "unexpected keyword argument 'hastory'"),
     ],
 )

@@ -28,6 +28,9 @@ def test_masks_and_scores_are_those_of_the_segmenter_with_test_time_augmentation
         direct = predict.segmenter.predict(IMAGE, boxes=BOX)
         assert np.array_equal(masks[0], direct.masks[0, 0])
         np.testing.assert_allclose(scores, direct.scores[:, 0], rtol=1e-6)
+    masks, _ = both_views(IMAGE, BOX[None], np.array([[240, 175, 1]]))
+    clicked = both_views.segmenter.predict(IMAGE, boxes=BOX, points=[[240, 175]])
+    assert np.array_equal(masks[0], clicked.masks[0, 0]), "of both views no logits go in"
 
 
 def test_an_image_is_encoded_once_for_a_base_and_its_tuned_decoder(predictor):
@@ -90,12 +93,6 @@ def test_a_click_refines_the_answer_before_with_its_logits_in_one_decoding(with_
             expected = with_head.predict(IMAGE, boxes=boxes if len(boxes) else None, mask_logits=logits, **asked)
         assert np.array_equal(masks, expected.masks[0, 0])
     assert np.array_equal(predict(IMAGE, boxes, points[:2], first == "proposal")[0][0], answers[-2][0]), "undone"
-
-
-def test_with_test_time_augmentation_no_logits_go_in(tiny_sam):
-    segmenter = Segmenter(tiny_sam, "cpu", precision="fp32", tta=True)
-    masks, _ = SegmenterPredictor(segmenter, cache=EmbeddingCache())(IMAGE, BOX[None], np.array([[240, 175, 1]]))
-    assert np.array_equal(masks[0], segmenter.predict(IMAGE, boxes=BOX, points=[[240, 175]]).masks[0, 0])
 
 
 @pytest.mark.parametrize(

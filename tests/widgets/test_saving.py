@@ -25,9 +25,7 @@ def test_the_call_that_is_written_out_gives_the_same_mask(with_head, monkeypatch
     assert np.array_equal(names["mask"], widget.mask)
 
 
-def test_beside_a_model_that_proposes_one_that_cannot_is_called_with_the_clicks_alone(
-    segmenter, with_head, monkeypatch
-):
+def test_beside_one_that_proposes_another_model_is_called_with_clicks_alone(segmenter, with_head, monkeypatch):
     widget = BoxPrompt(reference_image(), {"plain": segmenter, "with head": with_head})
     widget.propose()
     assert list(widget.answers) == ["with head"]
