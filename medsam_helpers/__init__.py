@@ -18,6 +18,7 @@ _MODULES = {
     "exercises.checking": ("check",),
     "figures.cases": ("COLORS", "show_case"),
     "geometry": ("ImageTransform",),
+    "phantoms.video": ("filmed", "phantom_video"),
     "prompts": ("jitter_boxes", "mask_to_boxes"),
     "runs.embed": ("embed_cases",),
     "runs.finetune": ("finetune", "get_or_train"),
@@ -29,6 +30,7 @@ _MODULES = {
     "sam.tuned": ("load_checkpoint",),
     "training.loop": ("fit",),
     "training.recipes": ("Recipe", "get_recipe"),
+    "video.tracking": ("BoxTracker", "track"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604  (names, all of them)

@@ -62,7 +62,7 @@ class MemoryTracker:
     @torch.inference_mode()
     def __call__(self, steps: Steps) -> Iterator[Tracked]:
         """See `Tracker`; the score is the logit of the lesion being in sight, and below 0 the mask is empty."""
-        places = dict.fromkeys(("inference_device", "inference_state_device", "video_storage_device"), self.device)
+        places: Any = dict.fromkeys(("inference_device", "inference_state_device", "video_storage_device"), self.device)
         session: Any = Sam2VideoInferenceSession(**places, dtype=torch.float32)
         index = session.obj_id_to_idx(1)
         kept = max(self.model.config.num_maskmem, self.model.config.max_object_pointers_in_encoder)

@@ -1,5 +1,6 @@
 """A prompt on one frame, masks on all: `track`, and `BoxTracker`, which follows with any model of single images."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -30,7 +31,8 @@ Steps: TypeAlias = Iterable[tuple[np.ndarray, np.ndarray | None]]
 first one has, or None."""
 Tracker: TypeAlias = Callable[[Steps], Iterator[Tracked]]
 Frame: TypeAlias = Any  # a picture file's `Path`, a `Case`, or an image that `as_rgb` understands
-_MARGIN = 0.03  # by which each side of a box is moved outward, a share of the box's own size: the lesion has moved
+_MARGIN = 0.03  # by which each side of a box is moved outward, a share of the box's own size
+_NEAREST, _SHARPNESS = 10, 0.07  # see `_labels`
 
 
 def frame_image(frame: Frame) -> np.ndarray:
@@ -66,7 +68,7 @@ def track(
             yield image, prompts.get(number)
 
     with tqdm(total=len(frames), desc="track", unit="frame", disable=not show_progress) as bar:
-        for order in (range(first, len(frames)), range(first, -1, -1)):
+        for order in (range(first, len(frames)), range(first, -1, -1))[: 1 + (first > 0)]:
             for number, answer in zip(order, tracker(steps(order)), strict=True):
                 if order.step > 0 or number < first:
                     bar.update()
@@ -74,79 +76,89 @@ def track(
 
 
 class BoxTracker:
-    """Follows a lesion with a model of single images: each frame is asked with the box round the mask before.
+    """Follows a lesion with a model of single images: the mask of a frame gives the box for the next.
 
-    What the encoder saw in the prompted mask is kept, one vector, and compared with what it sees in each answer. Where
-    that is too little alike, the lesion is looked for where the frame is most like it; and if it is not there either,
-    it is lost, and the box waits. Nothing else is kept, so a long video takes no more memory than a short one.
+    Of the prompted frames it keeps what the encoder saw, and which places of it are lesion. Each place of a later frame
+    takes the mean label of the places there that are most like it. The model is asked twice, with the box of the mask
+    before and with that of the labels; the answer that agrees better with the labels counts. Where none does, the
+    lesion is lost, or out of sight, and found again by the labels. A long video takes no more memory than a short one.
 
     Args:
         segmenter: without tta.
-        least: the cosine, -1 to 1, below which an answer is another thing than the lesion.
-    Source: after Zhang et al., Personalize Segment Anything Model with One Shot, ICLR 2024; arXiv 2305.03048.
+        least: the overlap (IoU) of answer and labels below which the lesion is lost.
+    Source: labels by likeness as in Jabri et al., NeurIPS 2020; arXiv 2006.14613.
     """
 
-    def __init__(self, segmenter: Segmenter, least: float = 0.35) -> None:
+    def __init__(self, segmenter: Segmenter, least: float = 0.5) -> None:
         self.segmenter, self.least = segmenter, least
 
     def __call__(self, steps: Steps) -> Iterator[Tracked]:
-        """See `Tracker`; the score is the cosine."""
-        box, meant = np.zeros(4), torch.zeros(0)  # the first step has a prompt
+        """See `Tracker`; the score is the overlap."""
+        kept: list[tuple[Tensor, Tensor]] = []  # of each prompted frame its features and the labels of its places
+        box = np.zeros(4)  # the first step has a prompt, which gives one
         for image, prompt in steps:
             view = self.segmenter.embed(image)
+            features = _features(view)
             if prompt is not None:
-                mask = prompt if prompt.dtype == np.bool_ else self._ask(view, prompt)
+                mask = prompt if prompt.dtype == np.bool_ else self._ask(view, prompt[None])[0]
                 if not mask.any():
                     raise PromptError("the prompt gives an empty mask: there is nothing to follow")
-                meant = appearance(view, mask)
+                kept.append((features, _places(view, mask)))
                 answer = Tracked(mask, 1.0)
             else:
-                answer = self._rated(view, box, meant)
-                if answer.score < self.least:
-                    answer = max(answer, self._rated(view, _moved(view, box, meant), meant), key=lambda one: one.score)
-            if answer.score < self.least:
-                answer = Tracked(np.zeros_like(answer.mask), answer.score)
+                labels = _labels(features, kept)
+                masks = self._ask(view, np.stack([box, *_boxes_of(view, labels)]))
+                answer = max((Tracked(mask, _overlap(view, mask, labels)) for mask in masks), key=lambda one: one.score)
+            if answer.mask.any() and answer.score >= self.least:
+                box = _widened(view, mask_to_boxes(answer.mask)[0])
             else:
-                box = _grown(mask_to_boxes(answer.mask)[0], answer.mask.shape)
+                answer = Tracked(np.zeros_like(answer.mask), answer.score)
             yield answer
 
-    def _ask(self, view: Embedding, box: np.ndarray) -> np.ndarray:
-        return self.segmenter.predict(view, boxes=box).masks[0, 0]
-
-    def _rated(self, view: Embedding, box: np.ndarray, meant: Tensor) -> Tracked:
-        mask = self._ask(view, box)
-        return Tracked(mask, float(appearance(view, mask) @ meant) if mask.any() else -1.0)
+    def _ask(self, view: Embedding, boxes: np.ndarray) -> np.ndarray:
+        return self.segmenter.predict(view, boxes=boxes).masks[:, 0]
 
 
 def _features(view: Embedding) -> Tensor:
-    """(C, h, w) the embedding without its padding and without what all places of the frame have in common."""
-    features = view.features[0].float().cpu()
-    height, width = (int(np.ceil(side)) for side in view.transform.covered_hw(features.shape[-1]))
-    features = features[:, :height, :width]
-    return features - features.mean(dim=(1, 2), keepdim=True)
+    """(C, h, w) of length 1 along C: the embedding without padding, and without what all its places have in common."""
+    height, width = (math.ceil(side) for side in view.transform.covered_hw(view.features.shape[-1]))
+    features = view.features[0, :, :height, :width].float().cpu()
+    return F.normalize(features - features.mean(dim=(1, 2), keepdim=True), dim=0)
 
 
-def appearance(view: Embedding, mask: np.ndarray) -> Tensor:
-    """(C,) of length 1: the mean of an embedding inside a mask (H, W), less that of the whole frame."""
-    features = _features(view)
-    inside = F.adaptive_avg_pool2d(view.transform.mask_to_target(mask)[None], view.features.shape[-1])[0]
-    height, width = features.shape[1:]
-    return F.normalize((features * inside[:height, :width]).sum(dim=(1, 2)), dim=0)
+def _places(view: Embedding, mask: np.ndarray) -> Tensor:
+    """(h, w) the share of each place of the embedding that lies in a mask (H, W)."""
+    side = view.features.shape[-1]
+    height, width = (math.ceil(covered) for covered in view.transform.covered_hw(side))
+    return F.adaptive_avg_pool2d(view.transform.mask_to_target(mask)[None], side)[0, :height, :width]
 
 
-def _moved(view: Embedding, box: np.ndarray, meant: Tensor) -> np.ndarray:
-    """(4,) the box about the place of the frame that is most like what was meant."""
-    alike = torch.einsum("c,chw->hw", meant, F.normalize(_features(view), dim=0))
-    alike = F.avg_pool2d(alike[None], 5, stride=1, padding=2, count_include_pad=False)[0]
-    row, column = divmod(int(alike.argmax()), alike.shape[1])
-    side, model_size = view.features.shape[-1], view.transform.model_size
-    middle = view.transform.to_original(grid_to_model(np.array([column, row]), side, model_size))
-    half, (height, width) = (box[2:] - box[:2]) / 2, view.transform.original_hw
-    corner = np.clip(middle - half, 0, np.array([width, height]) - 2 * half)
-    return np.concatenate([corner, corner + 2 * half])
+def _labels(features: Tensor, kept: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """(h, w) for each place the label, 0 to 1, of the `_NEAREST` kept places most like it, the likest weighing most."""
+    known, labels = torch.cat([one.flatten(1) for one, _ in kept], 1), torch.cat([one.flatten() for _, one in kept])
+    alike, where = (features.flatten(1).T @ known).topk(_NEAREST, dim=1)
+    weights = torch.softmax(alike / _SHARPNESS, dim=1)
+    return (weights * labels[where]).sum(dim=1).reshape(features.shape[1:])
 
 
-def _grown(box: np.ndarray, hw: tuple[int, ...]) -> np.ndarray:
-    """(4,) the box, each side moved outward by a margin, inside the image."""
-    more = _MARGIN * (box[2:] - box[:2])
-    return np.clip(box + np.concatenate([-more, more]), 0, np.tile(hw[::-1], 2))
+def _boxes_of(view: Embedding, labels: Tensor) -> list[np.ndarray]:
+    """The box (4,) round the largest region of places that are lesion, original space; none where there is no such."""
+    found = labels.numpy() > 0.5
+    if not found.any():
+        return []
+    cells = mask_to_boxes(found, "components")[0]
+    box = view.transform.to_original(grid_to_model(cells, view.features.shape[-1], view.transform.model_size))
+    return [_widened(view, box)]
+
+
+def _overlap(view: Embedding, mask: np.ndarray, labels: Tensor) -> float:
+    """The IoU of a mask (H, W) and labels (h, w), where places may belong to both in part."""
+    places = _places(view, mask)
+    return float(torch.minimum(places, labels).sum() / torch.maximum(places, labels).sum().clamp(min=1e-6))
+
+
+def _widened(view: Embedding, box: np.ndarray) -> np.ndarray:
+    """(4,) the box, each side moved outward by a margin, since the lesion moves; inside the image."""
+    more, (height, width) = _MARGIN * (box[2:] - box[:2]), view.transform.original_hw
+    low = np.clip(box[:2] - more, 0, (width - 1, height - 1))
+    return np.concatenate([low, np.clip(box[2:] + more, low + 1, (width, height))])

@@ -4,13 +4,14 @@ def predict(image, boxes, points):  # (H, W, 3) uint8, (N, 4) xyxy, (K, 3) of x,
     return image.mean(axis=2) > 128  # (H, W) bool, or one mask a box: (N, H, W), or (masks, scores)
 
 BoxPrompt(image, predict)  # or a `Segmenter`, or a dict of several models by name: side by side
+VideoPrompt(frames, segmenter)  # a slider through a video, the mask followed from frame to frame
 box_prompt_demo()  # the same with pickers of image and model, upload, undo and saving
 """
 
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"BoxPrompt": "box_prompt", "box_prompt_demo": "demo"}
+_HOMES = {"BoxPrompt": "box_prompt", "VideoPrompt": "video", "box_prompt_demo": "demo"}
 __all__ = list(_HOMES)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import ipywidgets as w
 import numpy as np
@@ -9,7 +10,6 @@ from PIL import Image
 
 from medsam_helpers.errors import PromptError
 from medsam_helpers.files import new_folder
-from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.video.tracking import BoxTracker, Frame, Tracker, frame_image, track
 from medsam_helpers.widgets.answers import Answer
 from medsam_helpers.widgets.box_prompt import BoxPrompt
@@ -36,22 +36,19 @@ class VideoPrompt(w.VBox):
 
     Args:
         frames: see `track`; `video.frames.frame_files` gives those of a folder or a video file.
-        segmenter: answers the prompts.
+        model: a `Segmenter`, or what else `BoxPrompt` takes, which then needs a `tracker` beside it.
         tracker: takes the masks from frame to frame; default: a `BoxTracker` with the segmenter.
         save_to: a new folder for the masks.
     """
 
     def __init__(
-        self,
-        frames: Sequence[Frame],
-        segmenter: Segmenter,
-        tracker: Tracker | None = None,
-        save_to: str | Path = "tracked",
+        self, frames: Sequence[Frame], model: Any, tracker: Tracker | None = None, save_to: str | Path = "tracked"
     ) -> None:
-        self.frames, self.tracker, self._save_to = frames, tracker or BoxTracker(segmenter), Path(save_to)
+        self.frames, self._save_to = frames, Path(save_to)
+        self.tracker = tracker or BoxTracker(model)
         self.prompts: dict[int, np.ndarray] = {}  # by frame the mask that was prompted there
         self.masks: dict[int, np.ndarray] = {}  # by frame the mask that was tracked
-        self.canvas = _FrameCanvas(frame_image(frames[0]), segmenter, name="frame 0")
+        self.canvas = _FrameCanvas(frame_image(frames[0]), model, name="frame 0")
         self.slider = w.IntSlider(0, 0, len(frames) - 1, description="Frame", layout=w.Layout(width="60%"))
         acts = {"Track": self.track, "Save masks": self.save}
         self.buttons = {text: w.Button(description=text) for text in acts}

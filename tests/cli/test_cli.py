@@ -529,3 +529,28 @@ def test_names_are_text_on_every_page_picture_and_terminal(tmp_path):
         assert "&lt;b&gt;" in text
         assert not re.search(r"<[bi]>", re.sub(r"`[^`]*`", "", text)), page
     assert (tmp_path / "run" / "before_after.png").exists()
+
+
+def test_track_writes_a_mask_a_frame_and_what_became_of_it(place):
+    (place / "frames").mkdir()
+    for number in range(6):
+        Image.fromarray(np.full((40, 60, 3), 30 * number, np.uint8)).save(place / "frames" / f"f{number}.png")
+    asked = ["track", "--model", place / "tiny", "--box", 5, 5, 50, 35, "--frame", 2]
+    said = medsam(*asked, "--frames", place / "frames", "--output", place / "followed", "--json")
+    assert (said.status, said.json["frames"]) == (0, 6), said.err
+    told = json.loads((place / "followed" / "track.json").read_text())
+    assert [row["frame"] for row in told["frames"]] == list(range(6))
+    assert told["frames"][2]["score"] == 1
+    for row in told["frames"]:
+        area = np.count_nonzero(Image.open(place / "followed" / "masks" / f"{Path(row['file']).stem}.png"))
+        assert (area, area == 0) == (row["area"], row["lost"])
+    assert (place / "followed" / "overlay.mp4").stat().st_size > 1000
+    for given, expected in (
+        (["--frames", place / "frames", "--frame", 99, "--box", 5, 5, 50, 35], "frames 0 to 5"),
+        (["--frames", place / "frames", "--frame", 3], "give each --frame one --box"),
+        ([], "either --video or --frames"),
+        (["--video", place / "file"], "cannot be read as a video"),
+        (["--frames", place / "frames", "--memory"], "cannot be loaded as SAM 2's video model"),
+    ):
+        one_line(medsam(*asked, *given, "--output", place / "other"), expected)
+    assert not (place / "other").exists()
