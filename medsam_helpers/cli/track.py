@@ -44,7 +44,7 @@ class Track(Command, OfModel):
         return self
 
     def run(self, line: str) -> Result:
-        check_names(model=None if self.memory else self.model, checkpoint=self.folder)
+        check_names(model=self.model, checkpoint=self.folder)
         check_writable(output := self.output.expanduser())
         from medsam_helpers.video.frames import frame_files, overlaid, write_video
         from medsam_helpers.video.tracking import frame_image, track
@@ -71,9 +71,10 @@ class Track(Command, OfModel):
 
     def _tracker(self) -> Any:
         if self.memory:
+            from medsam_helpers.sam.loading import load_sam
             from medsam_helpers.video.memory import MemoryTracker
 
-            return MemoryTracker.load(str(self.model))
+            return MemoryTracker(load_sam(str(self.model), memory=True))
         from medsam_helpers.video.tracking import BoxTracker
 
         return BoxTracker(self.segmenter())

@@ -40,12 +40,13 @@ class ModelInfo:
         return ImageTransform(original_hw, self.model_size, self.mask_size, self.squashed)
 
 
-def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Promptable:
+def load_sam(name_or_path: str | Path, show_progress: bool = True, memory: bool = False) -> Promptable:
     """A SAM in eval mode, on the CPU, in float32.
 
     Args:
         name_or_path: one of `checkpoints.NAMES`; an original file of `mobile-sam` or `lite-medsam`; or a folder that
             `save_pretrained` wrote.
+        memory: of a SAM 2 the whole `Sam2VideoModel`, for `MemoryTracker`.
     Raises:
         ConfigError: no such name or path.
         CheckpointError: cannot be fetched, is damaged, or does not fit.
@@ -60,7 +61,7 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Promptable
         if not isinstance(try_to_load_from_cache(entry.repository, "config.json"), str):
             advice = "connect, or pass a folder saved with save_pretrained, or use mobile-sam, which needs no hub"
             weights.check_hub(f"load {entry.repository}", advice)
-        return _load_pretrained(entry.repository, entry.name)
+        return _load_pretrained(entry.repository, entry.name, memory)
     if entry is not None or path.is_file():
         from medsam_helpers.sam.light import load_light
 
@@ -68,18 +69,22 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True) -> Promptable
         entry = entry or weights.identify(path)
         return _label(load_light(path, entry.name), entry.name, entry.sha256)
     if (path / "config.json").is_file():
-        return _load_pretrained(path, path.name)
+        return _load_pretrained(path, path.name, memory)
     if (path / "decoder.safetensors").is_file():
         raise ConfigError(f"{path} holds a fine-tuned decoder, not a base model: pass it as the checkpoint")
     advice = "an original checkpoint file, or a folder saved with save_pretrained"
     raise ConfigError(f"no model {name!r}: use {', '.join(weights.WEIGHTS)}, {advice}")
 
 
-def _load_pretrained(source: str | Path, name: str) -> Promptable:
+def _load_pretrained(source: str | Path, name: str, memory: bool) -> Promptable:
     kind: Any = Sam
     try:
         config = AutoConfig.from_pretrained(source)
-        if config.model_type in ("sam2", "sam2_video"):
+        if memory and config.model_type == "sam2_video":
+            from transformers import Sam2VideoModel
+
+            kind = Sam2VideoModel
+        elif config.model_type in ("sam2", "sam2_video"):
             from medsam_helpers.sam.sam2 import Sam2, image_config
 
             kind, config = Sam2, image_config(config)

@@ -1,19 +1,17 @@
 """`MemoryTracker`: SAM 2's video model, which looks back at what it saw and answered before."""
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import try_to_load_from_cache
-from transformers import AutoConfig, Sam2VideoModel
+from transformers import Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
 from medsam_helpers.device import default_device
-from medsam_helpers.errors import CheckpointError, one_line
+from medsam_helpers.errors import ConfigError
 from medsam_helpers.geometry import check_boxes
-from medsam_helpers.sam.checkpoints import WEIGHTS, HubRepository, check_hub
-from medsam_helpers.sam.loading import check_weights, model_info, pixel_values
+from medsam_helpers.sam.loading import model_info, pixel_values
 from medsam_helpers.video.tracking import Steps, Tracked
 
 _BOX = torch.tensor([[[2, 3]]])  # the labels of its corners, as the prompt encoder knows them
@@ -26,38 +24,21 @@ class MemoryTracker:
     long video takes no more room than a short one; `transformers`' own session keeps them all.
 
     Args:
-        model: in float32.
+        model: of `load_sam(NAME, memory=True)`.
         device: default: the best there is.
+    Raises:
+        ConfigError: the model has no memory.
     Source: Ravi et al., SAM 2: Segment Anything in Images and Videos, ICLR 2025; arXiv 2408.00714.
     """
 
-    def __init__(self, model: Sam2VideoModel, device: str | torch.device | None = None) -> None:
+    def __init__(self, model: Any, device: str | torch.device | None = None) -> None:
+        if not isinstance(model, Sam2VideoModel):
+            raise ConfigError(
+                "this model has no memory: load a SAM 2 with it, load_sam('sam2-hiera-tiny', memory=True)"
+            )
         self.device = torch.device(device) if device else default_device()
         self.model: Any = model.to(self.device).eval()  # type: ignore[arg-type]
         self.info = model_info(model)  # type: ignore[arg-type]
-
-    @classmethod
-    def load(cls, name_or_path: str, **options: Any) -> Self:
-        """A tracker from the name of a SAM 2, or from a folder that `Sam2VideoModel.save_pretrained` wrote.
-
-        Raises:
-            CheckpointError: the hub does not answer, or there is no such model there, or it has no memory.
-        """
-        entry = WEIGHTS.get(name_or_path)
-        source = entry.repository if isinstance(entry, HubRepository) else name_or_path
-        if isinstance(entry, HubRepository) and not isinstance(try_to_load_from_cache(source, "config.json"), str):
-            check_hub(f"load {source}", "connect, or pass a folder saved with save_pretrained")
-        kind: Any = Sam2VideoModel
-        try:
-            if AutoConfig.from_pretrained(source).model_type != "sam2_video":
-                raise ValueError("it has no memory")
-            model, told = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-            check_weights(model.state_dict(), source)
-        except (OSError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{source}: cannot be loaded as SAM 2's video model: {one_line(error)}") from error
-        if told["missing_keys"]:
-            raise CheckpointError(f"{source}: weights are missing: it holds another model")
-        return cls(model, **options)
 
     @torch.inference_mode()
     def __call__(self, steps: Steps) -> Iterator[Tracked]:

@@ -550,7 +550,7 @@ def test_track_writes_a_mask_a_frame_and_what_became_of_it(place):
         (["--frames", place / "frames", "--frame", 3], "give each --frame one --box"),
         ([], "either --video or --frames"),
         (["--video", place / "file"], "cannot be read as a video"),
-        (["--frames", place / "frames", "--memory"], "cannot be loaded as SAM 2's video model"),
+        (["--frames", place / "frames", "--memory"], "this model has no memory"),
     ):
         one_line(medsam(*asked, *given, "--output", place / "other"), expected)
     assert not (place / "other").exists()

@@ -6,8 +6,8 @@ import torch
 from helpers import make_tiny_sam, save_tiny_sam2
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
-from medsam_helpers.errors import CheckpointError
-from medsam_helpers.sam.loading import pixel_values
+from medsam_helpers.errors import ConfigError
+from medsam_helpers.sam.loading import load_sam, pixel_values
 from medsam_helpers.video.memory import MemoryTracker
 from medsam_helpers.video.tracking import track
 
@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def tracker(folder):
-    found = MemoryTracker.load(str(folder), device="cpu")
+    found = MemoryTracker(load_sam(folder, memory=True), "cpu")
     with torch.no_grad():  # random weights say that nothing is in sight
         for weight in found.model.mask_decoder.pred_obj_score_head.proj_out.parameters():
             weight.zero_().add_(1.0)
@@ -81,7 +81,7 @@ def test_what_no_later_frame_can_look_at_is_dropped(tracker, monkeypatch):
 
 
 def test_without_a_lesion_in_sight_the_mask_is_empty(folder):
-    tracker = MemoryTracker.load(str(folder), device="cpu")
+    tracker = MemoryTracker(load_sam(folder, memory=True), "cpu")
     with torch.no_grad():
         for weight in tracker.model.mask_decoder.pred_obj_score_head.proj_out.parameters():
             weight.zero_().sub_(1.0)
@@ -90,8 +90,7 @@ def test_without_a_lesion_in_sight_the_mask_is_empty(folder):
     assert all(answer.score < 0 for answer in found.values())
 
 
-def test_what_has_no_memory_is_refused(folder, tmp_path):
-    make_tiny_sam().save_pretrained(tmp_path / "sam")
-    for name in (str(tmp_path / "sam"), "mobile-sam", str(tmp_path / "absent")):
-        with pytest.raises(CheckpointError, match="cannot be loaded as SAM 2's video model"):
-            MemoryTracker.load(name)
+def test_what_has_no_memory_is_refused():
+    for model in (make_tiny_sam(), load_sam("unet", memory=True)):
+        with pytest.raises(ConfigError, match="has no memory"):
+            MemoryTracker(model)
