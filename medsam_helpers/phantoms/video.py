@@ -21,7 +21,7 @@ def phantom_video(seed: int = 0, count: int = 60) -> Cases:
     while True:
         image, mask = draw_phantom("endoscopy", rng)
         off_centre = abs(np.array(ndimage.center_of_mass(mask)) / mask.shape - 0.5).max()
-        if 0.02 < mask.mean() < 0.08 and ndimage.label(mask)[1] == 1 and off_centre < 0.15:
+        if 0.01 < mask.mean() < 0.05 and ndimage.label(mask)[1] == 1 and 0.1 < off_centre < 0.25:
             return filmed(Case(f"video-{seed}", image, mask), seed, count)
 
 
@@ -50,9 +50,9 @@ def _frame(case: Case, seed: int, count: int, name: str) -> Case:
     phase = np.random.default_rng([seed, 21]).uniform(0, 2 * np.pi, 5)
     time, size, lesion = number / (count - 1), np.array(case.size_hw), np.array(ndimage.center_of_mass(case.mask))
     sway = [np.sin(speed * time + start) for speed, start in zip((7, 9, 5, 6, 8), phase, strict=True)]
-    view = 0.45 * size.min()  # of the image, along a frame's height
+    view = 0.38 * size.min()  # of the image, along a frame's height
     aside = size / 2 - lesion + 1  # away from the lesion, over the rest of the image
-    away = np.clip(1.7 - abs(time - 0.7) / 0.07, 0, 1) * 1.1 * view * aside / np.hypot(*aside)
+    away = np.clip(1.7 - abs(time - 0.7) / 0.07, 0, 1) * 1.3 * view * aside / np.hypot(*aside)
     zoom, turn = view / _HEIGHT * (1 + 0.2 * sway[2]), 0.7 * sway[3]
     matrix = zoom * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     offset = lesion + 0.22 * view * np.array(sway[:2]) + away - matrix @ [_HEIGHT / 2, _WIDTH / 2]

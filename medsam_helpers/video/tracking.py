@@ -32,7 +32,7 @@ first one has, or None."""
 Tracker: TypeAlias = Callable[[Steps], Iterator[Tracked]]
 Frame: TypeAlias = Any  # a picture file's `Path`, a `Case`, or an image that `as_rgb` understands
 _MARGIN = 0.03  # by which each side of a box is moved outward, a share of the box's own size
-_NEAREST, _SHARPNESS = 10, 0.07  # see `_labels`
+_NEAREST, _SHARPNESS = 10, 0.07  # see `labels_by_likeness`
 
 
 def frame_image(frame: Frame) -> np.ndarray:
@@ -89,7 +89,7 @@ class BoxTracker:
     Source: labels by likeness as in Jabri et al., NeurIPS 2020; arXiv 2006.14613.
     """
 
-    def __init__(self, segmenter: Segmenter, least: float = 0.5) -> None:
+    def __init__(self, segmenter: Segmenter, least: float = 0.4) -> None:
         self.segmenter, self.least = segmenter, least
 
     def __call__(self, steps: Steps) -> Iterator[Tracked]:
@@ -98,15 +98,15 @@ class BoxTracker:
         box = np.zeros(4)  # the first step has a prompt, which gives one
         for image, prompt in steps:
             view = self.segmenter.embed(image)
-            features = _features(view)
+            features = place_features(view)
             if prompt is not None:
                 mask = prompt if prompt.dtype == np.bool_ else self._ask(view, prompt[None])[0]
                 if not mask.any():
                     raise PromptError("the prompt gives an empty mask: there is nothing to follow")
-                kept.append((features, _places(view, mask)))
+                kept.append((features, share_of_places(view, mask)))
                 answer = Tracked(mask, 1.0)
             else:
-                labels = _labels(features, kept)
+                labels = labels_by_likeness(features, kept)
                 masks = self._ask(view, np.stack([box, *_boxes_of(view, labels)]))
                 answer = max((Tracked(mask, _overlap(view, mask, labels)) for mask in masks), key=lambda one: one.score)
             if answer.mask.any() and answer.score >= self.least:
@@ -119,21 +119,21 @@ class BoxTracker:
         return self.segmenter.predict(view, boxes=boxes).masks[:, 0]
 
 
-def _features(view: Embedding) -> Tensor:
+def place_features(view: Embedding) -> Tensor:
     """(C, h, w) of length 1 along C: the embedding without padding, and without what all its places have in common."""
     height, width = (math.ceil(side) for side in view.transform.covered_hw(view.features.shape[-1]))
     features = view.features[0, :, :height, :width].float().cpu()
     return F.normalize(features - features.mean(dim=(1, 2), keepdim=True), dim=0)
 
 
-def _places(view: Embedding, mask: np.ndarray) -> Tensor:
+def share_of_places(view: Embedding, mask: np.ndarray) -> Tensor:
     """(h, w) the share of each place of the embedding that lies in a mask (H, W)."""
     side = view.features.shape[-1]
     height, width = (math.ceil(covered) for covered in view.transform.covered_hw(side))
     return F.adaptive_avg_pool2d(view.transform.mask_to_target(mask)[None], side)[0, :height, :width]
 
 
-def _labels(features: Tensor, kept: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def labels_by_likeness(features: Tensor, kept: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """(h, w) for each place the label, 0 to 1, of the `_NEAREST` kept places most like it, the likest weighing most."""
     known, labels = torch.cat([one.flatten(1) for one, _ in kept], 1), torch.cat([one.flatten() for _, one in kept])
     alike, where = (features.flatten(1).T @ known).topk(_NEAREST, dim=1)
@@ -153,7 +153,7 @@ def _boxes_of(view: Embedding, labels: Tensor) -> list[np.ndarray]:
 
 def _overlap(view: Embedding, mask: np.ndarray, labels: Tensor) -> float:
     """The IoU of a mask (H, W) and labels (h, w), where places may belong to both in part."""
-    places = _places(view, mask)
+    places = share_of_places(view, mask)
     return float(torch.minimum(places, labels).sum() / torch.maximum(places, labels).sum().clamp(min=1e-6))
 
 
