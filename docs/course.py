@@ -25,7 +25,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
 FOLDED = "<details class='solution'><summary>{}</summary>\n\n{}\n\n</details>"
 TOC = "```{{toctree}}\n:hidden:\n:caption: {}\n\n{}\n```\n"
-GUIDE = ("install", "your-data", "command-line", "package", "models", "mlops", "gpu", "large-data")
+GUIDE = ("install", "your-data", "command-line", "package", "models", "video", "mlops", "gpu", "large-data")
 REFERENCE = ("RESULTS", "api", "CONTRIBUTING")
 
 
