@@ -75,13 +75,13 @@ def number_hint(answer: Any, right: float, tolerance: float, known: Known, other
         yield next(hints, otherwise)
 
 
-def row_hint(answer: Any, right: Sequence[float], known: Known, otherwise: str) -> Hints:
+def row_hint(answer: Any, right: Sequence[float], tolerance: float, known: Known, otherwise: str) -> Hints:
     """As `number_hint`, of several numbers in a row: the sides of a box, say."""
     found = np.asarray(answer, float).ravel()
     if len(found) != len(right):
         yield f"give back {len(right)} numbers: this has {len(found)}"
-    elif not np.allclose(found, right):
-        yield next((hint for wrong, hint in known if np.allclose(found, wrong)), otherwise)
+    elif not np.allclose(found, right, rtol=0, atol=tolerance):
+        yield next((hint for wrong, hint in known if np.allclose(found, wrong, rtol=0, atol=tolerance)), otherwise)
 
 
 def call_hints(answer: Answer, calls: Sequence[Mapping[str, Any]]) -> Hints:
@@ -93,8 +93,8 @@ def call_hints(answer: Answer, calls: Sequence[Mapping[str, Any]]) -> Hints:
                 yield f"{', '.join(map(str, given))} is {right!r}, not {said!r}: {otherwise}"
             continue
         arrays = [np.array(value) if isinstance(value, list) else value for value in given]
-        hints = row_hint if isinstance(right, list) else partial(number_hint, tolerance=1e-3)
-        yield from hints(answer(*arrays), right, known=call["known"], otherwise=otherwise)
+        hints: Callable[..., Hints] = row_hint if isinstance(right, list) else number_hint
+        yield from hints(answer(*arrays), right, call.get("tolerance", 1e-3), call["known"], otherwise)
         if not all(map(np.array_equal, arrays, given)):
             yield "an array that was handed over has changed: compute a new one"
 
