@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from medsam_helpers.files import atomic_write
+from medsam_helpers.files import write_text
 
 _PACKAGES = ("torch", "transformers", "monai", "accelerate", "numpy")
 
@@ -48,8 +48,7 @@ def write_run_card(
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         **figures,
     }
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     return card
 
 

@@ -18,7 +18,7 @@ from medsam_helpers.errors import CheckpointError
 from medsam_helpers.evaluation.predictors import BASELINES, WITH_TTA, case_boxes, found_alone
 from medsam_helpers.evaluation.tables import paired_gain, pooled_dice, summarise
 from medsam_helpers.figures import cases as plotting
-from medsam_helpers.files import RELEASED, atomic_write, find_checkpoint
+from medsam_helpers.files import RELEASED, atomic_write, find_checkpoint, write_text
 from medsam_helpers.runs.recorded import write_table
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.checkpoints import NAMES, sha256_of
@@ -61,8 +61,7 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
     write_table(run.table, output / "metrics.csv")
     with atomic_write(output / "history.csv") as temporary:
         result.history.to_csv(temporary, index=False)
-    with atomic_write(output / "summary.md") as temporary:
-        temporary.write_text(summary_text(run.table, f"{shown}", f"{dataset}; scored on {run.split}"), encoding="utf-8")
+    write_text(output / "summary.md", summary_text(run.table, f"{shown}", f"{dataset}; scored on {run.split}"))
     from medsam_helpers.runs.card import write_run_card  # needed at the end only
     from medsam_helpers.runs.model_card import write_model_card
     from medsam_helpers.runs.seen import write_seen

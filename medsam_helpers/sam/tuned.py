@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medsam_helpers.errors import CheckpointError
-from medsam_helpers.files import atomic_write, find_checkpoint
+from medsam_helpers.files import atomic_write, find_checkpoint, write_text
 from medsam_helpers.sam.loading import check_weights, load_sam, model_info, state_digest
 from medsam_helpers.sam.model import PARTS, Promptable, add_automatic_head, part_of
 
@@ -32,8 +32,7 @@ def save_decoder(state: dict[str, Tensor], folder: Path, card: Mapping[str, Any]
     with atomic_write(folder / DECODER_FILE) as temporary:
         # One entry: of several, safetensors writes now the one first, now the other.
         save_file(state, temporary, metadata={"base_digest": card["base_digest"]})
-    with atomic_write(folder / CARD_FILE) as temporary:
-        temporary.write_text(json.dumps(card, indent=2) + "\n")
+    write_text(folder / CARD_FILE, json.dumps(card, indent=2) + "\n")
     return folder
 
 
