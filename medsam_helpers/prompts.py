@@ -6,7 +6,7 @@ from typing import NamedTuple, get_args
 import numpy as np
 import scipy  # its modules load when they are first used
 
-from medsam_helpers.errors import ConfigError, PromptError
+from medsam_helpers.errors import ConfigError, PromptError, check_known
 from medsam_helpers.settings import BoxMode
 
 
@@ -31,8 +31,7 @@ def mask_to_boxes(mask: np.ndarray, mode: BoxMode = "union", min_area: float = 1
     """
     if not mask.any():
         raise PromptError("the mask is empty: there is nothing to put a box round")
-    if mode not in get_args(BoxMode):
-        raise ConfigError(f"box mode {mode!r} is unknown: use {', '.join(get_args(BoxMode))}")
+    check_known("box mode", mode, get_args(BoxMode))
     if mode == "labels" and mask.dtype != np.bool_:
         return np.concatenate([mask_to_boxes(mask == label) for label in np.unique(mask[mask > 0])])
     labels, _ = scipy.ndimage.label(mask, np.ones((3, 3)))
