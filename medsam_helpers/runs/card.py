@@ -92,11 +92,6 @@ def own_memory_mb() -> int | None:
     return None
 
 
-def gpu_memory() -> dict[str, int]:
-    """`peak_gpu_mb`, the most megabytes that tensors took on this process's GPU; empty without one."""
-    return {"peak_gpu_mb": round(torch.cuda.max_memory_allocated() / 1e6)} if torch.cuda.is_available() else {}
-
-
 def _public_word(word: str) -> str:
     """`word` with its path, if it is one or ends in one after `=`, cut to the last two parts."""
     option, equals, value = word.rpartition("=")

@@ -24,7 +24,7 @@ from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.checkpoints import NAMES, sha256_of
 from medsam_helpers.sam.model import changed_parts
 from medsam_helpers.sam.segmenter import Segmenter
-from medsam_helpers.sam.tuned import DECODER_FILE, SEEN_FILE, load_checkpoint, part_state, read_card, save_decoder
+from medsam_helpers.sam.tuned import DECODER_FILE, load_checkpoint, part_state, read_card, save_decoder
 from medsam_helpers.training.loop import FitResult
 from medsam_helpers.training.recipes import Recipe
 
@@ -90,11 +90,6 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
     with atomic_write(output / "before_after.png") as temporary:
         picture(run).savefig(temporary, dpi=110)
     write_model_card(output / "README.md", card)
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether a run's folder holds all that `finetune` writes."""
-    return all((folder / name).exists() for name in ("README.md", SEEN_FILE))
 
 
 def headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:

@@ -112,9 +112,7 @@ class Sam(SamModel):
         self.prompt_encoder.shared_embedding = FullPrecisionPositions(config.vision_config)
         self.prompt_encoder.shared_embedding.positional_embedding = self.shared_image_embedding.positional_embedding
         if getattr(config, "automatic_head", False):
-            from medsam_helpers.specialists.unet import AutomaticHead
-
-            self.automatic_head = AutomaticHead(self.prompt_encoder.hidden_size)
+            add_automatic_head(self)
         if light:
             from medsam_helpers.sam.tiny_vit import TinyViT
 
