@@ -94,13 +94,9 @@ def open_study(folder: Path, worker: int = 0) -> optuna.Study:
 
     Whoever opens it later draws other values: the sampler's seed follows from the worker and the trials that are there.
     """
-    study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(folder / _STUDY_FILE))),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
-        study_name="sweep",
-        direction="maximize",
-        load_if_exists=True,
-    )
+    storage = JournalStorage(JournalFileBackend(str(folder / _STUDY_FILE)))
+    study = optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True)
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
     seed = int(np.random.SeedSequence([worker, len(study.trials)]).generate_state(1)[0])
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True)
     return study

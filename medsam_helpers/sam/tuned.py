@@ -66,12 +66,6 @@ def base_of(folder: str | Path) -> str:
     return base_of(place) if (find_checkpoint(place) / CARD_FILE).is_file() else place
 
 
-def load_model(name_or_folder: str | Path) -> Promptable:
-    """A model by its name or path, or a decoder checkpoint by its folder or the name of a released one."""
-    fine_tuned = (find_checkpoint(name_or_folder) / CARD_FILE).is_file()
-    return (load_checkpoint if fine_tuned else load_sam)(name_or_folder)
-
-
 def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = None) -> Promptable:
     """The base model with the checkpoint's weights in it, in eval mode.
 
