@@ -130,6 +130,7 @@ ANSWERS = tomllib.loads(Path(__file__).with_name("answers.toml").read_text(encod
 """Kind of answer (numbers, calls, ...) -> exercise -> what the checker of this kind takes beside the answer."""
 for _exercise, _calls in ANSWERS["calls"].items():
     checker(_exercise)(partial(call_hints, calls=_calls))
-for _kind, _hint in {"numbers": number_hint, "intervals": interval_hint, "names": names_hint}.items():
+_HINTS: dict[str, Callable[..., Hints]] = {"numbers": number_hint, "intervals": interval_hint, "names": names_hint}
+for _kind, _hint in _HINTS.items():
     for _exercise, _entry in ANSWERS[_kind].items():
         checker(_exercise)(partial(_hint, **_entry))

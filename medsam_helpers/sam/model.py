@@ -98,6 +98,7 @@ class Sam(SamModel):
     """A `SamModel` with the same weights, names and answers, and `QuickMaskDecoder`; TinyViT if `config.encoder` is."""
 
     vision_encoder: Any  # SAM's own, or a TinyViT
+    automatic_head: nn.Module  # where the configuration asks for one
 
     def __init__(self, config: SamConfig) -> None:
         light, first = is_light(config), config
