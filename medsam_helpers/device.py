@@ -10,7 +10,7 @@ from functools import cache
 
 import torch
 
-from medsam_helpers.errors import ConfigError
+from medsam_helpers.errors import check_known
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,8 +53,7 @@ def effective_precision(requested: str, device: torch.device) -> str:
 
     "auto" is bf16 where that is fast. fp16 exists on CUDA only; elsewhere a warning says that it is fp32.
     """
-    if requested not in PRECISIONS:
-        raise ConfigError(f"precision {requested!r} is unknown: use {', '.join(PRECISIONS)}")
+    check_known("precision", requested, PRECISIONS)
     if requested == "auto":
         if device.type == "cuda" and not has_fast_bf16(device):
             warnings.warn("this GPU has no bfloat16: computing in float32; precision fp16 is quicker", stacklevel=2)

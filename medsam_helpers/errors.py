@@ -1,6 +1,6 @@
 """The few exceptions of the package. Each message says what is wrong, where, and what to do about it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import islice
 
 
@@ -38,6 +38,12 @@ class ConfigError(MedsamError, ValueError):
 
 class TrainingError(MedsamError):
     """Training cannot go on; what it reached before is kept."""
+
+
+def check_known(what: str, name: object, known: Iterable[str]) -> None:
+    """Raise a `ConfigError` that lists the known names where `name` is none of them."""
+    if name not in (names := list(dict.fromkeys(known))):
+        raise ConfigError(f"{what} {name!r} is unknown: use {', '.join(names)}")
 
 
 def some(names: Collection[str]) -> str:

@@ -4,8 +4,9 @@ import re
 from typing import NamedTuple, get_args
 
 import numpy as np
+import scipy  # its modules load when they are first used
 
-from medsam_helpers.errors import ConfigError, PromptError
+from medsam_helpers.errors import ConfigError, PromptError, check_known
 from medsam_helpers.settings import BoxMode
 
 
@@ -28,17 +29,14 @@ def mask_to_boxes(mask: np.ndarray, mode: BoxMode = "union", min_area: float = 1
     >>> mask_to_boxes(mask)
     array([[2., 1., 8., 6.]], dtype=float32)
     """
-    from scipy import ndimage  # here, since it takes long to load
-
     if not mask.any():
         raise PromptError("the mask is empty: there is nothing to put a box round")
-    if mode not in get_args(BoxMode):
-        raise ConfigError(f"box mode {mode!r} is unknown: use {', '.join(get_args(BoxMode))}")
+    check_known("box mode", mode, get_args(BoxMode))
     if mode == "labels" and mask.dtype != np.bool_:
         return np.concatenate([mask_to_boxes(mask == label) for label in np.unique(mask[mask > 0])])
-    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    labels, _ = scipy.ndimage.label(mask, np.ones((3, 3)))
     areas = np.bincount(labels.ravel())[1:]
-    order, found = np.argsort(-areas, kind="stable"), ndimage.find_objects(labels)
+    order, found = np.argsort(-areas, kind="stable"), scipy.ndimage.find_objects(labels)
     regions = [found[i] for rank, i in enumerate(order) if rank == 0 or areas[i] >= min_area * mask.size]
     boxes = np.array([[x.start, y.start, x.stop, y.stop] for y, x in regions], np.float32)
     if mode == "union":
@@ -74,11 +72,9 @@ def jitter_boxes(
 
 def deepest_pixel(mask: np.ndarray) -> np.ndarray:
     """(2,) float32 xy of an (H, W) bool mask's pixel farthest from its and the image's edges; `PromptError`: empty."""
-    from scipy import ndimage
-
     if not mask.any():
         raise PromptError("the mask is empty: there is no pixel to click on")
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    depth = scipy.ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     y, x = np.unravel_index(depth.argmax(), mask.shape)
     return np.array([x, y], np.float32)
 
@@ -97,9 +93,7 @@ def correcting_click(mask: np.ndarray, truth: np.ndarray, rng: np.random.Generat
     [2.0, 2.0, 1]
     >>> correcting_click(truth, truth)
     """
-    from scipy import ndimage
-
-    mistakes, count = ndimage.label(mask != truth)
+    mistakes, count = scipy.ndimage.label(mask != truth)
     if not count:
         return None
     largest = mistakes == 1 + np.bincount(mistakes.ravel())[1:].argmax()

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from medsam_helpers.cli.parser import Command, OfModel, Result, tell_left_out, tell_trained_on
+from medsam_helpers.cli.parser import Command, OfModel, Result, tell_of
 from medsam_helpers.data.case import SPLITS, SplitName
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.errors import CheckpointError, ConfigError, DataError, some
@@ -98,8 +98,7 @@ class Evaluate(Command, OfModel, DataSettings):
         card |= {"split": self.split, "prompt": self.prompt, "box_mode": box_mode, "tta": self.tta}
         card |= {"precision": segmenter.precision, "metrics": figures, "seconds": time.perf_counter() - started}
         write_run_card(output / "run_card.json", command=line, data_digest=cases.digest, **card)
-        tell_left_out(figures["left_out"])
-        tell_trained_on(self.model)
+        tell_of(figures["left_out"], self.model)
         about = f"{dataset.name}, {self.split}: {len(own)} cases"
         print(summary_text(table, f"{self.folder or self.model} on {self.data}", about))
         return figures

@@ -4,7 +4,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import ClassVar
 
-from medsam_helpers.cli.parser import Command, Result, add_settings, tell_left_out, tell_trained_on
+from medsam_helpers.cli.parser import Command, Result, add_settings, tell_of
 from medsam_helpers.runs.settings import RunConfig, check_names
 from medsam_helpers.sam.checkpoints import SPECIALISTS
 from medsam_helpers.training.recipes import Recipe
@@ -36,8 +36,7 @@ class Finetune(Command, RunConfig):
         config, output = self.config(), self.output
         run = finetune(config, output.expanduser(), command=line)
         figures = run.figures
-        tell_left_out(figures["left_out"])
-        tell_trained_on(config.model)
+        tell_of(figures["left_out"], config.model)
         print(summary_text(run.table, f"{config}", f"{run.dataset}; scored on val"))
         before = "random weights" if config.model in SPECIALISTS else "zero-shot"
         gain = paired_gain(run.table, figures["prompt"])

@@ -82,17 +82,13 @@ class OfModel(Settings):
         return Segmenter.load(self.folder or str(self.model), precision=precision, tta=self.tta)
 
 
-def tell_trained_on(model: str | None) -> None:
-    """Print that a model has learnt from public images, where it has: on these its scores are no test."""
+def tell_of(left_out: Collection[str], model: str | None) -> None:
+    """Print which cases were left out, and that a model has learnt from public images: on these it is not tested."""
+    if left_out:
+        print(f"left out {len(left_out)}: {', '.join(left_out)}")
     note = WEIGHTS[model].note if model in WEIGHTS else ""
     if "not held-out" in note:
         print(f"{model}: {note}")
-
-
-def tell_left_out(names: Collection[str]) -> None:
-    """Print how many cases were left out, and which."""
-    if names:
-        print(f"left out {len(names)}: {', '.join(names)}")
 
 
 def add_settings(parser: argparse._ActionsContainer, settings: type[Settings], but: Collection[str] = ()) -> None:

@@ -4,15 +4,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
 from tqdm.auto import tqdm
 
 from medsam_helpers.cli.parser import Command, OfModel, Result
 from medsam_helpers.data.case import Finding
 from medsam_helpers.data.pairing import files_by_stem
-from medsam_helpers.data.reading import read_image
+from medsam_helpers.data.reading import read_image, write_mask
 from medsam_helpers.errors import ConfigError, DataError, PromptError, some
-from medsam_helpers.files import atomic_write, check_writable
+from medsam_helpers.files import check_writable
 from medsam_helpers.runs.settings import check_names
 
 
@@ -54,7 +53,7 @@ class Predict(Command, OfModel):
             prompts |= {"points": np.array(points), "labels": np.array(labels)}
         prediction = self._segmenter().predict(image, **prompts)
         mask = prediction.masks[:, 0].any(axis=0)
-        _write(mask, output)
+        write_mask(mask, output)
         scores = [round(float(score), 3) if np.isfinite(score) else None for score in prediction.scores[:, 0]]
         told = f", model's own IoU guess {scores}" if any(scores) else ""
         print(f"{output}: {int(mask.sum())} pixels ({mask.mean():.1%} of the image){told}")
@@ -84,7 +83,7 @@ class Predict(Command, OfModel):
         segmenter, unreadable = self._segmenter(), list[str]()
         for stem, file in tqdm(missing.items(), desc="predict", unit="image"):
             try:
-                _write(segmenter.predict(read_image(file)).masks[0, 0], output / f"{stem}.png")
+                write_mask(segmenter.predict(read_image(file)).masks[0, 0], output / f"{stem}.png")
             except DataError as error:
                 unreadable.append(str(error))
         for told in (*unreadable, *(f"left out: {other.detail}" for other in others)):
@@ -92,8 +91,3 @@ class Predict(Command, OfModel):
         result = {"folder": str(output), "written": len(missing) - len(unreadable), "kept": len(found) - len(missing)}
         print("{folder}: {written} masks written, {kept} were there".format(**result))
         return result | {"unreadable": unreadable, "exit_status": int(bool(unreadable))}
-
-
-def _write(mask: np.ndarray, path: Path) -> None:
-    with atomic_write(path) as temporary:
-        Image.fromarray(mask.astype(np.uint8) * 255).save(temporary)

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from medsam_helpers.cli.parser import Command, Result
-from medsam_helpers.errors import ConfigError
+from medsam_helpers.errors import check_known
 from medsam_helpers.sam.checkpoints import WEIGHTS, PinnedFile, fetch
 from medsam_helpers.settings import Words
 
@@ -21,8 +21,7 @@ class Weights(Command):
 
     def run(self, line: str) -> Result:
         for name in self.names:
-            if name not in WEIGHTS:
-                raise ConfigError(f"no checkpoint {name!r}: there are {', '.join(WEIGHTS)}")
+            check_known("checkpoint", name, WEIGHTS)
         if self.list:
             for name, entry in WEIGHTS.items():
                 if isinstance(entry, PinnedFile):

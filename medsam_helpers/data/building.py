@@ -1,7 +1,11 @@
-"""From a source to a `Dataset`: every case in use is decoded once, to see that it can be used."""
+"""From sources to a `Dataset`: every case in use is decoded once, to see that it can be used.
+
+The cases of several sources are kept apart by name: "busi::benign_1" is the case benign_1 of the set busi.
+"""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +59,30 @@ def build_dataset(source: Source, selection: Selection) -> Dataset:
     about: Any = {"licence": source.licence, "citation": source.citation, "group_of": group_of}
     about |= {split: Cases([case.name for case in cases], source.load) for split, cases in kept.items()}
     return Dataset(source.name, **about, left_out=tuple(reasons), findings=tuple(findings))
+
+
+def join(sources: Sequence[Source], selection: Selection) -> Source:
+    """The source of all cases, each in the split where its own set has it; `DataError` where two sets have one name."""
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise DataError(f"{', '.join(names)}: two data sets of one name: rename the folder of one")
+    places, findings = dict[str, tuple[Source, str]](), list[Finding]()
+    given: dict[SplitName, list[str]] = {split: [] for split in SPLITS}
+    for source in sources:
+        prefix, group_of = f"{source.name}::", groups_of(source.names, selection.group_by)
+        places |= {prefix + name: (source, name) for name in source.names}
+        findings += [finding._replace(case=finding.case and prefix + finding.case) for finding in source.findings]
+        for split, members in make_splits(source.names, selection.split_seed, source.given, group_of).items():
+            given[split] += [prefix + name for name in members]
+
+    def load(name: str) -> Case:
+        source, own = places[name]
+        case = source.load(own)
+        return replace(case, name=name, findings=tuple(finding._replace(case=name) for finding in case.findings))
+
+    unlisted = [f"{source.name}::{name}" for source in sources for name in source.unlisted]
+    terms = ["; ".join(f"{one.name}: {getattr(one, of)}" for one in sources) for of in ("licence", "citation")]
+    return Source(" + ".join(names), list(places), given, load, findings, unlisted, *terms)
 
 
 def summary(findings: Sequence[Finding]) -> Iterator[str]:

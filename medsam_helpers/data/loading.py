@@ -47,7 +47,7 @@ def open_source(source: str | Path, selection: Selection) -> Source:
     """What lies in a folder or a data set of the hub, before any pixel is read; errors as for `load_data`."""
     path, parts = Path(source).expanduser(), places_of(source)
     if len(parts) > 1:
-        from medsam_helpers.data.several import join
+        from medsam_helpers.data.building import join
 
         return join([open_source(part, selection) for part in parts], selection)
     if source in ("phantom", "phantom-ultrasound"):

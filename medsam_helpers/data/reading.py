@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from medsam_helpers.data.decoding import Decoded, Source, decode, on_black, show
 from medsam_helpers.data.masks import MaskReading, kind_of, read_values
 from medsam_helpers.data.sources import Selection
 from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.files import atomic_write
 
 
 def read_image(source: Source, *, window: str | None = None) -> np.ndarray:
@@ -28,6 +30,12 @@ def read_image(source: Source, *, window: str | None = None) -> np.ndarray:
         ConfigError: no such window.
     """
     return _rgb(decode(source), window)
+
+
+def write_mask(mask: np.ndarray, path: Path) -> None:
+    """Write a mask (H, W) bool as PNG, 0 and 255, whole or not at all."""
+    with atomic_write(path) as temporary:
+        Image.fromarray(mask.astype(np.uint8) * 255).save(temporary, "PNG")
 
 
 def as_rgb(image: Any) -> np.ndarray:

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-from medsam_helpers.errors import ConfigError, DataError, ShapeError
+from medsam_helpers.errors import DataError, ShapeError, check_known
 
 Method = Literal["logit-t", "t"]
 FEWEST = 5  # images, or groups of images, below which a mean has no interval
@@ -59,8 +59,7 @@ def mean_interval(
     >>> print(mean_interval([0.9, 0.8, 0.95, 0.85, 0.9]))
     0.880 [0.790, 0.935]
     """
-    if method not in get_args(Method):
-        raise ConfigError(f"method {method!r} is unknown: use {', '.join(get_args(Method))}")
+    check_known("method", method, get_args(Method))
     values = finite(values)
     if groups is not None and len(groups) != len(values):
         raise ShapeError(f"{len(values)} values need a group each, got {len(groups)}")

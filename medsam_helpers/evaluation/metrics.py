@@ -5,6 +5,7 @@ Empty masks are defined, never NaN: two empty masks agree perfectly, an empty on
 """
 
 import numpy as np
+import scipy  # its modules load when they are first used
 
 from medsam_helpers.errors import DataError, ShapeError
 
@@ -49,9 +50,7 @@ def score_mask(pred: np.ndarray, true: np.ndarray, tolerance_1024: float = 2.0) 
     scores = {"dice": dice(pred, true), "iou": iou(pred, true)}
     if not (pred.any() and true.any()):
         return scores | {"hd95_percent": 100 * (1 - scores["dice"]), "nsd": scores["dice"]}
-    from scipy.spatial import KDTree  # here, since it takes long to load
-
-    found, expected = KDTree(_outline(pred)), KDTree(_outline(true))
+    found, expected = (scipy.spatial.KDTree(_outline(mask)) for mask in (pred, true))
     # For each pixel of an outline the distance to the other outline, in pixels: from pred, and from true.
     distances = [expected.query(found.data)[0], found.query(expected.data)[0]]
     hd95 = 100 * max(np.percentile(one, 95) for one in distances) / np.hypot(*true.shape)

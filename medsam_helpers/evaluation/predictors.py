@@ -72,7 +72,10 @@ def answers(
             yield from _united(model, case, {name: len(boxes[name])}, found)
         elif prompt.clicks:
             if model in BASELINES:
-                yield from _united(model, case, {"clicks:1": 1}, predict(case, _square(case)))
+                x, y, _ = correcting_click(np.zeros_like(case.mask), case.mask) or (0, 0, 0)
+                half = np.sqrt(case.mask.size / 10) / 2  # of a square about the first click, a tenth of the image
+                square = np.array([[x - half, y - half, x + half, y + half]])
+                yield from _united(model, case, {"clicks:1": 1}, predict(case, square))
             elif not hasattr(predictor, "predict_clicks"):
                 raise ConfigError(f"{model} takes boxes only: for the prompt {name} pass a Segmenter")
             else:
@@ -80,13 +83,6 @@ def answers(
                 yield from _united(model, case, counts, predictor.predict_clicks(case, prompt.clicks))
         elif name not in boxes:
             yield from _united(model, case, {name: 1}, found_alone(predictor, case))
-
-
-def _square(case: Case) -> np.ndarray:
-    """(1, 4) the square about the first click, a tenth of the image."""
-    x, y, _ = correcting_click(np.zeros_like(case.mask), case.mask) or (0, 0, 0)
-    half = np.sqrt(case.mask.size / 10) / 2
-    return np.array([[x - half, y - half, x + half, y + half]])
 
 
 def _united(

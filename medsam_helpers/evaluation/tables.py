@@ -1,10 +1,8 @@
 """The table of scores, one row a case, model and prompt: means with intervals, paired gains, by kind of lesion."""
 
-from collections.abc import Iterable
-
 import pandas as pd
 
-from medsam_helpers.errors import ConfigError, DataError
+from medsam_helpers.errors import ConfigError, DataError, check_known
 from medsam_helpers.evaluation.intervals import Interval, mean_interval
 
 METRICS = ["dice", "iou", "hd95_percent", "nsd"]
@@ -32,10 +30,10 @@ def gains(
         ConfigError: the table has no such model, prompt or metric; the message lists those it has.
         DataError: a case was scored for one of the two only.
     """
-    check_name("prompt", prompt, table["prompt"])
-    check_name("model", model, table["model"])
-    check_name("model", base, table["model"])
-    check_name("metric", metric, METRICS)
+    check_known("prompt", prompt, table["prompt"])
+    check_known("model", model, table["model"])
+    check_known("model", base, table["model"])
+    check_known("metric", metric, METRICS)
     rows = table[(table["prompt"] == prompt) & table["model"].isin([model, base])]
     by_case = rows.pivot_table(index="case", columns="model", values=metric).reindex(columns=[model, base])
     if alone := list(by_case.index[by_case.isna().any(axis=1)]):
@@ -56,12 +54,6 @@ def pooled_dice(rows: pd.DataFrame) -> float:
     """
     areas = rows["area_true"] + rows["area_pred"]
     return float((rows["dice"] * areas).sum() / areas.sum())  # a row's Dice times its areas is twice the intersection
-
-
-def check_name(what: str, name: str, known: Iterable[str]) -> None:
-    """Raise a `ConfigError` that lists the known names where `name` is none of them."""
-    if name not in (names := list(dict.fromkeys(known))):
-        raise ConfigError(f"{what} {name!r} is unknown: use one of {', '.join(names)}")
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
@@ -88,7 +80,7 @@ def clicks_needed(table: pd.DataFrame, model: str, metric: str = "dice") -> pd.S
     The table is as `evaluate` gives it for a prompt "clicks:N"; `ConfigError` where it lacks clicks, or the model. The
     literature's NoC@90 is by the metric "iou", with 20 clicks.
     """
-    check_name("model", model, table["model"])
+    check_known("model", model, table["model"])
     clicked = table[table["prompt"].str.startswith("clicks:")]
     clicks = clicked["prompt"].str.removeprefix("clicks:").astype(int)
     rows = clicked[clicked["model"] == model]

@@ -1,7 +1,7 @@
 """What is said of an answer to an exercise: it is correct, gets a hint, or was not attempted yet."""
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -75,13 +75,13 @@ def number_hint(answer: Any, right: float, tolerance: float, known: Known, other
         yield next(hints, otherwise)
 
 
-def row_hint(answer: Any, right: Sequence[float], known: Known, otherwise: str) -> Hints:
+def row_hint(answer: Any, right: Sequence[float], tolerance: float, known: Known, otherwise: str) -> Hints:
     """As `number_hint`, of several numbers in a row: the sides of a box, say."""
     found = np.asarray(answer, float).ravel()
     if len(found) != len(right):
         yield f"give back {len(right)} numbers: this has {len(found)}"
-    elif not np.allclose(found, right):
-        yield next((hint for wrong, hint in known if np.allclose(found, wrong)), otherwise)
+    elif not np.allclose(found, right, rtol=0, atol=tolerance):
+        yield next((hint for wrong, hint in known if np.allclose(found, wrong, rtol=0, atol=tolerance)), otherwise)
 
 
 def call_hints(answer: Answer, calls: Sequence[Mapping[str, Any]]) -> Hints:
@@ -93,15 +93,44 @@ def call_hints(answer: Answer, calls: Sequence[Mapping[str, Any]]) -> Hints:
                 yield f"{', '.join(map(str, given))} is {right!r}, not {said!r}: {otherwise}"
             continue
         arrays = [np.array(value) if isinstance(value, list) else value for value in given]
-        hints = row_hint if isinstance(right, list) else partial(number_hint, tolerance=1e-3)
-        yield from hints(answer(*arrays), right, known=call["known"], otherwise=otherwise)
+        hints: Callable[..., Hints] = row_hint if isinstance(right, list) else number_hint
+        yield from hints(answer(*arrays), right, call.get("tolerance", 1e-3), call["known"], otherwise)
         if not all(map(np.array_equal, arrays, given)):
             yield "an array that was handed over has changed: compute a new one"
+
+
+def interval_hint(answer: Answer, right: tuple[float, float, float], known: Known) -> Hints:
+    """Nothing for the right interval; hints for means that other comparisons have, in `known`."""
+    try:
+        found = np.array([float(value) for value in answer])
+    except TypeError:
+        found = np.array([])
+    if found.shape != (3,):
+        yield "give back what `difference` gives: mean, low and high"
+    if abs(found[0] + right[0]) < 4e-4:
+        yield "the sign: the model in question comes first, what it is compared with second"
+    yield from (hint for wrong, hint in known if abs(found[0] - wrong) < 4e-4)
+    if abs(found[0] - right[0]) > 4e-4:
+        yield "other models, another prompt or another record: read the question's names once more"
+    if not np.allclose(found, right, atol=2e-3):
+        yield "the mean is right, the interval is not: take the differences image by image, as `difference` does"
+
+
+def names_hint(answer: Answer, right: Collection[str], known: Known, otherwise: str) -> Hints:
+    """Nothing for the right names, in any order; else what is known of a wrong one, or how many there are."""
+    found = {answer} if isinstance(answer, str) else set(answer)
+    yield from (hint for name, hint in known if name in found)
+    if wrong := sorted(found - set(right)):
+        yield f"{wrong[0]}: {otherwise}"
+    if missing := len(set(right) - found):
+        yield f"{missing} more: the size of a difference is not asked, only whether its interval leaves out zero"
 
 
 ANSWERS = tomllib.loads(Path(__file__).with_name("answers.toml").read_text(encoding="utf-8"))
 """Kind of answer (numbers, calls, ...) -> exercise -> what the checker of this kind takes beside the answer."""
 for _exercise, _calls in ANSWERS["calls"].items():
     checker(_exercise)(partial(call_hints, calls=_calls))
-for _exercise, _entry in ANSWERS["numbers"].items():
-    checker(_exercise)(partial(number_hint, **_entry))
+_HINTS: dict[str, Callable[..., Hints]] = {"numbers": number_hint, "intervals": interval_hint, "names": names_hint}
+for _kind, _hint in _HINTS.items():
+    for _exercise, _entry in ANSWERS[_kind].items():
+        checker(_exercise)(partial(_hint, **_entry))

@@ -3,21 +3,6 @@
 import numpy as np
 
 from medsam_helpers.exercises.checking import Answer, Hints, checker
-from medsam_helpers.geometry import ImageTransform
-
-
-@checker("02.4")
-def _back_to_the_original(answer: Answer) -> Hints:
-    for height, width in ((1080, 1920), (1000, 500)):
-        found = np.asarray(answer(40, 100, height, width), float)
-        right = ImageTransform((height, width)).to_original(np.array([(100 + 0.5) * 4, (40 + 0.5) * 4]))
-        pixel = max(height, width) / 1024
-        if np.abs(found - right[::-1]).max() <= pixel:
-            yield "x comes from the column and y from the row"
-        if np.abs(found - right + 2 * pixel).max() <= pixel:
-            yield "that is the cell's upper left corner: its centre lies half a cell further"
-        if np.abs(found - right).max() > pixel:
-            yield "both directions share one scale, 1024 over the long side: one each is the coordinate-space bug"
 
 
 @checker("02.2")

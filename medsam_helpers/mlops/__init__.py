@@ -2,11 +2,12 @@
 
 import os
 
-os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # the server has them from here
-for _name, _value in {  # a server that is gone is noticed within seconds: the journal tries again by itself
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+os.environ |= {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # a server that is gone is noticed soon: the journal tries again by itself
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}.items():
-    os.environ.setdefault(_name, _value)
+    **os.environ,
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # the server has both from here
+    "DO_NOT_TRACK": "true",
+}

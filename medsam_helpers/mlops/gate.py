@@ -93,7 +93,9 @@ def judge(
         ConfigError: no model can have this name.
     """
     registry.check_model_name(name)
-    with _alone(client, name):
+    place = cache_dir() / "locks" / hashlib.sha256(f"{client.tracking_uri} {name}".encode()).hexdigest()[:16]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{place}.lock"):  # the system takes it from a judge that dies
         version = version or version_of(client, name, CHALLENGER)
         if version is None:
             raise RegistryError(f"{name} has no {CHALLENGER}: register a run first")
@@ -132,13 +134,6 @@ def judge(
             client.set_registered_model_tag(name, _LAST_CHAMPION, version)
         client.set_model_version_tag(name, version, f"{_VERDICT}{verdict.number}", verdict.as_json())
         return verdict
-
-
-def _alone(client: MlflowClient, name: str) -> FileLock:
-    """The lock for whoever judges a model here; the system takes it from a judge that dies."""
-    place = cache_dir() / "locks" / hashlib.sha256(f"{client.tracking_uri} {name}".encode()).hexdigest()[:16]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{place}.lock")
 
 
 def _champion(client: MlflowClient, name: str) -> str | None:
@@ -188,11 +183,10 @@ def main() -> None:
     parser.add_argument("--fewest", type=int, default=FEWEST, help=told)
     parser.add_argument("--drop-seen", action="store_true", help="leave images out that one of the two has seen")
     parser.add_argument("--once", action="store_true", help="judged on this data before: give that verdict again")
-    args = parser.parse_args()
-    options = {"fewest": args.fewest, "drop_seen": args.drop_seen, "once": args.once}
+    options = vars(parser.parse_args())
     try:
-        dataset = load_data(args.data, train_limit=0, dev_limit=0)
-        verdict = judge(MlflowClient(tracking_uri()), args.name, dataset, args.prompt, args.version, **options)
+        dataset = load_data(options.pop("data"), train_limit=0, dev_limit=0)
+        verdict = judge(MlflowClient(tracking_uri()), dataset=dataset, **options)
     except (MedsamError, MlflowException) as error:
         parser.exit(2, f"{parser.prog}: {one_line(error)}\n")
     print(verdict, verdict.as_json(), sep="\n")

@@ -20,7 +20,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from medsam_helpers.errors import DataError
-from medsam_helpers.files import atomic_write
+from medsam_helpers.files import write_text
 
 _LOG = logging.getLogger(__name__)
 MAIN_JOURNAL, _SENT, _KEY_TAG = "journal-0.jsonl", "sent.json", "medsam.key"
@@ -90,8 +90,7 @@ class Delivery:
                     records, places = zip(*pairs, strict=True)
                     self._deliver_or_name(records)
                     self._places[path.name], sent = places[-1], True
-                    with atomic_write(self.folder / _SENT) as temporary:
-                        temporary.write_text(json.dumps({"run_id": self.run_id, "places": self._places}))
+                    write_text(self.folder / _SENT, json.dumps({"run_id": self.run_id, "places": self._places}))
         return sent
 
     def try_to_send(self) -> bool:

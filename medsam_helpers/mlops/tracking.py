@@ -19,7 +19,7 @@ from optuna import TrialPruned
 
 from medsam_helpers.data.case import SPLITS, Dataset
 from medsam_helpers.errors import DataError, MedsamError
-from medsam_helpers.files import atomic_write
+from medsam_helpers.files import write_text
 from medsam_helpers.mlops.hardware import hardware_samples
 from medsam_helpers.mlops.journal import MAIN_JOURNAL, Delivery, Journal, read_records, start_record
 from medsam_helpers.mlops.lineage import CASES_FILE, dataset_records
@@ -101,8 +101,7 @@ class RunTracker(GeneralTracker):
         for record in dataset_records(dataset, splits):
             self.tracker.write("dataset", **record)
         known = {split: {case.name: case.image_digest for case in getattr(dataset, split)} for split in splits}
-        with atomic_write(self.folder / CASES_FILE) as temporary:
-            temporary.write_text(json.dumps(known, indent=1) + "\n")
+        write_text(self.folder / CASES_FILE, json.dumps(known, indent=1) + "\n")
         self.log_artifact(CASES_FILE)
 
     @on_main_process

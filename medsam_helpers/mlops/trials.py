@@ -18,7 +18,7 @@ from medsam_helpers.data.case import Dataset
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.device import default_device, effective_precision
 from medsam_helpers.errors import ConfigError
-from medsam_helpers.files import atomic_write
+from medsam_helpers.files import write_text
 from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.segmenter import Segmenter
@@ -79,8 +79,7 @@ def keep_plan(folder: Path, plan: SweepPlan) -> SweepPlan:
         plan = replace(plan, precision=known.precision if known else effective_precision("auto", default_device()))
     if known and replace(known, uri=plan.uri, trials=plan.trials) != plan:
         raise ConfigError(f"{folder}: holds a sweep with another plan; name a new folder")
-    with atomic_write(folder / PLAN_FILE) as temporary:
-        temporary.write_text(json.dumps(asdict(plan), indent=2) + "\n")
+    write_text(folder / PLAN_FILE, json.dumps(asdict(plan), indent=2) + "\n")
     return plan
 
 
@@ -95,13 +94,9 @@ def open_study(folder: Path, worker: int = 0) -> optuna.Study:
 
     Whoever opens it later draws other values: the sampler's seed follows from the worker and the trials that are there.
     """
-    study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(folder / _STUDY_FILE))),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
-        study_name="sweep",
-        direction="maximize",
-        load_if_exists=True,
-    )
+    storage = JournalStorage(JournalFileBackend(str(folder / _STUDY_FILE)))
+    study = optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True)
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
     seed = int(np.random.SeedSequence([worker, len(study.trials)]).generate_state(1)[0])
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True)
     return study

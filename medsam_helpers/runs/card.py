@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from medsam_helpers.files import atomic_write
+from medsam_helpers.files import write_text
 
 _PACKAGES = ("torch", "transformers", "monai", "accelerate", "numpy")
 
@@ -48,8 +48,7 @@ def write_run_card(
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         **figures,
     }
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     return card
 
 
@@ -91,11 +90,6 @@ def own_memory_mb() -> int | None:
         if found := re.search(r"RssAnon:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8")):
             return round(int(found.group(1)) * 1024 / 1e6)
     return None
-
-
-def gpu_memory() -> dict[str, int]:
-    """`peak_gpu_mb`, the most megabytes that tensors took on this process's GPU; empty without one."""
-    return {"peak_gpu_mb": round(torch.cuda.max_memory_allocated() / 1e6)} if torch.cuda.is_available() else {}
 
 
 def _public_word(word: str) -> str:

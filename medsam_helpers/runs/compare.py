@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from medsam_helpers.errors import ConfigError, DataError, some
-from medsam_helpers.evaluation.tables import check_name, paired_gain, pooled_dice, summarise
+from medsam_helpers.errors import ConfigError, DataError, check_known, some
+from medsam_helpers.evaluation.tables import paired_gain, pooled_dice, summarise
 from medsam_helpers.runs.findings import model_in_question
 from medsam_helpers.runs.recorded import read_table
 
@@ -35,9 +35,9 @@ def read_runs(folders: Sequence[str | Path], model: str | None = None, prompt: s
         if table.duplicated(["case", "model", "prompt", "seed"]).any():
             raise DataError(f"{path}: holds several runs of an experiment: name the folder of a single run")
         chosen = model or model_in_question(table)
-        check_name(f"{path}: model", chosen, table["model"])
+        check_known(f"{path}: model", chosen, table["model"])
         if prompt:
-            check_name(f"{path}: prompt", prompt, table["prompt"])
+            check_known(f"{path}: prompt", prompt, table["prompt"])
             table = table[table["prompt"] == prompt]
         tables.append(table[table["model"] == chosen].assign(model=name))
         card = _card(path)

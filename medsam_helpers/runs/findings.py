@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from medsam_helpers.data.case import set_of
-from medsam_helpers.errors import ConfigError, some
+from medsam_helpers.errors import ConfigError, check_known, some
 from medsam_helpers.evaluation.intervals import FEWEST, Interval, Method, mean_interval
 from medsam_helpers.evaluation.predictors import BASELINES, WITH_TTA
-from medsam_helpers.evaluation.tables import GROUP, check_name, clicks_needed, groups_in, paired_gain
+from medsam_helpers.evaluation.tables import GROUP, clicks_needed, groups_in, paired_gain
 
 SMALL = 30  # below so many images the coverage is told beside the interval
 COVERAGE = {
@@ -53,14 +53,14 @@ def findings(
         DataError: a case was scored for one of the two only.
     """
     model = model or model_in_question(table)
-    check_name("model", model, table["model"])
+    check_known("model", model, table["model"])
     known = set(table["model"]) - {model}
     base = base or next((name for name in (f"zero-shot{WITH_TTA}", "zero-shot") if name in known), None)
     said: list[str] = []
     prompts = list(table.loc[table["model"] == model, "prompt"].unique()) if prompt is None else [prompt]
     clicks = [one for one in prompts if one.startswith("clicks:")]
     for one in prompts:
-        check_name("prompt", one, table["prompt"])
+        check_known("prompt", one, table["prompt"])
         if one not in clicks[:-1]:
             said += _findings_of(table[table["prompt"] == one], one, model, base)
     if clicks and prompt is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
+import torch
 from filelock import FileLock
 
 from medsam_helpers.data.case import Cases, Dataset, set_of
@@ -31,7 +32,7 @@ from medsam_helpers.sam.embeddings import EmbeddingStore
 from medsam_helpers.sam.loading import load_sam
 from medsam_helpers.sam.model import add_automatic_head, check_parts
 from medsam_helpers.sam.segmenter import Segmenter
-from medsam_helpers.sam.tuned import DECODER_FILE, load_checkpoint
+from medsam_helpers.sam.tuned import DECODER_FILE, SEEN_FILE, load_checkpoint
 from medsam_helpers.training.loop import fit
 from medsam_helpers.training.processes import joined, processes, share_of
 from medsam_helpers.training.recipes import Recipe
@@ -73,7 +74,7 @@ def finetune(
     Raises:
         MedsamError: any of its kinds; nothing is half-written, and nothing that is no run's is overwritten.
     """
-    from medsam_helpers.runs.card import git_commit, gpu_memory, own_memory_mb
+    from medsam_helpers.runs.card import git_commit, own_memory_mb
     from medsam_helpers.runs.folder import Finetuned, headline, name_left_out, write_run
     from medsam_helpers.runs.seen import read_seen, seen_among
     from medsam_helpers.sam.unfrozen import unfrozen
@@ -133,7 +134,9 @@ def finetune(
     table.attrs |= apart
     sizes = {"n_train": len(dataset.train), "n_dev": len(dataset.dev), f"n_{split}": table["case"].nunique()}
     costs: dict[str, Any] = {"seconds_encode": round(sum(seconds), 1), "seconds_train": round(result.seconds, 1)}
-    costs |= {"encoded": sum(counts), "own_memory_mb": own_memory_mb(), **gpu_memory()}
+    costs |= {"encoded": sum(counts), "own_memory_mb": own_memory_mb()}
+    if torch.cuda.is_available():  # the most that tensors took on this process's GPU
+        costs["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
     figures = {**headline(table, prompt), "prompt": prompt, **sizes, "seen_before": len(known), **costs}
     figures |= {"precision": result.precision, "best_epoch": result.best_epoch, **apart}
     figures |= {"missed": table.attrs["missed"], "left_out": name_left_out(dataset, table, config.data)}
@@ -167,14 +170,16 @@ def get_or_train(config: RunConfig | None = None, show_progress: bool = True) ->
     Of two notebooks that ask at the same time one trains, and the other waits for it. Without a `config` it is the run
     that the environment asks for.
     """
-    from medsam_helpers.runs.folder import is_complete
-
     config = config or config_from_environment()
     folder = run_folder(config, load_data(config.data, **config.selection()).digest)
-    if any(joined([not is_complete(folder)])):
+
+    def is_missing() -> bool:  # the model card is written last; older versions did not write what was seen
+        return any(joined([not all((folder / name).exists() for name in ("README.md", SEEN_FILE))]))
+
+    if is_missing():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock") if processes().is_main_process else nullcontext():
-            if any(joined([not is_complete(folder)])):
+            if is_missing():
                 finetune(config, folder, show_progress)
     return folder
 
@@ -184,14 +189,10 @@ def run_folder(config: RunConfig, data_digest: str, *more: Any) -> Path:
 
     A run in another precision, on a GPU say, is another one.
     """
-    places = (config.model, config.start, getattr(config, "checkpoint", None))
-    weights = [_weights(find_checkpoint(place)) for place in places if place]
+    given = (config.model, config.start, getattr(config, "checkpoint", None))
+    places = [find_checkpoint(place) for place in given if place]
+    files = ([place, *sorted(place.glob("model*.safetensors")), place / DECODER_FILE] for place in places)
+    weights = [[sha256_of(file) for file in each if file.is_file()] for each in files]  # none of a name: it is pinned
     precision = effective_precision(config.full_recipe().precision, default_device())
     identity = [_FORMAT, sorted(config.identity().items()), precision, weights, data_digest, *more]
     return cache_dir() / "runs" / hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
-
-
-def _weights(place: Path) -> list[str]:
-    """SHA-256 of the weights at a path or of a released decoder; none for a model's name, which is of pinned ones."""
-    files = [place, *sorted(place.glob("model*.safetensors")), place / DECODER_FILE]
-    return [sha256_of(file) for file in files if file.is_file()]

@@ -18,13 +18,13 @@ from medsam_helpers.errors import CheckpointError
 from medsam_helpers.evaluation.predictors import BASELINES, WITH_TTA, case_boxes, found_alone
 from medsam_helpers.evaluation.tables import paired_gain, pooled_dice, summarise
 from medsam_helpers.figures import cases as plotting
-from medsam_helpers.files import RELEASED, atomic_write, find_checkpoint
+from medsam_helpers.files import RELEASED, atomic_write, find_checkpoint, write_text
 from medsam_helpers.runs.recorded import write_table
 from medsam_helpers.runs.settings import RunConfig
 from medsam_helpers.sam.checkpoints import NAMES, sha256_of
 from medsam_helpers.sam.model import changed_parts
 from medsam_helpers.sam.segmenter import Segmenter
-from medsam_helpers.sam.tuned import DECODER_FILE, SEEN_FILE, load_checkpoint, part_state, read_card, save_decoder
+from medsam_helpers.sam.tuned import CARD_FILE, DECODER_FILE, load_checkpoint, part_state, read_card, save_decoder
 from medsam_helpers.training.loop import FitResult
 from medsam_helpers.training.recipes import Recipe
 
@@ -61,41 +61,25 @@ def write_run(run: Finetuned, config: RunConfig, result: FitResult, command: str
     write_table(run.table, output / "metrics.csv")
     with atomic_write(output / "history.csv") as temporary:
         result.history.to_csv(temporary, index=False)
-    with atomic_write(output / "summary.md") as temporary:
-        temporary.write_text(summary_text(run.table, f"{shown}", f"{dataset}; scored on {run.split}"), encoding="utf-8")
+    write_text(output / "summary.md", summary_text(run.table, f"{shown}", f"{dataset}; scored on {run.split}"))
     from medsam_helpers.runs.card import write_run_card  # needed at the end only
     from medsam_helpers.runs.model_card import write_model_card
     from medsam_helpers.runs.seen import write_seen
 
     write_seen(output, dataset, start)
-    card = write_run_card(
-        output / "run_card.json",
-        command=command,
-        data_digest=dataset.digest,
-        seconds=seconds,
-        commit=commit,
-        base=info.name,
-        base_digest=info.base_digest,
-        base_path=None if has_name else str(place.resolve()),
-        start={"name": start.name, "sha256": sha256_of(start / DECODER_FILE)} if start else None,
-        recipe=recipe.as_dict(),
-        config=shown.as_dict(),
-        data={"name": dataset.name, "licence": dataset.licence, "citation": dataset.citation},
-        sizes={split: len(cases) for split, cases in dataset.splits.items()},
-        split=run.split,
-        precision=result.precision,
-        best_epoch=result.best_epoch,
-        metrics=_lasting(run.figures, output),
-    )
+    about: Any = {"command": command, "data_digest": dataset.digest, "seconds": seconds, "commit": commit}
+    about |= {"base": info.name, "base_digest": info.base_digest}
+    about["base_path"] = None if has_name else str(place.resolve())
+    about["start"] = {"name": start.name, "sha256": sha256_of(start / DECODER_FILE)} if start else None
+    about |= {"recipe": recipe.as_dict(), "config": shown.as_dict()}
+    about["data"] = {"name": dataset.name, "licence": dataset.licence, "citation": dataset.citation}
+    about["sizes"] = {split: len(cases) for split, cases in dataset.splits.items()}
+    about |= {"split": run.split, "precision": result.precision, "best_epoch": result.best_epoch}
+    card = write_run_card(output / CARD_FILE, **about, metrics=_lasting(run.figures, output))
     save_decoder(part_state(run.tuned.model, changed_parts(run.tuned.model, before)), output, card)
     with atomic_write(output / "before_after.png") as temporary:
         picture(run).savefig(temporary, dpi=110)
     write_model_card(output / "README.md", card)
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether a run's folder holds all that `finetune` writes."""
-    return all((folder / name).exists() for name in ("README.md", SEEN_FILE))
 
 
 def headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:

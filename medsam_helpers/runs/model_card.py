@@ -9,7 +9,7 @@ import jinja2
 import numpy as np
 
 from medsam_helpers.evaluation.intervals import Interval
-from medsam_helpers.files import atomic_write
+from medsam_helpers.files import write_text
 from medsam_helpers.sam.checkpoints import SPECIALISTS
 
 # Of each part of the encoder that may train too: its name in a title, and in a sentence.
@@ -41,5 +41,4 @@ def write_model_card(
         checkpoint=checkpoint,
         limits=limits,
     )
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)

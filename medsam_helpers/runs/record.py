@@ -96,21 +96,12 @@ def write_record(
             table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
     entries = [run.entry for run in runs]
     largest = max(entries, key=lambda entry: (entry["sizes"] or {}).get("train", 0))
-    write_run_card(
-        output / CARD_FILE,
-        command=command,
-        data_digest=largest["data_digest"],
-        seconds=sum(entry["seconds"] for entry in entries),
-        commit=commit,
-        experiment=experiment.name,
-        title=experiment.title,
-        data=experiment.data,
-        split=experiment.score,
-        prompts=list(experiment.prompts),
-        **({"box_mode": experiment.box_mode} if experiment.box_mode else {}),
-        complete=len(runs) == len(experiment.trials),
-        runs=entries,
-    )
+    card: Any = {"data_digest": largest["data_digest"], "seconds": sum(entry["seconds"] for entry in entries)}
+    card |= {"experiment": experiment.name, "title": experiment.title, "data": experiment.data}
+    card |= {"split": experiment.score, "prompts": list(experiment.prompts)}
+    card |= {"box_mode": experiment.box_mode} if experiment.box_mode else {}
+    card |= {"complete": len(runs) == len(experiment.trials), "runs": entries}
+    write_run_card(output / CARD_FILE, command=command, commit=commit, **card)
     return tables["summary.csv"].reset_index(drop=True)
 
 

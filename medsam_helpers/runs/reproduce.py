@@ -13,7 +13,7 @@ import pandas as pd
 from medsam_helpers.data.case import Cases, Dataset
 from medsam_helpers.data.loading import load_data
 from medsam_helpers.data.views import views_of
-from medsam_helpers.files import atomic_write, check_output_dir, find_checkpoint
+from medsam_helpers.files import atomic_write, check_output_dir, find_checkpoint, write_text
 from medsam_helpers.runs.card import git_commit, own_memory_mb, write_run_card
 from medsam_helpers.runs.embed import embed_cases
 from medsam_helpers.runs.experiments import Experiment, Trial
@@ -132,9 +132,8 @@ class _Runner:
             return
         about: Any = {"command": self.command, "data_digest": dataset.digest, "commit": commit, "precision": precision}
         write_run_card(folder / CARD_FILE, seconds=time.perf_counter() - started, **about, metrics=metrics)
-        with atomic_write(folder / "README.md") as temporary:
-            name = trial.checkpoint or trial.model
-            temporary.write_text(f"{name}, scored as it is on {self.experiment.score}.\n", encoding="utf-8")
+        name = trial.checkpoint or trial.model
+        write_text(folder / "README.md", f"{name}, scored as it is on {self.experiment.score}.\n")
 
     def _score(self, trial: Trial, checkpoint: str | Path | None, cases: Cases, path: Path) -> tuple[str, int, float]:
         """The precision, images encoded and seconds of scoring the base, and a checkpoint beside it; writes `path`."""

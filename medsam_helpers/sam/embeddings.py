@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medsam_helpers.device import default_device
 from medsam_helpers.errors import StoreError
-from medsam_helpers.files import atomic_write, cache_dir, remove_leftovers
+from medsam_helpers.files import atomic_write, cache_dir, remove_leftovers, write_text
 from medsam_helpers.sam.loading import ModelInfo, scaled_pixels
 
 _MAPPED_AT_ONCE = 30_000  # files; Linux allows a process 65,530
@@ -40,8 +40,7 @@ class EmbeddingStore:
                 # Nothing is lost: the checksums tell which embeddings are of this key.
                 warnings.warn(f"{path} is damaged ({type(error).__name__}): written anew", stacklevel=2)
             found = self.key
-            with atomic_write(path) as temporary:
-                temporary.write_text(json.dumps(found, indent=1) + "\n")
+            write_text(path, json.dumps(found, indent=1) + "\n")
         self._refuse(found, self.key)
 
     @classmethod

@@ -98,6 +98,7 @@ class Sam(SamModel):
     """A `SamModel` with the same weights, names and answers, and `QuickMaskDecoder`; TinyViT if `config.encoder` is."""
 
     vision_encoder: Any  # SAM's own, or a TinyViT
+    automatic_head: nn.Module  # where the configuration asks for one
 
     def __init__(self, config: SamConfig) -> None:
         light, first = is_light(config), config
@@ -112,9 +113,7 @@ class Sam(SamModel):
         self.prompt_encoder.shared_embedding = FullPrecisionPositions(config.vision_config)
         self.prompt_encoder.shared_embedding.positional_embedding = self.shared_image_embedding.positional_embedding
         if getattr(config, "automatic_head", False):
-            from medsam_helpers.specialists.unet import AutomaticHead
-
-            self.automatic_head = AutomaticHead(self.prompt_encoder.hidden_size)
+            add_automatic_head(self)
         if light:
             from medsam_helpers.sam.tiny_vit import TinyViT
 

@@ -15,12 +15,13 @@ from medsam_helpers.data.reading import as_rgb
 from medsam_helpers.data.views import TURNS, view_of
 from medsam_helpers.device import autocast, default_device, effective_precision
 from medsam_helpers.errors import PromptError, ShapeError
+from medsam_helpers.files import find_checkpoint
 from medsam_helpers.geometry import ImageTransform, check_boxes, check_points, mirror
 from medsam_helpers.prompts import correcting_click
 from medsam_helpers.sam.embeddings import EmbeddingStore
-from medsam_helpers.sam.loading import model_info, pixel_values
+from medsam_helpers.sam.loading import load_sam, model_info, pixel_values
 from medsam_helpers.sam.model import Promptable
-from medsam_helpers.sam.tuned import load_model
+from medsam_helpers.sam.tuned import CARD_FILE, load_checkpoint
 
 _Prompt = np.ndarray | None
 _PROMPTS_AT_ONCE = 16  # each takes about 0.1 GB inside the decoder
@@ -78,7 +79,8 @@ class Segmenter:
     @classmethod
     def load(cls, name_or_checkpoint: str | Path, **options: Any) -> Self:
         """A segmenter from a model's name or path, a decoder checkpoint's folder, or the name of a released one."""
-        return cls(load_model(name_or_checkpoint), **options)
+        fine_tuned = (find_checkpoint(name_or_checkpoint) / CARD_FILE).is_file()
+        return cls((load_checkpoint if fine_tuned else load_sam)(name_or_checkpoint), **options)
 
     @property
     def needs_prompt(self) -> bool:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medsam_helpers.errors import CheckpointError
-from medsam_helpers.files import atomic_write, find_checkpoint
+from medsam_helpers.files import atomic_write, find_checkpoint, write_text
 from medsam_helpers.sam.loading import check_weights, load_sam, model_info, state_digest
 from medsam_helpers.sam.model import PARTS, Promptable, add_automatic_head, part_of
 
@@ -32,8 +32,7 @@ def save_decoder(state: dict[str, Tensor], folder: Path, card: Mapping[str, Any]
     with atomic_write(folder / DECODER_FILE) as temporary:
         # One entry: of several, safetensors writes now the one first, now the other.
         save_file(state, temporary, metadata={"base_digest": card["base_digest"]})
-    with atomic_write(folder / CARD_FILE) as temporary:
-        temporary.write_text(json.dumps(card, indent=2) + "\n")
+    write_text(folder / CARD_FILE, json.dumps(card, indent=2) + "\n")
     return folder
 
 
@@ -65,12 +64,6 @@ def base_of(folder: str | Path) -> str:
     card = read_card(find_checkpoint(folder))
     place = card.get("base_path") or card["base"]
     return base_of(place) if (find_checkpoint(place) / CARD_FILE).is_file() else place
-
-
-def load_model(name_or_folder: str | Path) -> Promptable:
-    """A model by its name or path, or a decoder checkpoint by its folder or the name of a released one."""
-    fine_tuned = (find_checkpoint(name_or_folder) / CARD_FILE).is_file()
-    return (load_checkpoint if fine_tuned else load_sam)(name_or_folder)
 
 
 def load_checkpoint(folder: str | Path, base: Promptable | str | Path | None = None) -> Promptable:

@@ -27,12 +27,11 @@ class PromptedUNet(nn.Module):
     Args:
         name: "unet-box"; or "unet" or "unet-pretrained", which do not look at the boxes that they are given.
         light: for "unet-pretrained" a light SAM, whose encoder becomes the way down of the U, and may train along.
-        seed: of the first weights.
     Source: Ronneberger et al., MICCAI 2015; with residual units, Kerfoot et al., STACOM 2018 (MONAI's `UNet`). The
         box as a channel is how the specialists were prompted in Ma et al., Nature Communications 2024.
     """
 
-    def __init__(self, name: str, light: Any = None, seed: int = 0) -> None:
+    def __init__(self, name: str, light: Any = None) -> None:
         super().__init__()
         self.sees_box = name == "unet-box"
         sides = {"image_size": SIDE, "patch_size": SIDE // 64}
@@ -43,7 +42,7 @@ class PromptedUNet(nn.Module):
         self.vision_encoder = TinyViTGrids(light.vision_encoder) if light else nn.Identity()
         self.prompt_encoder, self.shared_image_embedding = nn.Identity(), nn.Identity()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(0)
             if light:
                 self.config.embeds = "pixels"
                 self.mask_decoder: nn.Module = UNetDecoder((64, 128, 160, 320))

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy  # its modules load when they are first used
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -145,10 +146,8 @@ class PromptedCases:
             box = None if self.augment else boxes[[chosen]]
             example["input_boxes"] = torch.from_numpy(self._drawn(box, target, transform, rng))
         if kind == "mask":
-            from scipy import ndimage  # here, since it takes long to load
-
             moves = rng.uniform(-1, 1, 2) * self.recipe.jitter_1024 * len(target) / 1024
-            moved = ndimage.shift(target.cpu().numpy(), moves, order=0)
+            moved = scipy.ndimage.shift(target.cpu().numpy(), moves, order=0)
             rough = moved if moved.any() else target.cpu().numpy()
             example["input_boxes"] = self._to_model(mask_to_boxes(rough), target)
             logits = 20.0 * torch.from_numpy(rough).float() - 10.0  # about as sure as an answer

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
-from medsam_helpers.errors import ConfigError
+from medsam_helpers.errors import check_known
 from medsam_helpers.settings import BoxMode, Settings, Words, split_words
 
 # Spelt out, since importing what they name takes seconds; tests hold both in step. Aliases: as older records call it.
@@ -118,6 +118,5 @@ for _name, _table in tomllib.loads(Path(__file__).with_suffix(".toml").read_text
 
 def get_recipe(name: str) -> Recipe:
     """The recipe of this name; `ConfigError` lists the names there are."""
-    if name not in RECIPES:
-        raise ConfigError(f"recipe {name!r} is unknown: use {', '.join(RECIPES)}")
+    check_known("recipe", name, RECIPES)
     return RECIPES[name]

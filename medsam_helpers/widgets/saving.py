@@ -3,11 +3,9 @@
 import json
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
+from medsam_helpers.data.reading import write_mask
 from medsam_helpers.errors import PromptError
-from medsam_helpers.files import atomic_write
+from medsam_helpers.files import write_text
 from medsam_helpers.widgets.box_prompt import BoxPrompt
 from medsam_helpers.widgets.canvas import HINT
 from medsam_helpers.widgets.predictors import SegmenterPredictor
@@ -17,8 +15,7 @@ def save_mask(widget: BoxPrompt, path: Path) -> None:
     """Writes the first model's mask: PNG, 0 and 255, of the image's size; `PromptError`: there is none yet."""
     if widget.mask is None:
         raise PromptError(f"there is no mask to save yet: {HINT}")
-    with atomic_write(path) as temporary:
-        Image.fromarray(widget.mask.astype(np.uint8) * 255).save(temporary, "PNG")
+    write_mask(widget.mask, path)
 
 
 def save_prompts(widget: BoxPrompt, path: Path) -> None:
@@ -30,8 +27,7 @@ def save_prompts(widget: BoxPrompt, path: Path) -> None:
     }
     prompts = {"boxes": widget.boxes, "points": widget.points, "proposed": widget.prompts()[2]}
     content = {"image": widget.name, "width": width, "height": height, **prompts, "answers": answers}
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def python_call(widget: BoxPrompt, image_code: str) -> str:

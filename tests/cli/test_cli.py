@@ -399,7 +399,7 @@ WRONG = [
     ("finetune --data data --epoch-count 3", "unrecognized arguments: --epoch-count 3"),
     ("evaluate --data data", "pass either --model or --checkpoint"),
     ("finetune --data data --start nowhere --output new", "checkpoint nowhere is no folder that exists"),
-    ("weights sam", "no checkpoint 'sam': there are mobile-sam"),
+    ("weights sam", "checkpoint 'sam' is unknown: use mobile-sam"),
     ("reproduce nope", "no experiment 'nope': there are across, "),
     (TRAIN + "--epochs -1 --output new", "epochs must be greater than or equal to 1, is '-1'"),
     (TRAIN + "--train-limit 0 --output new", "train has none"),

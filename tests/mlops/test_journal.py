@@ -59,7 +59,7 @@ def test_a_full_disk_is_called_so(tracker, monkeypatch, caplog):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(journal, "atomic_write", full)
+    monkeypatch.setattr(journal, "write_text", full)
     with tracker:
         pass
     assert "no room on the disk" in caplog.text

@@ -79,5 +79,5 @@ def test_runs_that_are_none_are_refused(tmp_path):
     ):
         with pytest.raises(error, match=said):
             read_runs(folders)
-    with pytest.raises(ConfigError, match="first: model 'third' is unknown: use one of box, tuned"):
+    with pytest.raises(ConfigError, match="first: model 'third' is unknown: use box, tuned"):
         read_runs([first, save_run(tmp_path / "other", BASE)], model="third")
