@@ -9,6 +9,7 @@ from PIL import Image
 from pydantic import model_validator
 
 from medsam_helpers.cli.parser import Command, OfModel, Result
+from medsam_helpers.data.reading import write_mask
 from medsam_helpers.errors import ConfigError
 from medsam_helpers.files import check_writable, new_folder
 from medsam_helpers.runs.settings import check_names
@@ -55,7 +56,7 @@ class Track(Command, OfModel):
         with new_folder(output) as folder:
             (folder / "masks").mkdir()
             for number, (mask, score) in track(tracker, files, prompts):
-                Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / f"{files[number].stem}.png")
+                write_mask(mask, folder / "masks" / f"{files[number].stem}.png")
                 row = {"frame": number, "file": files[number].name, "area": int(mask.sum()), "score": round(score, 3)}
                 told[number] = row | {"lost": not mask.any()}
             rows = [told[number] for number in sorted(told)]

@@ -6,8 +6,8 @@ from typing import Any
 
 import ipywidgets as w
 import numpy as np
-from PIL import Image
 
+from medsam_helpers.data.reading import write_mask
 from medsam_helpers.errors import PromptError
 from medsam_helpers.files import new_folder
 from medsam_helpers.video.tracking import BoxTracker, Frame, Tracker, frame_image, track
@@ -74,7 +74,7 @@ class VideoPrompt(w.VBox):
             raise PromptError("there are no masks to save yet: draw a box on a frame, then Track")
         with new_folder(self._save_to) as folder:
             for number, mask in self.masks.items():
-                Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"{number:06d}.png")
+                write_mask(mask, folder / f"{number:06d}.png")
         self.canvas.say(f"saved {len(self.masks)} masks in {self._save_to}")
 
     def _note(self, number: int) -> None:
