@@ -55,7 +55,7 @@ def track(
         PromptError: no prompt, or one on a frame that is not there.
         DataError: a frame of another size than the first, or one that cannot be read.
     """
-    if not prompts or not set(prompts) <= set(range(len(frames))):
+    if not prompts or not all(0 <= number < len(frames) for number in prompts):
         raise PromptError(f"prompts on frames {sorted(prompts)}: give one at least, on frames 0 to {len(frames) - 1}")
     first, size = min(prompts), frame_image(frames[min(prompts)]).shape
 
