@@ -89,7 +89,7 @@ class BoxTracker:
     Source: labels by likeness as in Jabri et al., NeurIPS 2020; arXiv 2006.14613.
     """
 
-    def __init__(self, segmenter: Segmenter, least: float = 0.4) -> None:
+    def __init__(self, segmenter: Segmenter, least: float = 0.25) -> None:
         self.segmenter, self.least = segmenter, least
 
     def __call__(self, steps: Steps) -> Iterator[Tracked]:
@@ -120,10 +120,9 @@ class BoxTracker:
 
 
 def place_features(view: Embedding) -> Tensor:
-    """(C, h, w) of length 1 along C: the embedding without padding, and without what all its places have in common."""
+    """(C, h, w) the embedding without its padding, of length 1 at each place."""
     height, width = (math.ceil(side) for side in view.transform.covered_hw(view.features.shape[-1]))
-    features = view.features[0, :, :height, :width].float().cpu()
-    return F.normalize(features - features.mean(dim=(1, 2), keepdim=True), dim=0)
+    return F.normalize(view.features[0, :, :height, :width].float().cpu(), dim=0)
 
 
 def share_of_places(view: Embedding, mask: np.ndarray) -> Tensor:
