@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from PIL import Image
 from pydantic import model_validator
 
 from medsam_helpers.cli.parser import Command, OfModel, Result
-from medsam_helpers.data.reading import write_mask
-from medsam_helpers.errors import ConfigError
+from medsam_helpers.data.pairing import files_by_stem
+from medsam_helpers.data.reading import read_mask, write_mask
+from medsam_helpers.errors import ConfigError, DataError, some
 from medsam_helpers.files import check_writable, new_folder
 from medsam_helpers.runs.settings import check_names
 
@@ -31,6 +31,8 @@ class Track(Command, OfModel):
     """Round the lesion on that frame, in pixels."""
     memory: bool = False
     """With SAM 2's memory, not frame by frame; for a SAM 2 as --model."""
+    truth: Path | None = None
+    """A folder of the frames' references, under the same stems: the masks are scored, but for those of the boxes."""
     output: Path
     """A new folder: for each frame its mask, track.json, and where PyAV is installed overlay.mp4."""
 
@@ -48,10 +50,15 @@ class Track(Command, OfModel):
         check_names(model=self.model, checkpoint=self.folder)
         check_writable(output := self.output.expanduser())
         from medsam_helpers.video.frames import frame_files, overlaid, write_video
+        from medsam_helpers.video.scores import score_sequence
         from medsam_helpers.video.tracking import frame_image, track
 
         files, tracker = frame_files(self.video or self.frames or ""), self._tracker()
         prompts = {number: np.array(box) for number, box in zip(self.frame, self.box, strict=True)}
+        found_there = files_by_stem(self.truth.expanduser(), []) if self.truth else {}
+        references = {stem: several[0] for stem, several in found_there.items()}
+        if self.truth and (missing := [file.stem for file in files if file.stem not in references]):
+            raise DataError(f"{self.truth}: no reference of {some(missing)}: they bear the frames' names")
         told: dict[int, dict[str, Any]] = {}
         with new_folder(output) as folder:
             (folder / "masks").mkdir()
@@ -60,15 +67,24 @@ class Track(Command, OfModel):
                 row = {"frame": number, "file": files[number].name, "area": int(mask.sum()), "score": round(score, 3)}
                 told[number] = row | {"lost": not mask.any()}
             rows = [told[number] for number in sorted(told)]
-            (folder / "track.json").write_text(json.dumps({"command": line, "frames": rows}, indent=1) + "\n")
+            paths = {file.stem: folder / "masks" / f"{file.stem}.png" for file in files}
+            scores: dict[str, float | None] = {}
+            if references:
+                asked = [file.stem for number, file in enumerate(files) if number not in prompts]
+                drawn, right = ([read_mask(places[stem]).mask for stem in asked] for places in (paths, references))
+                found = score_sequence(drawn, right)
+                scores = {name: round(value, 3) if np.isfinite(value) else None for name, value in found.items()}
+                print("; ".join(f"{name} {value}" for name, value in scores.items()))
+            card = {"command": line, "scores": scores, "frames": rows}
+            (folder / "track.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
             try:
-                masks = (np.array(Image.open(folder / "masks" / f"{file.stem}.png")) > 0 for file in files)
+                masks = (read_mask(path).mask for path in paths.values())
                 write_video(folder / "overlay.mp4", map(overlaid, map(frame_image, files), masks))
             except ConfigError as error:
                 print(error)
         lost = [row["frame"] for row in rows if row["lost"]]
         print(f"{output}: {len(rows)} masks; empty, the lesion lost or out of sight, in {len(lost)}")
-        return {"folder": str(output), "frames": len(rows), "lost": lost}
+        return {"folder": str(output), "frames": len(rows), "lost": lost, "scores": scores}
 
     def _tracker(self) -> Any:
         if self.memory:

@@ -536,8 +536,13 @@ def test_track_writes_a_mask_a_frame_and_what_became_of_it(place):
     for number in range(6):
         Image.fromarray(np.full((40, 60, 3), 30 * number, np.uint8)).save(place / "frames" / f"f{number}.png")
     asked = ["track", "--model", place / "tiny", "--box", 5, 5, 50, 35, "--frame", 2]
-    said = medsam(*asked, "--frames", place / "frames", "--output", place / "followed", "--json")
+    said = medsam(*asked, "--frames", place / "frames", "--output", place / "first", "--json")
     assert (said.status, said.json["frames"]) == (0, 6), said.err
+    truth = ["--truth", place / "first" / "masks"]
+    again = medsam(*asked, "--frames", place / "frames", *truth, "--output", place / "followed", "--json").json[
+        "scores"
+    ]
+    assert {again["dice"], again["rightly_empty"]} <= {1.0, None}
     told = json.loads((place / "followed" / "track.json").read_text())
     assert [row["frame"] for row in told["frames"]] == list(range(6))
     assert told["frames"][2]["score"] == 1
@@ -549,6 +554,7 @@ def test_track_writes_a_mask_a_frame_and_what_became_of_it(place):
         (["--frames", place / "frames", "--frame", 99, "--box", 5, 5, 50, 35], "frames 0 to 5"),
         (["--frames", place / "frames", "--frame", 3], "give each --frame one --box"),
         ([], "either --video or --frames"),
+        (["--frames", place / "frames", "--truth", place / "data" / "masks"], "no reference of f0, f1, f2"),
         (["--video", place / "file"], "cannot be read as a video"),
         (["--frames", place / "frames", "--memory"], "this model has no memory"),
     ):

@@ -45,8 +45,6 @@ def test_what_is_no_video_or_cannot_be_read_for_want_of_pyav_is_told_and_leaves_
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ConfigError, match="pip install av"):
         frame_files(tmp_path / "text.mp4")
-    with pytest.raises(ConfigError, match="pip install av"):
-        write_video(tmp_path / "out.mp4", [PICTURE])
     assert [path.name for path in tmp_path.rglob("*.mp4")] == ["text.mp4"]
 
 

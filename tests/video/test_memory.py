@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from helpers import make_tiny_sam, save_tiny_sam2
+from helpers import save_tiny_sam2
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
-from medsam_helpers.errors import ConfigError
 from medsam_helpers.sam.loading import load_sam, pixel_values
 from medsam_helpers.video.memory import MemoryTracker
 from medsam_helpers.video.tracking import track
@@ -88,9 +87,3 @@ def test_without_a_lesion_in_sight_the_mask_is_empty(folder):
     found = dict(track(tracker, FRAMES[:3], {0: BOX}, show_progress=False))
     assert not any(answer.mask.any() for answer in found.values())
     assert all(answer.score < 0 for answer in found.values())
-
-
-def test_what_has_no_memory_is_refused():
-    for model in (make_tiny_sam(), load_sam("unet", memory=True)):
-        with pytest.raises(ConfigError, match="has no memory"):
-            MemoryTracker(model)
