@@ -6,6 +6,7 @@ The cases of several sources are kept apart by name: "busi::benign_1" is the cas
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,15 +75,15 @@ def join(sources: Sequence[Source], selection: Selection) -> Source:
         findings += [finding._replace(case=finding.case and prefix + finding.case) for finding in source.findings]
         for split, members in make_splits(source.names, selection.split_seed, source.given, group_of).items():
             given[split] += [prefix + name for name in members]
-
-    def load(name: str) -> Case:
-        source, own = places[name]
-        case = source.load(own)
-        return replace(case, name=name, findings=tuple(finding._replace(case=name) for finding in case.findings))
-
     unlisted = [f"{source.name}::{name}" for source in sources for name in source.unlisted]
     terms = ["; ".join(f"{one.name}: {getattr(one, of)}" for one in sources) for of in ("licence", "citation")]
-    return Source(" + ".join(names), list(places), given, load, findings, unlisted, *terms)
+    return Source(" + ".join(names), list(places), given, partial(_load, places), findings, unlisted, *terms)
+
+
+def _load(places: Mapping[str, tuple[Source, str]], name: str) -> Case:
+    source, own = places[name]
+    case = source.load(own)
+    return replace(case, name=name, findings=tuple(finding._replace(case=name) for finding in case.findings))
 
 
 def summary(findings: Sequence[Finding]) -> Iterator[str]:

@@ -5,6 +5,7 @@ import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from medsam_helpers.data.case import SPLITS, Case, Finding, SplitName
@@ -68,12 +69,13 @@ def folder_source(path: str | Path, selection: Selection) -> Source:
         near = "".join(f"; {like}?" for like in difflib.get_close_matches(name, pairs.images, 1))
         told = f"{name}: listed in a split file, but there is no image of that name{near}"
         findings.append(Finding(name, "missing file", "error", told))
+    load = partial(_load_case, pairs, selection)
     shown = "".join(letter if letter.isprintable() else "?" for letter in path.resolve().name)
-
-    def load(name: str) -> Case:
-        return read_case(name, pairs.images[name], pairs.masks[name], selection)
-
     return Source(shown, names, dict(given), load, [*findings, *pairs.findings], unlisted)
+
+
+def _load_case(pairs: Pairs, selection: Selection, name: str) -> Case:
+    return read_case(name, pairs.images[name], pairs.masks[name], selection)
 
 
 def _parts(path: Path) -> Iterator[_Part]:

@@ -1,6 +1,8 @@
 """Data sets of the Hugging Face hub as a data source, through `datasets`; a local copy of one loads the same way."""
 
 import tomllib
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 PROBE_SECONDS = 5.0
 _MASK_COLUMNS = ("annotation", "label", "mask")
+_Place = tuple["datasets.Dataset", int, str]  # rows, the row, the column of masks
 
 
 HUB_SOURCES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
@@ -45,7 +48,7 @@ def hub_source(name: str, selection: Selection) -> Source:
         official["val"] = held_out[0]
     if "test" in held_out[1:]:
         official["test"] = "test"
-    places: dict[str, tuple[datasets.Dataset, int, str]] = {}  # rows, the row, the column of masks
+    places: dict[str, _Place] = {}
     given: dict[SplitName, list[str]] = {}
     for split, part in official.items():
         rows, mask_column = _undecoded(parts[part], f"{repo}: split {part}")
@@ -60,20 +63,21 @@ def hub_source(name: str, selection: Selection) -> Source:
         for part, rows in parts.items()
         if part not in official.values()
     ]
-
-    def load(case: str) -> Case:
-        rows, row, mask_column = places[case]
-        record = rows[row]
-        image, mask = (record[column]["bytes"] or record[column]["path"] for column in ("image", mask_column))
-        try:
-            return read_case(case, image, [mask], selection)
-        except DataError as error:
-            told = str(error) if str(error).startswith(case) else f"{case}: {error}"
-            raise DataError(told, error.problem) from error
-
     shown = name if name in HUB_SOURCES else Path(name).name
     own = given if "val" in given else {}
+    load = partial(_load_case, places, selection)
     return Source(shown, list(places), own, load, findings, licence=known["licence"], citation=known["citation"])
+
+
+def _load_case(places: Mapping[str, _Place], selection: Selection, name: str) -> Case:
+    rows, row, mask_column = places[name]
+    record = rows[row]
+    image, mask = (record[column]["bytes"] or record[column]["path"] for column in ("image", mask_column))
+    try:
+        return read_case(name, image, [mask], selection)
+    except DataError as error:
+        told = str(error) if str(error).startswith(name) else f"{name}: {error}"
+        raise DataError(told, error.problem) from error
 
 
 def _undecoded(rows: "datasets.Dataset", shown: str) -> tuple["datasets.Dataset", str]:

@@ -558,5 +558,5 @@ def test_track_writes_a_mask_a_frame_and_what_became_of_it(place):
         (["--video", place / "file"], "cannot be read as a video"),
         (["--frames", place / "frames", "--memory"], "this model has no memory"),
     ):
-        one_line(medsam(*asked, *given, "--output", place / "other"), expected)
-    assert not (place / "other").exists()
+        one_line(medsam(*asked, *given, "--output", place / "nowhere"), expected)
+    assert not (place / "nowhere").exists()

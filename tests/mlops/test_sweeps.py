@@ -88,8 +88,8 @@ def test_workers_that_die_again_and_again_end_the_sweep_with_their_log(plan, tmp
 
 def test_workers_stop_when_their_sweep_is_killed(plan, tmp_path):
     folder = tmp_path / "sweep"
-    code = "import sys; from pathlib import Path; from medsam_helpers.mlops import sweeps; folder = Path(sys.argv[1]); "
-    code += "sweeps.sweep(folder, sweeps.read_plan(folder), 1, False)"
+    code = "import sys; from pathlib import Path; from medsam_helpers.mlops import sweeps, trials; "
+    code += "folder = Path(sys.argv[1]); sweeps.sweep(folder, trials.read_plan(folder), 1, False)"
     keep_plan(folder, replace(plan, epochs=100_000, trials=1))
     with subprocess.Popen([sys.executable, "-c", code, folder]) as launcher:
         assert wait_until(lambda: list(folder.glob(f"trials/*/{STATE_FILE}")))
