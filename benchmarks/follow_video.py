@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -75,7 +75,7 @@ def main() -> None:
         row |= {"seconds_a_frame": clocks[0] / len(frames), "processor_seconds_a_frame": clocks[1] / len(frames)}
         rows.append(row)
         print(json.dumps({name: round(float(value), 3) for name, value in row.items()}), flush=True)
-    mean = {name: round(float(np.nanmean([row[name] for row in rows])), 3) for name in rows[0] if name != "seed"}
+    mean = {name: round(float(value), 3) for name, value in pd.DataFrame(rows).drop(columns="seed").mean().items()}
     print(json.dumps({"model": args.model, "device": default_device().type, "videos": len(rows)} | mean))
 
 
