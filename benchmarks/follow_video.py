@@ -4,11 +4,12 @@ A line of JSON a video, and one of their means. The seeds 0 to 5 were looked at 
 were not. Seconds a frame are of the wall clock, encoding included. With `--memory` SAM 2 with random weights of tiny's
 size in place of the tracker, for its time and for what its session keeps of each frame: masks mean nothing there.
 
-    python benchmarks/follow_video.py [--model NAME] [--seeds N,N] [--frames N] [--threads N] [--memory]
+    python benchmarks/follow_video.py [--model NAME] [--seeds N,N] [--frames N] [--threads N] [--memory] [--output DIR]
 """
 # make bench: --seeds 10 --frames 20
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -21,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from medsam_helpers.device import default_device
 from medsam_helpers.phantoms.video import phantom_video
+from medsam_helpers.runs.card import write_run_card
+from medsam_helpers.runs.recorded import write_table
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.video.memory import MemoryTracker
 from medsam_helpers.video.scores import baselines, score_sequence
@@ -54,6 +57,7 @@ def main() -> None:
     parser.add_argument("--least", type=float, help="default: the tracker's own")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--output", type=Path, help="a folder for metrics.csv and run_card.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.memory:
@@ -61,9 +65,10 @@ def main() -> None:
     else:
         options = {} if args.least is None else {"least": args.least}
         tracker = BoxTracker(Segmenter.load(args.model), **options)
-    rows = []
+    rows, digests, started = [], [], time.perf_counter()
     for seed in map(int, args.seeds.split(",")):
         video = phantom_video(seed, args.frames)
+        digests.append(video.digest)
         frames = list(video)  # drawn before the clock starts
         truths = [frame.mask for frame in frames]
         began, used = time.perf_counter(), time.process_time()
@@ -76,6 +81,13 @@ def main() -> None:
         rows.append(row)
         print(json.dumps({name: round(float(value), 3) for name, value in row.items()}), flush=True)
     mean = {name: round(float(value), 3) for name, value in pd.DataFrame(rows).drop(columns="seed").mean().items()}
+    if args.output:
+        args.output.mkdir(parents=True, exist_ok=True)
+        write_table(pd.DataFrame(rows), args.output / "metrics.csv")
+        digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+        about = {"model": args.model, "frames": args.frames, "metrics": mean}
+        seconds = time.perf_counter() - started
+        write_run_card(args.output / "run_card.json", command=sys.argv, data_digest=digest, seconds=seconds, **about)
     print(json.dumps({"model": args.model, "device": default_device().type, "videos": len(rows)} | mean))
 
 
