@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from medsam_helpers.device import default_device
 from medsam_helpers.phantoms.video import phantom_video
 from medsam_helpers.runs.card import write_run_card
-from medsam_helpers.runs.recorded import write_table
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.video.memory import MemoryTracker
 from medsam_helpers.video.scores import baselines, score_sequence
@@ -83,7 +82,7 @@ def main() -> None:
     mean = {name: round(float(value), 3) for name, value in pd.DataFrame(rows).drop(columns="seed").mean().items()}
     if args.output:
         args.output.mkdir(parents=True, exist_ok=True)
-        write_table(pd.DataFrame(rows), args.output / "metrics.csv")
+        pd.DataFrame(rows).round(6).to_csv(args.output / "metrics.csv", index=False)
         digest = hashlib.sha256("".join(digests).encode()).hexdigest()
         about = {"model": args.model, "frames": args.frames, "metrics": mean}
         seconds = time.perf_counter() - started
