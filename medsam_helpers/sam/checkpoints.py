@@ -49,6 +49,7 @@ class HubRepository:
 
     name: str
     repository: str
+    revision: str = "main"  # a commit there, where one is known
     licence: str = "Apache-2.0"
     note: str = ""
 

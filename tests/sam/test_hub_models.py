@@ -33,7 +33,8 @@ def test_a_pretrained_model_answers_as_plain_transformers_does_and_learns(name, 
     box = mask_to_boxes(case.mask)
     found = segmenter.predict_case(case, box)[0][0]
     assert dice(found, case.mask) > 0.8
-    plain = (Sam2Model if segmenter.info.squashed else SamModel).from_pretrained(WEIGHTS[name].repository).eval()
+    entry, kind = WEIGHTS[name], Sam2Model if segmenter.info.squashed else SamModel
+    plain = kind.from_pretrained(entry.repository, revision=entry.revision).eval()
     plain.mask_decoder.dynamic_multimask_via_stability = False  # of SAM 2
     transform = segmenter.info.transform(case.size_hw)
     boxes = torch.from_numpy(transform.to_model(box))[None]
