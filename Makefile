@@ -67,9 +67,10 @@ mlops: $(INSTALLED)  ## start the MLflow server on this machine and print its ad
 lab: $(INSTALLED)  ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab --notebook-dir notebooks --LabApp.default_url=/lab/tree/00_start_here.ipynb
 
-lint: $(INSTALLED)  ## check style (notebooks included), who imports whom, and types
+lint: $(INSTALLED)  ## check style (notebooks included), the rules of the notebooks, who imports whom, and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/notebook_rules.py
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 

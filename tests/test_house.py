@@ -28,8 +28,7 @@ def test_the_package_stays_small_enough_to_read():
     whole = sum(package.values())
     assert sum(core.values()) <= 5700, f"lines of the core: {core}"
     assert whole <= 13_500, f"lines of the package: {package}"
-    # The design asks for 0.8. The ceiling stands where the lines stand: it only goes down.
-    assert sum(tests.values()) <= 0.816 * whole, f"lines of the tests, for {whole} of the package: {tests}"
+    assert sum(tests.values()) <= 0.8 * whole, f"lines of the tests, for {whole} of the package: {tests}"
 
 
 def test_a_module_is_one_idea():

@@ -25,7 +25,7 @@ import medsam_helpers
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-OWN = [ROOT / folder for folder in ("tests", "tests/notebooks", "tests/browser", "tools", "docs")]
+OWN = [ROOT / folder for folder in ("tests", "tests/browser", "tools", "docs")]
 CUDA = ("nvidia-", "cuda-", "triton")
 
 

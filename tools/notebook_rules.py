@@ -1,8 +1,12 @@
-"""What every notebook of the series keeps to: each rule returns its complaints, an empty list if there are none."""
+"""What every notebook of the series keeps to: each rule returns its complaints, an empty list if there are none.
+
+`make lint` runs it on all notebooks and solutions, and prints a line a complaint.
+"""
 
 import ast
 import html
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -15,7 +19,7 @@ from nbformat import NotebookNode
 
 from medsam_helpers.exercises.checking import exercises
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 SERIES = tuple(sorted(path.name for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")))
 WRITTEN = [ROOT / "notebooks" / name for name in SERIES]
 SOLVED = [ROOT / "notebooks" / "solutions" / f"{name[:2]}_solutions.ipynb" for name in SERIES]
@@ -28,14 +32,17 @@ Complaints = list[str]
 
 
 def read(path: Path) -> NotebookNode:
+    """A notebook's file."""
     return nbformat.read(path, as_version=4)
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """Its cells of code, in order."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def markdown(notebook: NotebookNode) -> list[str]:
+    """The texts of its other cells."""
     return [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
 
 
@@ -73,6 +80,7 @@ def executed(notebook: NotebookNode, path: Path) -> Complaints:
 
 
 def short_cells(notebook: NotebookNode, path: Path) -> Complaints:
+    """A cell of code fits a screen."""
     lengths = {name_of(cell): len(cell.source.strip().splitlines()) for cell in code_cells(notebook)}
     return [f"{name} has {length} lines" for name, length in lengths.items() if length > MAX_CELL_LINES]
 
@@ -134,7 +142,7 @@ def no_machine_in_it(notebook: NotebookNode, path: Path) -> Complaints:
 
 
 def figures_print_their_number(notebook: NotebookNode, path: Path) -> Complaints:
-    """nbval does not compare pictures, so a cell that draws says its key number; all together stay small."""
+    """A cell that draws prints its key number, since nbval compares no pictures; all together stay small."""
     drawing = [cell for cell in code_cells(notebook) if pictures(cell)]
     silent = [cell for cell in drawing if not any(re.search(r"\d", text) for text in texts(cell))]
     complaints = [f"{name_of(cell)}: draws and prints no number" for cell in silent]
@@ -266,3 +274,22 @@ def exercises_say(notebook: NotebookNode, path: Path) -> Complaints:
 
 RULES = [executed, short_cells, only_known_tags, ignored_cells_are_asserted, clean_outputs, no_machine_in_it]
 RULES += [figures_print_their_number, numbers_are_printed, defined_once, links_resolve, exercises_say]
+
+
+def complaints_of(path: Path) -> dict[str, Complaints]:
+    """{rule: what it complains of}, of a notebook of the series or of its solutions."""
+    notebook = read(path)
+    kept = [*RULES, template, within_the_budgets] if path in WRITTEN else RULES
+    return {rule.__name__: said for rule in kept if (said := rule(notebook, path))}
+
+
+def main() -> int:
+    """Print every complaint; gives the exit status."""
+    said = [(path, *one) for path in WRITTEN + SOLVED for one in complaints_of(path).items()]
+    for path, rule, complaints in said:
+        print(*(f"{path.relative_to(ROOT)}: {rule}: {complaint}" for complaint in complaints), sep="\n")
+    return int(bool(said))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
