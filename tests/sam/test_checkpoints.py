@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pypi_simple
 import pytest
-from helpers import loopback
+from helpers import loopback, save_tiny_sam2
 from werkzeug.exceptions import NotFound
 from werkzeug.middleware.shared_data import SharedDataMiddleware
 
 from medsam_helpers.errors import CheckpointError
 from medsam_helpers.sam import checkpoints
-from medsam_helpers.sam.loading import load_sam
+from medsam_helpers.sam.loading import load_sam, model_info
 
 CONTENT = b"weights " * 1000
 NOWHERE = "http://127.0.0.1:1"
@@ -92,6 +92,20 @@ def test_without_the_hub_the_error_comes_within_seconds(monkeypatch, tmp_path):
     with pytest.raises(CheckpointError, match=r"cannot load facebook/sam-vit-base: .*does not answer.*mobile-sam"):
         load_sam("sam-vit-base")
     assert time.monotonic() - started < 5
+
+
+def test_of_the_hub_s_models_the_pinned_commit_is_taken(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", NOWHERE)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    entry = checkpoints.WEIGHTS["sam2-hiera-base-plus"]
+    place = tmp_path / f"models--{entry.repository.replace('/', '--')}"
+    latest = save_tiny_sam2(place / "snapshots" / ("0" * 40))
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(latest.name)
+    with pytest.raises(CheckpointError, match=r"cannot load facebook/sam2.1-hiera-base-plus: "):
+        load_sam(entry.name)
+    latest.rename(latest.with_name(entry.revision))
+    assert model_info(load_sam(entry.name)).name == entry.name
 
 
 @pytest.mark.slow
