@@ -68,8 +68,9 @@ def dice(model: str, prompt: str = "j20", metric: str = "dice", on: str = "kvasi
 
 
 def gain(model: str, base: str, prompt: str = "j20", metric: str = "dice", on: str = "kvasir") -> str:
-    """Model minus base on the same images, with the 95 % bootstrap interval of the records."""
-    difference = by_case(model, prompt, metric, on) - by_case(base, prompt, metric, on)
+    """Model minus base on the model's images, with the 95 % bootstrap interval of the records."""
+    scores = by_case(model, prompt, metric, on)
+    difference = scores - by_case(base, prompt, metric, on)[scores.index]
     return bootstrap_mean(difference.to_numpy()).text("+.3f")
 
 

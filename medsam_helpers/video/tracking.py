@@ -80,11 +80,12 @@ class BoxTracker:
 
     Of the prompted frames it keeps what the encoder saw, and which places of it are lesion. Each place of a later frame
     takes the mean label of the places there that are most like it. The model is asked twice, with the box of the mask
-    before and with that of the labels; the answer that agrees better with the labels counts. Where none does, the
-    lesion is lost, or out of sight, and found again by the labels. A long video takes no more memory than a short one.
+    before and with that of the labels, each beside the logits of that mask; the answer that agrees better with the
+    labels counts. Where none does, the lesion is lost, or out of sight, and found again by the labels. A long video
+    takes no more memory than a short one.
 
     Args:
-        segmenter: without tta.
+        segmenter: of a SAM, without tta.
         least: the overlap (IoU) of answer and labels below which the lesion is lost.
     Source: labels by likeness as in Jabri et al., NeurIPS 2020; arXiv 2006.14613.
     """
@@ -95,28 +96,30 @@ class BoxTracker:
     def __call__(self, steps: Steps) -> Iterator[Tracked]:
         """See `Tracker`; the score is the overlap."""
         kept: list[tuple[Tensor, Tensor]] = []  # of each prompted frame its features and the labels of its places
-        box = np.zeros(4)  # the first step has a prompt, which gives one
+        box, logits = np.zeros(4), None  # the first step has a prompt, which gives a box
         for image, prompt in steps:
             view = self.segmenter.embed(image)
             features = place_features(view)
             if prompt is not None:
-                mask = prompt if prompt.dtype == np.bool_ else self._ask(view, prompt[None])[0]
-                if not mask.any():
+                found = None if prompt.dtype == np.bool_ else self.segmenter.predict(view, boxes=prompt)
+                answer = Tracked(found.masks[0, 0] if found else prompt, 1.0)
+                if not answer.mask.any():
                     raise PromptError("the prompt gives an empty mask: there is nothing to follow")
-                kept.append((features, share_of_places(view, mask)))
-                answer = Tracked(mask, 1.0)
+                kept.append((features, share_of_places(view, answer.mask)))
+                logits = found.logits if found else None
             else:
                 labels = labels_by_likeness(features, kept)
-                masks = self._ask(view, np.stack([box, *_boxes_of(view, labels)]))
-                answer = max((Tracked(mask, _overlap(view, mask, labels)) for mask in masks), key=lambda one: one.score)
+                boxes = np.stack([box, *_boxes_of(view, labels)])
+                before = None if logits is None else logits.expand(len(boxes), -1, -1, -1)
+                found = self.segmenter.predict(view, boxes=boxes, mask_logits=before)
+                scores = [_overlap(view, mask, labels) for mask in found.masks[:, 0]]
+                best = int(np.argmax(scores))
+                answer, logits = Tracked(found.masks[best, 0], scores[best]), found.logits[best, None]
             if answer.mask.any() and answer.score >= self.least:
                 box = _widened(view, mask_to_boxes(answer.mask)[0])
             else:
-                answer = Tracked(np.zeros_like(answer.mask), answer.score)
+                answer, logits = Tracked(np.zeros_like(answer.mask), answer.score), None
             yield answer
-
-    def _ask(self, view: Embedding, boxes: np.ndarray) -> np.ndarray:
-        return self.segmenter.predict(view, boxes=boxes).masks[:, 0]
 
 
 def place_features(view: Embedding) -> Tensor:

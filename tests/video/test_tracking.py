@@ -23,6 +23,12 @@ SMALL = np.zeros((5, 4, 3), np.uint8)
 class Bright:
     """In place of a SAM: the embedding is the picture in small, the mask what is coloured inside the box."""
 
+    def __init__(self):
+        self.answers, self.refined = (
+            0,
+            [],
+        )  # the number of its latest answer, which is its logits, and those it was given
+
     def embed(self, image):
         transform = ImageTransform(HW, 64, 32)
         small = np.zeros((64, 64, 3), np.uint8)
@@ -31,9 +37,13 @@ class Bright:
         self.image = image
         return Embedding(features, transform)
 
-    def predict(self, view, boxes):
+    def predict(self, view, boxes, mask_logits=None):
         found = [fill_box(box, HW) & (self.image.max(axis=2) > 100) for box in np.atleast_2d(boxes)]
-        return Prediction(np.array(found)[:, None], np.ones((len(found), 1)), torch.zeros(len(found), 1, 32, 32))
+        self.refined.append(None if mask_logits is None else int(mask_logits.unique()))
+        self.answers += 1
+        return Prediction(
+            np.array(found)[:, None], np.ones((len(found), 1)), torch.full((len(found), 1, 32, 32), self.answers)
+        )
 
 
 def frame(y, x, color=RED, side=16):
@@ -64,6 +74,14 @@ def test_it_is_found_again_elsewhere_and_what_looks_otherwise_is_not_it():
     assert [bool(found[n].mask.any()) for n in range(6)] == [True, True, False, False, True, True]
     assert dice(found[5].mask, frames[5].mask) > 0.9
     assert found[3].score < 0.25 < found[4].score
+
+
+def test_the_logits_of_an_answer_are_part_of_the_next_prompt_until_the_lesion_is_lost():
+    frames = [frame(10, 10), frame(10, 12), frame(10, 14), frame(None, 0), frame(10, 16)]
+    for prompt, first in ((np.array([8.0, 8, 28, 28]), [None, 1, 2, 3, None]), (frames[0].mask, [None, 1, 2, None])):
+        model = Bright()
+        list(track(BoxTracker(model), frames, {0: prompt}, show_progress=False))
+        assert model.refined == first
 
 
 def test_a_later_prompt_is_a_correction_that_is_followed_from_there():

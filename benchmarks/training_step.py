@@ -1,19 +1,23 @@
-"""What a training step needs in memory, by model, by what trains, and by batch: counted from shapes, in fp32.
+"""What a training step needs, by model and by what trains: memory, counted from shapes in fp32, or seconds.
 
-    python benchmarks/training_memory.py
+    python benchmarks/training_step.py [--seconds MODEL]
 
 Prints the table of docs/gpu.md: GiB for weights, gradients, AdamW's two means, and what the forward pass keeps for the
-backward pass. On torch's `meta` device, so no weights are fetched and no memory is taken. A library's workspace, freed
-blocks and resident embeddings come on top.
+backward pass, by batch. On torch's `meta` device, so no weights are fetched and no memory is taken. A library's
+workspace, freed blocks and resident embeddings come on top. With `--seconds` a step's time instead: the shortest of two
+after a first one, one image and one box, random weights, in the precision that `auto` takes.
 """
 # make bench:
 
+import argparse
+import time
 from unittest import mock
 
 import torch
 from transformers import SamConfig
 from transformers.models.sam.modeling_sam import SamPositionalEmbedding
 
+from medsam_helpers.device import autocast, default_device, effective_precision
 from medsam_helpers.figures.sam import kept_for_backward
 from medsam_helpers.sam.light import light_config
 from medsam_helpers.sam.model import FullPrecisionPositions, Sam, freeze_all_but
@@ -45,8 +49,40 @@ def gib(model: Sam, recipe: str, batch: int) -> float:
     return (4 * numbers + kept) / 2**30
 
 
+def seconds(name: str, recipe: str) -> tuple[float, str]:
+    """Seconds of a step on the pixels of one image, and the precision."""
+    torch.manual_seed(0)
+    settings, device = get_recipe(recipe).as_dict(), default_device()
+    model = Sam(CONFIGS[name])
+    if name == "mobile-sam":
+        model.vision_encoder.fuse()
+    training = unfrozen(model, settings).to(device).train()
+    optimizer = torch.optim.AdamW(freeze_all_but(training, settings["trainable"]), lr=1e-6)
+    seen = training.get_image_embeddings(torch.rand(1, 3, 1024, 1024, device=device))
+    box = torch.tensor([[[100.0, 100, 900, 900]]], device=device)
+    precision, clocks = effective_precision("auto", device), []
+    for _ in range(3):
+        began = time.perf_counter()
+        with autocast(device, precision):
+            masks = training(image_embeddings=seen, input_boxes=box, multimask_output=False).pred_masks
+        masks.float().square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        clocks.append(time.perf_counter() - began)
+    return min(clocks[1:]), precision
+
+
 def main() -> None:
-    """Print the table."""
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", metavar="MODEL", choices=CONFIGS)
+    if timed := parser.parse_args().seconds:
+        for way in ("decoder, embeddings kept", "LoRA, rank 16", "whole encoder"):
+            took, precision = seconds(timed, RECIPES[way])
+            print(f"| {way} | `{timed}` | {took:.2g} s, {precision} |", flush=True)
+        return
     print("| what trains | model |", " | ".join(f"batch {batch}" for batch in BATCHES), "|")
     print("|---|---|" + "---|" * len(BATCHES))
     for way, recipe in RECIPES.items():
