@@ -58,10 +58,14 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True, memory: bool 
         return PromptedUNet(name, load_sam("mobile-sam", show_progress) if name == "unet-pretrained" else None).eval()
     entry, path = weights.WEIGHTS.get(name), Path(name_or_path).expanduser()
     if isinstance(entry, weights.HubRepository):
-        if not isinstance(try_to_load_from_cache(entry.repository, "config.json", revision=entry.revision), str):
+        files = ("config.json", "model.safetensors")
+        had = [try_to_load_from_cache(entry.repository, file, revision=entry.revision) for file in files]
+        if not (cached := all(isinstance(file, str) for file in had)):
             advice = "connect, or pass a folder saved with save_pretrained, or use mobile-sam, which needs no hub"
             weights.check_hub(f"load {entry.repository}", advice)
-        return _load_pretrained(entry.repository, entry.name, memory, entry.revision)
+        # What is here is not asked for: without a network that takes half a minute.
+        where = {"revision": entry.revision, "local_files_only": cached}
+        return _load_pretrained(entry.repository, entry.name, memory, **where)
     if entry is not None or path.is_file():
         from medsam_helpers.sam.light import load_light
 
@@ -76,10 +80,10 @@ def load_sam(name_or_path: str | Path, show_progress: bool = True, memory: bool 
     raise ConfigError(f"no model {name!r}: use {', '.join(weights.WEIGHTS)}, {advice}")
 
 
-def _load_pretrained(source: str | Path, name: str, memory: bool, revision: str = "main") -> Promptable:
+def _load_pretrained(source: str | Path, name: str, memory: bool, **where: Any) -> Promptable:
     kind: Any = Sam
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision)
+        config = AutoConfig.from_pretrained(source, **where)
         if memory and config.model_type == "sam2_video":
             from transformers import Sam2VideoModel
 
@@ -99,7 +103,7 @@ def _load_pretrained(source: str | Path, name: str, memory: bool, revision: str 
             model.load_state_dict({_TIED: state["shared_image_embedding.positional_embedding"]} | state, strict=True)
         else:
             options: Any = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
-            model, told = kind.from_pretrained(source, config=config, revision=revision, **options)
+            model, told = kind.from_pretrained(source, config=config, **where, **options)
             if missing := set(told["missing_keys"]) - {_TIED}:  # transformers would go on with random ones
                 raise KeyError(f"weights are missing: {some(sorted(missing))}")
             if _TIED in told["missing_keys"]:  # a file may hold it under one name only
