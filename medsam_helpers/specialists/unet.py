@@ -72,7 +72,7 @@ class PromptedUNet(nn.Module):
         """
         no_box = self.sees_box if input_boxes is None else input_boxes.shape[1] != 1
         if others or no_box:
-            raise PromptError("a U-Net answers one box an image, and neither clicks nor masks")
+            raise PromptError("a U-Net answers one box an image: no clicks, and no earlier mask, as `track` gives it")
         if multimask_output:
             raise ConfigError("a U-Net gives one mask a box: leave multimask off")
         inputs = image_embeddings

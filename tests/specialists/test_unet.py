@@ -32,7 +32,7 @@ def test_it_takes_sams_place_in_the_segmenter(name):
     assert torch.equal(*answer.logits) is (name == "unet"), "only unet-box looks at the box"
     assert torch.equal(segmenter.embed(image).features, pixel_values(image, segmenter.info))
     assert segmenter.info.transform((300, 600)) == ImageTransform((300, 600), 256, 256)
-    with pytest.raises(PromptError, match="neither clicks nor masks"):
+    with pytest.raises(PromptError, match="no clicks, and no earlier mask"):
         segmenter.predict(image, points=np.array([10, 10]))
     with pytest.raises(ConfigError, match="one mask a box"):
         segmenter.predict(image, boxes=BOX, multimask=True)
