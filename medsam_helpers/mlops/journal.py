@@ -4,6 +4,7 @@ Training never waits for the server and never dies of it: what the server misses
 or by another. Delivering twice changes nothing: MLflow keeps equal points of a metric once.
 """
 
+import contextlib
 import errno
 import json
 import logging
@@ -60,10 +61,8 @@ def read_records(path: Path, place: int = 0) -> Iterator[tuple[Record, int]]:
             place += len(line)
             if not line.endswith(b"\n"):
                 return
-            try:
+            with contextlib.suppress(ValueError):  # torn by a kill or a power cut, or the empty line after it
                 yield json.loads(line), place
-            except ValueError:  # torn by a kill or a power cut, or the empty line after it
-                continue
 
 
 class Delivery:

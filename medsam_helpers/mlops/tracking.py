@@ -60,8 +60,7 @@ class RunTracker(GeneralTracker):
     ) -> None:
         self.folder, self.experiment, self.uri = Path(folder), experiment, uri or tracking_uri()
         number = processes().process_index
-        # `tracker` is accelerate's name for what a tracker writes to.
-        self.tracker = Journal(self.folder / f"journal-{number}.jsonl")
+        self.tracker = Journal(self.folder / f"journal-{number}.jsonl")  # the attribute that accelerate asks for
         super().__init__()
         self._patience, self._end = patience_s, threading.Event()
         self._delivery: Delivery | None = None
@@ -78,6 +77,8 @@ class RunTracker(GeneralTracker):
                 tags |= {"version.python": platform.python_version(), "medsam.commit": git_commit()}
                 name = run_name or self.folder.name  # the key stands for the run until it has an id
                 self.tracker.write("start", experiment=experiment, name=name, key=uuid.uuid4().hex, tags=tags)
+            with contextlib.suppress(ImportError):  # else MLflow does so in the thread: half of it breaks a `savefig`
+                import IPython  # noqa: F401
             self._delivery = Delivery(self.folder, self.uri)
             threading.Thread(target=self._keep_delivering, args=[self._delivery], daemon=True).start()
         self._measuring = threading.Thread(target=self._keep_measuring, args=[hardware_s], daemon=True)

@@ -90,6 +90,7 @@ SCRIPT = """
 import os, signal, sys
 from medsam_helpers.mlops.tracking import RunTracker
 tracker = RunTracker(sys.argv[1], "dies", uri=sys.argv[2], hardware_s=0)
+assert "IPython" in sys.modules, "or the delivery's thread imports it, and a figure saved meanwhile fails"
 for step in range(200):
     tracker.log({"x": step}, step)
 os.kill(os.getpid(), signal.SIGKILL)
