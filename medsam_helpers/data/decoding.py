@@ -38,8 +38,7 @@ def decode(source: Source, exif: Literal["apply", "ignore"] = "apply") -> Decode
     `DataError`: not there, not readable, several frames in one file, or values that are not finite.
     """
     if not isinstance(source, bytes) and not Path(source).is_file():
-        there = Path(source).exists()
-        why = "a folder, a pipe or a device, not a file" if there else "there is no such file"
+        why = "a folder, a pipe or a device, not a file" if Path(source).exists() else "there is no such file"
         raise DataError(f"{shown(source)}: {why}")
     try:
         # From memory: Pillow scrambles gray TIFF files with an orientation that it maps from disk.

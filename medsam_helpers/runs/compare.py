@@ -69,8 +69,7 @@ def _differences(first: pd.DataFrame, other: pd.DataFrame, mode: str | None, oth
 def differing_settings(first: Path, other: Path) -> list[str]:
     """In words what two runs were trained otherwise on, as far as their cards tell: "lr 0.0002 against 0.001"."""
     one, two = _settings(first), _settings(other)
-    names = [name for name in one if name in two and one[name] != two[name]]
-    return [f"{name} {one[name]} against {two[name]}" for name in names]
+    return [f"{name} {one[name]} against {two[name]}" for name in one if name in two and one[name] != two[name]]
 
 
 def _settings(folder: Path) -> dict[str, Any]:

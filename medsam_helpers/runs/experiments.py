@@ -25,7 +25,7 @@ class Trial(RunConfig):
     """One run of an experiment."""
 
     # The digest of the cases stands for all that chooses them.
-    LABELS: ClassVar[tuple[str, ...]] = (*DataSettings.model_fields, "name", "fold", "folds", "train_with", "also_on")
+    LABELS: ClassVar = (*DataSettings.model_fields, "name", "fold", "folds", "train_with", "also_on", "also_with")
 
     name: str  # for tables
     kind: Literal["finetune", "zero-shot"] = "finetune"
@@ -34,12 +34,12 @@ class Trial(RunConfig):
     fold: int | None = None  # which of them this is, from 1
     train_with: dict[SourceName, PositiveInt] = Field({})  # of further sets; a tenth as many join dev
     also_on: dict[SourceName, Literal["val", "all"]] = Field({})  # further sets; all: none was trained on
+    also_with: BoxMode | None = None  # scored once more on its own set, with these boxes, as "SET+BOXES"
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        fields = type(self).model_fields
         of_training = ("kind", "model", "recipe", "change", "train_limit", "start")
-        given = [name for name in of_training if getattr(self, name) != fields[name].default]
+        given = [name for name in of_training if getattr(self, name) != type(self).model_fields[name].default]
         if self.checkpoint and given:
             raise ConfigError(f"{given[0]} and checkpoint cannot go together: it is trained already")
         if self.kind == "zero-shot" and self.start:
@@ -63,6 +63,11 @@ class Trial(RunConfig):
         from medsam_helpers.sam.tuned import base_of
 
         return base_of(self.checkpoint)
+
+    @property
+    def tested_on(self) -> tuple[str, ...]:
+        """The names of what it is scored on, its own data set first; the others have files of these names."""
+        return self.data, *self.also_on, *([f"{self.data}+{self.also_with}"] if self.also_with else [])
 
     def identity(self) -> dict[str, Any]:
         """What its result depends on, beside the cases."""

@@ -91,8 +91,7 @@ def export_adapter(checkpoint: str | Path, output: Path) -> Path:
         model.save_pretrained(made)
         give_ordinary_permissions(made / "adapter_model.safetensors")
         text = (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").is_file() else ""
-        note = f'peft\'s layout. `PeftModel.from_pretrained(load_sam("{card["base"]}"), FOLDER)` loads it, with '
-        note += "`load_sam` of the package."
+        note = f'`peft.PeftModel.from_pretrained(medsam_helpers.load_sam("{card["base"]}"), FOLDER)` loads it.'
         (made / "README.md").write_text(f"{text}\n## This folder\n\n{note}\n", encoding="utf-8")
     return output
 

@@ -89,10 +89,8 @@ def headline(table: pd.DataFrame, prompt: str) -> dict[str, Any]:
     The interval of fewer than five images is [None, None]. Of several data sets `by_set` has the same for each.
     """
     means = table[table["prompt"] == prompt].groupby("model")["dice"].mean()
-    figures = {}
-    for model in ("zero-shot", "tuned", *BASELINES, f"zero-shot{WITH_TTA}"):
-        if model in means:
-            figures[f"{re.sub('[- ]', '_', model)}_dice"] = round(means[model], 6)
+    models = [model for model in ("zero-shot", "tuned", *BASELINES, f"zero-shot{WITH_TTA}") if model in means]
+    figures: dict[str, Any] = {f"{re.sub('[- ]', '_', model)}_dice": round(means[model], 6) for model in models}
     for base, name in (("zero-shot", "gain"), (f"zero-shot{WITH_TTA}", "gain_over_tta")):
         if base in means:
             figures[name], *figures[f"{name}_ci95"] = paired_gain(table, prompt, base=base).for_json()

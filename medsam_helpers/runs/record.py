@@ -36,7 +36,7 @@ class RunRecord:
         held = [entry["run"], entry["seed"], entry["fold"], entry["data_digest"], entry.get("start", {}).get("name")]
         recipe = Recipe(**entry["recipe"]).identity() if entry["recipe"] else None
         same = recipe == (trial.full_recipe().identity() if trial.is_trained else None)
-        return same and held == asked and set(self.tables["summary.csv"]["tested_on"]) == {trial.data, *trial.also_on}
+        return same and held == asked and set(self.tables["summary.csv"]["tested_on"]) == set(trial.tested_on)
 
 
 def record_of_run(trial: Trial, folder: Path) -> RunRecord:
@@ -48,7 +48,7 @@ def record_of_run(trial: Trial, folder: Path) -> RunRecord:
         history = pd.read_csv(folder / "history.csv").assign(**names)
     base = Path(trial.base).name + WITH_TTA * (trial.tta and not trial.is_trained and not trial.checkpoint)
     tables, rows = [], []
-    for tested_on in (trial.data, *trial.also_on):
+    for tested_on in trial.tested_on:
         file = "metrics.csv" if tested_on == trial.data else f"metrics-{tested_on}.csv"
         table = read_table(folder / file)
         table = table[table["model"] != f"zero-shot{WITH_TTA}"]  # a run of its own in a record

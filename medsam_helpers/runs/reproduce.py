@@ -24,6 +24,7 @@ from medsam_helpers.runs.recorded import write_table
 from medsam_helpers.runs.settings import check_names
 from medsam_helpers.sam.segmenter import Segmenter
 from medsam_helpers.sam.tuned import CARD_FILE, read_card
+from medsam_helpers.settings import BoxMode
 from medsam_helpers.training.processes import joined, processes
 from medsam_helpers.training.state import STATE_FILE
 
@@ -98,12 +99,13 @@ class _Runner:
         folder = self.folder(trial)
         if any(joined([not (folder / "README.md").exists()])):
             (self._train if trial.is_trained else self._score_as_it_is)(trial, folder)
-        checkpoint = folder if trial.is_trained else trial.checkpoint
-        for name, part in trial.also_on.items():
-            path, limit = folder / f"metrics-{name}.csv", None if part == "all" else 0
+        for name in trial.tested_on[1:]:
+            path, part = folder / f"metrics-{name}.csv", trial.also_on.get(name)
             if any(joined([not path.exists()])):
-                cases = everything(load_data(self.sources[name], train_limit=limit, dev_limit=limit))
-                self._score(trial, checkpoint, cases, path)
+                cases, limit = self.cases(trial).splits[self.experiment.score], None if part == "all" else 0
+                if part:
+                    cases = everything(load_data(self.sources[name], train_limit=limit, dev_limit=limit))
+                self._score(trial, cases, path, None if part else trial.also_with)
         processes().wait_for_everyone()  # the first one writes
         return folder
 
@@ -122,8 +124,7 @@ class _Runner:
         """Score the base model, and the trial's checkpoint where it has one."""
         started, commit = time.perf_counter(), git_commit()
         dataset = self.cases(trial)
-        cases = dataset.splits[self.experiment.score]
-        precision, encoded, seconds = self._score(trial, trial.checkpoint, cases, folder / "metrics.csv")
+        precision, encoded, seconds = self._score(trial, dataset.splits[self.experiment.score], folder / "metrics.csv")
         metrics = {"encoded": encoded, "seconds_encode": round(seconds, 1), "own_memory_mb": own_memory_mb()}
         if trial.checkpoint:
             card = read_card(find_checkpoint(trial.checkpoint))
@@ -135,17 +136,16 @@ class _Runner:
         name = trial.checkpoint or trial.model
         write_text(folder / "README.md", f"{name}, scored as it is on {self.experiment.score}.\n")
 
-    def _score(self, trial: Trial, checkpoint: str | Path | None, cases: Cases, path: Path) -> tuple[str, int, float]:
-        """The precision, images encoded and seconds of scoring the base, and a checkpoint beside it; writes `path`."""
+    def _score(self, trial: Trial, cases: Cases, path: Path, boxes: BoxMode | None = None) -> tuple[str, int, float]:
+        """The precision, images encoded and seconds of scoring the base and what was trained; writes `path`."""
+        checkpoint = path.parent if trial.is_trained else trial.checkpoint
         models = {"zero-shot": Segmenter.load(trial.base, tta=trial.tta and not checkpoint)}
         models |= {"tuned": Segmenter.load(checkpoint, tta=trial.tta)} if checkpoint else {}
-        encoded, seconds = 0, 0.0
-        for model in models.values():  # on embeddings of its own, where its encoder was trained too
-            count, took = embed_cases(model, views_of(cases, model.views), self.show_progress)
-            encoded, seconds = encoded + count, seconds + took
-        box_mode = trial.full_recipe().box_mode if trial.is_trained else self.experiment.box_mode or "union"
-        prompts, show = self.experiment.prompts, self.show_progress
-        table = evaluate_together(cases, models, prompts=prompts, box_mode=box_mode, show_progress=show)
+        # Each on embeddings of its own, where its encoder was trained too.
+        done = [embed_cases(model, views_of(cases, model.views), self.show_progress) for model in models.values()]
+        own = trial.full_recipe().box_mode if trial.is_trained else self.experiment.box_mode or "union"
+        asked: Any = {"prompts": self.experiment.prompts, "box_mode": boxes or own}
+        table = evaluate_together(cases, models, **asked, show_progress=self.show_progress)
         if processes().is_main_process:
             write_table(table, path)
-        return model.precision, encoded, seconds
+        return models["zero-shot"].precision, sum(count for count, _ in done), sum(took for _, took in done)

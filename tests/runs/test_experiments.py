@@ -264,6 +264,20 @@ def test_every_run_is_asked_with_boxes_of_the_experiments_kind(place, monkeypatc
     assert [card_of(name).get("box_mode") for name in ("each", "val")] == ["components", None]
 
 
+def test_a_run_can_be_scored_on_its_own_set_with_other_boxes_too(place, monkeypatch, trained):
+    """As a set of its own, of the weights that are there: one box a disc, where it was trained with one round all."""
+    experiment = read_experiment("val", place)
+    first = experiment.trials[1]
+    record(experiment.but(trials=(first,)))
+    asked, score = [], runner.evaluate_together
+    monkeypatch.setattr(runner, "evaluate_together", lambda *a, **k: asked.append(k["box_mode"]) or score(*a, **k))
+    summary = record(experiment.but(trials=(first.but(also_with="components"),)), only_missing=True)
+    assert (asked, len(trained)) == (["components"], 1)
+    assert list(summary["tested_on"]) == ["data", "data+components"]
+    assert list(summary["n_scored"]) == [4, 4]
+    assert len(runs_as_models("results", "data+components")) == len(runs_as_models("results", "data"))
+
+
 ACROSS = """
 title = "tiny, across"
 data = "near"
