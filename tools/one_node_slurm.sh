@@ -3,9 +3,11 @@
 #
 #   eval "$(tools/one_node_slurm.sh start)" && sbatch --wrap hostname && squeue
 #
-# Needs root, and Debian's packages, which `install` fetches: slurmctld slurmd slurm-client munge.
+# Needs root, and Debian's packages, which `install` fetches: slurmctld slurmd slurm-client munge. A second one beside it
+# takes a folder and two ports of its own, MEDSAM_SLURM and MEDSAM_SLURM_PORT.
 set -euo pipefail
 folder=${MEDSAM_SLURM:-${TMPDIR:-/tmp}/medsam-slurm}
+port=${MEDSAM_SLURM_PORT:-16817}
 configuration=$folder/slurm.conf
 
 fetch() {
@@ -20,8 +22,8 @@ configure() {
     cat >"$configuration" <<END
 ClusterName=medsam
 SlurmctldHost=$(hostname -s)(127.0.0.1)
-SlurmctldPort=16817
-SlurmdPort=16818
+SlurmctldPort=$port
+SlurmdPort=$((port + 1))
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge

@@ -22,14 +22,16 @@ TOOL = Path(__file__).parents[2] / "tools" / "one_node_slurm.sh"
 
 
 @pytest.fixture(scope="module")
-def slurm():
-    """A SLURM of one node, started for this file and stopped after it."""
+def slurm(tmp_path_factory):
+    """A SLURM of one node, started for this file and stopped after it, apart from that of another test run beside."""
     if os.geteuid() != 0 or not (shutil.which("slurmctld") or shutil.which("apt-get")):
         pytest.skip("a SLURM of one's own takes root, and Debian's packages or apt-get to fetch them")
     if not shutil.which("slurmctld"):
         subprocess.run([TOOL, "install"], check=True)
-    line = subprocess.run([TOOL, "start"], check=True, capture_output=True, text=True).stdout
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDSAM_SLURM", str(tmp_path_factory.mktemp("slurm")))
+        patch.setenv("MEDSAM_SLURM_PORT", str(20_000 + 2 * (os.getpid() % 5000)))  # below those that systems give away
+        line = subprocess.run([TOOL, "start"], check=True, capture_output=True, text=True).stdout
         patch.setenv("SLURM_CONF", line.strip().removeprefix("export SLURM_CONF="))
         yield
         subprocess.run([TOOL, "stop"], check=True)
