@@ -70,7 +70,10 @@ start() {
 
 stop() {
     export SLURM_CONF=$configuration
-    scancel --quiet --state=RUNNING,PENDING 2>/dev/null || true
+    if running "$folder/slurmctld.pid"; then
+        scancel --user="$(id -un)" || true
+        for _ in $(seq 100); do [ -n "$(squeue -h)" ] || break; sleep 0.2; done  # its steps outlive a slurmd
+    fi
     for name in slurmd slurmctld; do
         if running "$folder/$name.pid"; then kill "$(cat "$folder/$name.pid")"; fi
     done

@@ -32,9 +32,15 @@ def slurm(tmp_path_factory):
         patch.setenv("MEDSAM_SLURM", str(tmp_path_factory.mktemp("slurm")))
         patch.setenv("MEDSAM_SLURM_PORT", str(20_000 + 2 * (os.getpid() % 5000)))  # below those that systems give away
         line = subprocess.run([TOOL, "start"], check=True, capture_output=True, text=True).stdout
-        patch.setenv("SLURM_CONF", line.strip().removeprefix("export SLURM_CONF="))
+        where = line.strip().removeprefix("export SLURM_CONF=")
+        patch.setenv("SLURM_CONF", where)
         yield
+        subprocess.run(["sbatch", "--output=/dev/null", "--wrap", "sleep 600"], check=True)
+        states = ["squeue", "--noheader", "--format=%T"]
+        assert wait_until(lambda: b"RUNNING" in subprocess.check_output(states))
         subprocess.run([TOOL, "stop"], check=True)
+        found = [each.info["environ"] or {} for each in psutil.process_iter(["environ"])]
+        assert where not in [each.get("SLURM_CONF") for each in found], "a job survived"
 
 
 def submitted(place, name, cluster="local", uri=None, processes=1, **changes):
