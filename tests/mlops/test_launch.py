@@ -39,8 +39,9 @@ def slurm(tmp_path_factory):
         states = ["squeue", "--noheader", "--format=%T"]
         assert wait_until(lambda: b"RUNNING" in subprocess.check_output(states))
         subprocess.run([TOOL, "stop"], check=True)
-        found = [each.info["environ"] or {} for each in psutil.process_iter(["environ"])]
-        assert where not in [each.get("SLURM_CONF") for each in found], "a job survived"
+        found = [each.info for each in psutil.process_iter(["name", "environ"])]
+        scripts = [each for each in found if each["name"] == "slurm_script"]
+        assert where not in [(each["environ"] or {}).get("SLURM_CONF") for each in scripts], "a job survived"
 
 
 def submitted(place, name, cluster="local", uri=None, processes=1, **changes):
