@@ -67,8 +67,10 @@ def dice(model: str, prompt: str = "j20", metric: str = "dice", on: str = "kvasi
     return f"{by_case(model, prompt, metric, on).mean():.{2 if metric == 'hd95_percent' else 3}f}"
 
 
-def gain(model: str, base: str, prompt: str = "j20", metric: str = "dice", on: str = "kvasir", base_on: str = "") -> str:
-    """Model minus base (`base_on`: its own test set) on the model's images, with the records' 95 % bootstrap interval."""
+def gain(
+    model: str, base: str, prompt: str = "j20", metric: str = "dice", on: str = "kvasir", base_on: str = ""
+) -> str:
+    """Model minus base on the model's images, the base's own test set if `base_on`; with the records' 95 % interval."""
     scores = by_case(model, prompt, metric, on)
     difference = scores - by_case(base, prompt, metric, base_on or on)[scores.index]
     return bootstrap_mean(difference.to_numpy()).text("+.3f")
