@@ -11,7 +11,7 @@ from medsam_helpers.data.audit import audit
 from medsam_helpers.data.case import Case, Cases, Dataset
 from medsam_helpers.errors import PromptError
 from medsam_helpers.figures.cases import COLORS
-from medsam_helpers.figures.data import STRETCHED, describe, describe_case, show_masks, three_spaces
+from medsam_helpers.figures.data import STRETCHED, case_grid, describe, describe_case, show_masks, three_spaces
 from medsam_helpers.geometry import ImageTransform
 
 HW = 50, 100
@@ -28,6 +28,12 @@ def paddings(ax):
     """Left, top, width and height of the hatched areas that are not empty."""
     hatched = [p for p in ax.patches if p.get_hatch() and p.get_width() * p.get_height() > 0]
     return [(p.get_x() + 0.5, p.get_y() + 0.5, p.get_width(), p.get_height()) for p in hatched]
+
+
+def test_a_grid_has_a_titled_row_of_cases_with_their_sizes(square):
+    rows = case_grid({"train": [square, square], "val": [square]}).subfigs
+    titles = {row.get_suptitle(): [ax.get_title() for ax in row.axes] for row in rows}
+    assert titles == {"train": ["100 x 60", "100 x 60"], "val": ["100 x 60", ""]}
 
 
 def test_the_three_spaces_by_hand(square):
@@ -59,8 +65,7 @@ def test_a_case_by_hand():
 
 
 def test_the_rim_is_narrow_and_leaves_out_the_recorders_black():
-    mask = mask_of(HW, (10, 20, 30, 70))
-    image = case("a", mask).image.copy()
+    image = case("a", mask := mask_of(HW, (10, 20, 30, 70))).image
     image[:, 73:] = 250  # the rim is 20 / 1024 of 100 pixels wide, one pixel: nothing out here is in it
     assert describe_case(Case("a", image, mask))["rim_gray"] == 100
     image[:, 70:] = 10

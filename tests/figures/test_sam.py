@@ -16,6 +16,7 @@ from medsam_helpers.figures.sam import (
     kept_for_backward,
     parameter_table,
     principal_components,
+    show_map,
     show_points,
 )
 from medsam_helpers.geometry import ImageTransform
@@ -29,6 +30,12 @@ def test_clicks_lie_on_their_pixels_and_say_what_they_mean():
     np.testing.assert_array_equal([line.get_xydata()[0] for line in lines], [[3, 4], [8, 1]])
     (click,) = show_points(Figure().subplots(), np.array([3, 4])).get_lines()
     assert click.get_marker() == "+", "without a label it says lesion"
+
+
+def test_a_map_lies_over_the_greys_of_its_image(square):
+    drawn = show_map(ax := Figure().subplots(), square.image, np.eye(*square.size_hw), "a map", strength=0.5)
+    assert (drawn.get_alpha(), ax.get_title(), ax.images[1]) == (0.5, "a map", drawn)
+    np.testing.assert_array_equal(ax.images[0].get_array(), square.image.mean(axis=2))
 
 
 def test_answers_has_a_panel_a_mask_with_all_prompts(square):
